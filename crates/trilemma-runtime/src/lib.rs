@@ -1,0 +1,1 @@
+//! Placeholder text until the crate's first change lands.

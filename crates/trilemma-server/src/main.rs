@@ -1,0 +1,2 @@
+//! The `trilemma` binary.
+fn main() {}
