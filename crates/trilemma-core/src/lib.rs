@@ -1,7 +1,54 @@
-//! Words and contracts of Trilemma.
+//! Words and contracts of Trilemma: what every other crate speaks in.
+//!
+//! | module | what it fixes |
+//! |---|---|
+//! | [`id`], [`time`] | newtypes: node, operation, version, instant |
+//! | [`data`], [`read`], [`watch`] | the data model: commands, versioned values, ranges, change streams |
+//! | [`descriptor`], [`needs`], [`status`] | what a backend promises, what code needs, what holds now |
+//! | [`error`], [`receipt`] | did it happen, why not, what was achieved |
+//! | [`protocol`], [`host`] | the sans-I/O contract of protocol crates, and what runs an instance |
+//! | [`replicator`] | the trait behind which a backend stands, one per keyspace |
+//! | [`table`], [`session`], [`liveness`] | small pure machines that several protocols share |
+//! | [`codec`], [`rng`] | bounded bytes, seeded randomness |
+//!
+//! Pure: no sockets, files, clocks, threads or ambient randomness; builds for `wasm32-unknown-unknown`.
 
+pub mod codec;
+pub mod data;
+pub mod descriptor;
+pub mod error;
+pub mod host;
 pub mod id;
+pub mod liveness;
+pub mod needs;
+pub mod protocol;
+pub mod read;
+pub mod receipt;
+pub mod replicator;
+pub mod rng;
+pub mod session;
+pub mod status;
+pub mod table;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 pub mod time;
+pub mod watch;
 
-pub use id::*;
+pub use data::{Applied, Change, Command, Guard, Key, Mutation, Value, Versioned};
+pub use descriptor::{Backend, Descriptor, Requires};
+pub use error::{NotApplied, ReadError, Reason, Retry, UnknownCause, WriteError};
+pub use id::{
+    AppendSeq, Epoch, Incarnation, KeyspaceId, LeaseId, NodeId, NodeSet, OpId, SessionId, Ticket, TraceId,
+    Version,
+};
+pub use needs::Needs;
+pub use protocol::{
+    Attempt, Checkpoint, Corrupt, Effects, Input, Lane, Message, PeerView, Proposal, Protocol, Reply, Request,
+};
+pub use read::{Entry, KeyRange, Query, ReadLevel, ReadReply, ReadRequest};
+pub use receipt::{Achieved, Outcome, Receipt};
+pub use replicator::{Convergent, OpContext, Replicator, SharedReplicator, WatchStream};
+pub use rng::Rng;
+pub use status::{LiveStatus, StatusWatch};
 pub use time::{Instant, Now, WallTime};
+pub use watch::{WatchItem, WatchSpec, WatchToken};

@@ -1,0 +1,383 @@
+//! The data model that all backends share: ordered keys, versioned values, guarded batches, ranges.
+//!
+//! Every write is one [`Command`]: guards that must all hold, and mutations that then happen together. A plain put
+//! has no guard; a compare-and-set has one. Which commands a keyspace accepts is its backend's descriptor's matter.
+
+use std::fmt;
+use std::ops::Bound;
+
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::codec::{bounded_bytes, bounded_vec};
+use crate::error::{NotApplied, Reason};
+use crate::id::{LeaseId, Version};
+use crate::read::KeyRange;
+
+/// Longest key, in bytes. Keys travel in every message about them, so they are kept short.
+pub const KEY_BYTES_MAX: usize = 4 * 1024;
+/// Longest value, in bytes. A larger object belongs in an object store, its address here.
+pub const VALUE_BYTES_MAX: usize = 1024 * 1024;
+/// Most guards, and most mutations, of one command.
+pub const BATCH_LENGTH_MAX: usize = 4096;
+/// Most bytes of one command: it must fit a log record and a frame of the log lane.
+pub const COMMAND_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+macro_rules! byte_string {
+    ($(#[$meta:meta])* $name:ident, $max:expr) => {
+        $(#[$meta])*
+        #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Bytes);
+
+        impl $name {
+            /// Wraps `bytes` without copying. The length is checked when a command is validated and when decoded.
+            #[must_use]
+            pub const fn from_bytes(bytes: Bytes) -> Self {
+                Self(bytes)
+            }
+
+            /// The bytes, shared.
+            #[must_use]
+            pub fn bytes(&self) -> &Bytes {
+                &self.0
+            }
+        }
+
+        impl std::ops::Deref for $name {
+            type Target = [u8];
+
+            fn deref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+
+        impl std::borrow::Borrow<[u8]> for $name {
+            fn borrow(&self) -> &[u8] {
+                &self.0
+            }
+        }
+
+        impl AsRef<[u8]> for $name {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(Bytes::copy_from_slice(text.as_bytes()))
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self(text.into())
+            }
+        }
+
+        impl From<&[u8]> for $name {
+            fn from(bytes: &[u8]) -> Self {
+                Self(Bytes::copy_from_slice(bytes))
+            }
+        }
+
+        impl From<Vec<u8>> for $name {
+            fn from(bytes: Vec<u8>) -> Self {
+                Self(bytes.into())
+            }
+        }
+
+        impl From<Bytes> for $name {
+            fn from(bytes: Bytes) -> Self {
+                Self(bytes)
+            }
+        }
+
+        impl fmt::Display for $name {
+            /// As text where it is text; other bytes are escaped.
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match std::str::from_utf8(&self.0) {
+                    Ok(text) => f.write_str(text),
+                    Err(_) => write!(f, "{}", self.0.escape_ascii()),
+                }
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                const SHOWN: usize = 48;
+                let shown = &self.0[..self.0.len().min(SHOWN)];
+                let more = if self.0.len() > SHOWN { "…" } else { "" };
+                write!(f, "\"{}\"{more}", shown.escape_ascii())
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_bytes(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                bounded_bytes::<D, { $max }>(deserializer).map(Self)
+            }
+        }
+    };
+}
+
+byte_string!(
+    /// A key: 1 to [`KEY_BYTES_MAX`] bytes, ordered bytewise. By convention a path with `/` between segments.
+    Key,
+    KEY_BYTES_MAX
+);
+byte_string!(
+    /// A value: up to [`VALUE_BYTES_MAX`] bytes that Trilemma does not interpret.
+    Value,
+    VALUE_BYTES_MAX
+);
+
+/// A value with where in the keyspace's history it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versioned {
+    /// The value.
+    pub value: Value,
+    /// The version at which the key came into existence (again).
+    pub created: Version,
+    /// The version of the write that made this value.
+    pub modified: Version,
+    /// The lease under which the value lives, if any.
+    pub lease: Option<LeaseId>,
+}
+
+/// A condition on one key. All guards of a command are checked against one state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Guard {
+    /// The key's modify version is `is`; [`Version::ABSENT`] means the key does not exist.
+    Version {
+        /// The key.
+        key: Key,
+        /// The version it must have.
+        is: Version,
+    },
+    /// The key holds exactly this value; `None` means the key does not exist.
+    Value {
+        /// The key.
+        key: Key,
+        /// The value it must hold.
+        is: Option<Value>,
+    },
+}
+
+impl Guard {
+    /// The key that the guard looks at.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        match self {
+            Guard::Version { key, .. } | Guard::Value { key, .. } => key,
+        }
+    }
+
+    /// Whether the guard holds when its key has this state.
+    #[must_use]
+    pub fn holds(&self, found: Option<&Versioned>) -> bool {
+        match self {
+            Guard::Version { is, .. } => found.map_or(Version::ABSENT, |found| found.modified) == *is,
+            Guard::Value { is, .. } => found.map(|found| &found.value) == is.as_ref(),
+        }
+    }
+}
+
+/// One change of one key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mutation {
+    /// The key holds this value from now on.
+    Put {
+        /// The key.
+        key: Key,
+        /// Its new value.
+        value: Value,
+        /// The lease under which the value lives, if any.
+        lease: Option<LeaseId>,
+    },
+    /// The key does not exist from now on. Deleting an absent key is not an error.
+    Delete {
+        /// The key.
+        key: Key,
+    },
+}
+
+impl Mutation {
+    /// The key that changes.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        match self {
+            Mutation::Put { key, .. } | Mutation::Delete { key } => key,
+        }
+    }
+
+    /// The value that the key gets; `None` for a delete.
+    #[must_use]
+    pub fn value(&self) -> Option<&Value> {
+        match self {
+            Mutation::Put { value, .. } => Some(value),
+            Mutation::Delete { .. } => None,
+        }
+    }
+}
+
+/// One write: if all guards hold, all mutations happen, together and in order; else nothing does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// What must hold. Empty: always.
+    #[serde(deserialize_with = "bounded_vec::<_, _, BATCH_LENGTH_MAX>")]
+    pub guards: Vec<Guard>,
+    /// What then happens.
+    #[serde(deserialize_with = "bounded_vec::<_, _, BATCH_LENGTH_MAX>")]
+    pub mutations: Vec<Mutation>,
+}
+
+impl Command {
+    /// Sets one key.
+    #[must_use]
+    pub fn put(key: impl Into<Key>, value: impl Into<Value>) -> Self {
+        let mutation = Mutation::Put {
+            key: key.into(),
+            value: value.into(),
+            lease: None,
+        };
+        Self {
+            guards: Vec::new(),
+            mutations: vec![mutation],
+        }
+    }
+
+    /// Removes one key.
+    #[must_use]
+    pub fn delete(key: impl Into<Key>) -> Self {
+        Self {
+            guards: Vec::new(),
+            mutations: vec![Mutation::Delete { key: key.into() }],
+        }
+    }
+
+    /// Sets one key (`None`: removes it) if it holds exactly `expected` (`None`: does not exist).
+    #[must_use]
+    pub fn compare_and_set(key: impl Into<Key>, expected: Option<Value>, value: Option<Value>) -> Self {
+        let key = key.into();
+        let mutation = match value {
+            Some(value) => Mutation::Put {
+                key: key.clone(),
+                value,
+                lease: None,
+            },
+            None => Mutation::Delete { key: key.clone() },
+        };
+        Self {
+            guards: vec![Guard::Value { key, is: expected }],
+            mutations: vec![mutation],
+        }
+    }
+
+    /// The one key that the command touches, or `None` if it touches several (or none).
+    #[must_use]
+    pub fn single_key(&self) -> Option<&Key> {
+        let mut keys = self.keys();
+        let first = keys.next()?;
+        keys.all(|key| key == first).then_some(first)
+    }
+
+    /// Every key that a guard or mutation names, in the command's order, with repeats.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.guards
+            .iter()
+            .map(Guard::key)
+            .chain(self.mutations.iter().map(Mutation::key))
+    }
+
+    /// Whether some guard or mutation falls into `range`.
+    #[must_use]
+    pub fn touches(&self, range: &KeyRange) -> bool {
+        self.keys().any(|key| range.contains(key))
+    }
+
+    /// Size of keys and values in bytes, with 16 bytes for each guard and mutation.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        const OVERHEAD: usize = 16;
+        let guards = self.guards.iter().map(|guard| match guard {
+            Guard::Version { key, .. } => key.len() + OVERHEAD,
+            Guard::Value { key, is } => key.len() + is.as_ref().map_or(0, |value| value.len()) + OVERHEAD,
+        });
+        let mutations = self.mutations.iter().map(|mutation| {
+            mutation.key().len() + mutation.value().map_or(0, |value| value.len()) + OVERHEAD
+        });
+        guards.sum::<usize>() + mutations.sum::<usize>()
+    }
+
+    /// Checks lengths and counts against this module's limits. A backend sees only valid commands.
+    pub fn validate(&self) -> Result<(), NotApplied> {
+        let too_large = |what: &str, size: usize, limit: usize| {
+            Err(NotApplied::never(Reason::TooLarge {
+                what: what.into(),
+                size: size as u64,
+                limit: limit as u64,
+            }))
+        };
+        if self.guards.len() > BATCH_LENGTH_MAX || self.mutations.len() > BATCH_LENGTH_MAX {
+            let count = self.guards.len().max(self.mutations.len());
+            return too_large("number of guards or mutations", count, BATCH_LENGTH_MAX);
+        }
+        for key in self.keys() {
+            if key.is_empty() {
+                return Err(NotApplied::never(Reason::Invalid {
+                    what: "a key is empty".into(),
+                }));
+            }
+            if key.len() > KEY_BYTES_MAX {
+                return too_large("key", key.len(), KEY_BYTES_MAX);
+            }
+        }
+        let values = self.mutations.iter().filter_map(Mutation::value);
+        let expected = self.guards.iter().filter_map(|guard| match guard {
+            Guard::Value { is, .. } => is.as_ref(),
+            Guard::Version { .. } => None,
+        });
+        if let Some(value) = values.chain(expected).find(|value| value.len() > VALUE_BYTES_MAX) {
+            return too_large("value", value.len(), VALUE_BYTES_MAX);
+        }
+        if self.size() > COMMAND_BYTES_MAX {
+            return too_large("command", self.size(), COMMAND_BYTES_MAX);
+        }
+        Ok(())
+    }
+}
+
+/// One key's new state, as watchers see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The key.
+    pub key: Key,
+    /// Its new state; `None` when it was deleted.
+    pub now: Option<Versioned>,
+}
+
+/// Changes that became visible together: one command's, or what one merge brought.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// Where in the keyspace's change stream this stands; grows by any amount from one `Applied` to the next.
+    pub position: u64,
+    /// The changes, each key at most once.
+    #[serde(deserialize_with = "bounded_vec::<_, _, BATCH_LENGTH_MAX>")]
+    pub changes: Vec<Change>,
+}
+
+/// The half-open range of keys as the bounds that ordered maps take.
+#[must_use]
+pub fn map_bounds(range: &KeyRange) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    let end = range
+        .end
+        .as_ref()
+        .map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
+    (Bound::Included(&range.start[..]), end)
+}

@@ -1,0 +1,258 @@
+//! The host of one protocol instance: bytes outside, types inside.
+//!
+//! A [`Host`] runs one [`Protocol`], encodes what it sends and appends, and holds back what must wait for the disk.
+//! Both the driver of `trilemma-runtime` and the simulator run protocols through it, so they exercise the same codec
+//! and the same rule of *durable before promised*. [`Group`] is the same thing without type parameters, so that one
+//! driver serves keyspaces of different backends.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::codec;
+use crate::data::Applied;
+use crate::id::{AppendSeq, NodeId, Ticket};
+use crate::protocol::{
+    Checkpoint, Corrupt, Effects, Force, Input, Lane, Message, PeerView, Proposal, Protocol, Reply,
+};
+use crate::read::{Entry, KeyRange};
+use crate::status::LiveStatus;
+use crate::time::{Instant, Now};
+
+/// What a group reacts to: an [`Input`] whose message is still bytes.
+#[derive(Clone, Debug)]
+pub enum GroupInput {
+    /// See [`Input::Start`].
+    Start,
+    /// See [`Input::Propose`].
+    Propose(Proposal),
+    /// See [`Input::Receive`].
+    Receive {
+        /// The sender.
+        from: NodeId,
+        /// The encoded message.
+        bytes: Bytes,
+    },
+    /// See [`Input::Persisted`].
+    Persisted {
+        /// The last durable record.
+        up_to: AppendSeq,
+    },
+    /// See [`Input::Peers`].
+    Peers(PeerView),
+    /// See [`Input::Wake`].
+    Wake,
+}
+
+/// One message to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The receiver.
+    pub to: NodeId,
+    /// The lane.
+    pub lane: Lane,
+    /// The kind's name.
+    pub kind: &'static str,
+    /// The encoded message.
+    pub bytes: Bytes,
+}
+
+/// One record to append.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Its number.
+    pub seq: AppendSeq,
+    /// Whether something waits for it.
+    pub force: Force,
+    /// The encoded record.
+    pub bytes: Bytes,
+}
+
+/// What groups want done. The host's owner carries it out in this order: records, messages, changes, replies.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Records to append, in order.
+    pub records: Vec<Appended>,
+    /// Messages to send now.
+    pub sends: Vec<Outgoing>,
+    /// Changes for watchers, in order.
+    pub applied: Vec<Applied>,
+    /// Answers to proposals.
+    pub replies: Vec<(Ticket, Reply)>,
+    /// A peer's message that did not decode, if one did not.
+    pub rejected: Option<(NodeId, codec::DecodeError)>,
+}
+
+impl Output {
+    /// Empties every list and keeps its memory.
+    pub fn clear(&mut self) {
+        self.records.clear();
+        self.sends.clear();
+        self.applied.clear();
+        self.replies.clear();
+        self.rejected = None;
+    }
+}
+
+/// A protocol instance without type parameters. The rules are those of [`crate::protocol`].
+pub trait Group: Send {
+    /// See [`Protocol::restore`].
+    fn restore(&mut self, chunk: &[u8]) -> Result<(), Corrupt>;
+    /// See [`Protocol::replay`]; the record is still bytes.
+    fn replay(&mut self, record: &[u8]) -> Result<(), Corrupt>;
+    /// Takes one input; adds to `output`.
+    fn step(&mut self, now: Now, input: GroupInput, output: &mut Output);
+    /// When the group wants to be woken; [`Instant::NEVER`] if not at all.
+    fn wake_at(&self) -> Instant;
+    /// See [`Protocol::checkpoint`].
+    fn checkpoint(&self) -> Checkpoint;
+    /// See [`Protocol::status`].
+    fn status(&self, now: Now) -> LiveStatus;
+    /// See [`Protocol::scan`].
+    fn scan(&self, range: &KeyRange, limit: usize) -> Vec<Entry>;
+}
+
+/// Runs one protocol instance. See the module.
+#[derive(Debug)]
+pub struct Host<P: Protocol> {
+    protocol: P,
+    effects: Effects<P::Message, P::Record>,
+    persisted: AppendSeq,
+    held: VecDeque<(AppendSeq, Held)>,
+    wake_at: Instant,
+}
+
+#[derive(Debug)]
+enum Held {
+    Send(Outgoing),
+    Reply(Ticket, Reply),
+}
+
+impl<P: Protocol> Host<P> {
+    /// A host of this instance.
+    #[must_use]
+    pub fn new(protocol: P) -> Self {
+        Self {
+            protocol,
+            effects: Effects::default(),
+            persisted: AppendSeq(0),
+            held: VecDeque::new(),
+            wake_at: Instant::NEVER,
+        }
+    }
+
+    /// The instance, for invariants and tests.
+    #[must_use]
+    pub fn protocol(&self) -> &P {
+        &self.protocol
+    }
+
+    /// Steps the protocol, then moves its effects into `output`.
+    pub fn run(&mut self, now: Now, input: Input<P::Message>, output: &mut Output) {
+        if matches!(input, Input::Wake) {
+            self.wake_at = Instant::NEVER;
+        }
+        if let Input::Persisted { up_to } = input {
+            assert!(
+                up_to <= self.effects.last_append(),
+                "persisted {up_to} before it was appended"
+            );
+            self.persisted = self.persisted.max(up_to);
+        }
+        self.protocol.step(now, input, &mut self.effects);
+        self.collect(output);
+    }
+
+    fn collect(&mut self, output: &mut Output) {
+        let effects = &mut self.effects;
+        let last = effects.last_append();
+        let mut seq = AppendSeq(last.0 - effects.records.len() as u64);
+        for (record, force) in effects.records.drain(..) {
+            seq = seq.next();
+            output.records.push(Appended {
+                seq,
+                force,
+                bytes: codec::encode(&record),
+            });
+        }
+        output.sends.extend(
+            effects
+                .sends
+                .drain(..)
+                .map(|(to, message)| outgoing(to, &message)),
+        );
+        output.applied.append(&mut effects.applied);
+        output.replies.append(&mut effects.replies);
+        for (to, message) in effects.sends_after.drain(..) {
+            self.held.push_back((last, Held::Send(outgoing(to, &message))));
+        }
+        for (ticket, reply) in effects.replies_after.drain(..) {
+            self.held.push_back((last, Held::Reply(ticket, reply)));
+        }
+        while let Some((waits_for, _)) = self.held.front()
+            && *waits_for <= self.persisted
+        {
+            match self.held.pop_front() {
+                Some((_, Held::Send(message))) => output.sends.push(message),
+                Some((_, Held::Reply(ticket, reply))) => output.replies.push((ticket, reply)),
+                None => {}
+            }
+        }
+        if let Some(at) = effects.wake.take() {
+            self.wake_at = at;
+        }
+    }
+}
+
+fn outgoing<M: Message>(to: NodeId, message: &M) -> Outgoing {
+    Outgoing {
+        to,
+        lane: message.lane(),
+        kind: message.kind(),
+        bytes: codec::encode(message),
+    }
+}
+
+impl<P: Protocol> Group for Host<P> {
+    fn restore(&mut self, chunk: &[u8]) -> Result<(), Corrupt> {
+        self.protocol.restore(chunk)
+    }
+
+    fn replay(&mut self, record: &[u8]) -> Result<(), Corrupt> {
+        self.protocol.replay(codec::decode(record)?)
+    }
+
+    fn step(&mut self, now: Now, input: GroupInput, output: &mut Output) {
+        let input = match input {
+            GroupInput::Start => Input::Start,
+            GroupInput::Propose(proposal) => Input::Propose(proposal),
+            GroupInput::Receive { from, bytes } => match codec::decode(&bytes) {
+                Ok(message) => Input::Receive { from, message },
+                Err(error) => {
+                    output.rejected = Some((from, error));
+                    return;
+                }
+            },
+            GroupInput::Persisted { up_to } => Input::Persisted { up_to },
+            GroupInput::Peers(view) => Input::Peers(view),
+            GroupInput::Wake => Input::Wake,
+        };
+        self.run(now, input, output);
+    }
+
+    fn wake_at(&self) -> Instant {
+        self.wake_at
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        self.protocol.checkpoint()
+    }
+
+    fn status(&self, now: Now) -> LiveStatus {
+        self.protocol.status(now)
+    }
+
+    fn scan(&self, range: &KeyRange, limit: usize) -> Vec<Entry> {
+        self.protocol.scan(range, limit)
+    }
+}

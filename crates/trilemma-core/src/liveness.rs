@@ -1,0 +1,178 @@
+//! Which nodes can be reached: beats between node pairs, shared by all keyspaces of a node.
+//!
+//! Every node sends every peer a beat each [`LivenessConfig::interval`], with a number, and echoes the newest number
+//! it has received. A peer is *connected* when it echoed one of our beats that was sent within
+//! [`LivenessConfig::timeout`]: proof that both directions work, which a one-way cut would not give. Model:
+//! CockroachDB's store liveness (cockroachdb/cockroach#125261). Pure; the view is advice, never a base for safety.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Incarnation, NodeId};
+use crate::protocol::{Peer, PeerView};
+use crate::time::Instant;
+
+/// Beats remembered per peer, so that an echo finds its sending time. Older ones count as lost.
+const BEATS_REMEMBERED: usize = 64;
+
+/// How often to beat and how long silence lasts before a peer counts as unreachable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LivenessConfig {
+    /// Time between two beats to one peer. Default 50 ms. Less finds failures sooner and costs datagrams.
+    pub interval: Duration,
+    /// Age of the newest echoed beat beyond which a peer is unreachable. Default 300 ms, six beats.
+    pub timeout: Duration,
+}
+
+impl Default for LivenessConfig {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_millis(50),
+            timeout: Duration::from_millis(300),
+        }
+    }
+}
+
+/// One beat on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// The life of the sender's process.
+    pub incarnation: Incarnation,
+    /// Its number, from 1 in each life of the sender.
+    pub number: u64,
+    /// The newest beat received from the addressee: its life and number.
+    pub echo: Option<(Incarnation, u64)>,
+}
+
+/// The beats of one node.
+#[derive(Debug)]
+pub struct Liveness {
+    config: LivenessConfig,
+    incarnation: Incarnation,
+    peers: BTreeMap<NodeId, Contact>,
+    next_beat: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Contact {
+    incarnation: Option<Incarnation>,
+    heard: u64,
+    sent: VecDeque<(u64, Instant)>,
+    next_number: u64,
+    /// When the newest echoed beat was sent.
+    proven: Option<Instant>,
+    connected: bool,
+}
+
+impl Liveness {
+    /// The beats of a node in this life towards these peers.
+    #[must_use]
+    pub fn new(
+        config: LivenessConfig,
+        incarnation: Incarnation,
+        peers: impl IntoIterator<Item = NodeId>,
+    ) -> Self {
+        let peers = peers.into_iter().map(|node| (node, Contact::default())).collect();
+        Self {
+            config,
+            incarnation,
+            peers,
+            next_beat: Instant::ZERO,
+        }
+    }
+
+    /// When [`Liveness::tick`] wants to be called next.
+    #[must_use]
+    pub fn wake_at(&self) -> Instant {
+        self.next_beat
+    }
+
+    /// Sends beats if they are due. Returns the new view if some peer's state has changed.
+    pub fn tick(&mut self, now: Instant, mut send: impl FnMut(NodeId, Beat)) -> Option<PeerView> {
+        if now >= self.next_beat {
+            self.next_beat = now + self.config.interval;
+            for (node, contact) in &mut self.peers {
+                contact.next_number += 1;
+                if contact.sent.len() == BEATS_REMEMBERED {
+                    contact.sent.pop_front();
+                }
+                contact.sent.push_back((contact.next_number, now));
+                let echo = contact
+                    .incarnation
+                    .map(|incarnation| (incarnation, contact.heard));
+                send(
+                    *node,
+                    Beat {
+                        incarnation: self.incarnation,
+                        number: contact.next_number,
+                        echo,
+                    },
+                );
+            }
+        }
+        self.refresh(now)
+    }
+
+    /// Takes a peer's beat. Returns the new view if some peer's state has changed.
+    pub fn receive(&mut self, now: Instant, from: NodeId, beat: Beat) -> Option<PeerView> {
+        let contact = self.peers.get_mut(&from)?;
+        let mut renewed = false;
+        match contact.incarnation {
+            Some(known) if beat.incarnation < known => return None,
+            Some(known) if beat.incarnation == known => contact.heard = contact.heard.max(beat.number),
+            known => {
+                renewed = known.is_some();
+                contact.incarnation = Some(beat.incarnation);
+                contact.heard = beat.number;
+                contact.proven = None;
+            }
+        }
+        if let Some((incarnation, number)) = beat.echo
+            && incarnation == self.incarnation
+        {
+            let sent = contact
+                .sent
+                .iter()
+                .find(|(sent, _)| *sent == number)
+                .map(|(_, at)| *at);
+            contact.proven = contact.proven.max(sent);
+        }
+        let view = self.refresh(now);
+        // A restarted process is news even where it is connected before and after.
+        if renewed { Some(self.view()) } else { view }
+    }
+
+    fn refresh(&mut self, now: Instant) -> Option<PeerView> {
+        let timeout = self.config.timeout;
+        let mut changed = false;
+        for contact in self.peers.values_mut() {
+            let connected = contact.proven.is_some_and(|at| now.since(at) <= timeout);
+            changed |= connected != contact.connected;
+            contact.connected = connected;
+        }
+        changed.then(|| self.view())
+    }
+
+    /// The view now.
+    #[must_use]
+    pub fn view(&self) -> PeerView {
+        let known = self.peers.iter().filter_map(|(node, contact)| {
+            let incarnation = contact.incarnation?;
+            Some((
+                *node,
+                Peer {
+                    incarnation,
+                    connected: contact.connected,
+                },
+            ))
+        });
+        PeerView {
+            peers: known.collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! Two nodes, a cut in each direction, a restart.
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+struct Pair {
+    now: Instant,
+    a: Liveness,
+    b: Liveness,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let node = |life, peer| Liveness::new(LivenessConfig::default(), Incarnation(life), [NodeId(peer)]);
+        Self {
+            now: Instant::ZERO,
+            a: node(1, 2),
+            b: node(1, 1),
+        }
+    }
+
+    fn run(&mut self, time: Duration, a_to_b: bool, b_to_a: bool) {
+        let end = self.now + time;
+        while self.now < end {
+            let (mut from_a, mut from_b) = (Vec::new(), Vec::new());
+            self.a.tick(self.now, |_, beat| from_a.push(beat));
+            self.b.tick(self.now, |_, beat| from_b.push(beat));
+            self.now = self.now + MS;
+            for beat in from_a.into_iter().filter(|_| a_to_b) {
+                self.b.receive(self.now, NodeId(1), beat);
+            }
+            for beat in from_b.into_iter().filter(|_| b_to_a) {
+                self.a.receive(self.now, NodeId(2), beat);
+            }
+        }
+    }
+
+    fn connected(&self) -> (bool, bool) {
+        (
+            self.a.view().is_connected(NodeId(2)),
+            self.b.view().is_connected(NodeId(1)),
+        )
+    }
+}
+
+#[test]
+fn two_nodes_connect_and_a_cut_in_either_direction_parts_both() {
+    for (a_to_b, b_to_a) in [(false, true), (true, false), (false, false)] {
+        let mut pair = Pair::new();
+        assert_eq!(pair.connected(), (false, false));
+        pair.run(200 * MS, true, true);
+        assert_eq!(pair.connected(), (true, true));
+        pair.run(400 * MS, a_to_b, b_to_a);
+        assert_eq!(
+            pair.connected(),
+            (false, false),
+            "a one-way cut is a cut: {a_to_b} {b_to_a}"
+        );
+        pair.run(200 * MS, true, true);
+        assert_eq!(pair.connected(), (true, true), "healed");
+    }
+}
+
+#[test]
+fn a_restart_is_told_even_though_the_peer_never_seemed_away() {
+    let mut pair = Pair::new();
+    pair.run(200 * MS, true, true);
+    pair.b = Liveness::new(LivenessConfig::default(), Incarnation(2), [NodeId(1)]);
+    let beat = Beat {
+        incarnation: Incarnation(2),
+        number: 1,
+        echo: None,
+    };
+    let view = pair
+        .a
+        .receive(pair.now, NodeId(2), beat)
+        .expect("a new life is news");
+    assert_eq!(
+        view.peers[&NodeId(2)],
+        Peer {
+            incarnation: Incarnation(2),
+            connected: false
+        }
+    );
+    let old = Beat {
+        incarnation: Incarnation(1),
+        number: 99,
+        echo: None,
+    };
+    assert!(
+        pair.a.receive(pair.now, NodeId(2), old).is_none(),
+        "a beat of the former life is stale"
+    );
+}

@@ -1,0 +1,307 @@
+//! The protocol contract: a pure state machine that takes input and returns effects.
+//!
+//! No socket, disk, clock, thread or ambient randomness: the same code runs under the driver of
+//! `trilemma-runtime`, in the simulator and in a browser. The rules both sides rely on:
+//!
+//! 1. **One step at a time.** `step` is called with one input; effects are carried out after it returns, in the order
+//!    of the lists they are in. `now` never goes back.
+//! 2. **Persistence is asynchronous.** `append` hands a record over and returns its number; `Input::Persisted` says
+//!    later that every record up to a number is as durable as the keyspace promises. What must wait for the disk goes
+//!    into `send_after_append` and `reply_after_append`: it leaves when everything appended *so far*, earlier steps
+//!    included, is durable. A crash may lose any suffix of the records that were not persisted.
+//! 3. **Messages** may be lost, delayed, duplicated and reordered (also across lanes). Their bytes come from
+//!    authenticated peers, but a peer may be buggy: nothing in a message may make a protocol panic.
+//! 4. **Life**: construct → `restore` (zero or more chunks of the newest checkpoint) → `replay` (every record after
+//!    it, in order) → `Input::Start` once → everything else. After `Start` there is no way back but a new instance.
+//! 5. **Time**: the host calls `step(Input::Wake)` at or after the instant last given to `wake_at`. One timer; a new
+//!    call replaces the former; it must be set again after it fired.
+//! 6. Every proposal is answered once, by its deadline at the latest, with the right class of error.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::data::{Applied, Command};
+use crate::error::{ReadError, WriteError};
+use crate::id::{AppendSeq, Incarnation, NodeId, NodeSet, OpId, Ticket, Version};
+use crate::read::{Entry, KeyRange, ReadReply, ReadRequest};
+use crate::receipt::{Outcome, Receipt};
+use crate::status::LiveStatus;
+use crate::time::{Instant, Now};
+
+/// Which queue of a connection carries a message, so that a vote never waits behind a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Votes, acknowledgements, read rounds, beats: small and urgent.
+    Control,
+    /// Replicated data.
+    Log,
+    /// Snapshots and anti-entropy bodies: large, may wait.
+    Bulk,
+    /// Fire and forget: gossip ticks.
+    Datagram,
+}
+
+/// What peers of one protocol send each other.
+pub trait Message: Serialize + DeserializeOwned + Debug + Clone + Send + 'static {
+    /// The lane it travels on.
+    fn lane(&self) -> Lane;
+    /// The name of its kind, for traces, metrics and the simulator's filters.
+    fn kind(&self) -> &'static str;
+}
+
+/// A pure protocol state machine for one keyspace on one node. See the module's rules.
+pub trait Protocol: Send + 'static {
+    /// What peers exchange.
+    type Message: Message;
+    /// What must be durable.
+    type Record: Serialize + DeserializeOwned + Debug + Send + 'static;
+
+    /// Takes the next chunk of the checkpoint to start from.
+    fn restore(&mut self, chunk: &[u8]) -> Result<(), Corrupt>;
+
+    /// Takes the next record that was durable after that checkpoint.
+    fn replay(&mut self, record: Self::Record) -> Result<(), Corrupt>;
+
+    /// Takes one input and says what to do.
+    fn step(
+        &mut self,
+        now: Now,
+        input: Input<Self::Message>,
+        effects: &mut Effects<Self::Message, Self::Record>,
+    );
+
+    /// The state as chunks from which `restore` makes an equal one: what replaying every record appended so far
+    /// would give. Must be cheap to take (the chunks are made lazily, on another thread).
+    fn checkpoint(&self) -> Checkpoint;
+
+    /// What this node can do in this keyspace now, and why not more. Computed, never asserted.
+    fn status(&self, now: Now) -> LiveStatus;
+
+    /// The entries of the state that this node has applied, in key order: what a local read sees.
+    fn scan(&self, range: &KeyRange, limit: usize) -> Vec<Entry>;
+}
+
+/// The chunks of a checkpoint, each at most about 1 MiB. Sent to a thread that writes them.
+pub type Checkpoint = Box<dyn Iterator<Item = Vec<u8>> + Send>;
+
+/// A record or checkpoint that passed its checksum but cannot be right. The node must not start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("stored state is inconsistent: {0}")]
+pub struct Corrupt(pub String);
+
+impl From<crate::codec::DecodeError> for Corrupt {
+    fn from(error: crate::codec::DecodeError) -> Self {
+        Corrupt(error.to_string())
+    }
+}
+
+/// What a protocol reacts to.
+#[derive(Clone, Debug)]
+pub enum Input<M> {
+    /// The first input of a life: state is loaded, peers may be talked to.
+    Start,
+    /// A client wants something. Answered once through `Effects::reply` or `reply_after_append`.
+    Propose(Proposal),
+    /// A message of another node of this keyspace. The host has checked that `from` sent it.
+    Receive {
+        /// The sender.
+        from: NodeId,
+        /// What it sent.
+        message: M,
+    },
+    /// Every record up to this number is durable.
+    Persisted {
+        /// The last durable record.
+        up_to: AppendSeq,
+    },
+    /// Which nodes can be reached has changed. Advice for liveness and early refusals, never a base for safety.
+    Peers(PeerView),
+    /// The instant given to `wake_at` has come.
+    Wake,
+}
+
+/// A client's request at a protocol.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// Names the request towards the host.
+    pub ticket: Ticket,
+    /// When the caller stops waiting.
+    pub deadline: Instant,
+    /// What is wanted.
+    pub request: Request,
+}
+
+/// Whether an operation may have been sent before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Attempt {
+    /// Certainly not: its id has never left the client before.
+    First,
+    /// Perhaps.
+    Retry,
+}
+
+/// What a client wants.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// To change something.
+    Write {
+        /// Names the operation for ever.
+        op: OpId,
+        /// Whether it may have been sent before.
+        attempt: Attempt,
+        /// The change. Valid in the sense of [`Command::validate`].
+        command: Command,
+    },
+    /// To read something.
+    Read(ReadRequest),
+    /// To learn, finally, what became of an operation that changes `command`'s keys.
+    Outcome {
+        /// The operation.
+        op: OpId,
+        /// The command it carried, where the asker still has it. Backends without an order over all keys need it.
+        command: Option<Command>,
+    },
+}
+
+/// The answer to a [`Request`] of the same name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// To a write.
+    Write(Result<Receipt, WriteError>),
+    /// To a read.
+    Read(Result<ReadReply, ReadError>),
+    /// To a question for the outcome.
+    Outcome(Result<Outcome, ReadError>),
+}
+
+/// One peer as seen from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The life of its process that we last heard of.
+    pub incarnation: Incarnation,
+    /// Whether it answered one of our beats lately: proof that both directions work.
+    pub connected: bool,
+}
+
+/// Which nodes can be reached from here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerView {
+    /// Every other node that was ever heard of in this life.
+    pub peers: BTreeMap<NodeId, Peer>,
+}
+
+impl PeerView {
+    /// Whether `node` can be reached.
+    #[must_use]
+    pub fn is_connected(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.connected)
+    }
+
+    /// The members that cannot be reached from `this` node.
+    #[must_use]
+    pub fn missing<'a>(&self, this: NodeId, members: impl IntoIterator<Item = &'a NodeId>) -> NodeSet {
+        members
+            .into_iter()
+            .copied()
+            .filter(|node| *node != this && !self.is_connected(*node))
+            .collect()
+    }
+}
+
+/// What a step wants done. Filled by the protocol, carried out and emptied by the host.
+#[derive(Debug)]
+pub struct Effects<M, R> {
+    pub(crate) next_append: AppendSeq,
+    pub(crate) sends: Vec<(NodeId, M)>,
+    pub(crate) sends_after: Vec<(NodeId, M)>,
+    pub(crate) records: Vec<(R, Force)>,
+    pub(crate) applied: Vec<Applied>,
+    pub(crate) replies: Vec<(Ticket, Reply)>,
+    pub(crate) replies_after: Vec<(Ticket, Reply)>,
+    pub(crate) wake: Option<Instant>,
+}
+
+/// Whether a record must be synced now or may ride the next sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Force {
+    /// Something waits for it.
+    Now,
+    /// Nothing waits for it; it becomes durable with the next forced record, or after some milliseconds.
+    Lazy,
+}
+
+impl<M, R> Default for Effects<M, R> {
+    fn default() -> Self {
+        Self {
+            next_append: AppendSeq(1),
+            sends: Vec::new(),
+            sends_after: Vec::new(),
+            records: Vec::new(),
+            applied: Vec::new(),
+            replies: Vec::new(),
+            replies_after: Vec::new(),
+            wake: None,
+        }
+    }
+}
+
+impl<M, R> Effects<M, R> {
+    /// Sends a message now, without waiting for the disk.
+    pub fn send(&mut self, to: NodeId, message: M) {
+        self.sends.push((to, message));
+    }
+
+    /// Sends a message that promises something: when all records appended so far are durable.
+    pub fn send_after_append(&mut self, to: NodeId, message: M) {
+        self.sends_after.push((to, message));
+    }
+
+    /// Appends a record that something waits for; returns its number.
+    pub fn append(&mut self, record: R) -> AppendSeq {
+        self.push(record, Force::Now)
+    }
+
+    /// Appends a record that may ride the next sync; returns its number.
+    pub fn append_lazy(&mut self, record: R) -> AppendSeq {
+        self.push(record, Force::Lazy)
+    }
+
+    fn push(&mut self, record: R, force: Force) -> AppendSeq {
+        let seq = self.next_append;
+        self.next_append = seq.next();
+        self.records.push((record, force));
+        seq
+    }
+
+    /// The number of the last record appended, in this step or before; 0 if there is none.
+    #[must_use]
+    pub fn last_append(&self) -> AppendSeq {
+        AppendSeq(self.next_append.0 - 1)
+    }
+
+    /// Tells that keys have changed, for watchers.
+    pub fn apply(&mut self, applied: Applied) {
+        self.applied.push(applied);
+    }
+
+    /// Answers a proposal now.
+    pub fn reply(&mut self, ticket: Ticket, reply: Reply) {
+        self.replies.push((ticket, reply));
+    }
+
+    /// Answers a proposal when all records appended so far are durable.
+    pub fn reply_after_append(&mut self, ticket: Ticket, reply: Reply) {
+        self.replies_after.push((ticket, reply));
+    }
+
+    /// Asks to be woken at `at`. Replaces what was asked before.
+    pub fn wake_at(&mut self, at: Instant) {
+        self.wake = Some(at);
+    }
+}
+
+/// The position of the keyspace's history that a session made now may use as its basis, as a status tells it.
+pub type Basis = Version;

@@ -1,0 +1,204 @@
+//! Reads: what is asked, at which level, and what came back.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::bounded_vec;
+use crate::data::{Key, Value, Versioned};
+use crate::id::{NodeId, Version};
+
+/// Most entries of one reply to a range read. More are read page by page.
+pub const RANGE_ENTRIES_MAX: u32 = 10_000;
+/// Most bytes of keys and values in one reply; the entry that passes it is the page's last.
+pub const RANGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// How fresh a read must be. A read is never served weaker than asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReadLevel {
+    /// Sees every write that was acknowledged before the read began (Herlihy and Wing 1990).
+    Linearizable,
+    /// What this node has now. May be stale by any amount; answers in any partition.
+    Local,
+    /// Reflects everything up to this version of the keyspace; waits for it, up to the deadline.
+    AtLeast(Version),
+}
+
+impl ReadLevel {
+    /// Whether serving at `self` satisfies a request for `asked`.
+    #[must_use]
+    pub fn satisfies(self, asked: ReadLevel) -> bool {
+        match (self, asked) {
+            (_, ReadLevel::Local) | (ReadLevel::Linearizable, _) => true,
+            (ReadLevel::AtLeast(has), ReadLevel::AtLeast(wants)) => has >= wants,
+            _ => false,
+        }
+    }
+}
+
+impl std::fmt::Display for ReadLevel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ReadLevel::Linearizable => f.write_str("linearizable"),
+            ReadLevel::Local => f.write_str("local"),
+            ReadLevel::AtLeast(version) => write!(f, "at least {version}"),
+        }
+    }
+}
+
+/// A half-open range of keys: `start` inclusive, `end` exclusive (`None`: to the last key).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRange {
+    /// First key that may be in the range.
+    pub start: Key,
+    /// First key after the range.
+    pub end: Option<Key>,
+}
+
+impl KeyRange {
+    /// All keys.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// The keys that begin with `prefix`.
+    #[must_use]
+    pub fn prefix(prefix: impl Into<Key>) -> Self {
+        let start = prefix.into();
+        let mut end = start.to_vec();
+        while let Some(last) = end.last_mut() {
+            if *last < u8::MAX {
+                *last += 1;
+                return Self {
+                    start,
+                    end: Some(end.into()),
+                };
+            }
+            end.pop();
+        }
+        Self { start, end: None }
+    }
+
+    /// Exactly this key.
+    #[must_use]
+    pub fn key(key: &Key) -> Self {
+        let mut end = key.to_vec();
+        end.push(0);
+        Self {
+            start: key.clone(),
+            end: Some(end.into()),
+        }
+    }
+
+    /// Whether `key` is in the range.
+    #[must_use]
+    pub fn contains(&self, key: &[u8]) -> bool {
+        key >= &self.start[..] && self.end.as_ref().is_none_or(|end| key < &end[..])
+    }
+
+    /// Whether no key can be in the range.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| *end <= self.start)
+    }
+}
+
+/// What a read asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Query {
+    /// One key.
+    Get(Key),
+    /// The keys of a range in order, at most `limit` of them (0: [`RANGE_ENTRIES_MAX`]).
+    Range {
+        /// Which keys.
+        range: KeyRange,
+        /// Most entries to return.
+        limit: u32,
+    },
+    /// Every concurrent value of one key. Only convergent backends have more than one.
+    Siblings(Key),
+}
+
+impl Query {
+    /// The keys that the query looks at.
+    #[must_use]
+    pub fn range(&self) -> KeyRange {
+        match self {
+            Query::Get(key) | Query::Siblings(key) => KeyRange::key(key),
+            Query::Range { range, .. } => range.clone(),
+        }
+    }
+
+    /// Most entries the answer may have.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        match self {
+            Query::Get(_) => 1,
+            Query::Siblings(_) | Query::Range { limit: 0, .. } => RANGE_ENTRIES_MAX as usize,
+            Query::Range { limit, .. } => (*limit).min(RANGE_ENTRIES_MAX) as usize,
+        }
+    }
+}
+
+/// A read: what, and how fresh it must be at least.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadRequest {
+    /// What is asked.
+    pub query: Query,
+    /// The level asked for; `None` is the strongest that the backend has.
+    pub at_least: Option<ReadLevel>,
+}
+
+/// One key with its state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The key.
+    pub key: Key,
+    /// Its value and versions.
+    pub state: Versioned,
+}
+
+/// The answer to a read, with what was achieved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadReply {
+    /// What was found, in key order. A `Get` has at most one entry.
+    #[serde(deserialize_with = "bounded_vec::<_, _, { RANGE_ENTRIES_MAX as usize + 1 }>")]
+    pub entries: Vec<Entry>,
+    /// Whether the range goes on after the last entry (a limit was met).
+    pub more: bool,
+    /// The keyspace version that the answer reflects; [`Version::ABSENT`] where the backend has no such order.
+    pub version: Version,
+    /// The level at which the read was served.
+    pub achieved: ReadLevel,
+    /// The node that answered.
+    pub served_by: NodeId,
+    /// Message round trips on the path of this read.
+    pub round_trips: u8,
+}
+
+impl ReadReply {
+    /// The value of the first entry: what a `Get` found.
+    #[must_use]
+    pub fn value(&self) -> Option<&Value> {
+        self.entries.first().map(|entry| &entry.state.value)
+    }
+}
+
+/// Collects a page of entries up to the limits of `query` and [`RANGE_BYTES_MAX`]; tells whether more follow.
+pub fn page(query: &Query, entries: impl IntoIterator<Item = Entry>) -> (Vec<Entry>, bool) {
+    let limit = query.limit();
+    let mut page = Vec::new();
+    let mut bytes = 0;
+    for entry in entries {
+        if page.len() == limit || bytes >= RANGE_BYTES_MAX {
+            return (page, true);
+        }
+        bytes += entry.key.len() + entry.state.value.len();
+        page.push(entry);
+    }
+    (page, false)
+}
+
+/// How long an operation may take when its caller does not say.
+pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);

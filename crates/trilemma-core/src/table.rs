@@ -1,0 +1,307 @@
+//! The ordered table of a totally ordered keyspace: commands in, changes out, the same on every replica.
+//!
+//! Raft applies its log to one, two-phase commit its chain. A clone is O(1) and shares memory (persistent B-tree),
+//! so a snapshot is taken without stopping, and speculative states are cheap.
+
+use std::ops::Bound;
+
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+
+use crate::codec;
+use crate::data::{Change, Command, Guard, Key, Mutation, Versioned, map_bounds};
+use crate::id::{OpId, Version};
+use crate::read::{Entry, KeyRange, Query, page};
+use crate::session::{Admission, OpResult, Sessions, SessionsExport};
+
+/// Target size of a checkpoint chunk in bytes.
+pub const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Keys with their versioned values, and what each session's operations did.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    map: OrdMap<Key, Versioned>,
+    sessions: Sessions,
+    version: Version,
+}
+
+/// What applying one operation did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// The result that the caller, and any repeat, is told. `None`: the session has expired, nothing ran.
+    pub result: Option<OpResult>,
+    /// The keys that changed, each once.
+    pub changes: Vec<Change>,
+}
+
+impl Table {
+    /// An empty table whose session record holds at most `sessions_max` sessions.
+    #[must_use]
+    pub fn new(sessions_max: usize) -> Self {
+        Self {
+            map: OrdMap::new(),
+            sessions: Sessions::new(sessions_max),
+            version: Version::ABSENT,
+        }
+    }
+
+    /// The position of the last operation applied.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Number of keys.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether no key exists.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// The session record.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// The state of one key.
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<&Versioned> {
+        self.map.get(key)
+    }
+
+    /// The entries of a range in key order.
+    pub fn range<'a>(&'a self, range: &'a KeyRange) -> impl Iterator<Item = (&'a Key, &'a Versioned)> + 'a {
+        // An ordered map panics on a reversed range, and a peer or user may send one.
+        let bounds = if range.is_empty() {
+            (Bound::Included(&b""[..]), Bound::Excluded(&b""[..]))
+        } else {
+            map_bounds(range)
+        };
+        self.map.range::<_, [u8]>(bounds)
+    }
+
+    /// One page of the answer to `query`.
+    #[must_use]
+    pub fn query(&self, query: &Query) -> (Vec<Entry>, bool) {
+        if let Query::Get(key) = query {
+            let entry = self.get(key).map(|state| Entry {
+                key: key.clone(),
+                state: state.clone(),
+            });
+            return (entry.into_iter().collect(), false);
+        }
+        let range = query.range();
+        page(
+            query,
+            self.range(&range).map(|(key, state)| Entry {
+                key: key.clone(),
+                state: state.clone(),
+            }),
+        )
+    }
+
+    /// The first guard of `command` that does not hold.
+    #[must_use]
+    pub fn failed_guard<'a>(&self, command: &'a Command) -> Option<&'a Guard> {
+        command
+            .guards
+            .iter()
+            .find(|guard| !guard.holds(self.get(guard.key())))
+    }
+
+    /// Applies one operation at position `at`, exactly once however often it comes.
+    ///
+    /// `at` must be greater than every earlier position; the caller's log or chain guarantees it.
+    pub fn apply(&mut self, op: OpId, command: &Command, at: Version) -> Effect {
+        self.advance(at);
+        match self.sessions.admit(op) {
+            Admission::Repeat(result) => Effect {
+                result: Some(result),
+                changes: Vec::new(),
+            },
+            Admission::Expired => Effect {
+                result: None,
+                changes: Vec::new(),
+            },
+            Admission::New => {
+                let (result, changes) = self.run(command, at);
+                self.sessions.record(op, result, at);
+                Effect {
+                    result: Some(result),
+                    changes,
+                }
+            }
+        }
+    }
+
+    /// Settles `op` at position `at`: if it has not run it is fenced and never will. Returns what it did.
+    /// `None`: its record may have been evicted.
+    pub fn fence(&mut self, op: OpId, at: Version) -> Option<OpResult> {
+        self.advance(at);
+        match self.sessions.admit(op) {
+            Admission::Repeat(result) => Some(result),
+            Admission::Expired => None,
+            Admission::New => {
+                self.sessions.record(op, OpResult::Fenced, at);
+                Some(OpResult::Fenced)
+            }
+        }
+    }
+
+    /// Moves the position on without an operation (a no-op or configuration entry).
+    ///
+    /// # Panics
+    /// If `at` is not greater than the current position: the caller applied something twice.
+    pub fn advance(&mut self, at: Version) {
+        assert!(at > self.version, "position {at} applied after {}", self.version);
+        self.version = at;
+    }
+
+    fn run(&mut self, command: &Command, at: Version) -> (OpResult, Vec<Change>) {
+        if let Some(guard) = self.failed_guard(command) {
+            let found = self
+                .get(guard.key())
+                .map_or(Version::ABSENT, |state| state.modified);
+            return (
+                OpResult::Applied {
+                    won: false,
+                    version: at,
+                    found,
+                },
+                Vec::new(),
+            );
+        }
+        let mut changes: Vec<Change> = Vec::with_capacity(command.mutations.len());
+        for mutation in &command.mutations {
+            let key = mutation.key();
+            let now = self.mutate(mutation, at);
+            // A key that one command changes twice is one change to everybody else.
+            match changes
+                .iter_mut()
+                .find(|change| command.mutations.len() > 1 && change.key == *key)
+            {
+                Some(change) => change.now = now,
+                None => changes.push(Change {
+                    key: key.clone(),
+                    now,
+                }),
+            }
+        }
+        (
+            OpResult::Applied {
+                won: true,
+                version: at,
+                found: Version::ABSENT,
+            },
+            changes,
+        )
+    }
+
+    fn mutate(&mut self, mutation: &Mutation, at: Version) -> Option<Versioned> {
+        match mutation {
+            Mutation::Put { key, value, lease } => {
+                let created = self.get(key).map_or(at, |state| state.created);
+                let state = Versioned {
+                    value: value.clone(),
+                    created,
+                    modified: at,
+                    lease: *lease,
+                };
+                self.map.insert(key.clone(), state.clone());
+                Some(state)
+            }
+            Mutation::Delete { key } => {
+                self.map.remove(&key[..]);
+                None
+            }
+        }
+    }
+
+    /// The table as chunks of about [`CHUNK_BYTES`], to be given to [`TableLoader`] in the same order.
+    pub fn chunks(&self) -> impl Iterator<Item = Vec<u8>> + Send + use<> {
+        let head = codec::encode_vec(&TableChunk::Head {
+            version: self.version,
+            sessions: self.sessions.export(),
+        });
+        let mut rest = self.map.clone().into_iter().peekable();
+        std::iter::once(head).chain(std::iter::from_fn(move || {
+            rest.peek()?;
+            let mut entries = Vec::new();
+            let mut bytes = 0;
+            while bytes < CHUNK_BYTES
+                && let Some((key, state)) = rest.next()
+            {
+                bytes += key.len() + state.value.len() + 32;
+                entries.push((key, state));
+            }
+            Some(codec::encode_vec(&TableChunk::Entries(entries)))
+        }))
+    }
+
+    /// A digest of keys, values and versions: equal on replicas that have applied the same history.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+        for (key, state) in &self.map {
+            hasher.update(&codec::encode_vec(&(key, state)));
+        }
+        hasher.digest()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+enum TableChunk {
+    Head {
+        version: Version,
+        sessions: SessionsExport,
+    },
+    Entries(Vec<(Key, Versioned)>),
+}
+
+/// Builds a table from the chunks of another.
+#[derive(Debug)]
+pub struct TableLoader {
+    table: Table,
+    sessions_max: usize,
+    has_head: bool,
+}
+
+impl TableLoader {
+    /// A loader for a table with this limit of sessions.
+    #[must_use]
+    pub fn new(sessions_max: usize) -> Self {
+        Self {
+            table: Table::new(sessions_max),
+            sessions_max,
+            has_head: false,
+        }
+    }
+
+    /// Takes the next chunk.
+    pub fn add(&mut self, chunk: &[u8]) -> Result<(), codec::DecodeError> {
+        match codec::decode(chunk)? {
+            TableChunk::Head { version, sessions } => {
+                self.table.version = version;
+                self.table.sessions = Sessions::import(sessions, self.sessions_max);
+                self.has_head = true;
+            }
+            TableChunk::Entries(entries) => self.table.map.extend(entries),
+        }
+        Ok(())
+    }
+
+    /// The table, or `None` if the chunk that opens every table never came.
+    #[must_use]
+    pub fn finish(self) -> Option<Table> {
+        self.has_head.then_some(self.table)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,581 @@
+//! A small deterministic cluster for the protocols' own tests: virtual time, one thread, one seed.
+//!
+//! It runs instances through [`Host`], so every message and record passes the codec, and it keeps the contract of
+//! [`crate::protocol`] to the letter: messages are lost, duplicated, delayed and reordered as told; records become
+//! durable later; a crash keeps the durable records and a random prefix of the others. The full simulator with its
+//! disks, clocks and swarm of faults is `trilemma-sim`; this is what a unit test needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::codec;
+use crate::data::{Applied, Command};
+use crate::host::{Appended, Group, GroupInput, Host, Outgoing, Output};
+use crate::id::{AppendSeq, Incarnation, NodeId, OpId, SessionId, Ticket, Version};
+use crate::protocol::{Attempt, Peer, PeerView, Proposal, Protocol, Reply, Request};
+use crate::read::{Query, ReadLevel, ReadRequest};
+use crate::rng::Rng;
+use crate::time::{Instant, Now, WallTime};
+
+/// What the network and the disks do to messages and records.
+#[derive(Clone, Debug)]
+pub struct Faults {
+    /// Messages lost, per mille.
+    pub loss: u32,
+    /// Messages delivered twice, per mille.
+    pub duplication: u32,
+    /// Shortest and longest delay of a message.
+    pub delay: (Duration, Duration),
+    /// Shortest and longest time until an append is durable.
+    pub disk: (Duration, Duration),
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        let micros = Duration::from_micros;
+        Self {
+            loss: 0,
+            duplication: 0,
+            delay: (micros(100), micros(500)),
+            disk: (micros(100), micros(400)),
+        }
+    }
+}
+
+/// What becomes of one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As the faults say.
+    Deliver,
+    /// It is lost.
+    Drop,
+    /// It arrives this much later.
+    Delay(Duration),
+}
+
+/// Time without contact after which the cluster tells a node that a peer is gone.
+pub const PEER_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Decides about single messages: sender, receiver, message.
+pub type Filter<M> = Box<dyn FnMut(NodeId, NodeId, &M) -> Verdict>;
+
+/// Makes the instance of a node for one life. The number is a seed of its own.
+pub type Build<P> = Box<dyn Fn(NodeId, Incarnation, u64) -> P>;
+
+/// A cluster of instances of one protocol.
+pub struct Cluster<P: Protocol> {
+    /// What happens to messages and records. May be changed at any time.
+    pub faults: Faults,
+    /// Decides about single messages, before the faults do.
+    pub filter: Option<Filter<P::Message>>,
+    build: Build<P>,
+    nodes: BTreeMap<NodeId, Node<P>>,
+    cuts: BTreeSet<(NodeId, NodeId)>,
+    queue: BTreeMap<(Instant, u64), Event>,
+    replies: BTreeMap<(NodeId, Ticket), Reply>,
+    rng: Rng,
+    now: Instant,
+    events: u64,
+    tickets: u64,
+}
+
+struct Node<P: Protocol> {
+    host: Option<Host<P>>,
+    life: Incarnation,
+    checkpoint: Vec<Vec<u8>>,
+    durable: Vec<Bytes>,
+    pending: Vec<Appended>,
+    disk_held: bool,
+    applied: Vec<Applied>,
+    /// What the node's wall clock shows beyond the virtual time, in milliseconds.
+    wall_offset: i64,
+}
+
+enum Event {
+    Deliver {
+        from: NodeId,
+        to: NodeId,
+        life: Incarnation,
+        bytes: Bytes,
+    },
+    Durable {
+        node: NodeId,
+        life: Incarnation,
+        up_to: AppendSeq,
+    },
+    Wake {
+        node: NodeId,
+        life: Incarnation,
+    },
+    Peers {
+        node: NodeId,
+    },
+}
+
+impl<P: Protocol> Cluster<P> {
+    /// A cluster of nodes 1 to `size`, all started.
+    pub fn new(size: u32, seed: u64, build: impl Fn(NodeId, Incarnation, u64) -> P + 'static) -> Self {
+        let mut cluster = Self {
+            faults: Faults::default(),
+            filter: None,
+            build: Box::new(build),
+            nodes: BTreeMap::new(),
+            cuts: BTreeSet::new(),
+            queue: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            rng: Rng::new(seed),
+            now: Instant::from_nanos(1_000_000_000),
+            events: 0,
+            tickets: 0,
+        };
+        for id in 1..=size {
+            let node = Node {
+                host: None,
+                life: Incarnation(0),
+                checkpoint: Vec::new(),
+                durable: Vec::new(),
+                pending: Vec::new(),
+                disk_held: false,
+                applied: Vec::new(),
+                wall_offset: 0,
+            };
+            cluster.nodes.insert(NodeId(id), node);
+        }
+        for id in 1..=size {
+            cluster.restart(NodeId(id));
+        }
+        cluster
+    }
+
+    /// Virtual time.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// All node ids.
+    #[must_use]
+    pub fn ids(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    /// Whether the node runs.
+    #[must_use]
+    pub fn is_up(&self, id: NodeId) -> bool {
+        self.nodes[&id].host.is_some()
+    }
+
+    /// The instance of a running node.
+    ///
+    /// # Panics
+    /// If the node is down.
+    #[must_use]
+    pub fn protocol(&self, id: NodeId) -> &P {
+        self.nodes[&id].host.as_ref().expect("the node is up").protocol()
+    }
+
+    /// What the node's instances of all lives have told watchers.
+    #[must_use]
+    pub fn applied(&self, id: NodeId) -> &[Applied] {
+        &self.nodes[&id].applied
+    }
+
+    /// Number of records that would survive a crash of this node, since its last checkpoint.
+    #[must_use]
+    pub fn durable_records(&self, id: NodeId) -> usize {
+        self.nodes[&id].durable.len()
+    }
+
+    /// Sets what the node's wall clock shows beyond virtual time.
+    pub fn set_wall_offset(&mut self, id: NodeId, millis: i64) {
+        self.node(id).wall_offset = millis;
+    }
+
+    fn node(&mut self, id: NodeId) -> &mut Node<P> {
+        self.nodes.get_mut(&id).expect("the node exists")
+    }
+
+    fn clock(&self, id: NodeId) -> Now {
+        let millis =
+            1_700_000_000_000 + (self.now.as_nanos() / 1_000_000) as i64 + self.nodes[&id].wall_offset;
+        Now {
+            instant: self.now,
+            wall: WallTime(millis.max(0) as u64),
+        }
+    }
+
+    /// Stops a node at once. Keeps what is durable and a random prefix of what was appended after it.
+    pub fn crash(&mut self, id: NodeId) {
+        let mut rng = self.rng.fork();
+        let node = self.node(id);
+        node.host = None;
+        let kept = rng.below(node.pending.len() as u64 + 1) as usize;
+        let survivors: Vec<Bytes> = node
+            .pending
+            .drain(..)
+            .take(kept)
+            .map(|record| record.bytes)
+            .collect();
+        node.durable.extend(survivors);
+        self.announce_peers();
+    }
+
+    /// Stops a node and loses everything that was not durable.
+    pub fn crash_losing_all(&mut self, id: NodeId) {
+        self.node(id).pending.clear();
+        self.crash(id);
+    }
+
+    /// Starts a node from what its disk holds. Does nothing to a running one.
+    ///
+    /// # Panics
+    /// If the instance refuses its own checkpoint or records.
+    pub fn restart(&mut self, id: NodeId) {
+        if self.is_up(id) {
+            return;
+        }
+        let seed = self.rng.next_u64();
+        let life = self.nodes[&id].life.next();
+        let mut host = Host::new((self.build)(id, life, seed));
+        let node = self.node(id);
+        node.life = life;
+        node.disk_held = false;
+        for chunk in &node.checkpoint {
+            host.restore(chunk)
+                .expect("an instance accepts its own checkpoint");
+        }
+        for record in &node.durable {
+            host.replay(record).expect("an instance accepts its own records");
+        }
+        node.host = Some(host);
+        self.input(id, GroupInput::Start);
+        self.announce_peers();
+    }
+
+    /// Replaces the node's durable records by a checkpoint of its state, once everything is durable.
+    ///
+    /// # Panics
+    /// If the node is down.
+    pub fn checkpoint(&mut self, id: NodeId) {
+        let settled = self.run_until(Duration::from_secs(5), |cluster| {
+            cluster.nodes[&id].pending.is_empty()
+        });
+        assert!(settled, "the disk of {id} does not settle");
+        let node = self.node(id);
+        node.checkpoint = node.host.as_ref().expect("the node is up").checkpoint().collect();
+        node.durable.clear();
+    }
+
+    /// Stops acknowledging appends of a node (`true`), or acknowledges what has waited (`false`).
+    pub fn hold_disk(&mut self, id: NodeId, held: bool) {
+        self.node(id).disk_held = held;
+        if !held {
+            self.schedule_durable(id);
+        }
+    }
+
+    /// Cuts the link from one node to another, in this direction only.
+    pub fn cut(&mut self, from: NodeId, to: NodeId) {
+        self.cuts.insert((from, to));
+        self.announce_peers();
+    }
+
+    /// Cuts all links between `side` and the rest, both ways.
+    pub fn split(&mut self, side: &[NodeId]) {
+        for a in self.ids() {
+            for b in self.ids() {
+                if side.contains(&a) != side.contains(&b) {
+                    self.cuts.insert((a, b));
+                }
+            }
+        }
+        self.announce_peers();
+    }
+
+    /// Restores all links.
+    pub fn heal(&mut self) {
+        self.cuts.clear();
+        self.announce_peers();
+    }
+
+    fn announce_peers(&mut self) {
+        for node in self.ids() {
+            let delay = if self.now == Instant::from_nanos(1_000_000_000) {
+                Duration::ZERO
+            } else {
+                PEER_TIMEOUT
+            };
+            self.schedule(delay, Event::Peers { node });
+        }
+    }
+
+    fn schedule(&mut self, delay: Duration, event: Event) {
+        self.events += 1;
+        self.queue.insert((self.now + delay, self.events), event);
+    }
+
+    fn peer_view(&self, id: NodeId) -> PeerView {
+        let linked = |other: NodeId| {
+            self.is_up(other) && !self.cuts.contains(&(id, other)) && !self.cuts.contains(&(other, id))
+        };
+        let peers = self.nodes.iter().filter(|(other, _)| **other != id);
+        PeerView {
+            peers: peers
+                .map(|(other, node)| {
+                    (
+                        *other,
+                        Peer {
+                            incarnation: node.life,
+                            connected: linked(*other),
+                        },
+                    )
+                })
+                .collect(),
+        }
+    }
+
+    /// Hands one input to a running node and carries out what it wants.
+    pub fn input(&mut self, id: NodeId, input: GroupInput) {
+        let now = self.clock(id);
+        let node = self.node(id);
+        let Some(host) = node.host.as_mut() else { return };
+        let mut output = Output::default();
+        host.step(now, input, &mut output);
+        let wake_at = host.wake_at();
+        let life = node.life;
+        assert_eq!(output.rejected, None, "our own messages decode");
+        node.pending.append(&mut output.records);
+        node.applied.append(&mut output.applied);
+        for (ticket, reply) in output.replies {
+            let doubled = self.replies.insert((id, ticket), reply);
+            assert_eq!(doubled, None, "proposal {ticket} at {id} was answered twice");
+        }
+        for message in output.sends {
+            self.transmit(id, message);
+        }
+        self.schedule_durable(id);
+        if wake_at != Instant::NEVER {
+            self.schedule(wake_at.since(self.now), Event::Wake { node: id, life });
+        }
+    }
+
+    fn schedule_durable(&mut self, id: NodeId) {
+        let (low, high) = self.faults.disk;
+        let delay = self.rng.between(low, high);
+        let node = &self.nodes[&id];
+        if node.disk_held {
+            return;
+        }
+        if let Some(last) = node.pending.last() {
+            let (life, up_to) = (node.life, last.seq);
+            self.schedule(
+                delay,
+                Event::Durable {
+                    node: id,
+                    life,
+                    up_to,
+                },
+            );
+        }
+    }
+
+    fn transmit(&mut self, from: NodeId, outgoing: Outgoing) {
+        let to = outgoing.to;
+        assert!(self.nodes.contains_key(&to) && to != from, "{from} sends to {to}");
+        let message: P::Message = codec::decode(&outgoing.bytes).expect("our own messages decode");
+        let verdict = self
+            .filter
+            .as_mut()
+            .map_or(Verdict::Deliver, |filter| filter(from, to, &message));
+        let extra = match verdict {
+            Verdict::Drop => return,
+            Verdict::Deliver => Duration::ZERO,
+            Verdict::Delay(extra) => extra,
+        };
+        if self.rng.per_mille(self.faults.loss) {
+            return;
+        }
+        let copies = 1 + u32::from(self.rng.per_mille(self.faults.duplication));
+        for _ in 0..copies {
+            let (low, high) = self.faults.delay;
+            let delay = self.rng.between(low, high) + extra;
+            let life = self.nodes[&to].life;
+            self.schedule(
+                delay,
+                Event::Deliver {
+                    from,
+                    to,
+                    life,
+                    bytes: outgoing.bytes.clone(),
+                },
+            );
+        }
+    }
+
+    /// Handles the next event; `false` if there is none until `end`.
+    fn step(&mut self, end: Instant) -> bool {
+        let Some(entry) = self.queue.first_entry() else {
+            return false;
+        };
+        if entry.key().0 > end {
+            return false;
+        }
+        let ((at, _), event) = entry.remove_entry();
+        self.now = self.now.max(at);
+        match event {
+            Event::Deliver {
+                from,
+                to,
+                life,
+                bytes,
+            } => {
+                // A connection does not outlive the process it leads to; a cut swallows what is in flight.
+                if self.nodes[&to].life == life && !self.cuts.contains(&(from, to)) {
+                    self.input(to, GroupInput::Receive { from, bytes });
+                }
+            }
+            Event::Durable {
+                node: id,
+                life,
+                up_to,
+            } => self.make_durable(id, life, up_to),
+            Event::Wake { node: id, life } => {
+                let now = self.now;
+                let node = self.node(id);
+                let due = node.host.as_ref().is_some_and(|host| host.wake_at() <= now);
+                if node.life == life && due {
+                    self.input(id, GroupInput::Wake);
+                }
+            }
+            Event::Peers { node } => {
+                let view = self.peer_view(node);
+                self.input(node, GroupInput::Peers(view));
+            }
+        }
+        true
+    }
+
+    fn make_durable(&mut self, id: NodeId, life: Incarnation, up_to: AppendSeq) {
+        let node = self.node(id);
+        let newest = node
+            .pending
+            .iter()
+            .take_while(|record| record.seq <= up_to)
+            .count();
+        if node.life != life || node.disk_held || newest == 0 {
+            return;
+        }
+        let records: Vec<Bytes> = node.pending.drain(..newest).map(|record| record.bytes).collect();
+        node.durable.extend(records);
+        self.input(id, GroupInput::Persisted { up_to });
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Lets time pass until `done` holds, at most for `time`. Returns whether it holds.
+    pub fn run_until(&mut self, time: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
+        let end = self.now + time;
+        loop {
+            if done(self) {
+                return true;
+            }
+            if !self.step(end) {
+                self.now = end;
+                return done(self);
+            }
+        }
+    }
+
+    /// Puts a request to a node; the answer will be at [`Cluster::reply`].
+    pub fn propose(&mut self, id: NodeId, request: Request, timeout: Duration) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        let deadline = self.now + timeout;
+        self.input(
+            id,
+            GroupInput::Propose(Proposal {
+                ticket,
+                deadline,
+                request,
+            }),
+        );
+        ticket
+    }
+
+    /// The answer to a proposal, if it has come.
+    #[must_use]
+    pub fn reply(&self, id: NodeId, ticket: Ticket) -> Option<&Reply> {
+        self.replies.get(&(id, ticket))
+    }
+
+    /// Proposes and lets time pass until the answer comes; `None` if none comes within the timeout and a second.
+    pub fn ask(&mut self, id: NodeId, request: Request, timeout: Duration) -> Option<Reply> {
+        let ticket = self.propose(id, request, timeout);
+        self.run_until(timeout + Duration::from_secs(1), |cluster| {
+            cluster.reply(id, ticket).is_some()
+        });
+        self.reply(id, ticket).cloned()
+    }
+
+    /// Writes at a node and waits for the answer. `seq` numbers the operation within one test session.
+    pub fn write(&mut self, id: NodeId, seq: u64, command: Command) -> Option<Reply> {
+        self.ask(id, write(seq, Attempt::First, command), Duration::from_secs(3))
+    }
+
+    /// Reads one key at a node, at the strongest level, and waits for the answer.
+    pub fn get(&mut self, id: NodeId, key: &str) -> Option<Reply> {
+        self.ask(id, get(key, None), Duration::from_secs(3))
+    }
+}
+
+/// A write request of the test session.
+#[must_use]
+pub fn write(seq: u64, attempt: Attempt, command: Command) -> Request {
+    Request::Write {
+        op: op(seq),
+        attempt,
+        command,
+    }
+}
+
+/// An operation id of the test session.
+#[must_use]
+pub fn op(seq: u64) -> OpId {
+    OpId {
+        session: SessionId {
+            basis: Version::ABSENT,
+            nonce: 7,
+        },
+        seq,
+    }
+}
+
+/// A request to read one key.
+#[must_use]
+pub fn get(key: &str, at_least: Option<ReadLevel>) -> Request {
+    Request::Read(ReadRequest {
+        query: Query::Get(key.into()),
+        at_least,
+    })
+}
+
+/// The value in the answer to a read of one key: `Ok(None)` if the key does not exist, `Err` for any other answer.
+pub fn value(reply: Option<&Reply>) -> Result<Option<String>, String> {
+    match reply {
+        Some(Reply::Read(Ok(read))) => Ok(read.value().map(ToString::to_string)),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// Whether the answer is a receipt of a write that won.
+#[must_use]
+pub fn won(reply: Option<&Reply>) -> bool {
+    matches!(reply, Some(Reply::Write(Ok(receipt))) if receipt.won)
+}

@@ -1,0 +1,211 @@
+//! Watches: a keyspace's changes as a stream that survives reconnects and never skips silently.
+//!
+//! A watcher holds a [`WatchToken`]. Whoever resumes with one gets every change after it, in order, each command's
+//! changes together. Where that is no longer possible (the token is older than the ring of recent changes, or
+//! belongs to another node's stream) the stream says so with one [`WatchItem::Reset`] that carries the current
+//! entries, and goes on from there: nothing is lost silently, and a slow watcher costs bounded memory.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::bounded_vec;
+use crate::data::{Applied, Change};
+use crate::read::{Entry, KeyRange};
+
+/// Changes kept per keyspace for watchers that resume.
+pub const RING_CHANGES_MAX: usize = 65_536;
+/// Bytes of keys and values kept per keyspace for watchers that resume.
+pub const RING_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Most changes in one [`WatchItem::Changes`].
+pub const ITEM_CHANGES_MAX: usize = 8192;
+
+/// A place in a change stream: which stream, and the last position seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchToken {
+    /// The stream: 0 where all nodes see the same one (`raft`, `two-phase`), else one life of one node.
+    pub stream: u64,
+    /// The last position seen; 0 is the beginning.
+    pub position: u64,
+}
+
+impl fmt::Display for WatchToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}:{}", self.stream, self.position)
+    }
+}
+
+impl std::str::FromStr for WatchToken {
+    type Err = ParseTokenError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parse = || {
+            let (stream, position) = text.split_once(':')?;
+            Some(WatchToken {
+                stream: u64::from_str_radix(stream, 16).ok()?,
+                position: position.parse().ok()?,
+            })
+        };
+        parse().ok_or_else(|| ParseTokenError(text.chars().take(80).collect()))
+    }
+}
+
+/// The text was not a watch token as printed by `Display`: `<stream, hex>:<position>`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("watch token \"{0}\": expected <stream>:<position>, as printed by a watch")]
+pub struct ParseTokenError(String);
+
+/// What to watch and from where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchSpec {
+    /// The keys.
+    pub range: KeyRange,
+    /// Where to resume; `None` starts with a `Reset` that holds the current entries.
+    pub resume: Option<WatchToken>,
+}
+
+/// One item of a watch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WatchItem {
+    /// Forget what you know: these are the entries now. Sent first unless a token could be resumed, and again after
+    /// a gap. May come in several parts; `last` marks the final one.
+    Reset {
+        /// Where to resume after this item.
+        token: WatchToken,
+        /// Entries of the range in key order.
+        #[serde(deserialize_with = "bounded_vec::<_, _, ITEM_CHANGES_MAX>")]
+        entries: Vec<Entry>,
+        /// Whether this is the last part.
+        last: bool,
+    },
+    /// Changes that became visible together.
+    Changes {
+        /// Where to resume after this item.
+        token: WatchToken,
+        /// The changes within the range, each key once.
+        #[serde(deserialize_with = "bounded_vec::<_, _, ITEM_CHANGES_MAX>")]
+        changes: Vec<Change>,
+    },
+}
+
+impl WatchItem {
+    /// Where to resume after this item.
+    #[must_use]
+    pub fn token(&self) -> WatchToken {
+        match self {
+            WatchItem::Reset { token, .. } | WatchItem::Changes { token, .. } => *token,
+        }
+    }
+}
+
+/// The recent changes of one keyspace on one node.
+#[derive(Debug)]
+pub struct Ring {
+    stream: u64,
+    recent: VecDeque<Applied>,
+    changes: usize,
+    bytes: usize,
+    /// Everything after this position is in `recent`.
+    floor: u64,
+    last: u64,
+}
+
+impl Ring {
+    /// A ring for this stream that begins after `position`.
+    #[must_use]
+    pub fn new(stream: u64, position: u64) -> Self {
+        Self {
+            stream,
+            recent: VecDeque::new(),
+            changes: 0,
+            bytes: 0,
+            floor: position,
+            last: position,
+        }
+    }
+
+    /// The token of the newest change.
+    #[must_use]
+    pub fn token(&self) -> WatchToken {
+        WatchToken {
+            stream: self.stream,
+            position: self.last,
+        }
+    }
+
+    /// Adds changes. Positions must grow; an entry without changes only moves the position.
+    pub fn push(&mut self, applied: Applied) {
+        assert!(
+            applied.position > self.last,
+            "change {} after {}",
+            applied.position,
+            self.last
+        );
+        self.last = applied.position;
+        if applied.changes.is_empty() {
+            return;
+        }
+        self.changes += applied.changes.len();
+        self.bytes += size(&applied);
+        self.recent.push_back(applied);
+        while self.changes > RING_CHANGES_MAX || self.bytes > RING_BYTES_MAX {
+            let Some(oldest) = self.recent.pop_front() else {
+                break;
+            };
+            self.changes -= oldest.changes.len();
+            self.bytes -= size(&oldest);
+            self.floor = oldest.position;
+        }
+    }
+
+    /// Forgets everything up to `position`, whose changes this node has not seen one by one (a snapshot came).
+    pub fn reset(&mut self, position: u64) {
+        *self = Self::new(self.stream, position.max(self.last));
+    }
+
+    /// The items after `token`, or `None` if the ring does not reach back that far or is another stream's.
+    #[must_use]
+    pub fn since(&self, token: WatchToken, range: &KeyRange) -> Option<Vec<WatchItem>> {
+        if token.stream != self.stream || token.position < self.floor || token.position > self.last {
+            return None;
+        }
+        let first = self
+            .recent
+            .partition_point(|applied| applied.position <= token.position);
+        Some(
+            self.recent
+                .range(first..)
+                .filter_map(|applied| self.item(applied, range))
+                .collect(),
+        )
+    }
+
+    /// One `Applied` as an item of a watch on `range`; `None` if nothing in it is within.
+    #[must_use]
+    pub fn item(&self, applied: &Applied, range: &KeyRange) -> Option<WatchItem> {
+        let changes: Vec<Change> = applied
+            .changes
+            .iter()
+            .filter(|change| range.contains(&change.key))
+            .cloned()
+            .collect();
+        let token = WatchToken {
+            stream: self.stream,
+            position: applied.position,
+        };
+        (!changes.is_empty()).then_some(WatchItem::Changes { token, changes })
+    }
+}
+
+fn size(applied: &Applied) -> usize {
+    let value = |change: &Change| change.now.as_ref().map_or(0, |state| state.value.len());
+    applied
+        .changes
+        .iter()
+        .map(|change| change.key.len() + value(change) + 64)
+        .sum()
+}
+
+#[cfg(test)]
+mod tests;
