@@ -50,6 +50,14 @@ pub struct Receipt {
     pub syncs: u8,
 }
 
+impl Receipt {
+    /// Whether all guards held, so that the mutations happened.
+    #[must_use]
+    pub const fn won(&self) -> bool {
+        self.won
+    }
+}
+
 /// The final answer to *did it happen?*
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {

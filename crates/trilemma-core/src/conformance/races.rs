@@ -1,0 +1,117 @@
+//! Checks of operations that run side by side at all nodes.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use super::{Outcome, Suite, ensure, join_all};
+use crate::data::Command;
+use crate::id::NodeId;
+
+/// Increments that each of two clients per node makes.
+const INCREMENTS: u32 = 5;
+/// Attempts one increment may take; losing a race is normal, losing this many is not.
+const TRIES: u32 = 400;
+
+/// Counters lose no increment: read, compare-and-set, again until it wins.
+pub(super) async fn increments(suite: &Suite<'_>) -> Outcome {
+    if !suite.descriptor().linearizable_reads {
+        return Ok(false);
+    }
+    let key = suite.key("counter");
+    suite
+        .write(&suite.first(), Command::put(key.clone(), "0"))
+        .await?;
+    let clients: Vec<NodeId> = suite.nodes().into_iter().flat_map(|node| [node, node]).collect();
+    let expected = clients.len() as u32 * INCREMENTS;
+    let run =
+        |node: NodeId, client: usize| -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+            Box::pin(increment(suite, node, client))
+        };
+    let clients = clients
+        .into_iter()
+        .enumerate()
+        .map(|(client, node)| run(node, client))
+        .collect();
+    join_all(clients)
+        .await
+        .into_iter()
+        .collect::<Result<(), String>>()?;
+    let found = suite.text(&suite.first(), &key).await?;
+    ensure(found == Some(expected.to_string()), || {
+        format!("{expected} increments, counter {found:?}")
+    })?;
+    Ok(true)
+}
+
+async fn increment(suite: &Suite<'_>, node: NodeId, client: usize) -> Result<(), String> {
+    let at = suite.deployment.replicator(node);
+    let key = suite.key("counter");
+    for _ in 0..INCREMENTS {
+        let mut won = false;
+        for _ in 0..TRIES {
+            let text = suite.text(&at, &key).await?.ok_or("the counter is gone")?;
+            let count: u32 = text
+                .parse()
+                .map_err(|error| format!("counter {text:?}: {error}"))?;
+            let next = (count + 1).to_string();
+            let command = Command::compare_and_set(key.clone(), Some(text.into()), Some(next.into()));
+            won = suite.write(&at, command).await?.won;
+            if won {
+                break;
+            }
+            suite
+                .deployment
+                .sleep(Duration::from_millis(1 + client as u64))
+                .await;
+        }
+        ensure(won, || {
+            format!("client {client} at node {node} lost {TRIES} races in a row")
+        })?;
+    }
+    Ok(())
+}
+
+/// While one client writes growing numbers, no reader at any node sees them shrink.
+pub(super) async fn monotone(suite: &Suite<'_>) -> Outcome {
+    if !suite.descriptor().linearizable_reads {
+        return Ok(false);
+    }
+    let key = suite.key("monotone");
+    suite
+        .write(&suite.first(), Command::put(key.clone(), "0"))
+        .await?;
+    let writer = async {
+        for number in 1..=40 {
+            suite
+                .write(&suite.first(), Command::put(key.clone(), number.to_string()))
+                .await?;
+        }
+        Ok(())
+    };
+    let reader = |nodes: Vec<NodeId>| {
+        let key = key.clone();
+        async move {
+            // Goes around the nodes: a value once read anywhere must be read, or be overtaken, everywhere.
+            let mut last = 0_u32;
+            for round in 0..60 {
+                let at = suite.deployment.replicator(nodes[round % nodes.len()]);
+                let text = suite.text(&at, &key).await?.ok_or("the key is gone")?;
+                let number: u32 = text.parse().map_err(|error| format!("{text:?}: {error}"))?;
+                ensure(number >= last, || format!("read {number} after {last}"))?;
+                last = number;
+            }
+            Ok(())
+        }
+    };
+    let tasks: Vec<Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>> = vec![
+        Box::pin(writer),
+        Box::pin(reader(suite.nodes())),
+        Box::pin(reader(suite.nodes())),
+    ];
+    join_all(tasks)
+        .await
+        .into_iter()
+        .collect::<Result<(), String>>()?;
+    Ok(true)
+}
