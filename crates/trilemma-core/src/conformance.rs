@@ -80,6 +80,9 @@ impl fmt::Display for Report {
     }
 }
 
+/// One of several tasks that run side by side.
+type Task<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
+
 /// A check's own result: `Ok(true)` passed, `Ok(false)` not claimed.
 type Outcome = Result<bool, String>;
 
@@ -256,12 +259,11 @@ impl Suite<'_> {
     async fn everywhere(&self, key: &Key, expected: Option<&str>) -> Result<(), String> {
         for node in self.nodes() {
             let at = self.deployment.replicator(node);
-            let mut found = None;
             for round in 0.. {
                 let reply = self
                     .read(&at, Query::Get(key.clone()), Some(ReadLevel::Local))
                     .await;
-                found = reply.ok().map(|reply| reply.value().map(ToString::to_string));
+                let found = reply.ok().map(|reply| reply.value().map(ToString::to_string));
                 if found == Some(expected.map(str::to_owned)) {
                     break;
                 }

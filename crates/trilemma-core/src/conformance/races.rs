@@ -1,10 +1,8 @@
 //! Checks of operations that run side by side at all nodes.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
-use super::{Outcome, Suite, ensure, join_all};
+use super::{Outcome, Suite, Task, ensure, join_all};
 use crate::data::Command;
 use crate::id::NodeId;
 
@@ -24,10 +22,7 @@ pub(super) async fn increments(suite: &Suite<'_>) -> Outcome {
         .await?;
     let clients: Vec<NodeId> = suite.nodes().into_iter().flat_map(|node| [node, node]).collect();
     let expected = clients.len() as u32 * INCREMENTS;
-    let run =
-        |node: NodeId, client: usize| -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
-            Box::pin(increment(suite, node, client))
-        };
+    let run = |node: NodeId, client: usize| -> Task<'_> { Box::pin(increment(suite, node, client)) };
     let clients = clients
         .into_iter()
         .enumerate()
@@ -104,7 +99,7 @@ pub(super) async fn monotone(suite: &Suite<'_>) -> Outcome {
             Ok(())
         }
     };
-    let tasks: Vec<Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>> = vec![
+    let tasks: Vec<Task<'_>> = vec![
         Box::pin(writer),
         Box::pin(reader(suite.nodes())),
         Box::pin(reader(suite.nodes())),
