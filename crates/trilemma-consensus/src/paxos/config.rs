@@ -1,0 +1,95 @@
+//! Settings of a paxos keyspace on one node.
+
+use std::time::Duration;
+
+use trilemma_core::{Epoch, Incarnation, NodeId, NodeSet};
+
+/// Shortest time of any timer: a timer of zero would never let time pass.
+const TIMER_MIN: Duration = Duration::from_micros(10);
+
+/// Settings of [`super::Paxos`]. [`PaxosConfig::new`] fills in the defaults named at the fields.
+#[derive(Clone, Debug)]
+pub struct PaxosConfig {
+    /// This node; one of `members`.
+    pub node: NodeId,
+    /// The nodes of the keyspace. Every one is acceptor and proposer.
+    pub members: NodeSet,
+    /// The life of this process. The host has made it durable before, and never uses it twice: ballots rest on it.
+    pub incarnation: Incarnation,
+    /// The regime that receipts name.
+    pub epoch: Epoch,
+    /// Seed of back-off, jitter and the choice of peers for anti-entropy.
+    pub seed: u64,
+    /// Time without enough answers after which a phase is repeated. Default 100 ms. Less hides a lost message
+    /// sooner; less than a round trip with its disk sync makes every write fail.
+    pub round_timeout: Duration,
+    /// First back-off after a conflict, doubled by each further one, always randomised. Default 2 ms, about a round
+    /// trip with a disk sync.
+    pub backoff_min: Duration,
+    /// Longest back-off. Default 60 ms.
+    pub backoff_max: Duration,
+    /// Mean time between two comparisons with a random peer. Default 500 ms. Less catches up sooner and costs 2 KiB
+    /// each.
+    pub sync_interval: Duration,
+    /// Time after which a register that was accepted here, and that nobody said was chosen, is settled by a read
+    /// round. Default 1 s.
+    pub settle_after: Duration,
+    /// Most operations that wait or run. Default 65,536.
+    pub operations_max: usize,
+    /// Most operations that wait or run on one key. Default 4,096.
+    pub operations_per_key_max: usize,
+    /// Most keys with a round under way. Default 16,384.
+    pub keys_max: usize,
+    /// Keys whose next ballot is remembered for one-trip writes. Default 65,536.
+    pub cache_max: usize,
+    /// Results remembered in each register for exactly-once; also fences. Default 64, at most
+    /// [`super::register::RECENT_MAX`]. More lets later retries be answered and makes every accept larger (about
+    /// 25 bytes each).
+    pub recent_max: usize,
+    /// Most operations on one key that share an accept. Default 32; at most half of `recent_max`, so that a batch
+    /// whose answer was lost is still remembered when the next one has run.
+    pub combine_max: usize,
+}
+
+impl PaxosConfig {
+    /// The defaults for a node with these members.
+    #[must_use]
+    pub fn new(
+        node: NodeId,
+        members: impl IntoIterator<Item = NodeId>,
+        incarnation: Incarnation,
+        seed: u64,
+    ) -> Self {
+        Self {
+            node,
+            members: members.into_iter().collect(),
+            incarnation,
+            epoch: Epoch(0),
+            seed,
+            round_timeout: Duration::from_millis(100),
+            backoff_min: Duration::from_millis(2),
+            backoff_max: Duration::from_millis(60),
+            sync_interval: Duration::from_millis(500),
+            settle_after: Duration::from_secs(1),
+            operations_max: 65_536,
+            operations_per_key_max: 4096,
+            keys_max: 16_384,
+            cache_max: 65_536,
+            recent_max: 64,
+            combine_max: 32,
+        }
+    }
+
+    /// Brings limits into the ranges that their fields name.
+    pub(crate) fn clamp(mut self) -> Self {
+        self.recent_max = self.recent_max.clamp(2, super::register::RECENT_MAX);
+        self.combine_max = self.combine_max.clamp(1, self.recent_max / 2);
+        self.round_timeout = self.round_timeout.max(TIMER_MIN);
+        self.backoff_min = self.backoff_min.max(TIMER_MIN * 2);
+        self.sync_interval = self.sync_interval.max(TIMER_MIN);
+        self.operations_per_key_max = self.operations_per_key_max.max(1);
+        self.operations_max = self.operations_max.max(1);
+        self.keys_max = self.keys_max.max(1);
+        self
+    }
+}

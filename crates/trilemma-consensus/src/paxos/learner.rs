@@ -1,0 +1,168 @@
+//! The learner: what this node knows to be chosen. Local reads, scans and watches show this and nothing else.
+//!
+//! A register that an acceptor holds need not be chosen: it may have reached a minority and be overwritten. The
+//! learner takes only what a proposer has counted a majority for, so no key ever goes back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use trilemma_core::data::map_bounds;
+use trilemma_core::{Change, Entry, Key, KeyRange, Versioned};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use super::ballot::Ballot;
+use super::message::BUCKETS;
+use super::register::Register;
+
+/// A register that was chosen.
+#[derive(Clone, Debug)]
+pub(crate) struct Learned {
+    pub(crate) ballot: Ballot,
+    pub(crate) register: Arc<Register>,
+}
+
+/// What was chosen, by key, with what anti-entropy needs to find differences.
+#[derive(Debug)]
+pub(crate) struct Learner {
+    map: OrdMap<Key, Learned>,
+    /// The keys of each bucket, so that a page of one bucket does not cost a walk over all keys.
+    buckets: Vec<BTreeSet<Key>>,
+    /// For each bucket, the exclusive or of the hashes of its (key, ballot) pairs.
+    hashes: Vec<u64>,
+    keys: u64,
+    tombstones: u64,
+    /// Changes not yet told to watchers.
+    changes: BTreeMap<Key, Option<Versioned>>,
+    /// Messages that named an older version under a newer ballot: a broken peer.
+    pub(crate) regressions: u64,
+}
+
+impl Default for Learner {
+    fn default() -> Self {
+        Self {
+            map: OrdMap::new(),
+            buckets: vec![BTreeSet::new(); BUCKETS],
+            hashes: vec![0; BUCKETS],
+            keys: 0,
+            tombstones: 0,
+            changes: BTreeMap::new(),
+            regressions: 0,
+        }
+    }
+}
+
+/// The bucket that a key falls into.
+pub(crate) fn bucket(key: &[u8]) -> u8 {
+    xxh3_64(key).to_le_bytes()[0]
+}
+
+fn hash(key: &[u8], ballot: Ballot) -> u64 {
+    let mut hasher = Xxh3::new();
+    hasher.update(key);
+    hasher.update(&ballot.counter.to_le_bytes());
+    hasher.update(&ballot.node.0.to_le_bytes());
+    hasher.update(&ballot.incarnation.0.to_le_bytes());
+    hasher.digest()
+}
+
+impl Learner {
+    pub(crate) fn map(&self) -> &OrdMap<Key, Learned> {
+        &self.map
+    }
+
+    /// Number of keys that exist, and of tombstones.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.keys, self.tombstones)
+    }
+
+    /// The ballot of what is known of `key`; [`Ballot::ZERO`] if nothing is.
+    pub(crate) fn ballot(&self, key: &[u8]) -> Ballot {
+        self.map.get(key).map_or(Ballot::ZERO, |learned| learned.ballot)
+    }
+
+    /// Takes a chosen register; returns whether it was news. A change of the value is kept for watchers.
+    pub(crate) fn learn(&mut self, key: &Key, ballot: Ballot, register: &Arc<Register>) -> bool {
+        let old = self.map.get(key);
+        let (old_ballot, old_version) = old.map_or((Ballot::ZERO, Default::default()), |old| {
+            (old.ballot, old.register.version)
+        });
+        if ballot <= old_ballot {
+            return false;
+        }
+        if register.version < old_version {
+            self.regressions += 1;
+            return false;
+        }
+        if let Some(old) = old {
+            self.keys -= u64::from(old.register.state.is_some());
+            self.tombstones -= u64::from(old.register.is_tombstone());
+        }
+        self.keys += u64::from(register.state.is_some());
+        self.tombstones += u64::from(register.is_tombstone());
+        let bucket = usize::from(bucket(key));
+        if old_ballot > Ballot::ZERO {
+            self.hashes[bucket] ^= hash(key, old_ballot);
+        } else {
+            self.buckets[bucket].insert(key.clone());
+        }
+        self.hashes[bucket] ^= hash(key, ballot);
+        if register.version > old_version {
+            self.changes.insert(key.clone(), register.state.clone());
+        }
+        let register = Arc::clone(register);
+        self.map.insert(key.clone(), Learned { ballot, register });
+        true
+    }
+
+    /// The changes since the last call, each key once.
+    pub(crate) fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+            .into_iter()
+            .map(|(key, now)| Change { key, now })
+            .collect()
+    }
+
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// The hash of each bucket.
+    pub(crate) fn hashes(&self) -> &[u64] {
+        &self.hashes
+    }
+
+    /// The keys of a bucket after `after`, in order, with their ballots.
+    pub(crate) fn bucket_after<'a>(
+        &'a self,
+        bucket: u8,
+        after: &Key,
+    ) -> impl Iterator<Item = (&'a Key, Ballot)> + 'a {
+        self.buckets[usize::from(bucket)]
+            .range::<Key, _>((Bound::Excluded(after), Bound::Unbounded))
+            .map(|key| (key, self.ballot(key)))
+    }
+
+    /// What this node has learned of one key that exists.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Versioned> {
+        self.map.get(key)?.register.state.as_ref()
+    }
+
+    /// The keys of a range that exist, in order.
+    pub(crate) fn entries<'a>(&'a self, range: &'a KeyRange) -> impl Iterator<Item = Entry> + 'a {
+        // An ordered map panics on a reversed range, and a peer or user may send one.
+        let bounds = if range.is_empty() {
+            (Bound::Included(&b""[..]), Bound::Excluded(&b""[..]))
+        } else {
+            map_bounds(range)
+        };
+        self.map.range::<_, [u8]>(bounds).filter_map(|(key, learned)| {
+            let state = learned.register.state.clone()?;
+            Some(Entry {
+                key: key.clone(),
+                state,
+            })
+        })
+    }
+}

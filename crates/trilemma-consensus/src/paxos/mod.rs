@@ -1,0 +1,610 @@
+//! CASPaxos: a keyspace of replicated registers, without leader and without log.
+//!
+//! After Rystsov, *CASPaxos: Replicated State Machines without logs* (arXiv 1802.07000, 2018). Each key is a register
+//! of its own, each node an acceptor and a proposer for every key. There is no leader to elect or to lose: any node
+//! that reaches a majority serves, at once.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | `ballot` | names proposals; a logical clock |
+//! | `register` | the state of one key and how operations change it, exactly once |
+//! | `acceptor` | promises and accepts; what safety rests on |
+//! | `proposer` | rounds: read, prepare, accept, back off, combine |
+//! | `learner` | what is known to be chosen: local reads, scans, watches |
+//! | `sync` | anti-entropy between learners |
+//! | `outbox`, `message`, `record`, `checkpoint` | wire and disk |
+//!
+//! **Promised:** linearizability of each key; writes of one key, guards on that key included, take effect at most
+//! once. **Not promised:** any order across keys. A command over several keys, or a linearizable range, is refused.
+//!
+//! **Invariants.** (1) A ballot carries at most one accept value, ever. (2) What an acceptor answers is durable.
+//! (3) The registers chosen for a key form a chain: each was computed from the one before. (4) The learned view of a
+//! key never goes back.
+//!
+//! **Deletes** leave a tombstone, which keeps the version and the recent operations of the key, so that a delete and
+//! a late retry cannot be confused. Tombstones are counted in the status and are not collected yet: collection
+//! needs all members and a fence against absent proposers (the paper's section 3.1 and its known traps).
+//!
+//! **A failed guard** of a first attempt is answered without a write and leaves no record. The client must therefore
+//! not have two copies of one operation under way at once unless all but one are marked as retries; the result of a
+//! retry is always recorded.
+
+mod acceptor;
+pub mod ballot;
+mod checkpoint;
+mod config;
+mod learner;
+pub mod message;
+mod outbox;
+mod proposer;
+pub mod record;
+pub mod register;
+mod requests;
+mod sync;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use trilemma_core::{
+    AppendSeq, Applied, Checkpoint, Corrupt, Effects, Entry, Input, Instant, Key, KeyRange, LiveStatus,
+    NodeId, Now, PeerView, Protocol, Rng, Version, codec,
+};
+
+pub use ballot::Ballot;
+pub use config::PaxosConfig;
+pub use message::Message;
+pub use record::Record;
+pub use register::Register;
+
+use acceptor::{Acceptor, Slot};
+use checkpoint::Chunk;
+use learner::Learner;
+use message::{Answer, Ask};
+use outbox::{Outbox, packed};
+use proposer::{Audience, Proposer};
+use record::{AcceptedRecord, ChosenRecord};
+
+/// Keys looked at, at most, in one search for registers to settle.
+const SETTLE_LOOK_MAX: usize = 1024;
+/// Rounds begun, at most, by one search for registers to settle.
+const SETTLE_ROUNDS_MAX: usize = 64;
+
+type Out = Effects<Message, Record>;
+
+/// One node of a paxos keyspace. See the module.
+#[derive(Debug)]
+pub struct Paxos {
+    proposer: Proposer,
+    acceptor: Acceptor,
+    learner: Learner,
+    rng: Rng,
+    /// One for each other member.
+    outboxes: Vec<Outbox>,
+    /// Answers of this node's acceptor to its own proposer: ready, of this turn, and waiting for the disk. They
+    /// count when they are durable, as everybody else's.
+    ready: Vec<Answer>,
+    promises: Vec<Answer>,
+    waiting: VecDeque<Waiting>,
+    persisted: AppendSeq,
+    /// Number of this turn, from 1, and of the last one that is durable.
+    turn: u64,
+    durable_turn: u64,
+    /// Keys whose accepted register is not known to be chosen, and since when.
+    unsettled: BTreeMap<Key, Instant>,
+    settle_cursor: Key,
+    next_sync: Instant,
+    view: Option<PeerView>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    seq: AppendSeq,
+    turn: u64,
+    answers: Vec<Answer>,
+}
+
+/// What this node's acceptor holds for one key, for invariants and tests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The key.
+    pub key: Key,
+    /// The highest ballot promised.
+    pub promised: Ballot,
+    /// The ballot of the register; [`Ballot::ZERO`] if none is accepted.
+    pub accepted: Ballot,
+    /// The register.
+    pub register: Arc<Register>,
+}
+
+impl Paxos {
+    /// A node without state; give it its checkpoint and records before it starts.
+    ///
+    /// # Panics
+    /// If `config.node` is not one of `config.members`: the host has mixed up its configuration.
+    #[must_use]
+    pub fn new(config: PaxosConfig) -> Self {
+        let config = config.clamp();
+        let mut rng = Rng::new(config.seed);
+        let others = config.members.iter().filter(|node| *node != config.node);
+        Self {
+            outboxes: others.map(Outbox::new).collect(),
+            proposer: Proposer::new(config, rng.fork()),
+            acceptor: Acceptor::default(),
+            learner: Learner::default(),
+            rng,
+            ready: Vec::new(),
+            promises: Vec::new(),
+            waiting: VecDeque::new(),
+            persisted: AppendSeq(0),
+            turn: 1,
+            durable_turn: 0,
+            unsettled: BTreeMap::new(),
+            settle_cursor: Key::default(),
+            next_sync: Instant::NEVER,
+            view: None,
+        }
+    }
+
+    /// What the acceptor holds, in key order.
+    pub fn held(&self) -> impl Iterator<Item = Held> + '_ {
+        self.acceptor.slots().iter().map(|(key, slot)| Held {
+            key: key.clone(),
+            promised: slot.promised,
+            accepted: slot.accepted,
+            register: Arc::clone(&slot.register),
+        })
+    }
+
+    /// What is known to be chosen, in key order: key, ballot and register.
+    pub fn learned(&self) -> impl Iterator<Item = (&Key, Ballot, &Register)> + '_ {
+        let entries = self.learner.map().iter();
+        entries.map(|(key, learned)| (key, learned.ballot, &*learned.register))
+    }
+
+    fn config(&self) -> &PaxosConfig {
+        &self.proposer.shared.config
+    }
+
+    fn start(&mut self, now: Instant) {
+        self.learner.take_changes();
+        for (key, slot) in self.acceptor.slots() {
+            self.proposer.shared.clock.observe(slot.promised);
+            if slot.accepted > self.learner.ballot(key) {
+                self.unsettled.insert(key.clone(), now);
+            }
+        }
+        for (_, learned) in self.learner.map() {
+            self.proposer.shared.clock.observe(learned.ballot);
+        }
+        self.schedule_sync(now);
+    }
+
+    fn schedule_sync(&mut self, now: Instant) {
+        let mean = self.config().sync_interval;
+        self.next_sync = now + self.rng.between(mean / 2, mean * 3 / 2);
+    }
+
+    fn receive(&mut self, from: NodeId, message: Message, now: Instant, effects: &mut Out) {
+        let Some(outbox) = self.outboxes.iter().position(|outbox| outbox.to == from) else {
+            tracing::debug!(%from, "a message of a node that is no member is ignored");
+            return;
+        };
+        match message {
+            Message::Asks(asks) => asks.into_iter().for_each(|ask| self.on_ask(outbox, ask, now)),
+            Message::Answers(answers) => {
+                for answer in answers {
+                    self.proposer.on_answer(from, answer, now);
+                    self.carry_out(now, effects);
+                }
+            }
+            message => {
+                let (replies, values) = sync::answer(&self.learner, &mut self.rng, message);
+                replies.into_iter().for_each(|reply| effects.send(from, reply));
+                for value in values {
+                    self.learn(&value.key, value.ballot, &value.register);
+                }
+            }
+        }
+    }
+
+    /// Takes an ask of a peer.
+    fn on_ask(&mut self, outbox: usize, ask: Ask, now: Instant) {
+        let from = self.outboxes[outbox].to;
+        if let Ask::Chosen { key, ballot } = ask {
+            let slot = self.acceptor.slot(&key);
+            let accepted = slot.map_or(Ballot::ZERO, |slot| slot.accepted);
+            if let Some(slot) = slot
+                && accepted == ballot
+            {
+                let register = Arc::clone(&slot.register);
+                self.learn(&key, ballot, &register);
+            } else if accepted < ballot && self.learner.ballot(&key) < ballot {
+                self.outboxes[outbox].fetch.push(key);
+            }
+            return;
+        }
+        match self.judge(from, ask, now) {
+            Some((answer, true)) => self.outboxes[outbox].answers.push(answer),
+            Some((answer, false)) => self.outboxes[outbox].promises.push(answer),
+            None => {}
+        }
+    }
+
+    /// The acceptor's answer to an ask, and whether it may leave before this turn's records are durable. `None` for
+    /// an ask that no proposer of ours sends.
+    fn judge(&mut self, from: NodeId, ask: Ask, now: Instant) -> Option<(Answer, bool)> {
+        let turn = self.turn;
+        match ask {
+            Ask::Prepare { key, ballot } if ballot.is_of(from) && !key.is_empty() => {
+                self.proposer.shared.clock.observe(ballot);
+                Some(match self.acceptor.prepare(&key, ballot, turn) {
+                    Ok(Slot {
+                        accepted, register, ..
+                    }) => (
+                        Answer::Promise {
+                            key,
+                            ballot,
+                            accepted,
+                            register,
+                        },
+                        false,
+                    ),
+                    Err(seen) => (Answer::Refused { key, ballot, seen }, true),
+                })
+            }
+            Ask::Accept {
+                key,
+                ballot,
+                register,
+                next,
+            } if ballot.is_of(from) && next.is_of(from) && next > ballot && !key.is_empty() => {
+                self.proposer.shared.clock.observe(next);
+                Some(match self.acceptor.accept(&key, ballot, &register, next, turn) {
+                    Ok(promised) => {
+                        if self.learner.ballot(&key) < ballot {
+                            self.unsettled.insert(key.clone(), now);
+                        }
+                        (
+                            Answer::Accepted {
+                                key,
+                                ballot,
+                                promised,
+                            },
+                            false,
+                        )
+                    }
+                    Err(seen) => (Answer::Refused { key, ballot, seen }, true),
+                })
+            }
+            Ask::Read { key, round } => {
+                let slot = self.acceptor.slot(&key).cloned().unwrap_or_default();
+                let is_durable = slot.touched <= self.durable_turn;
+                let answer = Answer::Held {
+                    key,
+                    round,
+                    accepted: slot.accepted,
+                    register: slot.register,
+                };
+                Some((answer, is_durable))
+            }
+            Ask::Prepare { .. } | Ask::Accept { .. } | Ask::Chosen { .. } => None,
+        }
+    }
+
+    /// Takes a register that is known to be chosen.
+    fn learn(&mut self, key: &Key, ballot: Ballot, register: &Arc<Register>) {
+        if self.learner.learn(key, ballot, register) {
+            self.acceptor.install(key, ballot, register, self.turn);
+            self.acceptor.note_chosen(key, ballot, register);
+        }
+        let accepted = self.acceptor.slot(key).map_or(Ballot::ZERO, |slot| slot.accepted);
+        if accepted <= ballot {
+            self.unsettled.remove(key);
+        }
+    }
+
+    /// Carries out what the proposer wants.
+    fn carry_out(&mut self, now: Instant, effects: &mut Out) {
+        let actions = std::mem::take(&mut self.proposer.shared.actions);
+        for (key, ballot, register) in actions.learned {
+            self.learn(&key, ballot, &register);
+        }
+        for (audience, ask) in actions.asks {
+            self.distribute(&audience, ask, now);
+        }
+        for (ticket, reply) in actions.replies {
+            effects.reply(ticket, reply);
+        }
+    }
+
+    fn distribute(&mut self, audience: &Audience, ask: Ask, now: Instant) {
+        let me = self.config().node;
+        for outbox in &mut self.outboxes {
+            let wanted = match audience {
+                Audience::All | Audience::Others => true,
+                Audience::Only(nodes) => nodes.contains(&outbox.to),
+            };
+            if wanted {
+                outbox.asks.push(ask.clone());
+            }
+        }
+        let asks_me = match audience {
+            Audience::All => true,
+            Audience::Others => false,
+            Audience::Only(nodes) => nodes.contains(&me),
+        };
+        if asks_me {
+            match self.judge(me, ask, now) {
+                Some((answer, true)) => self.ready.push(answer),
+                Some((answer, false)) => self.promises.push(answer),
+                None => {}
+            }
+        }
+    }
+
+    /// Ends the turn: one append for everything that changed, one message of each kind to each peer.
+    fn flush(&mut self, now: Instant, effects: &mut Out) {
+        loop {
+            self.append(effects);
+            for outbox in &mut self.outboxes {
+                outbox.flush(effects);
+            }
+            self.waiting.push_back(Waiting {
+                seq: effects.last_append(),
+                turn: self.turn,
+                answers: std::mem::take(&mut self.promises),
+            });
+            self.turn += 1;
+            self.hear_own_acceptor(now, effects);
+            if !self.has_work() {
+                return;
+            }
+        }
+    }
+
+    fn append(&mut self, effects: &mut Out) {
+        let Record {
+            mut promised,
+            mut accepted,
+            mut chosen,
+        } = self.acceptor.take_turn();
+        let mut records: Vec<Record> = Vec::new();
+        let size = |item: &AcceptedRecord| item.key.len() + item.register.size();
+        packed(&mut accepted, size, |accepted| {
+            records.push(Record {
+                accepted,
+                ..Record::default()
+            });
+        });
+        let mut position = 0;
+        packed(
+            &mut promised,
+            |(key, _)| key.len() + 16,
+            |promised| {
+                place(&mut records, &mut position).promised = promised;
+            },
+        );
+        let size = |item: &ChosenRecord| {
+            item.key.len() + 16 + item.register.as_ref().map_or(0, |register| register.size())
+        };
+        // What was chosen refers to what was accepted, so it never stands before that.
+        position = records.len().saturating_sub(1);
+        packed(&mut chosen, size, |chosen| {
+            place(&mut records, &mut position).chosen = chosen;
+        });
+        for record in records {
+            if record.is_forced() {
+                effects.append(record);
+            } else {
+                effects.append_lazy(record);
+            }
+        }
+    }
+
+    /// Hands the proposer the answers of this node's own acceptor that are durable.
+    fn hear_own_acceptor(&mut self, now: Instant, effects: &mut Out) {
+        let me = self.config().node;
+        let mut answers = std::mem::take(&mut self.ready);
+        while let Some(first) = self.waiting.front()
+            && first.seq <= self.persisted
+        {
+            self.durable_turn = first.turn;
+            if let Some(first) = self.waiting.pop_front() {
+                answers.extend(first.answers);
+            }
+        }
+        for answer in answers {
+            self.proposer.on_answer(me, answer, now);
+            self.carry_out(now, effects);
+        }
+    }
+
+    /// Whether something waits for the end of the turn.
+    fn has_work(&self) -> bool {
+        self.acceptor.has_turn()
+            || !self.ready.is_empty()
+            || !self.promises.is_empty()
+            || self.outboxes.iter().any(|outbox| !outbox.is_empty())
+    }
+
+    fn on_wake(&mut self, now: Instant, effects: &mut Out) {
+        self.proposer.on_time(now);
+        self.carry_out(now, effects);
+        if now >= self.next_sync {
+            self.schedule_sync(now);
+            let missing = self.proposer.shared.missing();
+            let reachable = self.outboxes.iter().map(|outbox| outbox.to);
+            let reachable: Vec<NodeId> = reachable.filter(|node| !missing.contains(*node)).collect();
+            if let Some((to, message)) = sync::begin(&self.learner, &mut self.rng, &reachable) {
+                effects.send(to, message);
+            }
+            self.settle(now);
+            self.carry_out(now, effects);
+        }
+        if self.has_work() {
+            self.flush(now, effects);
+        }
+    }
+
+    /// Begins read rounds for keys whose accepted register has not been called chosen for long.
+    fn settle(&mut self, now: Instant) {
+        let age_min = self.config().settle_after;
+        let from = std::mem::take(&mut self.settle_cursor);
+        let mut old: Vec<Key> = Vec::new();
+        for (looked, (key, since)) in self.unsettled.range_mut::<Key, _>(from..).enumerate() {
+            if looked == SETTLE_LOOK_MAX || old.len() == SETTLE_ROUNDS_MAX {
+                self.settle_cursor = key.clone();
+                break;
+            }
+            if now - *since >= age_min {
+                *since = now;
+                old.push(key.clone());
+            }
+        }
+        for key in old {
+            self.proposer.settle(&key, now);
+        }
+    }
+}
+
+/// The record at `position`, made if there is none; moves `position` on.
+fn place<'a>(records: &'a mut Vec<Record>, position: &mut usize) -> &'a mut Record {
+    if *position >= records.len() {
+        records.push(Record::default());
+        *position = records.len() - 1;
+    }
+    let record = &mut records[*position];
+    *position += 1;
+    record
+}
+
+impl Protocol for Paxos {
+    type Message = Message;
+    type Record = Record;
+
+    fn restore(&mut self, chunk: &[u8]) -> Result<(), Corrupt> {
+        match codec::decode::<Chunk>(chunk)? {
+            Chunk::Slots(entries) => {
+                for entry in entries {
+                    let slot = Slot {
+                        promised: entry.promised,
+                        accepted: entry.accepted,
+                        register: entry.register,
+                        touched: 0,
+                    };
+                    self.acceptor.restore(entry.key, slot)?;
+                }
+            }
+            Chunk::Learned(entries) => {
+                for entry in entries {
+                    self.relearn(entry.key, entry.ballot, entry.register, Missing::IsCorrupt)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn replay(&mut self, record: Record) -> Result<(), Corrupt> {
+        for (key, ballot) in record.promised {
+            self.acceptor.replay_promise(key, ballot);
+        }
+        for accepted in record.accepted {
+            self.acceptor.replay_accept(accepted)?;
+        }
+        for chosen in record.chosen {
+            self.relearn(chosen.key, chosen.ballot, chosen.register, Missing::IsOlder)?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, now: Now, input: Input<Message>, effects: &mut Out) {
+        let now = now.instant;
+        match input {
+            Input::Start => self.start(now),
+            Input::Propose(proposal) => self.propose(proposal, now, effects),
+            Input::Receive { from, message } => self.receive(from, message, now, effects),
+            Input::Persisted { up_to } => {
+                self.persisted = self.persisted.max(up_to);
+                self.hear_own_acceptor(now, effects);
+            }
+            Input::Peers(view) => {
+                self.proposer.on_peers(&view);
+                self.view = Some(view);
+            }
+            Input::Wake => self.on_wake(now, effects),
+        }
+        self.carry_out(now, effects);
+        if self.learner.has_changes() {
+            let changes = self.learner.take_changes();
+            let position = self.proposer.shared.clock.tick();
+            effects.apply(Applied { position, changes });
+        }
+        // What this turn has for others leaves at its end, when all waiting inputs have been taken.
+        let wake_at = if self.has_work() {
+            now
+        } else {
+            self.next_sync.min(self.proposer.wake_at())
+        };
+        effects.wake_at(wake_at);
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        checkpoint::chunks(&self.acceptor, &self.learner)
+    }
+
+    fn status(&self, now: Now) -> LiveStatus {
+        self.live_status(now)
+    }
+
+    fn scan(&self, range: &KeyRange, limit: usize) -> Vec<Entry> {
+        self.learner.entries(range).take(limit).collect()
+    }
+}
+
+/// What it means that a learned entry refers to a register that the acceptor does not hold.
+#[derive(Clone, Copy)]
+enum Missing {
+    /// In a checkpoint, which is of one moment.
+    IsCorrupt,
+    /// In a record: the acceptor has moved on since, if it holds a higher ballot.
+    IsOlder,
+}
+
+impl Paxos {
+    fn relearn(
+        &mut self,
+        key: Key,
+        ballot: Ballot,
+        register: Option<Arc<Register>>,
+        missing: Missing,
+    ) -> Result<(), Corrupt> {
+        let register = match (register, self.acceptor.slot(&key)) {
+            (Some(register), _) => register,
+            (None, Some(slot)) if slot.accepted == ballot => Arc::clone(&slot.register),
+            (None, Some(slot)) if slot.accepted > ballot && matches!(missing, Missing::IsOlder) => {
+                return Ok(());
+            }
+            (None, _) => {
+                return Err(Corrupt(format!(
+                    "key {key:?} was learned under {ballot}, which was never accepted here"
+                )));
+            }
+        };
+        self.learner.learn(&key, ballot, &register);
+        if self.learner.regressions > 0 {
+            return Err(Corrupt(format!(
+                "key {key:?} goes back to {} at {ballot}",
+                register.version
+            )));
+        }
+        Ok(())
+    }
+
+    /// The position of this node's own history: grows with everything it sees and does.
+    fn version(&self) -> Version {
+        Version(self.proposer.shared.clock.last())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,322 @@
+//! The proposer: takes operations, runs rounds for their keys, answers them.
+//!
+//! It does not touch the acceptor or the network: what it wants sent is in [`Actions`], for its own acceptor as for
+//! every other one.
+
+mod cache;
+mod operation;
+mod round;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use trilemma_core::{Instant, Key, NodeId, NodeSet, PeerView, Reason, Reply, Rng, Ticket};
+
+use super::ballot::{Ballot, Clock};
+use super::config::PaxosConfig;
+use super::message::{Answer, Ask};
+use super::register::{Keep, Register};
+use cache::Cache;
+pub(crate) use operation::{Kind, Operation};
+use round::Round;
+
+/// Largest exponent of the back-off; [`PaxosConfig::backoff_max`] limits it further.
+const BACKOFF_DOUBLINGS_MAX: u32 = 10;
+
+/// To whom an ask goes.
+#[derive(Clone, Debug)]
+pub(crate) enum Audience {
+    /// Every member, this node included.
+    All,
+    /// Every other member.
+    Others,
+    /// These.
+    Only(Vec<NodeId>),
+}
+
+/// What the proposer wants done.
+#[derive(Debug, Default)]
+pub(crate) struct Actions {
+    pub(crate) asks: Vec<(Audience, Ask)>,
+    pub(crate) replies: Vec<(Ticket, Reply)>,
+    /// Registers known to be chosen.
+    pub(crate) learned: Vec<(Key, Ballot, Arc<Register>)>,
+}
+
+/// What all rounds share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: PaxosConfig,
+    pub(crate) members: Vec<NodeId>,
+    pub(crate) quorum: usize,
+    pub(crate) clock: Clock,
+    cache: Cache,
+    /// Members that can be reached, this node included.
+    connected: BTreeSet<NodeId>,
+    rng: Rng,
+    timers: BTreeSet<(Instant, Key)>,
+    tickets: BTreeMap<Ticket, Key>,
+    deadlines: BTreeSet<(Instant, Ticket)>,
+    pub(crate) actions: Actions,
+}
+
+impl Shared {
+    fn ask(&mut self, audience: Audience, ask: Ask) {
+        self.actions.asks.push((audience, ask));
+    }
+
+    fn learned(&mut self, key: &Key, ballot: Ballot, register: &Arc<Register>) {
+        if ballot > Ballot::ZERO {
+            self.actions
+                .learned
+                .push((key.clone(), ballot, Arc::clone(register)));
+        }
+    }
+
+    fn chosen(&mut self, key: &Key, ballot: Ballot, register: &Arc<Register>) {
+        self.learned(key, ballot, register);
+        let key = key.clone();
+        self.ask(Audience::Others, Ask::Chosen { key, ballot });
+    }
+
+    fn reply(&mut self, ticket: Ticket, deadline: Instant, reply: Reply) {
+        self.tickets.remove(&ticket);
+        self.deadlines.remove(&(deadline, ticket));
+        self.actions.replies.push((ticket, reply));
+    }
+
+    fn keep(&self) -> Keep {
+        Keep {
+            recent: self.config.recent_max,
+            fences: self.config.recent_max,
+        }
+    }
+
+    /// How many members may still answer.
+    fn outstanding(&self, answered: &[NodeId]) -> usize {
+        self.connected
+            .iter()
+            .filter(|node| !answered.contains(node))
+            .count()
+    }
+
+    /// Exponential and random: of proposers that collide, one is soon alone for the time of a round.
+    fn backoff(&mut self, failures: u32) -> Duration {
+        let doublings = failures.min(BACKOFF_DOUBLINGS_MAX);
+        let high = self.config.backoff_min.saturating_mul(1 << doublings);
+        let high = high.min(self.config.backoff_max);
+        self.rng.between(self.config.backoff_min / 2, high)
+    }
+
+    fn no_quorum(&self) -> Option<Reason> {
+        let have = self.connected.len();
+        (have < self.quorum).then(|| Reason::NoQuorum {
+            have: have as u32,
+            need: self.quorum as u32,
+            of: self.members.len() as u32,
+            missing: self.missing(),
+        })
+    }
+
+    pub(crate) fn missing(&self) -> NodeSet {
+        let missing = self.members.iter().filter(|node| !self.connected.contains(node));
+        missing.copied().collect()
+    }
+}
+
+/// The proposer of one node, for all keys.
+#[derive(Debug)]
+pub(crate) struct Proposer {
+    rounds: BTreeMap<Key, Round>,
+    pub(crate) shared: Shared,
+}
+
+impl Proposer {
+    pub(crate) fn new(config: PaxosConfig, rng: Rng) -> Self {
+        let members: Vec<NodeId> = config.members.iter().collect();
+        assert!(members.contains(&config.node), "node {} is a member", config.node);
+        Self {
+            rounds: BTreeMap::new(),
+            shared: Shared {
+                quorum: members.len() / 2 + 1,
+                clock: Clock::new(config.node, config.incarnation),
+                cache: Cache::new(config.cache_max),
+                // Until the host says otherwise, everybody may be there.
+                connected: members.iter().copied().collect(),
+                rng,
+                timers: BTreeSet::new(),
+                tickets: BTreeMap::new(),
+                deadlines: BTreeSet::new(),
+                actions: Actions::default(),
+                members,
+                config,
+            },
+        }
+    }
+
+    /// Takes an operation on one key.
+    pub(crate) fn propose(&mut self, key: &Key, ticket: Ticket, deadline: Instant, kind: Kind, now: Instant) {
+        let operation = Operation {
+            kind,
+            ticket: Some(ticket),
+            deadline,
+            first_accept: None,
+            trips_before: 0,
+            syncs_before: 0,
+        };
+        if let Some(reason) = self.obstacle(key, deadline, now) {
+            let reply = operation.refusal(reason);
+            self.shared.actions.replies.push((ticket, reply));
+            return;
+        }
+        self.shared.tickets.insert(ticket, key.clone());
+        self.shared.deadlines.insert((deadline, ticket));
+        self.run(key, now, |round, shared| round.push(key, operation, now, shared));
+    }
+
+    /// Finds out whether what is accepted for `key` is chosen, unless a round will tell anyway.
+    pub(crate) fn settle(&mut self, key: &Key, now: Instant) {
+        if self.rounds.contains_key(key) || self.rounds.len() >= self.shared.config.keys_max {
+            return;
+        }
+        let operation = Operation {
+            kind: Kind::Settle,
+            ticket: None,
+            deadline: Instant::NEVER,
+            first_accept: None,
+            trips_before: 0,
+            syncs_before: 0,
+        };
+        self.run(key, now, |round, shared| round.push(key, operation, now, shared));
+    }
+
+    fn obstacle(&self, key: &Key, deadline: Instant, now: Instant) -> Option<Reason> {
+        let config = &self.shared.config;
+        let overloaded = |what: String| Some(Reason::Overloaded { what });
+        if let Some(reason) = self.shared.no_quorum() {
+            return Some(reason);
+        }
+        if deadline <= now {
+            return Some(Reason::Deadline);
+        }
+        if self.shared.tickets.len() >= config.operations_max {
+            return overloaded(format!("{} operations are under way", config.operations_max));
+        }
+        match self.rounds.get(key) {
+            Some(round) if round.len() >= config.operations_per_key_max => {
+                let max = config.operations_per_key_max;
+                overloaded(format!("{max} operations wait for key \"{key}\""))
+            }
+            None if self.rounds.len() >= config.keys_max => {
+                overloaded(format!("rounds of {} keys are under way", config.keys_max))
+            }
+            _ => None,
+        }
+    }
+
+    fn run(&mut self, key: &Key, _now: Instant, act: impl FnOnce(&mut Round, &mut Shared)) {
+        let round = self.rounds.entry(key.clone()).or_insert_with(Round::new);
+        act(round, &mut self.shared);
+        if round.is_idle() {
+            self.rounds.remove(key);
+        }
+    }
+
+    /// Takes an acceptor's answer.
+    pub(crate) fn on_answer(&mut self, from: NodeId, answer: Answer, now: Instant) {
+        let key = match &answer {
+            Answer::Promise { key, .. }
+            | Answer::Accepted { key, .. }
+            | Answer::Refused { key, .. }
+            | Answer::Held { key, .. } => key.clone(),
+        };
+        match &answer {
+            Answer::Refused { seen, .. } => self.shared.clock.observe(*seen),
+            Answer::Promise { accepted, .. } | Answer::Held { accepted, .. } => {
+                self.shared.clock.observe(*accepted);
+            }
+            Answer::Accepted { promised, .. } => self.shared.clock.observe(*promised),
+        }
+        if self.rounds.contains_key(&key) {
+            self.run(&key, now, |round, shared| {
+                round.on_answer(&key, from, answer, now, shared)
+            });
+        }
+    }
+
+    /// Takes what the host knows of the peers. Without a majority, everything that has certainly done nothing is
+    /// refused; what may have taken effect waits for its deadline or for the majority.
+    pub(crate) fn on_peers(&mut self, view: &PeerView) {
+        let node = self.shared.config.node;
+        let connected = |member: &NodeId| *member == node || view.is_connected(*member);
+        self.shared.connected = self.shared.members.iter().copied().filter(connected).collect();
+        let Some(reason) = self.shared.no_quorum() else {
+            return;
+        };
+        for round in self.rounds.values_mut() {
+            let certain = round.operations_mut().filter(|operation| operation.is_certain());
+            for operation in certain {
+                if let Some(ticket) = operation.ticket.take() {
+                    let reply = operation.refusal(reason.clone());
+                    self.shared.reply(ticket, operation.deadline, reply);
+                }
+            }
+        }
+    }
+
+    /// Repeats phases that have lasted too long and answers operations whose time is up.
+    pub(crate) fn on_time(&mut self, now: Instant) {
+        while let Some((due, key)) = self.shared.timers.first()
+            && *due <= now
+        {
+            let key = key.clone();
+            self.run(&key, now, |round, shared| round.on_due(&key, now, shared));
+            assert!(
+                self.rounds.get(&key).is_none_or(|round| round.due() > now),
+                "a timer is set anew or removed"
+            );
+        }
+        while let Some((deadline, ticket)) = self.shared.deadlines.first().copied()
+            && deadline <= now
+        {
+            self.expire(deadline, ticket);
+        }
+    }
+
+    fn expire(&mut self, deadline: Instant, ticket: Ticket) {
+        self.shared.deadlines.remove(&(deadline, ticket));
+        let Some(key) = self.shared.tickets.remove(&ticket) else {
+            return;
+        };
+        let Some(round) = self.rounds.get_mut(&key) else {
+            return;
+        };
+        let expired = |operation: &&mut Operation| operation.ticket == Some(ticket);
+        if let Some(operation) = round.operations_mut().find(expired) {
+            operation.ticket = None;
+            let reply = operation.refusal(Reason::Deadline);
+            self.shared.actions.replies.push((ticket, reply));
+        }
+    }
+
+    /// When [`Self::on_time`] has something to do.
+    pub(crate) fn wake_at(&self) -> Instant {
+        let timer = self.shared.timers.first().map_or(Instant::NEVER, |(due, _)| *due);
+        let deadline = self
+            .shared
+            .deadlines
+            .first()
+            .map_or(Instant::NEVER, |(due, _)| *due);
+        timer.min(deadline)
+    }
+
+    /// Figures for the status: keys with rounds, operations, cached ballots.
+    pub(crate) fn figures(&self) -> [(&'static str, usize); 3] {
+        [
+            ("keys with rounds", self.rounds.len()),
+            ("operations under way", self.shared.tickets.len()),
+            ("cached ballots", self.shared.cache.len()),
+        ]
+    }
+}

@@ -1,0 +1,134 @@
+//! Anti-entropy: nodes compare what they have *learned* and send each other what one of them lacks.
+//!
+//! From time to time a node sends a random peer a hash for each of 256 buckets of keys. The peer lists (key, ballot)
+//! of some buckets that differ, page by page; the node fetches what it lacks and sends what the peer lacks. So a
+//! comparison costs 2 KiB where all is equal, and pages of the buckets that differ elsewhere. Every message is
+//! bounded; what does not fit waits for the next comparison.
+//!
+//! **Only chosen registers are exchanged.** What an acceptor holds may have reached a minority and be overwritten
+//! later; showing it would let a key go back. A register that was chosen but that nobody knows to be (its proposer
+//! crashed before it told) is found by its acceptors instead: the owner of this module runs a read round for keys
+//! whose accepted register nobody has called chosen for a while, and the answer then spreads from here.
+
+use trilemma_core::{Key, NodeId, Rng};
+
+use super::ballot::{Ballot, COUNTER_MAX};
+use super::learner::{Learner, bucket};
+use super::message::{BUCKETS, ChosenValue, MESSAGE_BYTES, Message, PAGE_MAX};
+
+/// Most buckets listed in answer to one digest: a node that lacks everything gets 8 pages for each comparison, plus
+/// the further pages it asks for.
+const BUCKETS_PER_DIGEST: usize = 8;
+
+/// The messages that answer one of anti-entropy, all to its sender.
+pub(crate) fn answer(learner: &Learner, rng: &mut Rng, message: Message) -> (Vec<Message>, Vec<ChosenValue>) {
+    let replies = match message {
+        Message::Digest { buckets } => listings(learner, rng, &buckets),
+        Message::Listing {
+            bucket,
+            after,
+            entries,
+            more,
+        } => compare(learner, bucket, &after, &entries, more),
+        Message::NextPage { bucket, after } => vec![page(learner, bucket, after)],
+        Message::Fetch { keys } => values(learner, keys.iter()).into_iter().collect(),
+        Message::Values { items } => {
+            let sane =
+                |item: &ChosenValue| (1..=COUNTER_MAX).contains(&item.ballot.counter) && !item.key.is_empty();
+            return (Vec::new(), items.into_iter().filter(sane).collect());
+        }
+        Message::Asks(_) | Message::Answers(_) => Vec::new(),
+    };
+    (replies, Vec::new())
+}
+
+/// The message that begins a comparison, and whom to send it; `None` if nobody can be reached.
+pub(crate) fn begin(learner: &Learner, rng: &mut Rng, reachable: &[NodeId]) -> Option<(NodeId, Message)> {
+    let buckets = learner.hashes().to_vec();
+    rng.pick(reachable)
+        .map(|node| (*node, Message::Digest { buckets }))
+}
+
+fn listings(learner: &Learner, rng: &mut Rng, theirs: &[u64]) -> Vec<Message> {
+    if theirs.len() != BUCKETS {
+        return Vec::new();
+    }
+    let ours = learner.hashes();
+    // From a random bucket on, so that one that always differs does not keep others from being compared.
+    let first = rng.below(BUCKETS as u64) as usize;
+    (0..BUCKETS)
+        .map(|offset| (first + offset) % BUCKETS)
+        .filter(|bucket| ours[*bucket] != theirs[*bucket])
+        .take(BUCKETS_PER_DIGEST)
+        .map(|bucket| page(learner, bucket.to_le_bytes()[0], Key::default()))
+        .collect()
+}
+
+fn page(learner: &Learner, bucket: u8, after: Key) -> Message {
+    let mut rest = learner.bucket_after(bucket, &after);
+    let mut entries: Vec<(Key, Ballot)> = Vec::new();
+    let mut bytes = 0;
+    while entries.len() < PAGE_MAX
+        && bytes < MESSAGE_BYTES
+        && let Some((key, ballot)) = rest.next()
+    {
+        bytes += key.len();
+        entries.push((key.clone(), ballot));
+    }
+    let more = rest.next().is_some();
+    drop(rest);
+    Message::Listing {
+        bucket,
+        after,
+        entries,
+        more,
+    }
+}
+
+fn compare(learner: &Learner, of: u8, after: &Key, entries: &[(Key, Ballot)], more: bool) -> Vec<Message> {
+    let mut replies = Vec::new();
+    let lacking = entries
+        .iter()
+        .filter(|(key, ballot)| bucket(key) == of && *ballot > learner.ballot(key))
+        .map(|(key, _)| key.clone());
+    let keys: Vec<Key> = lacking.collect();
+    if !keys.is_empty() {
+        replies.push(Message::Fetch { keys });
+    }
+    let theirs: std::collections::BTreeMap<&Key, Ballot> =
+        entries.iter().map(|(key, ballot)| (key, *ballot)).collect();
+    let last = theirs.last_key_value().map(|(key, _)| (*key).clone());
+    let within = |key: &Key| !more || last.as_ref().is_some_and(|last| key <= last);
+    let newer = learner
+        .bucket_after(of, after)
+        .take_while(|(key, _)| within(key))
+        .filter(|(key, ballot)| theirs.get(key).is_none_or(|their| their < ballot))
+        .map(|(key, _)| key);
+    replies.extend(values(learner, newer));
+    if more && let Some(after) = last {
+        replies.push(Message::NextPage { bucket: of, after });
+    }
+    replies
+}
+
+/// What is known of these keys, as far as it fits one message.
+fn values<'a>(learner: &Learner, keys: impl Iterator<Item = &'a Key>) -> Option<Message> {
+    let mut items = Vec::new();
+    let mut bytes = 0;
+    for key in keys {
+        let Some(learned) = learner.map().get(key) else {
+            continue;
+        };
+        let item = ChosenValue {
+            key: key.clone(),
+            ballot: learned.ballot,
+            register: learned.register.clone(),
+        };
+        bytes += item.size();
+        items.push(item);
+        if bytes >= MESSAGE_BYTES || items.len() == PAGE_MAX {
+            break;
+        }
+    }
+    (!items.is_empty()).then_some(Message::Values { items })
+}

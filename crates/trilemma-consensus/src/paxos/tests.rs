@@ -1,0 +1,6 @@
+//! Tests of the paxos backend: single schedules, then random ones with invariants after every event.
+
+mod harness;
+mod invariants;
+mod scenarios;
+mod schedules;

@@ -1,0 +1,189 @@
+//! What must hold after every event, whatever happens.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use trilemma_core::testkit::Verdict;
+use trilemma_core::{Key, NodeId, Version};
+
+use super::harness::Paxi;
+use crate::paxos::message::{Answer, Ask, Message};
+use crate::paxos::{Ballot, Register};
+
+/// Watches a cluster over its whole life, crashes included.
+#[derive(Debug, Default)]
+pub(super) struct Invariants {
+    /// The one value of each ballot, of whoever proposed, accepted or chose it.
+    values: BTreeMap<(Key, Ballot), Arc<Register>>,
+    /// What acceptors have told others they promised: never lower again, over crashes.
+    promised: BTreeMap<(NodeId, Key), Ballot>,
+    /// What was chosen.
+    chosen: BTreeMap<Key, BTreeMap<Ballot, Arc<Register>>>,
+    /// The version each node showed last; kept over crashes only as far as the node remembers.
+    shown: BTreeMap<(NodeId, Key), (u64, Version)>,
+    lives: BTreeMap<NodeId, u64>,
+}
+
+impl Invariants {
+    /// Listens to everything that is sent in `cluster`.
+    pub(super) fn watch(cluster: &mut Paxi) -> Rc<RefCell<Self>> {
+        let invariants = Rc::new(RefCell::new(Self::default()));
+        let listener = Rc::clone(&invariants);
+        cluster.filter = Some(Box::new(move |from, _, message| {
+            listener.borrow_mut().on_message(from, message);
+            Verdict::Deliver
+        }));
+        invariants
+    }
+
+    pub(super) fn on_message(&mut self, from: NodeId, message: &Message) {
+        match message {
+            Message::Asks(asks) => {
+                for ask in asks {
+                    if let Ask::Accept {
+                        key,
+                        ballot,
+                        register,
+                        ..
+                    } = ask
+                    {
+                        self.carries(key, *ballot, register);
+                    }
+                }
+            }
+            Message::Answers(answers) => answers.iter().for_each(|answer| self.on_answer(from, answer)),
+            Message::Values { items } => items
+                .iter()
+                .for_each(|item| self.chose(&item.key, item.ballot, &item.register)),
+            _ => {}
+        }
+    }
+
+    fn on_answer(&mut self, from: NodeId, answer: &Answer) {
+        let (key, promised) = match answer {
+            Answer::Promise { key, ballot, .. } => (key, *ballot),
+            Answer::Accepted { key, promised, .. } => (key, *promised),
+            Answer::Held { key, accepted, .. } => (key, *accepted),
+            Answer::Refused { .. } => return,
+        };
+        if promised > Ballot::ZERO {
+            let floor = self.promised.entry((from, key.clone())).or_default();
+            *floor = (*floor).max(promised);
+        }
+        if let Answer::Promise {
+            key,
+            accepted,
+            register,
+            ..
+        }
+        | Answer::Held {
+            key,
+            accepted,
+            register,
+            ..
+        } = answer
+            && *accepted > Ballot::ZERO
+        {
+            self.carries(key, *accepted, register);
+        }
+    }
+
+    /// A ballot carries at most one value, ever.
+    fn carries(&mut self, key: &Key, ballot: Ballot, register: &Arc<Register>) {
+        let known = self
+            .values
+            .entry((key.clone(), ballot))
+            .or_insert_with(|| Arc::clone(register));
+        assert_eq!(known, register, "ballot {ballot} of {key} carries two values");
+    }
+
+    /// What is chosen for a key forms a chain.
+    fn chose(&mut self, key: &Key, ballot: Ballot, register: &Arc<Register>) {
+        self.carries(key, ballot, register);
+        let chain = self.chosen.entry(key.clone()).or_default();
+        if chain.insert(ballot, Arc::clone(register)).is_some() {
+            return;
+        }
+        let follows = |earlier: &Register, later: &Register| {
+            assert!(
+                earlier.version <= later.version,
+                "{key} goes back: {earlier:?} then {later:?}"
+            );
+            assert!(
+                earlier.version < later.version || earlier.state == later.state,
+                "{key} has two states at {}",
+                later.version
+            );
+        };
+        if let Some((_, earlier)) = chain.range(..ballot).next_back() {
+            follows(earlier, register);
+        }
+        let above = (std::ops::Bound::Excluded(ballot), std::ops::Bound::Unbounded);
+        if let Some((_, later)) = chain.range(above).next() {
+            follows(register, later);
+        }
+    }
+
+    /// A node has crashed: what it shows may start again from what it remembers.
+    pub(super) fn on_crash(&mut self, node: NodeId) {
+        *self.lives.entry(node).or_default() += 1;
+    }
+
+    /// Looks at every running node.
+    pub(super) fn check(&mut self, cluster: &Paxi) {
+        for node in cluster.ids() {
+            if cluster.is_up(node) {
+                self.check_node(cluster, node);
+            }
+        }
+    }
+
+    fn check_node(&mut self, cluster: &Paxi, node: NodeId) {
+        let protocol = cluster.protocol(node);
+        for held in protocol.held() {
+            assert!(
+                held.promised >= held.accepted,
+                "{node} promises less than it accepted: {held:?}"
+            );
+            if held.accepted > Ballot::ZERO {
+                self.carries(&held.key, held.accepted, &held.register);
+            }
+            let told = self
+                .promised
+                .get(&(node, held.key.clone()))
+                .copied()
+                .unwrap_or_default();
+            assert!(
+                held.promised >= told,
+                "node {node} told {told} for {} and remembers {}",
+                held.key,
+                held.promised
+            );
+        }
+        let holds = |key: &Key| protocol.held().any(|held| held.key == *key);
+        for ((_, key), _) in self
+            .promised
+            .range((node, Key::default())..)
+            .take_while(|((of, _), _)| *of == node)
+        {
+            assert!(
+                holds(key),
+                "node {node} forgot that it promised something for {key}"
+            );
+        }
+        let life = self.lives.get(&node).copied().unwrap_or_default();
+        for (key, ballot, register) in protocol.learned() {
+            self.chose(key, ballot, &Arc::new(register.clone()));
+            let shown = self
+                .shown
+                .entry((node, key.clone()))
+                .or_insert((life, Version::ABSENT));
+            if shown.0 == life {
+                assert!(register.version >= shown.1, "node {node} shows {key} going back");
+            }
+            *shown = (life, register.version);
+        }
+    }
+}
