@@ -1,0 +1,376 @@
+//! The write-ahead log: append, write, sync, roll to the next segment, recycle old ones.
+//!
+//! Pure over [`Disk`]: no thread, no clock. The crate's documentation has the format and the promises.
+
+mod format;
+mod recovery;
+
+use std::collections::VecDeque;
+use std::io;
+
+use trilemma_core::KeyspaceId;
+
+use crate::LogSeq;
+use crate::disk::{Disk, DiskFile};
+use crate::error::LogError;
+
+use format::{HEADER_BYTES, Kind, RECORD_HEADER_BYTES, RecordHeader, SegmentHeader, padded, segment_name};
+
+/// Largest payload of a record. A command and its envelope fit with room to spare.
+pub const RECORD_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Spare segments kept for reuse; more are removed.
+const SPARES_MAX: usize = 3;
+/// Bytes written at once while a new segment is zero-filled.
+const FILL_BYTES: usize = 1024 * 1024;
+
+/// The mark of a clean end begins at a multiple of this.
+const CLEAN_END_ALIGNMENT: u64 = 4096;
+
+/// How a log is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Length of each segment file. At least the header and one record of [`RECORD_BYTES_MAX`] for general use;
+    /// tests take less.
+    pub segment_bytes: u64,
+    /// A random number for a log that does not exist yet.
+    pub new_log_id: u64,
+}
+
+/// One record as recovery shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Its position.
+    pub seq: LogSeq,
+    /// Whose it is.
+    pub keyspace: KeyspaceId,
+    /// What was appended.
+    pub payload: &'a [u8],
+}
+
+/// What opening a log found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// The last record; 0 if there is none.
+    pub last: LogSeq,
+    /// Records read.
+    pub records: u64,
+    /// Whether the log was closed cleanly.
+    pub clean: bool,
+    /// Bytes of a torn tail that were cut.
+    pub cut_bytes: u64,
+}
+
+/// A segment in use or still holding records that no snapshot covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Segment {
+    index: u64,
+    first: LogSeq,
+}
+
+/// The write-ahead log. See the crate's documentation.
+#[derive(Debug)]
+pub struct Log<D: Disk> {
+    disk: D,
+    segment_bytes: u64,
+    id: u64,
+    /// Ascending; the last is the one written to.
+    segments: VecDeque<Segment>,
+    file: D::File,
+    /// Where the next write goes.
+    offset: u64,
+    /// Records appended but not written.
+    buffer: Vec<u8>,
+    /// The last record appended.
+    last: LogSeq,
+    /// The last record written.
+    written: LogSeq,
+    /// The last record known to be durable.
+    durable: LogSeq,
+    spares: Vec<String>,
+    next_spare: u64,
+    closed: bool,
+}
+
+impl<D: Disk> Log<D> {
+    /// Opens the log of a directory, or makes one, and shows every record after `snapshot` in order.
+    ///
+    /// `replay` may refuse a record; opening then fails with its error.
+    pub fn open<E: From<LogError>>(
+        disk: D,
+        options: LogOptions,
+        snapshot: LogSeq,
+        replay: impl FnMut(Record<'_>) -> Result<(), E>,
+    ) -> Result<(Self, Recovery), E> {
+        recovery::open(disk, options, snapshot, replay)
+    }
+
+    /// The random id of a directory's log; `None` if there is no log yet.
+    pub fn id_of(disk: &D) -> Result<Option<u64>, LogError> {
+        recovery::id_of(disk)
+    }
+
+    /// The log's random id, which its snapshots carry too.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The last record appended.
+    #[must_use]
+    pub fn last(&self) -> LogSeq {
+        self.last
+    }
+
+    /// The last record that was handed to the disk.
+    #[must_use]
+    pub fn written(&self) -> LogSeq {
+        self.written
+    }
+
+    /// The last record that is durable.
+    #[must_use]
+    pub fn durable(&self) -> LogSeq {
+        self.durable
+    }
+
+    /// Appends a record to the buffer. It is durable after [`Log::sync`].
+    pub fn append(&mut self, keyspace: KeyspaceId, payload: &[u8]) -> Result<LogSeq, LogError> {
+        self.push(Kind::Record, keyspace, payload)
+    }
+
+    fn push(&mut self, kind: Kind, keyspace: KeyspaceId, payload: &[u8]) -> Result<LogSeq, LogError> {
+        self.check_open()?;
+        let limit = RECORD_BYTES_MAX.min((self.segment_bytes - HEADER_BYTES) as usize - RECORD_HEADER_BYTES);
+        if payload.len() > limit {
+            return Err(LogError::TooLarge {
+                size: payload.len(),
+                limit,
+            });
+        }
+        let size = padded(RECORD_HEADER_BYTES + payload.len());
+        if self.offset + (self.buffer.len() + size) as u64 > self.segment_bytes {
+            self.roll()?;
+        }
+        let seq = self.last.plus(1);
+        let header = RecordHeader {
+            length: payload.len() as u32,
+            keyspace,
+            seq,
+            durable: self.durable,
+            kind,
+        };
+        let index = self.current().index;
+        let at = self.offset + self.buffer.len() as u64;
+        header.write(&mut self.buffer, payload, self.id, index, at);
+        self.last = seq;
+        Ok(seq)
+    }
+
+    fn current(&self) -> Segment {
+        *self
+            .segments
+            .back()
+            .expect("a log has a segment from the moment it is open")
+    }
+
+    fn check_open(&self) -> Result<(), LogError> {
+        if self.closed {
+            Err(LogError::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Closes the log for good when `result` is a failure of the disk.
+    fn fatal<T>(&mut self, result: Result<T, LogError>) -> Result<T, LogError> {
+        self.closed |= result.is_err();
+        result
+    }
+
+    /// Hands everything appended to the disk, in one write.
+    pub fn write(&mut self) -> Result<LogSeq, LogError> {
+        self.check_open()?;
+        if !self.buffer.is_empty() {
+            let name = segment_name(self.current().index);
+            let result = self
+                .file
+                .write_at(&self.buffer, self.offset)
+                .map_err(LogError::io(&name, "write"));
+            self.fatal(result)?;
+            self.offset += self.buffer.len() as u64;
+            self.buffer.clear();
+            self.written = self.last;
+        }
+        Ok(self.written)
+    }
+
+    /// Writes what is appended and makes it durable.
+    pub fn sync(&mut self) -> Result<LogSeq, LogError> {
+        let written = self.write()?;
+        if self.durable < written {
+            let name = segment_name(self.current().index);
+            let result = self.file.sync().map_err(LogError::io(&name, "sync"));
+            self.fatal(result)?;
+            self.durable = written;
+        }
+        Ok(self.durable)
+    }
+
+    /// Goes on in the next segment. The old one is durable first, so that a torn tail can only be in the last.
+    fn roll(&mut self) -> Result<(), LogError> {
+        self.sync()?;
+        if self.spares.is_empty() {
+            let name = self.spare_name();
+            fill_spare(&self.disk, &name, self.segment_bytes)?;
+            self.add_spare(name);
+        }
+        let result = self.start_segment(self.current().index + 1);
+        self.fatal(result)
+    }
+
+    fn start_segment(&mut self, index: u64) -> Result<(), LogError> {
+        let spare = self.spares.pop().expect("a spare was made ready");
+        let (file, segment) = begin(
+            &self.disk,
+            &spare,
+            self.id,
+            index,
+            self.last.plus(1),
+            self.segment_bytes,
+        )?;
+        self.file = file;
+        self.segments.push_back(segment);
+        self.offset = HEADER_BYTES;
+        Ok(())
+    }
+
+    /// Whether a spare segment should be made ready: the current one is half full and none waits.
+    #[must_use]
+    pub fn wants_spare(&self) -> bool {
+        self.spares.is_empty() && self.offset > self.segment_bytes / 2
+    }
+
+    /// A fresh name for [`fill_spare`]. Each call gives another.
+    pub fn spare_name(&mut self) -> String {
+        self.next_spare += 1;
+        format!("spare-{}", self.next_spare)
+    }
+
+    /// Takes a file that [`fill_spare`] has made ready.
+    pub fn add_spare(&mut self, name: String) {
+        self.spares.push(name);
+    }
+
+    /// Recycles the segments whose records are all at or before `up_to`, which a durable snapshot covers.
+    pub fn release(&mut self, up_to: LogSeq) -> Result<(), LogError> {
+        self.check_open()?;
+        let mut changed = false;
+        while self.segments.len() > 1 && self.segments[1].first <= up_to.plus(1) {
+            let name = segment_name(self.segments[0].index);
+            if self.spares.len() < SPARES_MAX {
+                // Its records name the old index in their checksums, so they can never pass for new ones.
+                let spare = self.spare_name();
+                let result = self
+                    .disk
+                    .rename(&name, &spare)
+                    .map_err(LogError::io(&name, "rename"));
+                self.fatal(result)?;
+                self.spares.push(spare);
+            } else {
+                let result = self.disk.remove(&name).map_err(LogError::io(&name, "remove"));
+                self.fatal(result)?;
+            }
+            self.segments.pop_front();
+            changed = true;
+        }
+        if changed {
+            let result = self
+                .disk
+                .sync_directory()
+                .map_err(LogError::io("data directory", "sync"));
+            self.fatal(result)?;
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable and leaves a mark that proves it. The log accepts nothing more.
+    ///
+    /// The mark stands in a block of its own, so that damage to one block takes the mark or records, never both.
+    pub fn close(&mut self) -> Result<(), LogError> {
+        self.sync()?;
+        let aligned = self.offset.next_multiple_of(CLEAN_END_ALIGNMENT);
+        if aligned + RECORD_HEADER_BYTES as u64 <= self.segment_bytes {
+            self.offset = aligned;
+        } else {
+            self.roll()?;
+        }
+        self.push(Kind::CleanEnd, KeyspaceId(u32::MAX), &[])?;
+        self.sync()?;
+        self.closed = true;
+        Ok(())
+    }
+}
+
+/// Makes a zero-filled file that can become a segment. A sync into it later needs no allocation, which makes it about
+/// a third cheaper. May run on another thread than the log's.
+pub fn fill_spare<D: Disk>(disk: &D, name: &str, segment_bytes: u64) -> Result<(), LogError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            LogError::NoSpace {
+                file: name.into(),
+                source,
+            }
+        }
+        _ => LogError::Io {
+            file: name.into(),
+            action: "zero-fill",
+            source,
+        },
+    };
+    let fill = || -> io::Result<()> {
+        let mut file = disk.create(name)?;
+        let zeros = vec![0; FILL_BYTES.min(segment_bytes as usize)];
+        let mut offset = 0;
+        while offset < segment_bytes {
+            let length = (segment_bytes - offset).min(zeros.len() as u64) as usize;
+            file.write_at(&zeros[..length], offset)?;
+            offset += length as u64;
+        }
+        file.sync()
+    };
+    fill().map_err(|error| {
+        if let Err(leftover) = disk.remove(name) {
+            tracing::warn!(file = name, error = %leftover, "a half-made spare segment could not be removed");
+        }
+        failed(error)
+    })
+}
+
+/// Makes a spare the segment `index`: header first, then the name, both durable before any record.
+fn begin<D: Disk>(
+    disk: &D,
+    spare: &str,
+    id: u64,
+    index: u64,
+    first: LogSeq,
+    segment_bytes: u64,
+) -> Result<(D::File, Segment), LogError> {
+    let name = segment_name(index);
+    let mut file = disk.open(spare).map_err(LogError::io(spare, "open"))?;
+    let header = SegmentHeader {
+        id,
+        index,
+        first,
+        length: segment_bytes,
+    };
+    file.write_at(&header.encode(), 0)
+        .map_err(LogError::io(spare, "write"))?;
+    file.sync().map_err(LogError::io(spare, "sync"))?;
+    disk.rename(spare, &name).map_err(LogError::io(spare, "rename"))?;
+    disk.sync_directory()
+        .map_err(LogError::io("data directory", "sync"))?;
+    Ok((file, Segment { index, first }))
+}
+
+#[cfg(test)]
+mod tests;

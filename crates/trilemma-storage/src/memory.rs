@@ -1,0 +1,306 @@
+//! A disk in memory that forgets as real ones do: sector by sector, data and names apart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use trilemma_core::Rng;
+
+use crate::disk::{Disk, DiskFile};
+
+/// Bytes that are written wholly or not at all.
+const SECTOR_BYTES: usize = 512;
+
+/// A directory in memory. Clones are handles on the same one.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryDisk {
+    state: Arc<Mutex<State>>,
+}
+
+/// Failures to come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryFaults {
+    /// The next sync fails, and what it should have made durable is lost at the next crash.
+    pub fail_next_sync: bool,
+    /// The next write fails.
+    pub fail_next_write: bool,
+    /// Bytes that still fit; `None` is no limit.
+    pub room: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What the running system sees.
+    names: BTreeMap<String, u64>,
+    /// What survives a crash for certain.
+    durable_names: BTreeMap<String, u64>,
+    inodes: BTreeMap<u64, Inode>,
+    next_inode: u64,
+    faults: MemoryFaults,
+    syncs: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Inode {
+    data: Vec<u8>,
+    durable: Vec<u8>,
+    /// Sectors that differ between the two, perhaps.
+    dirty: BTreeSet<usize>,
+}
+
+/// An open file of a [`MemoryDisk`].
+#[derive(Debug)]
+pub struct MemoryFile {
+    state: Arc<Mutex<State>>,
+    inode: u64,
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl MemoryDisk {
+    /// An empty disk.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets what will fail.
+    pub fn set_faults(&self, faults: MemoryFaults) {
+        lock(&self.state).faults = faults;
+    }
+
+    /// Syncs of files so far.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        lock(&self.state).syncs
+    }
+
+    /// Loses power: of what was not synced, an arbitrary subset of sectors and names survives. Files that were open
+    /// must not be used any more.
+    pub fn crash(&self, rng: &mut Rng) {
+        let mut state = lock(&self.state);
+        let state = &mut *state;
+        for inode in state.inodes.values_mut() {
+            let keep_all = rng.per_mille(200);
+            let keep_none = rng.per_mille(300);
+            for sector in std::mem::take(&mut inode.dirty) {
+                if keep_all || (!keep_none && rng.per_mille(500)) {
+                    let start = sector * SECTOR_BYTES;
+                    let end = (start + SECTOR_BYTES).min(inode.data.len());
+                    if inode.durable.len() < end {
+                        inode.durable.resize(end, 0);
+                    }
+                    let (from, to) = (&inode.data[start..end], &mut inode.durable[start..end]);
+                    to.copy_from_slice(from);
+                }
+            }
+            inode.data.clone_from(&inode.durable);
+        }
+        if rng.per_mille(500) {
+            state.names.clone_from(&state.durable_names);
+        } else {
+            state.durable_names.clone_from(&state.names);
+        }
+        state.faults = MemoryFaults::default();
+    }
+
+    /// A copy of the whole disk as the running system sees it, sharing nothing.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let state = lock(&self.state);
+        let inodes = state.inodes.iter().map(|(id, inode)| {
+            let data = inode.data.clone();
+            (
+                *id,
+                Inode {
+                    durable: data.clone(),
+                    data,
+                    dirty: BTreeSet::new(),
+                },
+            )
+        });
+        let copy = State {
+            names: state.names.clone(),
+            durable_names: state.names.clone(),
+            inodes: inodes.collect(),
+            next_inode: state.next_inode,
+            faults: MemoryFaults::default(),
+            syncs: 0,
+        };
+        Self {
+            state: Arc::new(Mutex::new(copy)),
+        }
+    }
+
+    /// Changes stored bytes behind the log's back: rot. Does nothing if there is no such file or place.
+    pub fn damage(&self, name: &str, offset: u64, change: impl FnOnce(&mut [u8])) {
+        let mut state = lock(&self.state);
+        let Some(inode) = state
+            .names
+            .get(name)
+            .copied()
+            .and_then(|id| state.inodes.get_mut(&id))
+        else {
+            return;
+        };
+        if let Some(bytes) = inode.data.get_mut(offset as usize..) {
+            change(bytes);
+        }
+        inode.durable.clone_from(&inode.data);
+    }
+
+    /// The bytes of a file; empty if there is none.
+    #[must_use]
+    pub fn bytes(&self, name: &str) -> Vec<u8> {
+        let state = lock(&self.state);
+        state
+            .names
+            .get(name)
+            .and_then(|id| state.inodes.get(id))
+            .map_or(Vec::new(), |inode| inode.data.clone())
+    }
+}
+
+fn not_found(name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("no file \"{name}\""))
+}
+
+impl Disk for MemoryDisk {
+    type File = MemoryFile;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(lock(&self.state).names.keys().cloned().collect())
+    }
+
+    fn open(&self, name: &str) -> io::Result<MemoryFile> {
+        let inode = lock(&self.state)
+            .names
+            .get(name)
+            .copied()
+            .ok_or_else(|| not_found(name))?;
+        Ok(MemoryFile {
+            state: Arc::clone(&self.state),
+            inode,
+        })
+    }
+
+    fn create(&self, name: &str) -> io::Result<MemoryFile> {
+        let mut state = lock(&self.state);
+        if state.names.contains_key(name) {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                format!("file \"{name}\" exists"),
+            ));
+        }
+        state.next_inode += 1;
+        let inode = state.next_inode;
+        state.inodes.insert(inode, Inode::default());
+        state.names.insert(name.to_owned(), inode);
+        Ok(MemoryFile {
+            state: Arc::clone(&self.state),
+            inode,
+        })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        let inode = state.names.remove(from).ok_or_else(|| not_found(from))?;
+        state.names.insert(to.to_owned(), inode);
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        lock(&self.state)
+            .names
+            .remove(name)
+            .map(drop)
+            .ok_or_else(|| not_found(name))
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        state.durable_names = state.names.clone();
+        Ok(())
+    }
+}
+
+impl MemoryFile {
+    fn with<T>(&self, work: impl FnOnce(&mut State, u64) -> io::Result<T>) -> io::Result<T> {
+        work(&mut lock(&self.state), self.inode)
+    }
+}
+
+fn inode(state: &mut State, id: u64) -> io::Result<&mut Inode> {
+    state
+        .inodes
+        .get_mut(&id)
+        .ok_or_else(|| not_found("of a removed inode"))
+}
+
+impl DiskFile for MemoryFile {
+    fn length(&self) -> io::Result<u64> {
+        self.with(|state, id| Ok(inode(state, id)?.data.len() as u64))
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.with(|state, id| {
+            let data = &inode(state, id)?.data;
+            let start = offset as usize;
+            let bytes = data
+                .get(start..start + buffer.len())
+                .ok_or(io::ErrorKind::UnexpectedEof)?;
+            buffer.copy_from_slice(bytes);
+            Ok(())
+        })
+    }
+
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.with(|state, id| {
+            if std::mem::take(&mut state.faults.fail_next_write) {
+                return Err(io::Error::other("injected write failure"));
+            }
+            let length = inode(state, id)?.data.len();
+            let end = offset as usize + bytes.len();
+            let growth = end.saturating_sub(length) as u64;
+            if let Some(room) = &mut state.faults.room {
+                if growth > *room {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                *room -= growth;
+            }
+            let inode = inode(state, id)?;
+            if inode.data.len() < end {
+                inode.data.resize(end, 0);
+            }
+            inode.data[offset as usize..end].copy_from_slice(bytes);
+            inode
+                .dirty
+                .extend(offset as usize / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES));
+            Ok(())
+        })
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.with(|state, id| {
+            state.syncs += 1;
+            let failed = std::mem::take(&mut state.faults.fail_next_sync);
+            let inode = inode(state, id)?;
+            if failed {
+                // As Linux does: the pages are marked clean, and the data is nowhere but in the cache.
+                inode.dirty.clear();
+                return Err(io::Error::other("injected sync failure"));
+            }
+            for sector in std::mem::take(&mut inode.dirty) {
+                let start = sector * SECTOR_BYTES;
+                let end = (start + SECTOR_BYTES).min(inode.data.len());
+                if inode.durable.len() < end {
+                    inode.durable.resize(end, 0);
+                }
+                inode.durable[start..end].copy_from_slice(&inode.data[start..end]);
+            }
+            Ok(())
+        })
+    }
+}
