@@ -223,7 +223,12 @@ impl Paxos {
             }
             return;
         }
-        match self.judge(from, ask, now) {
+        let judged = self.judge(from, ask, now);
+        if let Some((Answer::Promise { key, ballot, .. } | Answer::Accepted { key, ballot, .. }, _)) = &judged
+        {
+            self.proposer.overtaken(key, *ballot);
+        }
+        match judged {
             Some((answer, true)) => self.outboxes[outbox].answers.push(answer),
             Some((answer, false)) => self.outboxes[outbox].promises.push(answer),
             None => {}

@@ -5,8 +5,10 @@
 //! repeat finds its result. What has been forgotten is remembered as one mark, so that *not found* is never taken
 //! for *never ran* without cause:
 //!
-//! - `evicted` is the highest ballot of a result that was dropped. An operation whose first accept had a ballot
-//!   above it has not been dropped, because it can only have run under that ballot or a later one.
+//! - `evicted` is the highest ballot of a result that was dropped. While it is zero, what is not found never ran.
+//! - `proposers` holds, for each proposer, the last of its ballots that changed the register. A proposer has one
+//!   accept of a key under way at a time and puts an operation in doubt into its next one, so this tells it exactly
+//!   which of its accepts took effect, however many results were dropped since.
 //! - `fences_evicted` is the highest session basis of a fence that was dropped. A session made after that has a
 //!   greater basis, or is refused: an operation that was told "not applied" can never run.
 
@@ -15,12 +17,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use trilemma_core::codec::bounded_vec;
 use trilemma_core::session::OpResult;
-use trilemma_core::{Command, Mutation, OpId, Version, Versioned};
+use trilemma_core::{Command, Mutation, NodeId, OpId, Version, Versioned};
 
 use super::ballot::Ballot;
 
 /// Most results, and most fences, that a register may hold; a larger one does not decode.
 pub const RECENT_MAX: usize = 256;
+
+/// Most proposers that a register remembers; a keyspace has fewer members.
+pub const PROPOSERS_MAX: usize = 256;
 
 /// What one operation did to the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +50,9 @@ pub struct Register {
     pub recent: Vec<Recent>,
     /// The highest ballot of a result that was dropped; [`Ballot::ZERO`] if none was.
     pub evicted: Ballot,
+    /// For each proposer, the last of its ballots that changed the register, ordered by node.
+    #[serde(deserialize_with = "bounded_vec::<_, _, PROPOSERS_MAX>")]
+    pub proposers: Vec<Ballot>,
     /// Operations that were asked for and will never run, oldest first.
     #[serde(deserialize_with = "bounded_vec::<_, _, RECENT_MAX>")]
     pub fences: Vec<OpId>,
@@ -61,13 +69,17 @@ pub(crate) struct Keep {
 
 /// What is known about earlier runs of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Earlier {
-    /// No accept has carried it.
-    None,
-    /// This proposer's accepts have, from this ballot on; nobody else's.
-    Since(Ballot),
-    /// Anybody's may have, at any time.
-    Perhaps,
+pub(crate) struct Earlier<'a> {
+    /// Whether other proposers, or earlier lives of this one, may have run it.
+    pub(crate) by_others: bool,
+    /// The ballots under which this proposer has sent it in an accept, with the result it then had.
+    pub(crate) by_us: &'a [(Ballot, OpResult)],
+}
+
+impl Earlier<'_> {
+    fn is_none(&self) -> bool {
+        !self.by_others && self.by_us.is_empty()
+    }
 }
 
 /// What becomes of a write in a draft.
@@ -103,8 +115,26 @@ impl Register {
     /// Bytes it takes in a message, roughly.
     pub(crate) fn size(&self) -> usize {
         const ENTRY: usize = 32;
+        const BALLOT: usize = 12;
         let value = self.state.as_ref().map_or(0, |state| state.value.len());
-        ENTRY * (2 + self.recent.len() + self.fences.len()) + value
+        ENTRY * (2 + self.recent.len() + self.fences.len()) + BALLOT * self.proposers.len() + value
+    }
+
+    /// The last ballot of this proposer that changed the register; [`Ballot::ZERO`] if none did.
+    fn last_of(&self, node: NodeId) -> Ballot {
+        let found = self.proposers.iter().find(|ballot| ballot.node == node);
+        found.copied().unwrap_or(Ballot::ZERO)
+    }
+
+    fn changed_under(&mut self, ballot: Ballot) {
+        match self
+            .proposers
+            .binary_search_by_key(&ballot.node, |other| other.node)
+        {
+            Ok(position) => self.proposers[position] = ballot,
+            Err(position) if self.proposers.len() < PROPOSERS_MAX => self.proposers.insert(position, ballot),
+            Err(_) => {}
+        }
     }
 
     fn modified(&self) -> Version {
@@ -145,7 +175,11 @@ impl Draft {
 
     /// The register to accept.
     pub(crate) fn finish(self) -> Arc<Register> {
-        self.changed.map_or(self.base, Arc::new)
+        let Some(mut changed) = self.changed else {
+            return self.base;
+        };
+        changed.changed_under(self.ballot);
+        Arc::new(changed)
     }
 
     fn change(&mut self) -> &mut Register {
@@ -156,7 +190,7 @@ impl Draft {
     ///
     /// A failed guard changes nothing and is not recorded, so that it costs no accept, unless another copy of the
     /// operation may be under way: without a record that copy could still win after this one was told it lost.
-    pub(crate) fn write(&mut self, op: OpId, command: &Command, earlier: Earlier) -> Ruling {
+    pub(crate) fn write(&mut self, op: OpId, command: &Command, earlier: Earlier<'_>) -> Ruling {
         let register = self.register();
         if let Some(result) = register.find(op) {
             return Ruling::Result {
@@ -164,12 +198,15 @@ impl Draft {
                 is_recorded: false,
             };
         }
-        let forgotten = match earlier {
-            Earlier::None => false,
-            Earlier::Since(first) => register.evicted >= first,
-            Earlier::Perhaps => register.evicted > Ballot::ZERO,
-        };
-        if forgotten {
+        let last = register.last_of(self.ballot.node);
+        if let Some((_, result)) = earlier.by_us.iter().find(|(ballot, _)| *ballot == last) {
+            return Ruling::Result {
+                result: *result,
+                is_recorded: false,
+            };
+        }
+        let ran_unseen = earlier.by_us.iter().any(|(ballot, _)| *ballot < last);
+        if ran_unseen || (earlier.by_others && register.evicted > Ballot::ZERO) {
             return Ruling::Forgotten;
         }
         if register
@@ -181,7 +218,7 @@ impl Draft {
         let result = self.run(command);
         let had_effect =
             matches!(result, OpResult::Applied { won: true, .. }) && !command.mutations.is_empty();
-        let is_recorded = had_effect || earlier != Earlier::None;
+        let is_recorded = had_effect || !earlier.is_none();
         if is_recorded {
             self.record(op, result);
         }

@@ -2,5 +2,6 @@
 
 mod harness;
 mod invariants;
+mod random;
 mod scenarios;
 mod schedules;

@@ -161,7 +161,7 @@ impl Proposer {
             kind,
             ticket: Some(ticket),
             deadline,
-            first_accept: None,
+            accepts: Vec::new(),
             trips_before: 0,
             syncs_before: 0,
         };
@@ -184,7 +184,7 @@ impl Proposer {
             kind: Kind::Settle,
             ticket: None,
             deadline: Instant::NEVER,
-            first_accept: None,
+            accepts: Vec::new(),
             trips_before: 0,
             syncs_before: 0,
         };
@@ -242,6 +242,15 @@ impl Proposer {
             self.run(&key, now, |round, shared| {
                 round.on_answer(&key, from, answer, now, shared)
             });
+        }
+    }
+
+    /// Another proposer was promised `ballot` here: a lower cached ballot would only be refused.
+    pub(crate) fn overtaken(&mut self, key: &Key, ballot: Ballot) {
+        if let Some(cached) = self.shared.cache.take(key)
+            && cached.ballot > ballot
+        {
+            self.shared.cache.put(key, cached);
         }
     }
 

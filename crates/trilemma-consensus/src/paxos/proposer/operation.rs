@@ -35,8 +35,8 @@ pub(crate) struct Operation {
     /// Whom to answer; `None` once that has happened.
     pub(crate) ticket: Option<Ticket>,
     pub(crate) deadline: Instant,
-    /// The ballot of the first accept that carried an effect of it.
-    pub(crate) first_accept: Option<Ballot>,
+    /// The accepts that carried an effect of it, with its result under each.
+    pub(crate) accepts: Vec<(Ballot, OpResult)>,
     /// Phases and syncs of the key's round when the operation came.
     pub(crate) trips_before: u32,
     pub(crate) syncs_before: u32,
@@ -56,16 +56,15 @@ impl Operation {
     /// Whether nothing of it can ever take effect if this proposer forgets it now.
     pub(crate) fn is_certain(&self) -> bool {
         match self.kind {
-            Kind::Write { attempt, .. } => self.first_accept.is_none() && attempt == Attempt::First,
+            Kind::Write { attempt, .. } => self.accepts.is_empty() && attempt == Attempt::First,
             Kind::Get | Kind::Outcome { .. } | Kind::Settle => true,
         }
     }
 
-    fn earlier(&self, attempt: Attempt) -> Earlier {
-        match (attempt, self.first_accept) {
-            (Attempt::Retry, _) => Earlier::Perhaps,
-            (Attempt::First, Some(ballot)) => Earlier::Since(ballot),
-            (Attempt::First, None) => Earlier::None,
+    fn earlier(&self, attempt: Attempt) -> Earlier<'_> {
+        Earlier {
+            by_others: attempt == Attempt::Retry,
+            by_us: &self.accepts,
         }
     }
 

@@ -193,17 +193,15 @@ impl Round {
         self.trips += 1;
         self.syncs += 1;
         for (operation, verdict) in self.batch.iter_mut().zip(&plan.verdicts) {
-            if matches!(
-                verdict,
-                Verdict::Write(
-                    _,
-                    Ruling::Result {
-                        is_recorded: true,
-                        ..
-                    }
-                )
-            ) {
-                operation.first_accept.get_or_insert(ballot);
+            if let Verdict::Write(
+                _,
+                Ruling::Result {
+                    result,
+                    is_recorded: true,
+                },
+            ) = verdict
+            {
+                operation.accepts.push((ballot, *result));
             }
         }
         let ask = Ask::Accept {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use trilemma_core::testkit::{Cluster, Verdict};
 use trilemma_core::{
-    Attempt, Command, NodeId, NotApplied, OpId, Outcome, Reason, Receipt, Reply, Request, SessionId, Ticket,
-    Version, WriteError,
+    Attempt, Command, NodeId, NotApplied, Now, OpId, Outcome, Protocol, Reason, Receipt, Reply, Request,
+    SessionId, Ticket, Version, WriteError,
 };
 
 use crate::paxos::message::{Answer, Ask, Message};
@@ -46,6 +46,17 @@ pub(super) fn op_of(client: u64, seq: u64) -> OpId {
         basis: Version::ABSENT,
         nonce: client,
     };
+    OpId { session, seq }
+}
+
+/// An operation of a session made at this node now.
+pub(super) fn fresh_op(cluster: &Paxi, node: NodeId, seq: u64) -> OpId {
+    let now = Now {
+        instant: cluster.now(),
+        ..Default::default()
+    };
+    let basis = cluster.protocol(node).status(now).version;
+    let session = SessionId { basis, nonce: 99 };
     OpId { session, seq }
 }
 

@@ -131,6 +131,11 @@ impl Invariants {
         *self.lives.entry(node).or_default() += 1;
     }
 
+    /// How often the node has crashed.
+    pub(super) fn life(&self, node: NodeId) -> u64 {
+        self.lives.get(&node).copied().unwrap_or_default()
+    }
+
     /// Looks at every running node.
     pub(super) fn check(&mut self, cluster: &Paxi) {
         for node in cluster.ids() {
@@ -173,7 +178,7 @@ impl Invariants {
                 "node {node} forgot that it promised something for {key}"
             );
         }
-        let life = self.lives.get(&node).copied().unwrap_or_default();
+        let life = self.life(node);
         for (key, ballot, register) in protocol.learned() {
             self.chose(key, ballot, &Arc::new(register.clone()));
             let shown = self

@@ -2,8 +2,8 @@
 
 use trilemma_core::testkit::{get, op, value, won, write};
 use trilemma_core::{
-    Attempt, Command, KeyRange, LeaseId, Mutation, NodeSet, OpId, Outcome, Protocol, Query, ReadLevel,
-    ReadRequest, Reason, Reply, Request, SessionId, UnknownCause, Version, WriteError,
+    Attempt, Command, KeyRange, LeaseId, Mutation, NodeSet, Outcome, Protocol, Query, ReadLevel, ReadRequest,
+    Reason, Reply, Request, UnknownCause, Version, WriteError,
 };
 
 use super::harness::*;
@@ -321,15 +321,8 @@ fn a_dropped_fence_still_fences() {
     }
     let late = cluster.write(N2, 1, Command::put("k", "a"));
     assert_eq!(refusal(late), Reason::SessionExpired);
-    let now = trilemma_core::Now {
-        instant: cluster.now(),
-        ..Default::default()
-    };
-    let session = SessionId {
-        basis: cluster.protocol(N2).status(now).version,
-        nonce: 8,
-    };
-    let fresh = write_as(OpId { session, seq: 1 }, Attempt::First, Command::put("k", "b"));
+    let op = fresh_op(&cluster, N2, 1);
+    let fresh = write_as(op, Attempt::First, Command::put("k", "b"));
     assert!(
         won(cluster.ask(N2, fresh, SECOND).as_ref()),
         "a new session is served"
