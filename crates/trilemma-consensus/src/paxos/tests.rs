@@ -1,7 +1,9 @@
 //! Tests of the paxos backend: single schedules, then random ones with invariants after every event.
 
+mod format;
 mod harness;
 mod invariants;
+mod parts;
 mod random;
 mod scenarios;
 mod schedules;
