@@ -1,0 +1,140 @@
+//! Configuration of a gossip keyspace on one node. Every field says its default, its cost and how to choose.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use trilemma_core::session::SESSIONS_MAX;
+use trilemma_core::{Incarnation, NodeId};
+
+use crate::predictor::{Params, infective_ticks};
+
+/// What a write waits for before it is acknowledged. The host decides which mark `Persisted` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing: acknowledged at once. A crash may lose it unless a peer has it already.
+    None,
+    /// Handed to the operating system: survives a crash of the process.
+    Os,
+    /// Synced: survives a crash of the machine.
+    Fsync,
+}
+
+/// The configuration of one instance.
+#[derive(Clone, Debug)]
+pub struct GossipConfig {
+    /// This node. Must be a member.
+    pub node: NodeId,
+    /// Its life: greater than that of every earlier start with the same node id. Part of every dot.
+    pub incarnation: Incarnation,
+    /// All nodes of the keyspace, this one included. Collection waits for every one of them.
+    pub members: BTreeSet<NodeId>,
+    /// Seed of the random choices (peers, phase).
+    pub seed: u64,
+    /// Period of dissemination. Default 100 ms: three ticks stay below the half second that a person notices, and an
+    /// idle tick costs nothing but a timer. Convergence time is proportional to it where `flush_peers_max` does not
+    /// reach.
+    pub tick: Duration,
+    /// Random peers that each tick tells. Default 3: growth by a factor of e³ per tick; more costs redundancy.
+    pub fanout: u32,
+    /// Up to this number of peers a local write is sent to all of them at once, so that it is everywhere after one
+    /// one-way delay. Above it, to `fanout` random ones. Default 8.
+    pub flush_peers_max: usize,
+    /// Share of messages lost that rumours are planned for. Default 0.1.
+    pub loss: f64,
+    /// Probability that a rumour misses some node and anti-entropy must bring it. Default 0.001.
+    pub miss_probability: f64,
+    /// Usual one-way delay, for the prediction alone. Default 1 ms.
+    pub latency: Duration,
+    /// Ticks between two comparisons with a random peer. Default 10: a node that missed everything has it after a
+    /// second.
+    pub sync_ticks: u32,
+    /// What an acknowledged write has survived. Default `Fsync`.
+    pub durability: Durability,
+    /// How far ahead of our wall clock a stamp may be and still be applied. Default 500 ms; more than the skew that
+    /// the cluster's time synchronisation allows.
+    pub accept_drift: Duration,
+    /// Age that a tombstone must have, beside being stable, before it is collected. Default 60 s. It covers what
+    /// acknowledgements cannot: a member that lost its disk and has not said so yet writes with stamps newer than
+    /// this.
+    pub tombstone_age_min: Duration,
+    /// Siblings of a key above which a node writes the winner back. Default 8.
+    pub siblings_max: usize,
+    /// Entries held back because of their stamps. Default 4096 (also the limit); more are fetched again later.
+    pub parked_max: usize,
+    /// Bytes of entries held back because of their stamps. Default 16 MiB.
+    pub parked_bytes_max: usize,
+    /// Commands waiting to be spread. Default 65536; the oldest beyond it are left to anti-entropy.
+    pub rumours_max: usize,
+    /// Bytes of rumours to one peer in one tick. Default 256 KiB.
+    pub tick_bytes_max: usize,
+    /// Bytes of one anti-entropy page. Default 256 KiB. One command is never split, so a page may be larger.
+    pub page_bytes: usize,
+    /// Intervals of the context above which rumours that would open another gap are left to anti-entropy.
+    /// Default 16384.
+    pub intervals_max: usize,
+    /// Exchanges served at the same time. Default 8.
+    pub serving_max: usize,
+    /// Client sessions remembered for repeats. Default [`SESSIONS_MAX`].
+    pub sessions_max: usize,
+}
+
+impl GossipConfig {
+    /// The defaults for this node and these members.
+    #[must_use]
+    pub fn new(
+        node: NodeId,
+        incarnation: Incarnation,
+        members: impl IntoIterator<Item = NodeId>,
+        seed: u64,
+    ) -> Self {
+        Self {
+            node,
+            incarnation,
+            members: members.into_iter().chain([node]).collect(),
+            seed,
+            tick: Duration::from_millis(100),
+            fanout: 3,
+            flush_peers_max: 8,
+            loss: 0.1,
+            miss_probability: 0.001,
+            latency: Duration::from_millis(1),
+            sync_ticks: 10,
+            durability: Durability::Fsync,
+            accept_drift: Duration::from_millis(500),
+            tombstone_age_min: Duration::from_secs(60),
+            siblings_max: 8,
+            parked_max: crate::message::WITHHELD_MAX,
+            parked_bytes_max: 16 << 20,
+            rumours_max: 65_536,
+            tick_bytes_max: 256 << 10,
+            page_bytes: 256 << 10,
+            intervals_max: crate::context::WIRE_INTERVALS_MAX,
+            serving_max: 8,
+            sessions_max: SESSIONS_MAX,
+        }
+    }
+
+    /// The other members.
+    pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.members.iter().copied().filter(|member| *member != self.node)
+    }
+
+    /// What the predictor needs to know.
+    #[must_use]
+    pub fn params(&self) -> Params {
+        Params {
+            nodes: self.members.len() as u32,
+            fanout: self.fanout,
+            tick: self.tick,
+            loss: self.loss,
+            latency: self.latency,
+            miss_probability: self.miss_probability,
+        }
+    }
+
+    /// Ticks for which a node spreads a rumour.
+    #[must_use]
+    pub fn infective_ticks(&self) -> u32 {
+        infective_ticks(&self.params())
+    }
+}

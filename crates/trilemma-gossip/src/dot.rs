@@ -1,0 +1,105 @@
+//! Dots: the name of one change for ever, and the compact set of the changes that another one has observed.
+//!
+//! Dotted version vectors (Preguiça et al. 2012): a change is named by its origin, the life of that origin and a
+//! number within that life. The life makes names safe against lost disks: a node that forgot its numbers has a new
+//! incarnation and can never give a name out twice (riak_kv lost data that way).
+
+use serde::{Deserialize, Serialize};
+use trilemma_core::codec::bounded_vec;
+use trilemma_core::{Incarnation, NodeId};
+
+/// Most lives of origins in one [`Observed`]. A key written by more of them since its last stable state refuses
+/// further local writes until collection has caught up.
+pub const OBSERVED_MAX: usize = 4096;
+
+/// Names one change of one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Dot {
+    /// The node that made the change.
+    pub origin: NodeId,
+    /// The life of that node in which it did.
+    pub incarnation: Incarnation,
+    /// Number within that life, from 1.
+    pub seq: u64,
+}
+
+impl Dot {
+    /// The dot of these three.
+    #[must_use]
+    pub const fn new(origin: NodeId, incarnation: Incarnation, seq: u64) -> Self {
+        Self {
+            origin,
+            incarnation,
+            seq,
+        }
+    }
+
+    /// The life that the dot belongs to.
+    #[must_use]
+    pub const fn life(self) -> (NodeId, Incarnation) {
+        (self.origin, self.incarnation)
+    }
+}
+
+impl std::fmt::Display for Dot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.origin, self.incarnation, self.seq)
+    }
+}
+
+/// The earlier changes of one key that a change has observed, transitively: for each life of an origin, the highest.
+///
+/// One number per life is exact: a node's writes to one key follow each other, so whoever has observed a later one
+/// has observed the earlier ones through it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Observed(#[serde(deserialize_with = "bounded_vec::<_, _, OBSERVED_MAX>")] Vec<Dot>);
+
+impl Observed {
+    /// Whether nothing was observed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Number of lives of origins.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The highest dot of each life, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = Dot> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// Whether the change `dot` *of the same key* was observed.
+    #[must_use]
+    pub fn covers(&self, dot: Dot) -> bool {
+        self.0
+            .binary_search_by_key(&dot.life(), |mark| mark.life())
+            .is_ok_and(|at| self.0[at].seq >= dot.seq)
+    }
+
+    /// Adds one change.
+    pub fn add(&mut self, dot: Dot) {
+        match self.0.binary_search_by_key(&dot.life(), |mark| mark.life()) {
+            Ok(at) => self.0[at].seq = self.0[at].seq.max(dot.seq),
+            Err(at) => self.0.insert(at, dot),
+        }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Whether the list is in the order that every sender keeps. What a peer sends may not be.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        self.0.iter().all(|dot| dot.seq > 0) && self.0.is_sorted_by(|a, b| a.life() < b.life())
+    }
+}
+
+#[cfg(test)]
+mod tests;

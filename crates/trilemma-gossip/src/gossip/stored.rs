@@ -1,0 +1,124 @@
+//! Restart: what the log and the checkpoint bring back, and the checkpoint itself.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use trilemma_core::codec::{self, bounded_vec};
+use trilemma_core::session::{OpResult, Sessions, SessionsExport};
+use trilemma_core::{Checkpoint, Corrupt, Version};
+
+use super::Gossip;
+use crate::context::{Context, WIRE_INTERVALS_MAX, WireContext};
+use crate::hlc::Stamp;
+use crate::message::{ITEMS_MAX, Record};
+use crate::replica::Item;
+
+/// Target size of a checkpoint chunk in bytes.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// A checkpoint: one head, then items, then the context that covers them all.
+#[derive(Serialize, Deserialize)]
+enum Chunk {
+    Head {
+        /// No stamp up to this one is issued again.
+        clock: Stamp,
+        sessions: SessionsExport,
+    },
+    Items(#[serde(deserialize_with = "bounded_vec::<_, _, ITEMS_MAX>")] Vec<Item>),
+    Context(WireContext),
+}
+
+impl Gossip {
+    pub(super) fn restore_chunk(&mut self, chunk: &[u8]) -> Result<(), Corrupt> {
+        match codec::decode(chunk)? {
+            Chunk::Head { clock, sessions } => {
+                self.clock.restore(clock);
+                self.lease_durable = self.lease_durable.max(clock);
+                self.sessions = Sessions::import(sessions, self.config.sessions_max);
+                Ok(())
+            }
+            Chunk::Items(items) => self.restore_items(&items),
+            Chunk::Context(wire) => self.restore_context(&wire),
+        }
+    }
+
+    pub(super) fn replay_record(&mut self, record: Record) -> Result<(), Corrupt> {
+        match record {
+            Record::Lease(lease) => {
+                self.clock.restore(lease);
+                self.lease_durable = self.lease_durable.max(lease);
+            }
+            Record::Write { op, stamp, items } => {
+                self.clock.restore(stamp);
+                self.restore_items(&items)?;
+                let result = OpResult::Applied {
+                    won: true,
+                    version: stamp.version(),
+                    found: Version::ABSENT,
+                };
+                self.sessions.record(op, result, stamp.version());
+            }
+            Record::Join { items } => self.restore_items(&items)?,
+            Record::Context(wire) => self.restore_context(&wire)?,
+            Record::Fence { op, stamp } => {
+                self.clock.restore(stamp);
+                self.sessions.record(op, OpResult::Fenced, stamp.version());
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_items(&mut self, items: &[Item]) -> Result<(), Corrupt> {
+        for item in items {
+            if let Some(defect) = item.defect() {
+                return Err(Corrupt(format!("change {} has {defect}", item.dot)));
+            }
+            let ours = item.dot.origin == self.config.node;
+            if ours && item.dot.incarnation >= self.config.incarnation {
+                return Err(Corrupt(format!(
+                    "change {} was made by this node in a life not before the present {}; the incarnation must grow \
+                     with every start, or dots would be given out twice",
+                    item.dot, self.config.incarnation
+                )));
+            }
+            self.clock.observe(item.stamp);
+            self.replica.join(item);
+            self.note_crowding(&item.key);
+        }
+        Ok(())
+    }
+
+    fn restore_context(&mut self, wire: &WireContext) -> Result<(), Corrupt> {
+        let Some(context) = Context::from_wire(wire) else {
+            return Err(Corrupt("a stored context has intervals out of order".into()));
+        };
+        self.replica.join_context(&context, &BTreeSet::new());
+        Ok(())
+    }
+
+    pub(super) fn make_checkpoint(&self) -> Checkpoint {
+        let head = Chunk::Head {
+            clock: self.clock.lease().max(self.clock.last()),
+            sessions: self.sessions.export(),
+        };
+        let replica = self.replica.clone();
+        let context = Chunk::Context(replica.context().to_wire(WIRE_INTERVALS_MAX));
+        let mut at = None;
+        let items = std::iter::from_fn(move || {
+            let mut items: Vec<Item> = Vec::new();
+            let mut bytes = 0;
+            for item in replica.all_items_after(at) {
+                if bytes >= CHUNK_BYTES || items.len() == ITEMS_MAX {
+                    break;
+                }
+                bytes += item.size();
+                items.push(item.clone());
+            }
+            at = Some(items.last()?.dot);
+            Some(codec::encode_vec(&Chunk::Items(items)))
+        });
+        let first = std::iter::once(head).map(|chunk| codec::encode_vec(&chunk));
+        let last = std::iter::once(context).map(|chunk| codec::encode_vec(&chunk));
+        Box::new(first.chain(items).chain(last))
+    }
+}

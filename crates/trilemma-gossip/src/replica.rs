@@ -1,0 +1,432 @@
+//! The replicated state of one keyspace: a dot store with its context. Merging is a lattice join.
+//!
+//! **What a key is.** A set of *siblings*: changes none of which has observed another. The winner, the sibling with
+//! the greatest (stamp, origin, content hash), is picked when the key is read and never when replicas merge:
+//! dropping the loser at the merge is not associative. A change carries what it has observed of its key, and removes
+//! that wherever it arrives, whatever the clocks say.
+//!
+//! **A delete is a change too**: a tombstone with dot and stamp. Against a concurrent write the newer stamp wins, in
+//! both directions. A write that had observed the tombstone always wins, and the reverse.
+//!
+//! **The invariant that makes synchronisation exact**: if the context holds a dot, the store *reflects* it: nothing
+//! that the change had observed is in the store, and nothing of that kind will be accepted. So a peer that sends
+//! every live change outside of our context, and then its context, has told us everything: what we hold and it has
+//! removed was removed by a chain of changes whose last link is among those sent (observed sets are transitive).
+//!
+//! **Collection** ([`Replica::settle`]) forgets observed sets and tombstones once every member has acknowledged to
+//! reflect them. It changes nothing that is visible, now or later, so replicas may do it at different times.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use serde::{Deserialize, Serialize};
+use trilemma_core::data::{BATCH_LENGTH_MAX, map_bounds};
+use trilemma_core::{Entry, Key, KeyRange, Value, Versioned};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use crate::context::Context;
+use crate::dot::{Dot, Observed};
+use crate::hlc::Stamp;
+
+/// Place of a change within the command that made it. The parts of one command have consecutive dots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Position in the command, from 0.
+    pub index: u16,
+    /// Number of keys that the command changed.
+    pub of: u16,
+}
+
+/// One change of one key, as it travels and as it is logged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// Its name.
+    pub dot: Dot,
+    /// When it was made, by its origin's hybrid logical clock.
+    pub stamp: Stamp,
+    /// The key.
+    pub key: Key,
+    /// The value; `None` is a tombstone.
+    pub content: Option<Value>,
+    /// The earlier changes of the key that it replaces.
+    pub observed: Observed,
+    /// Its place in its command.
+    pub part: Part,
+}
+
+impl Item {
+    /// Why no correct node sends this, if so.
+    #[must_use]
+    pub fn defect(&self) -> Option<&'static str> {
+        if self.key.is_empty() {
+            Some("an empty key")
+        } else if self.part.index >= self.part.of || usize::from(self.part.of) > BATCH_LENGTH_MAX || self.dot.seq <= u64::from(self.part.index) {
+            Some("a part outside of its command")
+        } else if !self.observed.is_valid() {
+            Some("an observed set out of order")
+        } else if self.observed.covers(self.dot) {
+            Some("a change that observed itself")
+        } else {
+            None
+        }
+    }
+
+    /// The dot of the first change of the same command.
+    #[must_use]
+    pub fn command(&self) -> Dot {
+        Dot {
+            seq: self.dot.seq.saturating_sub(u64::from(self.part.index)),
+            ..self.dot
+        }
+    }
+
+    /// Approximate size on the wire in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        48 + self.key.len() + self.content.as_ref().map_or(0, |value| value.len()) + 12 * self.observed.len()
+    }
+}
+
+/// One sibling of a key.
+#[derive(Clone, Debug)]
+pub struct Sibling {
+    /// The change as it travels.
+    pub item: Item,
+    hash: u64,
+}
+
+impl Sibling {
+    fn new(item: Item) -> Self {
+        let hash = item.content.as_ref().map_or(0, |value| xxh3_64(value));
+        Self { item, hash }
+    }
+
+    /// What decides between concurrent siblings: greater wins.
+    fn rank(&self) -> (Stamp, u32, u64, Dot) {
+        (self.item.stamp, self.item.dot.origin.0, self.hash, self.item.dot)
+    }
+
+    /// The state of the key if this sibling is read; `None` for a tombstone.
+    #[must_use]
+    pub fn versioned(&self) -> Option<Versioned> {
+        let version = self.item.stamp.version();
+        self.item.content.as_ref().map(|value| Versioned {
+            value: value.clone(),
+            created: version,
+            modified: version,
+            lease: None,
+        })
+    }
+}
+
+type Siblings = Arc<Vec<Sibling>>;
+
+fn winner(siblings: &[Sibling]) -> Option<&Sibling> {
+    siblings.iter().max_by_key(|sibling| sibling.rank())
+}
+
+/// The store and its context. A clone is O(1) and shares memory.
+#[derive(Clone, Debug, Default)]
+pub struct Replica {
+    context: Context,
+    keys: OrdMap<Key, Siblings>,
+    live: OrdMap<Dot, Key>,
+    /// Live dots that collection can still do something for.
+    unsettled: OrdSet<Dot>,
+    visible: u64,
+    contested: u64,
+    digest: u64,
+}
+
+/// What taking in an item did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// Nothing: the context had it.
+    Stale,
+    /// It is covered now; a later change had already replaced it.
+    Superseded,
+    /// It is a sibling now.
+    Live,
+}
+
+impl Replica {
+    /// What the store reflects.
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Number of keys that exist.
+    #[must_use]
+    pub fn visible(&self) -> u64 {
+        self.visible
+    }
+
+    /// Number of keys with more than one sibling.
+    #[must_use]
+    pub fn contested(&self) -> u64 {
+        self.contested
+    }
+
+    /// Number of live changes, tombstones included.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Number of live changes that wait for collection: tombstones and changes with observed sets.
+    #[must_use]
+    pub fn unsettled(&self) -> usize {
+        self.unsettled.len()
+    }
+
+    /// A digest of everything that reads can see, concurrent values included. Equal contexts have equal digests.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// All siblings of a key, in no order.
+    #[must_use]
+    pub fn siblings(&self, key: &[u8]) -> &[Sibling] {
+        self.keys.get(key).map_or(&[], |siblings| siblings)
+    }
+
+    /// The state of a key.
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<Versioned> {
+        winner(self.siblings(key)).and_then(Sibling::versioned)
+    }
+
+    /// The winning sibling of a key, which may be a tombstone.
+    #[must_use]
+    pub fn winner(&self, key: &[u8]) -> Option<&Sibling> {
+        winner(self.siblings(key))
+    }
+
+    /// Every concurrent value of a key, the winner first. Empty if the winner is a tombstone.
+    #[must_use]
+    pub fn values(&self, key: &Key) -> Vec<Entry> {
+        let mut siblings: Vec<&Sibling> = self.siblings(key).iter().collect();
+        siblings.sort_by_key(|sibling| std::cmp::Reverse(sibling.rank()));
+        if siblings.first().is_none_or(|first| first.item.content.is_none()) {
+            return Vec::new();
+        }
+        let entry = |state| Entry {
+            key: key.clone(),
+            state,
+        };
+        siblings.into_iter().filter_map(Sibling::versioned).map(entry).collect()
+    }
+
+    /// The entries of a range in key order: each key's winner.
+    pub fn range<'a>(&'a self, range: &'a KeyRange) -> impl Iterator<Item = Entry> + 'a {
+        // An ordered map panics on a reversed range, and a user may ask for one.
+        let bounds = if range.is_empty() {
+            (Bound::Included(&b""[..]), Bound::Excluded(&b""[..]))
+        } else {
+            map_bounds(range)
+        };
+        self.keys.range::<_, [u8]>(bounds).filter_map(|(key, siblings)| {
+            let state = winner(siblings)?.versioned()?;
+            Some(Entry {
+                key: key.clone(),
+                state,
+            })
+        })
+    }
+
+    /// What a new change of `key` made here has observed.
+    #[must_use]
+    pub fn observed(&self, key: &[u8]) -> Observed {
+        let mut observed = Observed::default();
+        for sibling in self.siblings(key) {
+            sibling.item.observed.iter().for_each(|dot| observed.add(dot));
+            observed.add(sibling.item.dot);
+        }
+        observed
+    }
+
+    /// Takes in one change. Commutative, associative and idempotent.
+    pub fn join(&mut self, item: &Item) -> Joined {
+        if self.context.contains(item.dot) {
+            return Joined::Stale;
+        }
+        self.context.insert(item.dot);
+        // What the change observed is reflected from now on, also where its body never came: it must not be
+        // accepted when it arrives late.
+        item.observed.iter().for_each(|dot| self.context.insert(dot));
+        let superseded = self
+            .siblings(&item.key)
+            .iter()
+            .any(|sibling| sibling.item.observed.covers(item.dot));
+        self.replace(&item.key, |siblings| {
+            siblings.retain(|sibling| !item.observed.covers(sibling.item.dot));
+            if !superseded {
+                siblings.push(Sibling::new(item.clone()));
+            }
+        });
+        if superseded { Joined::Superseded } else { Joined::Live }
+    }
+
+    /// Takes in a context whose bodies, all of them, have been taken in before; `withheld` are those held back here.
+    pub fn join_context(&mut self, context: &Context, withheld: &BTreeSet<Dot>) {
+        self.context.join(context, withheld);
+    }
+
+    /// Changes the siblings of one key and keeps every index and figure in step.
+    fn replace(&mut self, key: &Key, change: impl FnOnce(&mut Vec<Sibling>)) {
+        let mut siblings = self.keys.remove(&key[..]).unwrap_or_default();
+        self.account(key, &siblings, false);
+        change(Arc::make_mut(&mut siblings));
+        self.account(key, &siblings, true);
+        if !siblings.is_empty() {
+            self.keys.insert(key.clone(), siblings);
+        }
+    }
+
+    fn account(&mut self, key: &Key, siblings: &[Sibling], add: bool) {
+        let visible = winner(siblings).is_some_and(|sibling| sibling.item.content.is_some());
+        let contested = siblings.len() > 1;
+        if add {
+            self.visible += u64::from(visible);
+            self.contested += u64::from(contested);
+        } else {
+            self.visible -= u64::from(visible);
+            self.contested -= u64::from(contested);
+        }
+        for sibling in siblings {
+            let item = &sibling.item;
+            let open = item.content.is_none() || !item.observed.is_empty();
+            if visible && item.content.is_some() {
+                let share = share(key, sibling);
+                self.digest = if add {
+                    self.digest.wrapping_add(share)
+                } else {
+                    self.digest.wrapping_sub(share)
+                };
+            }
+            match (add, open) {
+                (true, true) => drop(self.unsettled.insert(item.dot)),
+                (false, true) => drop(self.unsettled.remove(&item.dot)),
+                (_, false) => {}
+            }
+            if add {
+                self.live.insert(item.dot, key.clone());
+            } else {
+                self.live.remove(&item.dot);
+            }
+        }
+    }
+
+    /// The live change of this name.
+    #[must_use]
+    pub fn item(&self, dot: Dot) -> Option<&Item> {
+        let key = self.live.get(&dot)?;
+        self.siblings(key)
+            .iter()
+            .map(|sibling| &sibling.item)
+            .find(|item| item.dot == dot)
+    }
+
+    /// The live changes after `after`, within `spans` (ascending) and outside of `known`, in dot order.
+    pub fn items<'a>(
+        &'a self,
+        spans: &'a [(Dot, Dot)],
+        after: Option<Dot>,
+        known: &'a Context,
+    ) -> impl Iterator<Item = &'a Item> + 'a {
+        spans
+            .iter()
+            .filter(move |(_, last)| after.is_none_or(|after| after < *last))
+            .flat_map(move |&(first, last)| {
+                let start = match after {
+                    Some(after) if after >= first => Bound::Excluded(after),
+                    _ => Bound::Included(first),
+                };
+                self.live.range((start, Bound::Included(last)))
+            })
+            .filter(move |(dot, _)| !known.contains(**dot))
+            .filter_map(|(dot, _)| self.item(*dot))
+    }
+
+    /// Every live change after `after` in dot order.
+    pub fn all_items_after(&self, after: Option<Dot>) -> impl Iterator<Item = &Item> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.live
+            .range((start, Bound::Unbounded))
+            .filter_map(|(dot, _)| self.item(*dot))
+    }
+
+    /// The next live changes after `after` that collection can do something for, at most `limit`.
+    #[must_use]
+    pub fn unsettled_after(&self, after: Option<Dot>, limit: usize) -> Vec<Dot> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.unsettled.range((start, Bound::Unbounded)).take(limit).copied().collect()
+    }
+
+    /// Forgets what no member needs any more about the key of `dot`. Returns whether anything was forgotten.
+    ///
+    /// `stable` says whether every member has acknowledged to reflect a change and everything it observed, and all
+    /// that those members had written by then is here; `old` whether a tombstone has the age that collection needs.
+    ///
+    /// A tombstone goes only when *every* sibling of its key is stable: a write still on its way would otherwise be
+    /// judged against different siblings here and elsewhere. A winning tombstone takes the losers with it; a losing
+    /// one goes alone.
+    pub fn settle(
+        &mut self,
+        dot: Dot,
+        stable: impl Fn(&Item) -> bool,
+        old: impl Fn(&Item) -> bool,
+    ) -> bool {
+        let Some(key) = self.live.get(&dot).cloned() else {
+            return false;
+        };
+        let siblings = self.siblings(&key);
+        let all_stable = siblings.iter().all(|sibling| stable(&sibling.item));
+        let is_collectable = |sibling: &Sibling| sibling.item.content.is_none() && old(&sibling.item);
+        let drop_key = all_stable && winner(siblings).is_some_and(is_collectable);
+        let drop_losers = all_stable
+            && winner(siblings).is_some_and(|first| first.item.content.is_some())
+            && siblings.iter().any(is_collectable);
+        let prune = siblings
+            .iter()
+            .any(|sibling| !sibling.item.observed.is_empty() && stable(&sibling.item));
+        if !drop_key && !drop_losers && !prune {
+            return false;
+        }
+        self.replace(&key, |siblings| {
+            if drop_key {
+                siblings.clear();
+            } else if drop_losers {
+                siblings.retain(|sibling| !is_collectable(sibling));
+            }
+            for sibling in siblings.iter_mut().filter(|sibling| stable(&sibling.item)) {
+                sibling.item.observed.clear();
+            }
+        });
+        true
+    }
+}
+
+/// What one visible sibling adds to the digest. Sums of hashes, so that order does not matter.
+fn share(key: &Key, sibling: &Sibling) -> u64 {
+    let mut hasher = Xxh3::new();
+    let dot = sibling.item.dot;
+    for word in [
+        u64::from(dot.origin.0),
+        dot.incarnation.0,
+        dot.seq,
+        sibling.item.stamp.0,
+        sibling.hash,
+    ] {
+        hasher.update(&word.to_le_bytes());
+    }
+    hasher.update(key);
+    hasher.digest()
+}
+
+#[cfg(test)]
+mod tests;
