@@ -37,14 +37,18 @@ impl Intervals {
     }
 
     fn contains(&self, seq: u64) -> bool {
-        self.0.get(self.position(seq)).is_some_and(|(from, _)| *from <= seq)
+        self.0
+            .get(self.position(seq))
+            .is_some_and(|(from, _)| *from <= seq)
     }
 
     fn insert(&mut self, from: u64, to: u64) {
         debug_assert!(0 < from && from <= to, "interval {from}..={to}");
         // Everything that overlaps or touches [from, to] becomes one interval with it.
         let first = self.position(from.saturating_sub(1));
-        let after = self.0.partition_point(|(start, _)| *start <= to.saturating_add(1));
+        let after = self
+            .0
+            .partition_point(|(start, _)| *start <= to.saturating_add(1));
         if first >= after {
             self.0.insert(first, (from, to));
             return;
@@ -80,7 +84,10 @@ impl Intervals {
     }
 
     fn prefix(&self) -> u64 {
-        self.0.first().filter(|(from, _)| *from == 1).map_or(0, |(_, to)| *to)
+        self.0
+            .first()
+            .filter(|(from, _)| *from == 1)
+            .map_or(0, |(_, to)| *to)
     }
 }
 
@@ -111,7 +118,10 @@ impl Context {
     #[must_use]
     pub fn contains_up_to(&self, dot: Dot) -> bool {
         dot.incarnation < self.floor(dot.origin)
-            || self.lives.get(&dot.life()).is_some_and(|intervals| intervals.prefix() >= dot.seq)
+            || self
+                .lives
+                .get(&dot.life())
+                .is_some_and(|intervals| intervals.prefix() >= dot.seq)
     }
 
     /// Adds one dot.
@@ -138,7 +148,12 @@ impl Context {
     /// Number of intervals and floors: what the set costs in memory.
     #[must_use]
     pub fn intervals(&self) -> usize {
-        self.floors.len() + self.lives.values().map(|intervals| intervals.0.len()).sum::<usize>()
+        self.floors.len()
+            + self
+                .lives
+                .values()
+                .map(|intervals| intervals.0.len())
+                .sum::<usize>()
     }
 
     /// Adds every dot of `other`, except those in `withheld`.
@@ -211,7 +226,10 @@ impl Context {
             }
             let theirs = other.lives.get(&(origin, incarnation)).unwrap_or(&none);
             for (from, to) in intervals.minus(theirs) {
-                spans.push((Dot::new(origin, incarnation, from), Dot::new(origin, incarnation, to)));
+                spans.push((
+                    Dot::new(origin, incarnation, from),
+                    Dot::new(origin, incarnation, to),
+                ));
             }
         }
         spans.sort_unstable();
@@ -236,9 +254,14 @@ impl Context {
 
     /// The highest dot of each life, for checks of what a peer claims.
     pub fn highest(&self) -> impl Iterator<Item = Dot> + '_ {
-        self.lives.iter().filter_map(|(&(origin, incarnation), intervals)| {
-            intervals.0.last().map(|(_, to)| Dot::new(origin, incarnation, *to))
-        })
+        self.lives
+            .iter()
+            .filter_map(|(&(origin, incarnation), intervals)| {
+                intervals
+                    .0
+                    .last()
+                    .map(|(_, to)| Dot::new(origin, incarnation, *to))
+            })
     }
 
     /// The form on the wire and on disk, with at most `intervals_max` intervals: what does not fit is not claimed.
@@ -253,7 +276,11 @@ impl Context {
                 lives.push((origin, incarnation, WireIntervals(taken)));
             }
         }
-        let floors = self.floors.iter().map(|(origin, floor)| (*origin, *floor)).collect();
+        let floors = self
+            .floors
+            .iter()
+            .map(|(origin, floor)| (*origin, *floor))
+            .collect();
         WireContext { floors, lives }
     }
 
@@ -297,7 +324,12 @@ impl WireContext {
     /// Number of intervals and floors.
     #[must_use]
     pub fn intervals(&self) -> usize {
-        self.floors.len() + self.lives.iter().map(|(_, _, intervals)| intervals.0.len()).sum::<usize>()
+        self.floors.len()
+            + self
+                .lives
+                .iter()
+                .map(|(_, _, intervals)| intervals.0.len())
+                .sum::<usize>()
     }
 }
 

@@ -20,8 +20,8 @@ use trilemma_core::read::page;
 use trilemma_core::session::Sessions;
 use trilemma_core::{
     AppendSeq, Applied, Change, Checkpoint, Corrupt, Effects, Entry, Input, Instant, Key, KeyRange,
-    LiveStatus, NodeId, Now, PeerView, Proposal, Protocol, Query, ReadError, ReadLevel, ReadReply, ReadRequest,
-    Reason, Reply, Request, Rng, Version, Versioned,
+    LiveStatus, NodeId, Now, PeerView, Proposal, Protocol, Query, ReadError, ReadLevel, ReadReply,
+    ReadRequest, Reason, Reply, Request, Rng, Version, Versioned,
 };
 
 use crate::config::{Durability, GossipConfig};
@@ -158,7 +158,9 @@ impl Gossip {
     fn check_items(&self, from: NodeId, items: &[Item]) -> bool {
         for item in items {
             let forged = self.is_forged(item.dot) || item.observed.iter().any(|dot| self.is_forged(dot));
-            let defect = item.defect().or(forged.then_some("a change this node never made"));
+            let defect = item
+                .defect()
+                .or(forged.then_some("a change this node never made"));
             if let Some(defect) = defect {
                 warn!(%from, dot = %item.dot, defect, "ignored a message");
                 return false;
@@ -290,7 +292,17 @@ impl Gossip {
         match request {
             Request::Read(request) => effects.reply(ticket, Reply::Read(self.read(&request))),
             Request::Write { op, attempt, command } => {
-                self.write(now, write::Write { ticket, deadline, op, attempt }, &command, effects);
+                self.write(
+                    now,
+                    write::Write {
+                        ticket,
+                        deadline,
+                        op,
+                        attempt,
+                    },
+                    &command,
+                    effects,
+                );
             }
             Request::Outcome { op, .. } => self.outcome(now, ticket, deadline, op, effects),
         }
@@ -316,7 +328,8 @@ impl Gossip {
                 let Some(context) = self.check_context(from, &context) else {
                     return;
                 };
-                self.acks.record(from, incarnation, context.clone(), self.replica.context());
+                self.acks
+                    .record(from, incarnation, context.clone(), self.replica.context());
                 self.serve(now, from, session, &context, withheld, effects);
                 if mutual && !self.replica.context().includes(&context) {
                     self.pull(now, from, false, effects);
@@ -418,7 +431,8 @@ impl Protocol for Gossip {
             Input::Start => {
                 // Jittered phase: nodes that start together do not tick together.
                 if self.config.members.len() > 1 {
-                    self.next_tick = now.instant + self.rng.between(std::time::Duration::ZERO, self.config.tick);
+                    self.next_tick =
+                        now.instant + self.rng.between(std::time::Duration::ZERO, self.config.tick);
                 } else {
                     self.next_tick = now.instant + self.config.tick;
                 }

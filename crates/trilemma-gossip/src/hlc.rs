@@ -92,7 +92,9 @@ impl Clock {
 /// Whether `stamp` is at most `drift` ahead of our wall clock.
 #[must_use]
 pub fn is_acceptable(stamp: Stamp, wall: WallTime, drift: Duration) -> bool {
-    let limit = wall.0.saturating_add(u64::try_from(drift.as_millis()).unwrap_or(u64::MAX));
+    let limit = wall
+        .0
+        .saturating_add(u64::try_from(drift.as_millis()).unwrap_or(u64::MAX));
     stamp.millis() <= limit
 }
 

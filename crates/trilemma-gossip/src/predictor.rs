@@ -60,7 +60,11 @@ pub fn predict(params: &Params) -> Prediction {
     let mean = spread.asynchronous();
     let scale = 1.0 / spread.pushes;
     let quantile = |offset: f64| {
-        let ticks = if spread.nodes > 1.0 { mean + offset * scale } else { 0.0 };
+        let ticks = if spread.nodes > 1.0 {
+            mean + offset * scale
+        } else {
+            0.0
+        };
         params.tick.mul_f64(ticks.clamp(0.0, f64::from(STEPS_MAX)))
     };
     let [p50, p99, p999] = GUMBEL_PAIR;

@@ -62,7 +62,10 @@ impl Item {
     pub fn defect(&self) -> Option<&'static str> {
         if self.key.is_empty() {
             Some("an empty key")
-        } else if self.part.index >= self.part.of || usize::from(self.part.of) > BATCH_LENGTH_MAX || self.dot.seq <= u64::from(self.part.index) {
+        } else if self.part.index >= self.part.of
+            || usize::from(self.part.of) > BATCH_LENGTH_MAX
+            || self.dot.seq <= u64::from(self.part.index)
+        {
             Some("a part outside of its command")
         } else if !self.observed.is_valid() {
             Some("an observed set out of order")
@@ -218,7 +221,11 @@ impl Replica {
             key: key.clone(),
             state,
         };
-        siblings.into_iter().filter_map(Sibling::versioned).map(entry).collect()
+        siblings
+            .into_iter()
+            .filter_map(Sibling::versioned)
+            .map(entry)
+            .collect()
     }
 
     /// The entries of a range in key order: each key's winner.
@@ -268,7 +275,11 @@ impl Replica {
                 siblings.push(Sibling::new(item.clone()));
             }
         });
-        if superseded { Joined::Superseded } else { Joined::Live }
+        if superseded {
+            Joined::Superseded
+        } else {
+            Joined::Live
+        }
     }
 
     /// Takes in a context whose bodies, all of them, have been taken in before; `withheld` are those held back here.
@@ -364,7 +375,11 @@ impl Replica {
     #[must_use]
     pub fn unsettled_after(&self, after: Option<Dot>, limit: usize) -> Vec<Dot> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.unsettled.range((start, Bound::Unbounded)).take(limit).copied().collect()
+        self.unsettled
+            .range((start, Bound::Unbounded))
+            .take(limit)
+            .copied()
+            .collect()
     }
 
     /// Forgets what no member needs any more about the key of `dot`. Returns whether anything was forgotten.
@@ -375,12 +390,7 @@ impl Replica {
     /// A tombstone goes only when *every* sibling of its key is stable: a write still on its way would otherwise be
     /// judged against different siblings here and elsewhere. A winning tombstone takes the losers with it; a losing
     /// one goes alone.
-    pub fn settle(
-        &mut self,
-        dot: Dot,
-        stable: impl Fn(&Item) -> bool,
-        old: impl Fn(&Item) -> bool,
-    ) -> bool {
+    pub fn settle(&mut self, dot: Dot, stable: impl Fn(&Item) -> bool, old: impl Fn(&Item) -> bool) -> bool {
         let Some(key) = self.live.get(&dot).cloned() else {
             return false;
         };

@@ -97,7 +97,12 @@ fn a_truncated_or_broken_context_of_a_peer_claims_less_or_is_refused() {
     }
     let less = Context::from_wire(&context.to_wire(10)).expect("proper");
     assert!(context.includes(&less) && less.intervals() == 10);
-    for intervals in [vec![(0, 3)], vec![(5, 4)], vec![(5, 6), (6, 9)], vec![(5, 6), (1, 2)]] {
+    for intervals in [
+        vec![(0, 3)],
+        vec![(5, 4)],
+        vec![(5, 6), (6, 9)],
+        vec![(5, 6), (1, 2)],
+    ] {
         let wire = WireContext {
             floors: Vec::new(),
             lives: vec![(NodeId(1), Incarnation(1), WireIntervals(intervals))],
@@ -116,5 +121,8 @@ fn numbers_at_the_end_of_the_range_do_not_overflow() {
     let mut other = Context::default();
     other.join(&context, &BTreeSet::from([dot(1, 1, u64::MAX)]));
     assert!(other.contains(dot(1, 1, u64::MAX - 1)) && !other.contains(dot(1, 1, u64::MAX)));
-    assert_eq!(context.minus(&other), [(dot(1, 1, u64::MAX), dot(1, 1, u64::MAX))]);
+    assert_eq!(
+        context.minus(&other),
+        [(dot(1, 1, u64::MAX), dot(1, 1, u64::MAX))]
+    );
 }

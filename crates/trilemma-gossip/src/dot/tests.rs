@@ -12,10 +12,15 @@ fn an_observed_set_keeps_the_highest_of_each_life_and_covers_what_is_below() {
     for mark in [dot(2, 1, 7), dot(1, 3, 4), dot(2, 1, 5), dot(1, 2, 9)] {
         observed.add(mark);
     }
-    assert_eq!(observed.iter().collect::<Vec<_>>(), [dot(1, 2, 9), dot(1, 3, 4), dot(2, 1, 7)]);
+    assert_eq!(
+        observed.iter().collect::<Vec<_>>(),
+        [dot(1, 2, 9), dot(1, 3, 4), dot(2, 1, 7)]
+    );
     assert!(observed.is_valid());
     assert!(observed.covers(dot(2, 1, 6)) && observed.covers(dot(2, 1, 7)));
-    assert!(!observed.covers(dot(2, 1, 8)) && !observed.covers(dot(2, 2, 1)) && !observed.covers(dot(3, 1, 1)));
+    assert!(
+        !observed.covers(dot(2, 1, 8)) && !observed.covers(dot(2, 2, 1)) && !observed.covers(dot(3, 1, 1))
+    );
 }
 
 #[test]

@@ -131,7 +131,10 @@ impl Gossip {
             let present = if origin == self.config.node {
                 self.config.incarnation
             } else {
-                self.acks.members.get(&origin).map_or(Incarnation(0), |ack| ack.incarnation)
+                self.acks
+                    .members
+                    .get(&origin)
+                    .map_or(Incarnation(0), |ack| ack.incarnation)
             };
             let agreed = |life: Incarnation| {
                 let parked = Dot::new(origin, Incarnation(0), 0)..Dot::new(origin, life.next(), 0);

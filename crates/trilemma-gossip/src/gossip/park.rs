@@ -70,7 +70,8 @@ impl Gossip {
         let mut group: Vec<Item> = Vec::new();
         for item in due {
             let next_command = group.last().is_some_and(|last| last.command() != item.command());
-            if next_command && group.len() + usize::from(item.part.of) > ITEMS_MAX || group.len() == ITEMS_MAX {
+            if next_command && group.len() + usize::from(item.part.of) > ITEMS_MAX || group.len() == ITEMS_MAX
+            {
                 self.release_group(std::mem::take(&mut group), effects);
             }
             group.push(item);
@@ -79,7 +80,8 @@ impl Gossip {
     }
 
     fn release_group(&mut self, group: Vec<Item>, effects: Out<'_>) {
-        self.rumours.add_relays(&group, self.config.rumours_max, self.config.infective_ticks());
+        self.rumours
+            .add_relays(&group, self.config.rumours_max, self.config.infective_ticks());
         self.apply(group, effects);
     }
 }

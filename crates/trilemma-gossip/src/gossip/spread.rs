@@ -122,7 +122,11 @@ impl Gossip {
             return;
         }
         let small = self.config.members.len() <= self.config.flush_peers_max + 1;
-        let count = if small { usize::MAX } else { self.config.fanout as usize };
+        let count = if small {
+            usize::MAX
+        } else {
+            self.config.fanout as usize
+        };
         let targets = self.targets(count);
         let mut items: Vec<Item> = Vec::new();
         let mut bytes = 0;
@@ -186,9 +190,10 @@ impl Gossip {
         for mut rumour in hot {
             rumour.left -= 1;
             let known = peers.len() <= KNOWN_PEERS_MAX
-                && peers
-                    .iter()
-                    .all(|peer| self.parts(rumour.first, rumour.of).all(|item| self.knows(*peer, item)));
+                && peers.iter().all(|peer| {
+                    self.parts(rumour.first, rumour.of)
+                        .all(|item| self.knows(*peer, item))
+                });
             if rumour.left > 0 && !known {
                 self.rumours.queue.push_back(rumour);
             }

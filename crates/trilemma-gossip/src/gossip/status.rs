@@ -23,10 +23,19 @@ impl Gossip {
             detail("parked entries", self.parked.len().to_string()),
             detail("rumours", self.rumours.len().to_string()),
             detail("open exchanges", self.exchanges.open().to_string()),
-            detail("context intervals", self.replica.context().intervals().to_string()),
+            detail(
+                "context intervals",
+                self.replica.context().intervals().to_string(),
+            ),
             detail("stable frontier held back by", laggard),
-            detail("predicted convergence ms", self.prediction.mean.as_millis().to_string()),
-            detail("predicted convergence p99 ms", self.prediction.p99.as_millis().to_string()),
+            detail(
+                "predicted convergence ms",
+                self.prediction.mean.as_millis().to_string(),
+            ),
+            detail(
+                "predicted convergence p99 ms",
+                self.prediction.p99.as_millis().to_string(),
+            ),
             detail("digest", format!("{:016x}", self.digest())),
         ];
         LiveStatus {

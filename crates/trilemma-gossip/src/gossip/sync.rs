@@ -277,7 +277,11 @@ impl Gossip {
                 );
             }
             PageEnd::Last(wire) => {
-                let spoiled = self.exchanges.pulls.remove(&from).is_some_and(|pulling| pulling.spoiled);
+                let spoiled = self
+                    .exchanges
+                    .pulls
+                    .remove(&from)
+                    .is_some_and(|pulling| pulling.spoiled);
                 let Some(context) = self.check_context(from, &wire) else {
                     return;
                 };

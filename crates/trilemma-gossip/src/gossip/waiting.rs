@@ -62,6 +62,8 @@ impl Waiting {
     }
 
     pub(super) fn first_deadline(&self) -> Instant {
-        self.deadlines.first().map_or(Instant::NEVER, |(deadline, _)| *deadline)
+        self.deadlines
+            .first()
+            .map_or(Instant::NEVER, |(deadline, _)| *deadline)
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use trilemma_core::session::{Admission, OpResult};
 use trilemma_core::{
-    Achieved, AppendSeq, Attempt, Command, Epoch, Instant, Key, Mutation, NodeSet, NotApplied, Now, OpId, Outcome,
-    Reason, Receipt, Reply, Ticket, UnknownCause, Value, Version, WriteError,
+    Achieved, AppendSeq, Attempt, Command, Epoch, Instant, Key, Mutation, NodeSet, NotApplied, Now, OpId,
+    Outcome, Reason, Receipt, Reply, Ticket, UnknownCause, Value, Version, WriteError,
 };
 
 use super::{Gossip, Out};
@@ -65,7 +65,13 @@ impl Gossip {
     }
 
     /// Makes the changes of a new operation: one stamp, consecutive dots, visible and logged together.
-    fn execute(&mut self, now: Now, op: OpId, command: &Command, effects: Out<'_>) -> Result<Stamp, NotApplied> {
+    fn execute(
+        &mut self,
+        now: Now,
+        op: OpId,
+        command: &Command,
+        effects: Out<'_>,
+    ) -> Result<Stamp, NotApplied> {
         if self.waiting.is_full() {
             return Err(overloaded("too many writes wait for the disk"));
         }
@@ -187,9 +193,18 @@ impl Gossip {
     }
 
     /// Settles what became of an operation *at this node*: if it has not run here, it never will.
-    pub(super) fn outcome(&mut self, now: Now, ticket: Ticket, deadline: Instant, op: OpId, effects: Out<'_>) {
+    pub(super) fn outcome(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        deadline: Instant,
+        op: OpId,
+        effects: Out<'_>,
+    ) {
         let outcome = match self.sessions.admit(op) {
-            Admission::Repeat(OpResult::Applied { version, .. }) => Outcome::Applied(self.receipt(op, version)),
+            Admission::Repeat(OpResult::Applied { version, .. }) => {
+                Outcome::Applied(self.receipt(op, version))
+            }
             Admission::Repeat(OpResult::Fenced) => Outcome::NotApplied,
             Admission::Expired => Outcome::Expired,
             Admission::New => {

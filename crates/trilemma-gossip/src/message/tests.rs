@@ -1,1 +1,195 @@
-//! Tests.
+//! The formats on the wire and on disk, byte by byte. A change here needs a version step of the protocol.
+
+use trilemma_core::codec::{decode, encode_vec};
+use trilemma_core::{Message as _, NodeId, SessionId, Version};
+
+use super::*;
+use crate::context::Context;
+use crate::dot::Observed;
+use crate::replica::Part;
+
+fn dot(seq: u64) -> Dot {
+    Dot::new(NodeId(2), Incarnation(3), seq)
+}
+
+fn item() -> Item {
+    let mut observed = Observed::default();
+    observed.add(dot(4));
+    Item {
+        dot: dot(5),
+        stamp: Stamp(0x1_0001),
+        key: "k".into(),
+        content: Some("v".into()),
+        observed,
+        part: Part { index: 0, of: 1 },
+    }
+}
+
+fn tombstone() -> Item {
+    Item {
+        content: None,
+        observed: Observed::default(),
+        ..item()
+    }
+}
+
+fn context() -> WireContext {
+    let mut context = Context::default();
+    context.raise_floor(NodeId(1), Incarnation(9));
+    for seq in [1, 2, 3, 7] {
+        context.insert(dot(seq));
+    }
+    context.to_wire(10)
+}
+
+fn op() -> OpId {
+    OpId {
+        session: SessionId {
+            basis: Version(1),
+            nonce: 2,
+        },
+        seq: 3,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn every_message_has_its_bytes() {
+    let incarnation = Incarnation(3);
+    let page = |end| Message::Page {
+        session: 6,
+        incarnation,
+        snapshot: 7,
+        after: Some(dot(4)),
+        items: vec![item()],
+        end,
+    };
+    let table = [
+        (
+            Message::Rumours {
+                heard: Some(context()),
+                items: vec![item(), tombstone()],
+            },
+            "0001010109010203020103070702020305818004016b010176010203040001020305818004016b00000001",
+        ),
+        (
+            Message::Rumours {
+                heard: None,
+                items: vec![],
+            },
+            "000000",
+        ),
+        (
+            Message::Compare {
+                incarnation,
+                context: 300,
+            },
+            "0103ac02",
+        ),
+        (
+            Message::Pull {
+                session: 6,
+                incarnation,
+                context: context(),
+                withheld: vec![dot(8)],
+                mutual: true,
+            },
+            "02060301010901020302010307070102030801",
+        ),
+        (
+            page(PageEnd::More(dot(5))),
+            "030603070102030401020305818004016b01017601020304000100020305",
+        ),
+        (
+            page(PageEnd::Last(context())),
+            "030603070102030401020305818004016b010176010203040001010101090102030201030707",
+        ),
+        (
+            Message::More {
+                session: 6,
+                snapshot: 7,
+                after: dot(5),
+            },
+            "040607020305",
+        ),
+    ];
+    for (message, golden) in table {
+        let bytes = encode_vec(&message);
+        assert_eq!(hex(&bytes), golden, "{message:?}");
+        assert_eq!(decode::<Message>(&bytes), Ok(message));
+    }
+}
+
+#[test]
+fn every_record_has_its_bytes() {
+    let stamp = Stamp(5);
+    let table = [
+        (Record::Lease(stamp), "0005"),
+        (
+            Record::Write {
+                op: op(),
+                stamp,
+                items: vec![item()],
+            },
+            "010102030501020305818004016b010176010203040001",
+        ),
+        (
+            Record::Join {
+                items: vec![tombstone()],
+            },
+            "0201020305818004016b00000001",
+        ),
+        (Record::Context(context()), "030101090102030201030707"),
+        (Record::Fence { op: op(), stamp }, "0401020305"),
+    ];
+    for (record, golden) in table {
+        let bytes = encode_vec(&record);
+        assert_eq!(hex(&bytes), golden, "{record:?}");
+        assert_eq!(decode::<Record>(&bytes), Ok(record));
+    }
+}
+
+#[test]
+fn small_rumours_are_datagrams_and_large_ones_are_not() {
+    let rumours = |items| Message::Rumours {
+        heard: Some(context()),
+        items,
+    };
+    let small = rumours(vec![item(); 3]);
+    let large = rumours(vec![item(); 40]);
+    assert_eq!((small.lane(), large.lane()), (Lane::Datagram, Lane::Bulk));
+    for count in 0..40 {
+        let message = rumours(vec![item(); count]);
+        let fits = encode_vec(&message).len() <= DATAGRAM_BYTES_MAX;
+        assert!(
+            fits || message.lane() == Lane::Bulk,
+            "{count} items do not fit a datagram"
+        );
+    }
+}
+
+#[test]
+fn bytes_of_a_peer_never_panic() {
+    let mut rng = trilemma_core::Rng::new(5);
+    let good = encode_vec(&Message::Rumours {
+        heard: Some(context()),
+        items: vec![item(), tombstone()],
+    });
+    let mut accepted = 0;
+    for _ in 0..20_000 {
+        let mut bytes = good.clone();
+        for _ in 0..=rng.below(4) {
+            let at = rng.below(bytes.len() as u64) as usize;
+            bytes[at] = rng.next_u64() as u8;
+        }
+        bytes.truncate(rng.below(bytes.len() as u64 + 1) as usize);
+        if let Ok(Message::Rumours { heard, items }) = decode(&bytes) {
+            let proper = heard.as_ref().and_then(Context::from_wire).is_some();
+            accepted += usize::from(proper && items.iter().all(|item| item.defect().is_none()));
+        }
+    }
+    assert!(accepted > 10, "the mutations never reach the checks: {accepted}");
+}

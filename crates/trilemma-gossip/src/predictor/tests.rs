@@ -33,7 +33,11 @@ fn the_recurrence_agrees_with_the_simulated_rounds() {
     ];
     for (nodes, fanout, loss, simulated, p99, mean, mean_p99) in table {
         let found = predict(&params(nodes, fanout, loss, 0.0));
-        assert!((found.rounds - mean).abs() < 0.02, "{nodes} {fanout} {loss}: {}", found.rounds);
+        assert!(
+            (found.rounds - mean).abs() < 0.02,
+            "{nodes} {fanout} {loss}: {}",
+            found.rounds
+        );
         assert!((found.rounds - simulated).abs() <= 0.3);
         assert_eq!(found.rounds_p99, mean_p99);
         assert!(p99 <= found.rounds_p99 + if fanout == 1 { 2 } else { 1 });
@@ -54,9 +58,19 @@ fn the_delay_equation_agrees_with_the_simulated_ticks() {
     for (nodes, fanout, loss, delay, simulated, p99, equation) in table {
         let found = predict(&params(nodes, fanout, loss, delay));
         let mean = ticks(found.mean);
-        assert!((mean - equation).abs() < 0.05 * equation, "{nodes} {fanout} {loss} {delay}: {mean}");
-        assert!((mean - simulated).abs() < 0.05 * simulated, "{nodes} {fanout} {loss} {delay}: {mean}");
-        assert!(p99 <= ticks(found.p99) + 1.0, "{nodes} {fanout}: {}", ticks(found.p99));
+        assert!(
+            (mean - equation).abs() < 0.05 * equation,
+            "{nodes} {fanout} {loss} {delay}: {mean}"
+        );
+        assert!(
+            (mean - simulated).abs() < 0.05 * simulated,
+            "{nodes} {fanout} {loss} {delay}: {mean}"
+        );
+        assert!(
+            p99 <= ticks(found.p99) + 1.0,
+            "{nodes} {fanout}: {}",
+            ticks(found.p99)
+        );
         assert!(found.p50 < found.mean && found.mean < found.p99 && found.p99 < found.p999);
     }
 }
@@ -97,7 +111,10 @@ fn the_recurrence_agrees_with_a_monte_carlo() {
         let total: u32 = (0..runs).map(|_| simulate(nodes, fanout, loss, &mut rng)).sum();
         let simulated = f64::from(total) / f64::from(runs);
         let predicted = predict(&params(nodes, fanout, f64::from(loss) / 1000.0, 0.0)).rounds;
-        assert!((simulated - predicted).abs() <= 0.35, "{nodes} {fanout} {loss}: {simulated} {predicted}");
+        assert!(
+            (simulated - predicted).abs() <= 0.35,
+            "{nodes} {fanout} {loss}: {simulated} {predicted}"
+        );
     }
 }
 
@@ -107,7 +124,10 @@ fn every_input_has_an_answer() {
         for (fanout, loss) in [(0, 0.0), (1, 0.5), (9, 1.0), (3, -1.0)] {
             for delay in [0.0, 0.001, 50.0] {
                 let found = predict(&params(nodes, fanout, loss, delay));
-                assert!(found.mean <= found.p999 && found.rounds >= 0.0, "{nodes} {found:?}");
+                assert!(
+                    found.mean <= found.p999 && found.rounds >= 0.0,
+                    "{nodes} {found:?}"
+                );
                 assert_eq!(found.mean.is_zero(), nodes <= 1, "{nodes} {found:?}");
             }
         }

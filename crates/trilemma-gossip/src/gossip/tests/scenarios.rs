@@ -1,0 +1,556 @@
+//! What a client sees: availability, conflicts, repeats, clocks, deletes.
+
+use trilemma_core::testkit::{Verdict, get as read, op, write};
+use trilemma_core::{
+    Achieved, Attempt, Mutation, NodeSet, NotApplied, Outcome, Protocol, ReadLevel, Reason, UnknownCause,
+    WriteError,
+};
+
+use super::*;
+use crate::config::Durability;
+use crate::message::Message;
+
+const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
+const HOUR_MS: i64 = 3600 * 1000;
+
+fn refusal(reply: Option<Reply>) -> Reason {
+    match reply {
+        Some(Reply::Write(Err(WriteError::NotApplied(NotApplied { reason, .. })))) => reason,
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_write_is_everywhere_after_one_hop() {
+    let mut cluster = cluster(3, 1);
+    cluster.run_for(ms(50));
+    let receipt = put(&mut cluster, N1, 1, "k", "v");
+    assert_eq!(
+        (receipt.achieved, receipt.durable_on.clone()),
+        (Achieved::Convergent, NodeSet::of(N1))
+    );
+    assert_eq!(
+        (receipt.round_trips, receipt.syncs, receipt.served_by),
+        (0, 1, N1)
+    );
+    converge(&mut cluster, ms(2));
+    assert_eq!(get(&mut cluster, N3, "k").as_deref(), Some("v"));
+}
+
+#[test]
+fn an_isolated_node_reads_and_writes_and_says_who_is_missing() {
+    let mut cluster = cluster(3, 2);
+    cluster.split(&[N1]);
+    cluster.run_for(ms(500));
+    put(&mut cluster, N1, 1, "k", "alone");
+    put(&mut cluster, N2, 2, "j", "others");
+    assert_eq!(get(&mut cluster, N1, "k").as_deref(), Some("alone"));
+    assert_eq!(get(&mut cluster, N1, "j"), None);
+    let status = cluster.protocol(N1).status(trilemma_core::Now::default());
+    assert!(
+        status.can_write && status.can_read && status.why.contains("node 2, 3"),
+        "{status:?}"
+    );
+    assert_eq!(status.missing, NodeSet::from_iter([N2, N3]));
+    cluster.heal();
+    converge(&mut cluster, ms(1000));
+    assert_eq!(get(&mut cluster, N3, "k").as_deref(), Some("alone"));
+    let status = cluster.protocol(N1).status(trilemma_core::Now::default());
+    assert!(
+        status.why.is_empty() && status.missing.is_empty() && status.keys == 2,
+        "{status:?}"
+    );
+}
+
+#[test]
+fn a_node_that_misses_every_rumour_converges_by_anti_entropy() {
+    let mut cluster = cluster(3, 3);
+    cluster.filter = Some(Box::new(|_, to, message| match message {
+        Message::Rumours { .. } if to == N3 => Verdict::Drop,
+        _ => Verdict::Deliver,
+    }));
+    cluster.run_for(ms(300));
+    for seq in 1..=300 {
+        put(
+            &mut cluster,
+            N1,
+            seq,
+            &format!("k{}", seq % 100),
+            &seq.to_string(),
+        );
+    }
+    cluster.write(N2, 301, Command::delete("k5"));
+    // A comparison a second from each node, half of them with node 3: after 6 seconds it is all but certain.
+    converge(&mut cluster, ms(6000));
+    assert_eq!(cluster.protocol(N3).replica().visible(), 99);
+}
+
+#[test]
+fn what_would_weaken_a_promise_is_refused() {
+    let mut cluster = cluster(3, 4);
+    let guarded = Command::compare_and_set("k", None, Some("v".into()));
+    assert!(matches!(
+        refusal(cluster.write(N1, 1, guarded)),
+        Reason::Unsupported { .. }
+    ));
+    let leased = Command {
+        guards: Vec::new(),
+        mutations: vec![Mutation::Put {
+            key: "k".into(),
+            value: "v".into(),
+            lease: Some(trilemma_core::LeaseId(1)),
+        }],
+    };
+    assert!(matches!(
+        refusal(cluster.write(N1, 2, leased)),
+        Reason::Unsupported { .. }
+    ));
+    assert!(matches!(
+        refusal(cluster.write(N1, 3, Command::put("", "v"))),
+        Reason::Invalid { .. }
+    ));
+    for level in [
+        ReadLevel::Linearizable,
+        ReadLevel::AtLeast(trilemma_core::Version(1)),
+    ] {
+        match cluster.ask(N1, read("k", Some(level)), ms(100)) {
+            Some(Reply::Read(Err(error))) => {
+                assert!(
+                    matches!(&error.reason, Reason::Unsupported { strongest, .. } if strongest == "local")
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(get(&mut cluster, N1, "k"), None);
+}
+
+#[test]
+fn concurrent_writes_stay_siblings_until_somebody_writes_again() {
+    let mut cluster = cluster(3, 5);
+    cluster.split(&[N1]);
+    cluster.run_for(ms(400));
+    put(&mut cluster, N1, 1, "k", "one");
+    cluster.run_for(ms(5));
+    put(&mut cluster, N2, 2, "k", "two");
+    cluster.heal();
+    converge(&mut cluster, ms(2000));
+    for node in [N1, N2, N3] {
+        assert_eq!(siblings(&mut cluster, node, "k"), ["two", "one"]);
+    }
+    let receipt = put(&mut cluster, N3, 3, "k", "three");
+    converge(&mut cluster, ms(1000));
+    assert_eq!(siblings(&mut cluster, N1, "k"), ["three"]);
+    let entries = cluster.protocol(N1).scan(&trilemma_core::KeyRange::all(), 9);
+    assert_eq!(entries[0].state.modified, receipt.version);
+}
+
+#[test]
+fn too_many_siblings_are_written_back_as_one_and_nothing_changes_for_readers() {
+    let mut cluster = cluster_with(6, 6, |config| config.siblings_max = 3);
+    for id in cluster.ids() {
+        cluster.split(&[id]);
+    }
+    for id in 1..=6 {
+        for other in 1..=6 {
+            if other != id {
+                cluster.cut(NodeId(id), NodeId(other));
+            }
+        }
+    }
+    cluster.run_for(ms(400));
+    for id in 1..=6 {
+        put(&mut cluster, NodeId(id), u64::from(id), "k", &format!("v{id}"));
+        cluster.run_for(ms(3));
+    }
+    cluster.heal();
+    let few = |cluster: &Cluster<Gossip>| {
+        is_equal(cluster)
+            && cluster.protocol(N1).replica().siblings(b"k").len() <= 3
+            && cluster.protocol(N1).replica().visible() == 1
+            && cluster
+                .protocol(N1)
+                .replica()
+                .context()
+                .contains(crate::dot::Dot::new(NodeId(6), trilemma_core::Incarnation(1), 1))
+    };
+    assert!(cluster.run_until(ms(20_000), few), "siblings stay");
+    for id in 1..=6 {
+        assert_eq!(get(&mut cluster, NodeId(id), "k").as_deref(), Some("v6"));
+    }
+}
+
+#[test]
+fn a_batch_becomes_visible_at_once_on_every_node() {
+    let mut cluster = cluster(3, 7);
+    cluster.faults.loss = 300;
+    let batch = |value: &str| Command {
+        guards: Vec::new(),
+        mutations: ["a", "b", "c"]
+            .map(|key| Mutation::Put {
+                key: key.into(),
+                value: value.into(),
+                lease: None,
+            })
+            .into(),
+    };
+    for seq in 1..=20 {
+        cluster.propose(
+            NodeId(1 + (seq % 3) as u32),
+            write(seq, Attempt::First, batch(&seq.to_string())),
+            ms(500),
+        );
+        cluster.run_until(ms(150), |cluster| {
+            for id in cluster.ids() {
+                let entries = cluster.protocol(id).scan(&trilemma_core::KeyRange::all(), 9);
+                assert!(
+                    entries.is_empty() || entries.len() == 3,
+                    "half a batch: {entries:?}"
+                );
+                assert!(
+                    entries.windows(2).all(|pair| pair[0].state == pair[1].state),
+                    "torn: {entries:?}"
+                );
+            }
+            false
+        });
+    }
+    converge(&mut cluster, ms(10_000));
+    for id in cluster.ids() {
+        assert!(
+            cluster
+                .applied(id)
+                .iter()
+                .all(|applied| applied.changes.len() == 3)
+        );
+        assert!(cluster.applied(id).is_sorted_by(|a, b| a.position < b.position));
+    }
+}
+
+#[test]
+fn a_repeat_is_answered_with_the_first_receipt_also_after_a_restart() {
+    let mut cluster = cluster(3, 8);
+    let first = put(&mut cluster, N1, 1, "k", "v1");
+    put(&mut cluster, N1, 2, "k", "v2");
+    let repeat = |cluster: &mut Cluster<Gossip>| {
+        cluster.ask(N1, write(1, Attempt::Retry, Command::put("k", "v1")), ms(1000))
+    };
+    assert_eq!(receipt(repeat(&mut cluster)), first);
+    cluster.crash_losing_all(N1);
+    cluster.restart(N1);
+    assert_eq!(receipt(repeat(&mut cluster)), first);
+    cluster.checkpoint(N1);
+    cluster.crash(N1);
+    cluster.restart(N1);
+    assert_eq!(receipt(repeat(&mut cluster)), first);
+    assert_eq!(get(&mut cluster, N1, "k").as_deref(), Some("v2"));
+    let outcome = |seq| Request::Outcome {
+        op: op(seq),
+        command: None,
+    };
+    assert_eq!(
+        cluster.ask(N1, outcome(1), ms(1000)),
+        Some(Reply::Outcome(Ok(Outcome::Applied(first))))
+    );
+    assert_eq!(
+        cluster.ask(N1, outcome(9), ms(1000)),
+        Some(Reply::Outcome(Ok(Outcome::NotApplied)))
+    );
+    cluster.crash_losing_all(N1);
+    cluster.restart(N1);
+    assert_eq!(
+        refusal(cluster.write(N1, 9, Command::put("k", "late"))),
+        Reason::Fenced
+    );
+}
+
+#[test]
+fn a_repeat_whose_record_was_evicted_is_unknown() {
+    let mut cluster = cluster_with(1, 9, |config| config.sessions_max = 1);
+    put(&mut cluster, N1, 1, "k", "v1");
+    let other = trilemma_core::OpId {
+        session: trilemma_core::SessionId {
+            basis: trilemma_core::Version(u64::MAX),
+            nonce: 1,
+        },
+        seq: 1,
+    };
+    cluster.run_for(ms(5));
+    let request = Request::Write {
+        op: other,
+        attempt: Attempt::First,
+        command: Command::put("k", "v2"),
+    };
+    receipt(cluster.ask(N1, request, ms(1000)));
+    let reply = cluster.ask(N1, write(1, Attempt::Retry, Command::put("k", "v1")), ms(1000));
+    let cause = UnknownCause::SessionExpired;
+    assert_eq!(
+        reply,
+        Some(Reply::Write(Err(WriteError::Unknown { op: op(1), cause })))
+    );
+    assert_eq!(
+        refusal(cluster.write(N1, 2, Command::put("k", "v3"))),
+        Reason::SessionExpired
+    );
+    assert_eq!(get(&mut cluster, N1, "k").as_deref(), Some("v2"));
+}
+
+#[test]
+fn a_write_whose_disk_is_silent_is_unknown_at_its_deadline_and_is_not_spread() {
+    let mut cluster = cluster(3, 10);
+    cluster.run_for(ms(100));
+    cluster.hold_disk(N1, true);
+    let ticket = cluster.propose(N1, write(1, Attempt::First, Command::put("k", "v")), ms(300));
+    cluster.run_for(ms(299));
+    assert_eq!(cluster.reply(N1, ticket), None);
+    cluster.run_for(ms(2));
+    let cause = UnknownCause::Deadline;
+    let expected = Reply::Write(Err(WriteError::Unknown { op: op(1), cause }));
+    assert_eq!(cluster.reply(N1, ticket), Some(&expected));
+    cluster.run_for(ms(3000));
+    assert_eq!(
+        get(&mut cluster, N2, "k"),
+        None,
+        "others must not have what a repeat would do again"
+    );
+    cluster.hold_disk(N1, false);
+    converge(&mut cluster, ms(100));
+    assert_eq!(get(&mut cluster, N2, "k").as_deref(), Some("v"));
+}
+
+#[test]
+fn without_durability_a_write_is_answered_at_once_and_no_stamp_is_told_twice() {
+    let mut cluster = cluster_with(1, 11, |config| config.durability = Durability::None);
+    let first = put(&mut cluster, N1, 1, "k", "v");
+    assert_eq!((first.syncs, first.durable_on.len()), (0, 0));
+    cluster.hold_disk(N1, true);
+    let ticket = cluster.propose(N1, write(2, Attempt::First, Command::put("k", "w")), ms(1000));
+    assert!(
+        matches!(cluster.reply(N1, ticket), Some(Reply::Write(Ok(_)))),
+        "the lease is durable"
+    );
+    let second = receipt(cluster.reply(N1, ticket).cloned());
+    cluster.crash_losing_all(N1);
+    cluster.set_wall_offset(N1, -HOUR_MS);
+    cluster.restart(N1);
+    assert_eq!(
+        get(&mut cluster, N1, "k").as_deref(),
+        Some("v"),
+        "durability none loses a write"
+    );
+    assert!(put(&mut cluster, N1, 3, "k", "x").version > second.version);
+}
+
+#[test]
+fn p12_a_clock_one_year_ahead_moves_nobody_and_is_parked() {
+    let mut cluster = cluster(3, 12);
+    put(&mut cluster, N2, 1, "k", "honest");
+    cluster.set_wall_offset(N1, YEAR_MS);
+    put(&mut cluster, N1, 2, "k", "future");
+    put(&mut cluster, N1, 3, "other", "future");
+    cluster.run_for(ms(5000));
+    for node in [N2, N3] {
+        assert_eq!(get(&mut cluster, node, "k").as_deref(), Some("honest"));
+        assert_eq!(cluster.protocol(node).parked(), 2);
+        let ahead = cluster.protocol(node).clock().millis() as i64 - 1_700_000_000_000 - 10_000;
+        assert!(ahead < 500, "the clock followed by {ahead} ms");
+    }
+    let before = put(&mut cluster, N3, 4, "z", "still works");
+    assert!(before.version.0 >> 16 < 1_700_000_100_000);
+    // P25: time passes, and what was parked appears everywhere.
+    for node in [N1, N2, N3] {
+        cluster.set_wall_offset(node, YEAR_MS + 1000);
+    }
+    converge(&mut cluster, ms(3000));
+    assert_eq!(get(&mut cluster, N3, "k").as_deref(), Some("future"));
+    assert_eq!(get(&mut cluster, N2, "other").as_deref(), Some("future"));
+}
+
+#[test]
+fn p25_a_parked_entry_is_not_claimed_and_not_lost_over_sync_and_restart() {
+    let mut cluster = cluster(3, 13);
+    cluster.filter = Some(Box::new(|from, to, _| {
+        // Node 3 knows node 1 only through node 2.
+        if from.0 + to.0 == 4 {
+            Verdict::Drop
+        } else {
+            Verdict::Deliver
+        }
+    }));
+    cluster.set_wall_offset(N1, HOUR_MS);
+    cluster.set_wall_offset(N3, HOUR_MS);
+    put(&mut cluster, N1, 1, "ahead", "v");
+    put(&mut cluster, N2, 2, "now", "v");
+    cluster.run_for(ms(3000));
+    assert_eq!(
+        (cluster.protocol(N2).parked(), cluster.protocol(N3).parked()),
+        (1, 0)
+    );
+    assert_eq!(get(&mut cluster, N3, "ahead"), None, "node 2 holds it back");
+    cluster.crash(N2);
+    cluster.restart(N2);
+    cluster.run_for(ms(3000));
+    assert_eq!(cluster.protocol(N2).parked(), 1, "fetched again");
+    cluster.set_wall_offset(N2, HOUR_MS);
+    converge(&mut cluster, ms(5000));
+    assert_eq!(get(&mut cluster, N3, "ahead").as_deref(), Some("v"));
+}
+
+#[test]
+fn p13_a_clock_that_jumps_back_over_a_restart_issues_nothing_old() {
+    for checkpointed in [false, true] {
+        let mut cluster = cluster(1, 14);
+        let mut last = put(&mut cluster, N1, 1, "k", "v").version;
+        for seq in 2..10 {
+            if checkpointed {
+                cluster.checkpoint(N1);
+            }
+            cluster.crash_losing_all(N1);
+            cluster.set_wall_offset(N1, -(seq as i64) * HOUR_MS);
+            cluster.restart(N1);
+            let next = put(&mut cluster, N1, seq, "k", "v").version;
+            assert!(next > last, "{next} after {last}");
+            last = next;
+        }
+    }
+}
+
+#[test]
+fn p3_a_wiped_disk_reuses_no_dot_and_loses_nothing_that_others_have() {
+    let mut cluster = cluster(3, 15);
+    for seq in 1..=5 {
+        put(&mut cluster, N1, seq, &format!("k{seq}"), "old");
+    }
+    cluster.write(N1, 6, Command::delete("k1"));
+    converge(&mut cluster, ms(1000));
+    cluster.wipe(N1);
+    cluster.restart(N1);
+    put(&mut cluster, N1, 101, "k1", "new");
+    put(&mut cluster, N1, 102, "fresh", "new");
+    converge(&mut cluster, ms(3000));
+    for node in [N1, N2, N3] {
+        assert_eq!(get(&mut cluster, node, "k1").as_deref(), Some("new"));
+        assert_eq!(get(&mut cluster, node, "fresh").as_deref(), Some("new"));
+        assert_eq!(get(&mut cluster, node, "k4").as_deref(), Some("old"));
+    }
+}
+
+fn unsettled(cluster: &Cluster<Gossip>) -> usize {
+    cluster
+        .ids()
+        .into_iter()
+        .filter(|id| cluster.is_up(*id))
+        .map(|id| cluster.protocol(id).replica().unsettled())
+        .sum()
+}
+
+#[test]
+fn p1_a_delete_waits_for_the_absent_and_resurrects_nothing() {
+    let mut cluster = cluster_with(3, 16, |config| config.tombstone_age_min = ms(1000));
+    for seq in 1..=20 {
+        put(&mut cluster, N1, seq, &format!("k{seq}"), "v");
+    }
+    converge(&mut cluster, ms(1000));
+    cluster.crash(N3);
+    for seq in 1..=20 {
+        assert!(
+            cluster
+                .write(N2, 100 + seq, Command::delete(format!("k{seq}")))
+                .is_some()
+        );
+    }
+    cluster.run_for(ms(60_000));
+    assert!(
+        unsettled(&cluster) >= 40,
+        "a tombstone went while a member was away"
+    );
+    let status = cluster.protocol(N1).status(trilemma_core::Now::default());
+    assert!(
+        status
+            .details
+            .contains(&("stable frontier held back by".into(), "node 3".into())),
+        "{status:?}"
+    );
+    cluster.restart(N3);
+    converge(&mut cluster, ms(3000));
+    assert_eq!(cluster.protocol(N3).replica().visible(), 0);
+    assert!(
+        cluster.run_until(ms(30_000), |cluster| unsettled(cluster) == 0),
+        "tombstones stay"
+    );
+    assert_eq!(cluster.protocol(N1).replica().live(), 0);
+    cluster.crash(N2);
+    cluster.restart(N2);
+    converge(&mut cluster, ms(3000));
+    assert_eq!(cluster.protocol(N1).replica().visible(), 0);
+}
+
+#[test]
+fn p2_a_write_delayed_past_collection_does_not_return() {
+    let mut cluster = cluster_with(3, 17, |config| config.tombstone_age_min = ms(500));
+    cluster.run_for(ms(100));
+    let mut delayed = false;
+    cluster.filter = Some(Box::new(move |_, to, message| match message {
+        Message::Rumours { items, .. } if to == N3 && !items.is_empty() && !delayed => {
+            delayed = true;
+            Verdict::Delay(ms(60_000))
+        }
+        Message::Rumours { .. } if to == N3 => Verdict::Drop,
+        _ => Verdict::Deliver,
+    }));
+    put(&mut cluster, N1, 1, "k", "v");
+    cluster.write(N1, 2, Command::delete("k"));
+    let gone = |cluster: &Cluster<Gossip>| is_equal(cluster) && unsettled(cluster) == 0;
+    assert!(cluster.run_until(ms(50_000), gone), "not collected");
+    cluster.run_for(ms(61_000));
+    assert!(is_equal(&cluster));
+    assert_eq!(get(&mut cluster, N3, "k"), None);
+}
+
+#[test]
+fn a_concurrent_write_meets_a_delete_by_stamp_in_any_order() {
+    for newer_delete in [false, true] {
+        let mut cluster = cluster_with(3, 18, |config| config.tombstone_age_min = ms(500));
+        put(&mut cluster, N1, 1, "k", "base");
+        converge(&mut cluster, ms(1000));
+        cluster.split(&[N1]);
+        cluster.run_for(ms(400));
+        let change = |cluster: &mut Cluster<Gossip>, delete: bool| {
+            if delete {
+                cluster.write(N1, 2, Command::delete("k"));
+            } else {
+                put(cluster, N2, 3, "k", "kept");
+            }
+            cluster.run_for(ms(10));
+        };
+        change(&mut cluster, !newer_delete);
+        change(&mut cluster, newer_delete);
+        cluster.heal();
+        converge(&mut cluster, ms(2000));
+        let expected = (!newer_delete).then_some("kept");
+        for at in [ms(0), ms(30_000)] {
+            cluster.run_for(at);
+            for node in [N1, N2, N3] {
+                assert_eq!(get(&mut cluster, node, "k").as_deref(), expected);
+            }
+        }
+        assert_eq!(unsettled(&cluster), 0);
+    }
+}
+
+#[test]
+fn restarts_do_not_grow_the_context() {
+    let mut cluster = cluster(3, 19);
+    for seq in 1..=60 {
+        put(&mut cluster, N1, seq, "k", "v");
+        cluster.crash_losing_all(N1);
+        cluster.restart(N1);
+        cluster.run_for(ms(2000));
+    }
+    converge(&mut cluster, ms(3000));
+    cluster.run_for(ms(20_000));
+    for node in [N1, N2, N3] {
+        let intervals = cluster.protocol(node).replica().context().intervals();
+        assert!(intervals <= 4, "{intervals} intervals on {node}");
+    }
+}
