@@ -228,6 +228,14 @@ impl<P: Protocol> Cluster<P> {
         self.crash(id);
     }
 
+    /// Stops a node and loses its disk. Its incarnation still grows with the next start.
+    pub fn wipe(&mut self, id: NodeId) {
+        self.crash_losing_all(id);
+        let node = self.node(id);
+        node.durable.clear();
+        node.checkpoint.clear();
+    }
+
     /// Starts a node from what its disk holds. Does nothing to a running one.
     ///
     /// # Panics
