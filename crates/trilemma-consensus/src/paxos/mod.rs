@@ -12,6 +12,8 @@
 //! | `proposer` | rounds: read, prepare, accept, back off, combine |
 //! | `learner` | what is known to be chosen: local reads, scans, watches |
 //! | `sync` | anti-entropy between learners |
+//! | `turn` | one append and few messages for all that a turn gathered |
+//! | `requests` | what clients ask, and what is refused |
 //! | `outbox`, `message`, `record`, `checkpoint` | wire and disk |
 //!
 //! **Promised:** linearizability of each key; writes of one key, guards on that key included, take effect at most
@@ -41,6 +43,7 @@ pub mod record;
 pub mod register;
 mod requests;
 mod sync;
+mod turn;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -60,14 +63,8 @@ use acceptor::{Acceptor, Slot};
 use checkpoint::Chunk;
 use learner::Learner;
 use message::{Answer, Ask};
-use outbox::{Outbox, packed};
-use proposer::{Audience, Proposer};
-use record::{AcceptedRecord, ChosenRecord};
-
-/// Keys looked at, at most, in one search for registers to settle.
-const SETTLE_LOOK_MAX: usize = 1024;
-/// Rounds begun, at most, by one search for registers to settle.
-const SETTLE_ROUNDS_MAX: usize = 64;
+use outbox::Outbox;
+use proposer::Proposer;
 
 type Out = Effects<Message, Record>;
 
@@ -307,180 +304,6 @@ impl Paxos {
             self.unsettled.remove(key);
         }
     }
-
-    /// Carries out what the proposer wants.
-    fn carry_out(&mut self, now: Instant, effects: &mut Out) {
-        let actions = std::mem::take(&mut self.proposer.shared.actions);
-        for (key, ballot, register) in actions.learned {
-            self.learn(&key, ballot, &register);
-        }
-        for (audience, ask) in actions.asks {
-            self.distribute(&audience, ask, now);
-        }
-        for (ticket, reply) in actions.replies {
-            effects.reply(ticket, reply);
-        }
-    }
-
-    fn distribute(&mut self, audience: &Audience, ask: Ask, now: Instant) {
-        let me = self.config().node;
-        for outbox in &mut self.outboxes {
-            let wanted = match audience {
-                Audience::All | Audience::Others => true,
-                Audience::Only(nodes) => nodes.contains(&outbox.to),
-            };
-            if wanted {
-                outbox.asks.push(ask.clone());
-            }
-        }
-        let asks_me = match audience {
-            Audience::All => true,
-            Audience::Others => false,
-            Audience::Only(nodes) => nodes.contains(&me),
-        };
-        if asks_me {
-            match self.judge(me, ask, now) {
-                Some((answer, true)) => self.ready.push(answer),
-                Some((answer, false)) => self.promises.push(answer),
-                None => {}
-            }
-        }
-    }
-
-    /// Ends the turn: one append for everything that changed, one message of each kind to each peer.
-    fn flush(&mut self, now: Instant, effects: &mut Out) {
-        loop {
-            self.append(effects);
-            for outbox in &mut self.outboxes {
-                outbox.flush(effects);
-            }
-            self.waiting.push_back(Waiting {
-                seq: effects.last_append(),
-                turn: self.turn,
-                answers: std::mem::take(&mut self.promises),
-            });
-            self.turn += 1;
-            self.hear_own_acceptor(now, effects);
-            if !self.has_work() {
-                return;
-            }
-        }
-    }
-
-    fn append(&mut self, effects: &mut Out) {
-        let Record {
-            mut promised,
-            mut accepted,
-            mut chosen,
-        } = self.acceptor.take_turn();
-        let mut records: Vec<Record> = Vec::new();
-        let size = |item: &AcceptedRecord| item.key.len() + item.register.size();
-        packed(&mut accepted, size, |accepted| {
-            records.push(Record {
-                accepted,
-                ..Record::default()
-            });
-        });
-        let mut position = 0;
-        packed(
-            &mut promised,
-            |(key, _)| key.len() + 16,
-            |promised| {
-                place(&mut records, &mut position).promised = promised;
-            },
-        );
-        let size = |item: &ChosenRecord| {
-            item.key.len() + 16 + item.register.as_ref().map_or(0, |register| register.size())
-        };
-        // What was chosen refers to what was accepted, so it never stands before that.
-        position = records.len().saturating_sub(1);
-        packed(&mut chosen, size, |chosen| {
-            place(&mut records, &mut position).chosen = chosen;
-        });
-        for record in records {
-            if record.is_forced() {
-                effects.append(record);
-            } else {
-                effects.append_lazy(record);
-            }
-        }
-    }
-
-    /// Hands the proposer the answers of this node's own acceptor that are durable.
-    fn hear_own_acceptor(&mut self, now: Instant, effects: &mut Out) {
-        let me = self.config().node;
-        let mut answers = std::mem::take(&mut self.ready);
-        while let Some(first) = self.waiting.front()
-            && first.seq <= self.persisted
-        {
-            self.durable_turn = first.turn;
-            if let Some(first) = self.waiting.pop_front() {
-                answers.extend(first.answers);
-            }
-        }
-        for answer in answers {
-            self.proposer.on_answer(me, answer, now);
-            self.carry_out(now, effects);
-        }
-    }
-
-    /// Whether something waits for the end of the turn.
-    fn has_work(&self) -> bool {
-        self.acceptor.has_turn()
-            || !self.ready.is_empty()
-            || !self.promises.is_empty()
-            || self.outboxes.iter().any(|outbox| !outbox.is_empty())
-    }
-
-    fn on_wake(&mut self, now: Instant, effects: &mut Out) {
-        self.proposer.on_time(now);
-        self.carry_out(now, effects);
-        if now >= self.next_sync {
-            self.schedule_sync(now);
-            let missing = self.proposer.shared.missing();
-            let reachable = self.outboxes.iter().map(|outbox| outbox.to);
-            let reachable: Vec<NodeId> = reachable.filter(|node| !missing.contains(*node)).collect();
-            if let Some((to, message)) = sync::begin(&self.learner, &mut self.rng, &reachable) {
-                effects.send(to, message);
-            }
-            self.settle(now);
-            self.carry_out(now, effects);
-        }
-        if self.has_work() {
-            self.flush(now, effects);
-        }
-    }
-
-    /// Begins read rounds for keys whose accepted register has not been called chosen for long.
-    fn settle(&mut self, now: Instant) {
-        let age_min = self.config().settle_after;
-        let from = std::mem::take(&mut self.settle_cursor);
-        let mut old: Vec<Key> = Vec::new();
-        for (looked, (key, since)) in self.unsettled.range_mut::<Key, _>(from..).enumerate() {
-            if looked == SETTLE_LOOK_MAX || old.len() == SETTLE_ROUNDS_MAX {
-                self.settle_cursor = key.clone();
-                break;
-            }
-            if now - *since >= age_min {
-                *since = now;
-                old.push(key.clone());
-            }
-        }
-        for key in old {
-            self.proposer.settle(&key, now);
-        }
-    }
-}
-
-/// The record at `position`, made if there is none; moves `position` on.
-fn place<'a>(records: &'a mut Vec<Record>, position: &mut usize) -> &'a mut Record {
-    if *position >= records.len() {
-        records.push(Record::default());
-        *position = records.len() - 1;
-    }
-    let record = &mut records[*position];
-    *position += 1;
-    record
 }
 
 impl Protocol for Paxos {
