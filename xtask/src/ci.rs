@@ -1,0 +1,236 @@
+//! `cargo xtask ci`: everything that must pass before a change goes in, in the order in which it fails fastest.
+//!
+//! A step is a line in [`steps`]. It ends done, skipped with a reason that the summary repeats, or failed with advice.
+
+use std::time::Instant;
+
+use crate::process::{self, cargo};
+use crate::workspace::Workspace;
+use crate::{Outcome, flags};
+
+/// The text of `--help`.
+pub(crate) const HELP: &str = "\
+Usage: cargo xtask ci [--install] [--list]
+
+Runs every check in order and stops at the first that fails.
+
+  --install  install tools that are missing (cargo-deny); also when the variable CI is set
+  --list     only list the steps";
+
+/// Crates that must build where there is no operating system.
+const WASM: &[&str] = &[
+    "trilemma-core",
+    "trilemma-gossip",
+    "trilemma-consensus",
+    "trilemma-two-phase",
+    "trilemma-check",
+    "trilemma-sim",
+];
+const WASM_TARGET: &str = "wasm32-unknown-unknown";
+
+/// How a step ended, if it did not fail.
+#[derive(Debug, PartialEq)]
+enum Done {
+    Passed,
+    /// Not run, and why.
+    Skipped(String),
+}
+
+type Ended = Result<Done, String>;
+
+/// One check.
+struct Step {
+    name: &'static str,
+    /// What to do when it fails.
+    advice: &'static str,
+    run: fn(&Context<'_>) -> Ended,
+}
+
+struct Context<'a> {
+    workspace: &'a Workspace,
+    install: bool,
+}
+
+impl Context<'_> {
+    fn cargo(&self, args: &[&str]) -> Ended {
+        process::run(self.workspace, cargo(), args).map(|()| Done::Passed)
+    }
+}
+
+/// All steps, in order.
+fn steps() -> Vec<Step> {
+    let step = |name, advice, run| Step { name, advice, run };
+    vec![
+        step(
+            "tidy",
+            "each finding names its file and says what to change",
+            |cx| crate::tidy::run(cx.workspace, &[]).map(|()| Done::Passed),
+        ),
+        step("format", "run `cargo fmt --all`", |cx| {
+            cx.cargo(&["fmt", "--all", "--check"])
+        }),
+        step(
+            "lints",
+            "repeat the command, mend what it names; a lint is relaxed only with a reason beside it",
+            |cx| {
+                cx.cargo(&[
+                    "clippy",
+                    "--workspace",
+                    "--all-targets",
+                    "--locked",
+                    "--",
+                    "-D",
+                    "warnings",
+                ])
+            },
+        ),
+        step(
+            "wasm32",
+            "a pure crate reached for the operating system; `cargo tree -p CRATE` shows through what",
+            wasm,
+        ),
+        step(
+            "tests",
+            "repeat the command with the test's name; a seed in its output replays the run",
+            |cx| cx.cargo(&["test", "--workspace", "--locked"]),
+        ),
+        step(
+            "dependencies",
+            "see deny.toml: it says what is allowed, and why",
+            deny,
+        ),
+        step(
+            "advisories",
+            "update the crate, or say in deny.toml why the advisory does not concern us",
+            advisories,
+        ),
+        step(
+            "docs",
+            "run `cargo xtask docs`, look at the change, put it into the commit",
+            |cx| crate::docs::run(cx.workspace, &["--check".into(), "--build".into()]).map(|()| Done::Passed),
+        ),
+        step(
+            "API docs",
+            "repeat the command; a link in a comment leads nowhere",
+            |cx| cx.cargo(&["doc", "--workspace", "--no-deps", "--locked"]),
+        ),
+    ]
+}
+
+/// Runs the task.
+pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Outcome {
+    let flags = flags(args, &["--install", "--list"])?;
+    let steps = steps();
+    if flags.contains(&"--list") {
+        steps.iter().for_each(|step| println!("{}", step.name));
+        return Ok(());
+    }
+    let context = Context {
+        workspace,
+        install: flags.contains(&"--install") || std::env::var_os("CI").is_some(),
+    };
+    run_steps(&context, &steps)
+}
+
+fn run_steps(context: &Context<'_>, steps: &[Step]) -> Outcome {
+    let begin = Instant::now();
+    let mut skipped = Vec::new();
+    for (index, step) in steps.iter().enumerate() {
+        println!(
+            "\n[{}/{}] {} (at {})",
+            index + 1,
+            steps.len(),
+            step.name,
+            seconds(begin)
+        );
+        let own = Instant::now();
+        match (step.run)(context) {
+            Ok(Done::Passed) => println!("    {}: passed in {}", step.name, seconds(own)),
+            Ok(Done::Skipped(why)) => {
+                println!("    {}: SKIPPED: {why}", step.name);
+                skipped.push(format!("{} ({why})", step.name));
+            }
+            Err(error) => {
+                return Err(format!(
+                    "step \"{}\" failed after {}: {error}\nwhat to do: {}",
+                    step.name,
+                    seconds(own),
+                    step.advice
+                ));
+            }
+        }
+    }
+    println!(
+        "\n{} of {} steps passed in {}",
+        steps.len() - skipped.len(),
+        steps.len(),
+        seconds(begin)
+    );
+    for step in &skipped {
+        println!("skipped: {step}");
+    }
+    Ok(())
+}
+
+fn seconds(since: Instant) -> String {
+    format!("{:.1} s", since.elapsed().as_secs_f64())
+}
+
+fn wasm(context: &Context<'_>) -> Ended {
+    let installed = process::output("rustup", &["target", "list", "--installed"]);
+    match installed {
+        Some(targets) if targets.lines().any(|line| line == WASM_TARGET) => {}
+        Some(_) => process::run(context.workspace, "rustup", &["target", "add", WASM_TARGET])?,
+        // Without rustup the target came with the toolchain or is missing; the build says which.
+        None => {}
+    }
+    let mut args = vec!["build", "--locked", "--target", WASM_TARGET, "--lib"];
+    for package in WASM {
+        args.extend(["--package", package]);
+    }
+    context.cargo(&args)
+}
+
+/// Makes sure that cargo-deny can be run; otherwise says why the step is skipped.
+fn deny_or_skip(context: &Context<'_>) -> Result<Option<Done>, String> {
+    if process::works("cargo-deny", &["--version"]) {
+        return Ok(None);
+    }
+    if !context.install {
+        let how = "cargo-deny is not installed; `cargo install --locked cargo-deny`, or give --install";
+        return Ok(Some(Done::Skipped(how.into())));
+    }
+    context.cargo(&["install", "--locked", "cargo-deny"])?;
+    Ok(None)
+}
+
+fn deny(context: &Context<'_>) -> Ended {
+    if let Some(skipped) = deny_or_skip(context)? {
+        return Ok(skipped);
+    }
+    context.cargo(&[
+        "deny",
+        "--locked",
+        "check",
+        "--hide-inclusion-graph",
+        "bans",
+        "licenses",
+        "sources",
+    ])
+}
+
+/// Known vulnerabilities. Their database is fetched, which not every machine can: then the step is skipped, loudly.
+fn advisories(context: &Context<'_>) -> Ended {
+    if let Some(skipped) = deny_or_skip(context)? {
+        return Ok(skipped);
+    }
+    if !process::works("cargo-deny", &["--locked", "fetch", "db"]) {
+        return Ok(Done::Skipped(
+            "the advisory database cannot be reached from here".into(),
+        ));
+    }
+    context.cargo(&["deny", "--locked", "check", "advisories"])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,51 @@
+//! The order of steps, and what a failed or skipped one does.
+
+use super::{Context, Done, Step, run_steps, steps};
+use crate::workspace::Workspace;
+
+fn run(ends: &[fn(&Context<'_>) -> super::Ended]) -> Result<(), String> {
+    let workspace = Workspace { root: ".".into() };
+    let context = Context {
+        workspace: &workspace,
+        install: false,
+    };
+    let steps: Vec<Step> = ends
+        .iter()
+        .map(|run| Step {
+            name: "sample",
+            advice: "mend the sample",
+            run: *run,
+        })
+        .collect();
+    run_steps(&context, &steps)
+}
+
+#[test]
+fn the_first_failure_ends_the_run_and_says_what_to_do() {
+    let error = run(&[
+        |_| Ok(Done::Passed),
+        |_| Err("broken".into()),
+        |_| Err("never reached".into()),
+    ])
+    .expect_err("a step failed");
+    assert!(
+        error.contains("broken") && error.contains("what to do: mend the sample"),
+        "{error}"
+    );
+    assert!(!error.contains("never reached"), "{error}");
+}
+
+#[test]
+fn a_skipped_step_does_not_fail_the_run() {
+    assert_eq!(
+        run(&[|_| Ok(Done::Skipped("no tool".into())), |_| Ok(Done::Passed)]),
+        Ok(())
+    );
+}
+
+#[test]
+fn the_cheap_checks_come_first_and_every_step_has_advice() {
+    let names: Vec<_> = steps().iter().map(|step| step.name).collect();
+    assert_eq!(names[..3], ["tidy", "format", "lints"]);
+    assert!(steps().iter().all(|step| !step.advice.is_empty()));
+}

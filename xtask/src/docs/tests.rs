@@ -1,0 +1,161 @@
+//! Generated parts follow the descriptors; links and references that lead nowhere are found.
+
+use super::Pages;
+use super::generated::rewrite;
+use super::links::{anchors, check, code_references, links};
+
+#[test]
+fn a_generated_part_is_replaced_and_the_rest_stays() {
+    let page = "before\n<!-- generated: needs -->\nold\n<!-- end generated -->\nafter\n";
+    let (new, problems) = rewrite(page);
+    assert!(problems.is_empty());
+    assert!(
+        new.starts_with("before\n<!-- generated: needs -->\n\n| the code needs |"),
+        "{new}"
+    );
+    assert!(
+        new.ends_with("<!-- end generated -->\nafter\n") && !new.contains("old"),
+        "{new}"
+    );
+    assert_eq!(
+        rewrite(&new),
+        (new.clone(), vec![]),
+        "a second time changes nothing"
+    );
+}
+
+#[test]
+fn markers_that_are_wrong_are_reported() {
+    assert_eq!(
+        rewrite("<!-- generated: nothing -->\n<!-- end generated -->")
+            .1
+            .len(),
+        1
+    );
+    assert_eq!(
+        rewrite("<!-- generated: descriptor etcd -->\n<!-- end generated -->")
+            .1
+            .len(),
+        1
+    );
+    assert_eq!(rewrite("<!-- generated: needs -->\n").1.len(), 1);
+}
+
+fn part(name: &str) -> String {
+    let (text, problems) = rewrite(&format!("<!-- generated: {name} --><!-- end generated -->"));
+    assert!(problems.is_empty(), "{problems:?}");
+    text
+}
+
+#[test]
+fn the_partition_table_says_what_each_backend_does() {
+    let table = part("partition");
+    let row = |operation: &str, backend: &str| {
+        let rows: Vec<&str> = table
+            .lines()
+            .skip_while(|line| !line.starts_with(&format!("| {operation}")))
+            .collect();
+        let row = rows.iter().find(|line| line.contains(&format!("`{backend}`")));
+        row.expect("every backend has a row")
+            .split(" | ")
+            .skip(2)
+            .map(|cell| cell.trim_end_matches(" |").to_owned())
+            .collect::<Vec<_>>()
+    };
+    let refused = "**refused**";
+    assert_eq!(row("put", "gossip"), ["answers"; 4]);
+    assert_eq!(row("put", "paxos"), ["answers", "answers", refused, "answers"]);
+    assert_eq!(row("put", "two-phase"), ["answers", refused, refused, refused]);
+    assert_eq!(row("compare-and-set", "gossip"), ["unsupported"; 4]);
+    assert_eq!(row("guarded batch", "paxos"), ["unsupported"; 4]);
+    assert_eq!(row("get, range: strongest", "raft")[2], refused);
+    assert!(
+        row("get, range: strongest", "two-phase")
+            .iter()
+            .all(|cell| cell.starts_with("answers, linearizable"))
+    );
+}
+
+#[test]
+fn availability_has_the_digits_that_matter() {
+    let table = part("availability");
+    assert!(table.contains("99.50 %") || table.contains("99.60 %"), "{table}");
+    assert!(
+        table.contains("| what needs any node | 100 % | 100 % | 100 % |"),
+        "{table}"
+    );
+    assert!(table.contains("99.9999"), "{table}");
+}
+
+#[test]
+fn links_outside_code_are_found() {
+    let text = "[a](b.md#c) and [d](e \"title\") `[no](no.md)`\n```\n[no](no.md)\n```\n[f](g)";
+    let found: Vec<_> = links(text);
+    assert_eq!(found, [(1, "b.md#c".into()), (1, "e".into()), (5, "g".into())]);
+}
+
+#[test]
+fn headings_make_anchors() {
+    let text = "# Did it happen?\n## `put` & co\n## Same\n## Same\n```\n# no\n```\n#no";
+    let found: Vec<_> = anchors(text).into_iter().collect();
+    assert_eq!(found, ["did-it-happen", "put--co", "same", "same-1"]);
+}
+
+fn problems(extra: &[(&str, &str)]) -> Vec<String> {
+    let mut pages = Pages::new();
+    pages.insert(
+        "docs/src/SUMMARY.md".into(),
+        "[one](one.md)\n[two](in/two.md)".into(),
+    );
+    pages.insert("docs/src/one.md".into(), "# One\n[two](in/two.md#two)".into());
+    pages.insert(
+        "docs/src/in/two.md".into(),
+        "# Two\n[root](../../../README.md) [self](#two)".into(),
+    );
+    pages.insert(
+        "README.md".into(),
+        "# Root\n[dir](crates) [web](https://docs.rs/)".into(),
+    );
+    for (name, text) in extra {
+        pages.insert((*name).into(), (*text).into());
+    }
+    let mut files: Vec<String> = pages.keys().cloned().collect();
+    files.push("crates/a/src/lib.rs".into());
+    check(&pages, &files, |_| Ok("fn it_holds() {}".into()))
+}
+
+#[test]
+fn what_leads_nowhere_is_found() {
+    assert_eq!(problems(&[]), [""; 0]);
+    assert_eq!(problems(&[("README.md", "[gone](gone.md)")]).len(), 1);
+    assert_eq!(
+        problems(&[("README.md", "[no heading](docs/src/one.md#three)")]).len(),
+        1
+    );
+    assert_eq!(problems(&[("README.md", "[above](#below)")]).len(), 1);
+    assert_eq!(
+        problems(&[("docs/src/three.md", "# Three")]).len(),
+        1,
+        "not in the summary"
+    );
+}
+
+#[test]
+fn references_to_code_are_checked() {
+    assert_eq!(
+        code_references("see `crates/a/src/lib.rs::it_holds`, `lib.rs`").len(),
+        1
+    );
+    assert_eq!(
+        problems(&[("README.md", "`crates/a/src/lib.rs::it_holds`")]),
+        [""; 0]
+    );
+    assert_eq!(
+        problems(&[("README.md", "`crates/a/src/lib.rs::it_hold`")]).len(),
+        1
+    );
+    assert_eq!(
+        problems(&[("README.md", "`crates/b/src/lib.rs::it_holds`")]).len(),
+        1
+    );
+}

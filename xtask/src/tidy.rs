@@ -1,0 +1,148 @@
+//! `cargo xtask tidy`: the rules that the compiler cannot check.
+//!
+//! Each rule is a function from files to findings, with its own tests: one sample that must be found, one that must not.
+
+mod files;
+mod layering;
+mod leaks;
+mod pure;
+mod sizes;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use crate::source::Source;
+use crate::workspace::{Package, Workspace};
+use crate::{Outcome, flags};
+
+/// The text of `--help`.
+pub(crate) const HELP: &str = "\
+Usage: cargo xtask tidy [--sizes]
+
+Checks, for every file of the project:
+  layering   who depends on whom, in manifests and in source (ARCHITECTURE.md)
+  pure       protocol crates: no runtime, sockets, files, clocks, threads, ambient randomness, randomly seeded maps
+  opening    every source file opens with `//!`
+  unsafe     no `unsafe`, and every crate inherits the workspace's lints, which forbid it
+  tests      no `#[ignore]`, no `#[should_panic]`
+  unfinished no `todo!`, `unimplemented!`, `dbg!`
+  exceptions every `#[allow]` and `#[expect]` has its reason beside it
+  leaks      no path or host of one machine
+
+  --sizes    print the sizes of functions and files per package instead; reports, never fails";
+
+/// One place where a rule is broken.
+#[derive(Debug)]
+pub(crate) struct Finding {
+    /// The file, relative to the root.
+    pub(crate) file: String,
+    /// The line, from 1.
+    pub(crate) line: usize,
+    /// The rule's name.
+    pub(crate) rule: &'static str,
+    /// What was found.
+    pub(crate) what: String,
+    /// Why the rule is there.
+    pub(crate) why: &'static str,
+    /// How to put it right.
+    pub(crate) fix: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}:{}: {}: {}\n    why: {}\n    fix: {}",
+            self.file, self.line, self.rule, self.what, self.why, self.fix
+        )
+    }
+}
+
+/// A source file with its name.
+pub(crate) struct File {
+    /// The name, relative to the root.
+    pub(crate) name: String,
+    /// Its contents.
+    pub(crate) source: Source,
+}
+
+impl File {
+    /// Whether the whole file is test code.
+    pub(crate) fn is_test(&self) -> bool {
+        let in_folder = self.name.split('/').any(|part| part == "tests");
+        in_folder || self.name.ends_with("/tests.rs")
+    }
+
+    /// Whether the byte at `offset` is test code.
+    pub(crate) fn is_test_at(&self, offset: usize) -> bool {
+        self.is_test() || self.source.in_inline_tests(offset)
+    }
+
+    /// Whether the file is the shell of a program, where a pure crate may touch the world.
+    pub(crate) fn is_shell(&self) -> bool {
+        self.name.ends_with("/src/main.rs")
+            || self.name.contains("/src/bin/")
+            || self.name.contains("/examples/")
+    }
+}
+
+/// Runs the task.
+pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Outcome {
+    let flags = flags(args, &["--sizes"])?;
+    let packages = workspace.packages()?;
+    if flags.contains(&"--sizes") {
+        println!("{}", sizes::report(&packages, &sources(workspace)?));
+        return Ok(());
+    }
+    let (findings, checked) = check(workspace, &packages)?;
+    for finding in &findings {
+        println!("{finding}\n");
+    }
+    if findings.is_empty() {
+        println!(
+            "tidy: {checked} files of {} packages checked, nothing found",
+            packages.len()
+        );
+        Ok(())
+    } else {
+        Err(format!("tidy: {} findings, see above", findings.len()))
+    }
+}
+
+/// Checks everything; returns the findings and the number of files.
+pub(crate) fn check(workspace: &Workspace, packages: &[Package]) -> Result<(Vec<Finding>, usize), String> {
+    let names = workspace.files()?;
+    let mut findings = Vec::new();
+    for package in packages {
+        let file = format!("{}/Cargo.toml", package.dir);
+        let text = workspace.read(&file)?;
+        findings.extend(layering::manifest(package, &file, &text));
+        findings.extend(files::lints_inherited(package, &file));
+    }
+    for file in sources(workspace)? {
+        findings.extend(files::check(&file));
+        if let Some(package) = packages.iter().find(|package| package.holds(&file.name)) {
+            findings.extend(layering::source(&package.name, &file));
+            findings.extend(pure::check(&package.name, &file));
+        }
+    }
+    for name in &names {
+        findings.extend(leaks::check(name, &workspace.read(name)?));
+    }
+    findings.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+    Ok((findings, names.len()))
+}
+
+fn sources(workspace: &Workspace) -> Result<Vec<File>, String> {
+    workspace
+        .files()?
+        .into_iter()
+        .filter(|name| name.ends_with(".rs"))
+        .map(|name| {
+            let source = Source::new(workspace.read(&name)?);
+            Ok(File { name, source })
+        })
+        .collect()
+}
