@@ -11,7 +11,7 @@ use trilemma_core::{
 use super::harness::*;
 use super::invariants::Invariants;
 use crate::paxos::Ballot;
-use crate::paxos::message::{Ask, Message};
+use crate::paxos::message::{Answer, Ask, Message};
 
 /// What one node's acceptor has promised for a key.
 fn promised(cluster: &Paxi, node: NodeId, key: &str) -> Ballot {
@@ -142,6 +142,7 @@ fn a_restarted_proposer_does_not_recycle_its_ballots() {
             has_accept(message) && from == N1
         });
         for _ in 0..4 {
+            cluster.hold_disk(N1, true);
             let ticket = cluster.propose(N1, write(1, Attempt::First, Command::put("k", "a")), SECOND);
             cluster.run_for(millis(2));
             assert_eq!(cluster.reply(N1, ticket), None);
@@ -154,6 +155,44 @@ fn a_restarted_proposer_does_not_recycle_its_ballots() {
         all.dedup();
         assert!(sent >= 8, "{sent}");
         assert_eq!(all.len(), sent, "no ballot was prepared twice at one acceptor");
+    }
+}
+
+/// A read that begins while a prepare is under way must not be answered from its promises: one of them may be older
+/// than a write that another proposer has finished since.
+#[test]
+fn a_late_read_is_not_answered_from_an_old_promise() {
+    for seed in 0..20 {
+        let mut cluster = cluster_with(3, seed, |config| {
+            if config.node == N1 {
+                config.round_timeout = 2 * SECOND;
+            }
+        });
+        assert!(won(cluster.write(N2, 1, Command::put("k", "old")).as_ref()));
+        cluster.run_for(millis(100));
+        // Node 1 hears node 3 alone, and its first promise arrives late.
+        let mut is_first = true;
+        cluster.filter = Some(Box::new(move |from, to, message| {
+            use trilemma_core::testkit::Verdict;
+            let promises = |answer: &Answer| matches!(answer, Answer::Promise { .. });
+            let is_promise = matches!(message, Message::Answers(answers) if answers.iter().any(promises));
+            if [(N1, N2), (N2, N1)].contains(&(from, to)) {
+                Verdict::Drop
+            } else if is_promise && to == N1 && is_first {
+                is_first = false;
+                Verdict::Delay(millis(900))
+            } else {
+                Verdict::Deliver
+            }
+        }));
+        let losing = Command::compare_and_set("k", Some("none".into()), Some("x".into()));
+        let lost = cluster.propose(N1, write(2, Attempt::First, losing), 5 * SECOND);
+        cluster.run_for(millis(5));
+        assert!(won(cluster.write(N2, 3, Command::put("k", "new")).as_ref()));
+        assert_eq!(cluster.reply(N1, lost), None, "the promise is still under way");
+        let late = cluster.get(N1, "k");
+        assert_eq!(value(late.as_ref()), Ok(Some("new".into())), "seed {seed}");
+        assert!(!receipt(cluster.reply(N1, lost).cloned()).won);
     }
 }
 
