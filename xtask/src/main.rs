@@ -5,6 +5,7 @@
 
 mod bench;
 mod ci;
+mod dependencies;
 mod docs;
 mod process;
 mod source;

@@ -46,6 +46,6 @@ fn a_skipped_step_does_not_fail_the_run() {
 #[test]
 fn the_cheap_checks_come_first_and_every_step_has_advice() {
     let names: Vec<_> = steps().iter().map(|step| step.name).collect();
-    assert_eq!(names[..3], ["tidy", "format", "lints"]);
+    assert_eq!(names[..3], ["tidy", "format", "dependencies"]);
     assert!(steps().iter().all(|step| !step.advice.is_empty()));
 }
