@@ -53,6 +53,11 @@ pub struct Liveness {
     incarnation: Incarnation,
     peers: BTreeMap<NodeId, Contact>,
     next_beat: Instant,
+    /// The first tick.
+    started: Option<Instant>,
+    /// Whether a view was given. The first comes after a timeout even if nobody was heard: that all are silent is
+    /// news to a node that has just started, and lets it refuse at once what it cannot do.
+    told: bool,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +85,8 @@ impl Liveness {
             incarnation,
             peers,
             next_beat: Instant::ZERO,
+            started: None,
+            told: false,
         }
     }
 
@@ -112,7 +119,11 @@ impl Liveness {
                 );
             }
         }
-        self.refresh(now)
+        let started = *self.started.get_or_insert(now);
+        let view = self.refresh(now);
+        let silence = !self.told && now.since(started) > self.config.timeout;
+        self.told |= silence;
+        view.or_else(|| silence.then(|| self.view()))
     }
 
     /// Takes a peer's beat. Returns the new view if some peer's state has changed.
@@ -152,6 +163,7 @@ impl Liveness {
             changed |= connected != contact.connected;
             contact.connected = connected;
         }
+        self.told |= changed;
         changed.then(|| self.view())
     }
 
