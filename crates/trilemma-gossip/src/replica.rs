@@ -6,7 +6,8 @@
 //! that wherever it arrives, whatever the clocks say.
 //!
 //! **A delete is a change too**: a tombstone with dot and stamp. Against a concurrent write the newer stamp wins, in
-//! both directions. A write that had observed the tombstone always wins, and the reverse.
+//! both directions: the older one is hidden for good, also when a third change wins over both. A write that had
+//! observed the tombstone always wins, and the reverse.
 //!
 //! **The invariant that makes synchronisation exact**: if the context holds a dot, the store *reflects* it: nothing
 //! that the change had observed is in the store, and nothing of that kind will be accepted. So a peer that sends
@@ -107,7 +108,7 @@ impl Sibling {
     }
 
     /// What decides between concurrent siblings: greater wins.
-    fn rank(&self) -> (Stamp, u32, u64, Dot) {
+    fn rank(&self) -> Rank {
         (self.item.stamp, self.item.dot.origin.0, self.hash, self.item.dot)
     }
 
@@ -126,8 +127,27 @@ impl Sibling {
 
 type Siblings = Arc<Vec<Sibling>>;
 
+type Rank = (Stamp, u32, u64, Dot);
+
 fn winner(siblings: &[Sibling]) -> Option<&Sibling> {
     siblings.iter().max_by_key(|sibling| sibling.rank())
+}
+
+/// The greatest rank of a tombstone: it hides every sibling below it, for good.
+fn cut(siblings: &[Sibling]) -> Option<Rank> {
+    siblings
+        .iter()
+        .filter(|sibling| sibling.item.content.is_none())
+        .map(Sibling::rank)
+        .max()
+}
+
+/// The siblings that reads can see.
+fn shown(siblings: &[Sibling]) -> impl Iterator<Item = &Sibling> {
+    let cut = cut(siblings);
+    siblings
+        .iter()
+        .filter(move |sibling| cut.is_none_or(|cut| sibling.rank() > cut))
 }
 
 /// The store and its context. A clone is O(1) and shares memory.
@@ -209,14 +229,11 @@ impl Replica {
         winner(self.siblings(key))
     }
 
-    /// Every concurrent value of a key, the winner first. Empty if the winner is a tombstone.
+    /// Every concurrent value of a key, the winner first; none that is older than a concurrent delete.
     #[must_use]
     pub fn values(&self, key: &Key) -> Vec<Entry> {
-        let mut siblings: Vec<&Sibling> = self.siblings(key).iter().collect();
+        let mut siblings: Vec<&Sibling> = shown(self.siblings(key)).collect();
         siblings.sort_by_key(|sibling| std::cmp::Reverse(sibling.rank()));
-        if siblings.first().is_none_or(|first| first.item.content.is_none()) {
-            return Vec::new();
-        }
         let entry = |state| Entry {
             key: key.clone(),
             state,
@@ -308,17 +325,16 @@ impl Replica {
             self.visible -= u64::from(visible);
             self.contested -= u64::from(contested);
         }
+        for share in shown(siblings).map(|sibling| share(key, sibling)) {
+            self.digest = if add {
+                self.digest.wrapping_add(share)
+            } else {
+                self.digest.wrapping_sub(share)
+            };
+        }
         for sibling in siblings {
             let item = &sibling.item;
             let open = item.content.is_none() || !item.observed.is_empty();
-            if visible && item.content.is_some() {
-                let share = share(key, sibling);
-                self.digest = if add {
-                    self.digest.wrapping_add(share)
-                } else {
-                    self.digest.wrapping_sub(share)
-                };
-            }
             match (add, open) {
                 (true, true) => drop(self.unsettled.insert(item.dot)),
                 (false, true) => drop(self.unsettled.remove(&item.dot)),
@@ -388,31 +404,29 @@ impl Replica {
     /// that those members had written by then is here; `old` whether a tombstone has the age that collection needs.
     ///
     /// A tombstone goes only when *every* sibling of its key is stable: a write still on its way would otherwise be
-    /// judged against different siblings here and elsewhere. A winning tombstone takes the losers with it; a losing
-    /// one goes alone.
+    /// judged against different siblings here and elsewhere. It takes along all siblings that it hides. A later write
+    /// made here has not observed those, and meets them, still hidden by the tombstone, on replicas that have not
+    /// collected yet; they must stay hidden there although a newer value wins, and go when the tombstone goes.
     pub fn settle(&mut self, dot: Dot, stable: impl Fn(&Item) -> bool, old: impl Fn(&Item) -> bool) -> bool {
         let Some(key) = self.live.get(&dot).cloned() else {
             return false;
         };
         let siblings = self.siblings(&key);
         let all_stable = siblings.iter().all(|sibling| stable(&sibling.item));
-        let is_collectable = |sibling: &Sibling| sibling.item.content.is_none() && old(&sibling.item);
-        let drop_key = all_stable && winner(siblings).is_some_and(is_collectable);
-        let drop_losers = all_stable
-            && winner(siblings).is_some_and(|first| first.item.content.is_some())
-            && siblings.iter().any(is_collectable);
+        let is_old = |sibling: &Sibling| old(&sibling.item);
+        let all_old = siblings
+            .iter()
+            .filter(|sibling| sibling.item.content.is_none())
+            .all(is_old);
+        let cut = cut(siblings).filter(|_| all_stable && all_old);
         let prune = siblings
             .iter()
             .any(|sibling| !sibling.item.observed.is_empty() && stable(&sibling.item));
-        if !drop_key && !drop_losers && !prune {
+        if cut.is_none() && !prune {
             return false;
         }
         self.replace(&key, |siblings| {
-            if drop_key {
-                siblings.clear();
-            } else if drop_losers {
-                siblings.retain(|sibling| !is_collectable(sibling));
-            }
+            siblings.retain(|sibling| cut.is_none_or(|cut| sibling.rank() > cut));
             for sibling in siblings.iter_mut().filter(|sibling| stable(&sibling.item)) {
                 sibling.item.observed.clear();
             }

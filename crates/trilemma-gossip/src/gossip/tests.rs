@@ -87,3 +87,29 @@ pub(super) fn converge(cluster: &mut Cluster<Gossip>, within: Duration) {
         "the replicas differ after {within:?}"
     );
 }
+
+/// What each running node reflects and shows, for a failing test.
+pub(super) fn picture(cluster: &Cluster<Gossip>) -> String {
+    let up = cluster.ids().into_iter().filter(|id| cluster.is_up(*id));
+    up.map(|id| {
+        let gossip = cluster.protocol(id);
+        let context = gossip.replica().context().to_wire(usize::MAX);
+        let items: Vec<String> = gossip
+            .replica()
+            .all_items_after(None)
+            .map(|item| {
+                let observed: Vec<String> = item.observed.iter().map(|dot| dot.to_string()).collect();
+                format!(
+                    "\n  {} {}: {:?} at {}, observed {observed:?}",
+                    item.key, item.dot, item.content, item.stamp.0
+                )
+            })
+            .collect();
+        format!(
+            "\n{id}: parked {}, {context:?}{}",
+            gossip.parked(),
+            items.concat()
+        )
+    })
+    .collect()
+}
