@@ -287,7 +287,15 @@ const OPERATIONS: &[(&str, Answer)] = &[
         TransactionScope::Keyspace => write(d, place),
         TransactionScope::Key | TransactionScope::UnguardedBatch => UNSUPPORTED.into(),
     }),
-    ("get, range: strongest level", strongest_read),
+    ("get: strongest level", strongest_read),
+    ("range: linearizable", |d, place| {
+        let one_key = matches!(d.transaction_scope, TransactionScope::Key);
+        if one_key || !d.linearizable_reads {
+            UNSUPPORTED.into()
+        } else {
+            strongest_read(d, place)
+        }
+    }),
     ("get, range: `local`", |_, _| STALE.into()),
     ("watch", |d, place| {
         if place.suffices(d.writes_need) && d.writes_need != Requires::AnyNode {
@@ -305,12 +313,19 @@ const STALE: &str = "answers, may be stale";
 const REFUSED: &str = "**refused**";
 
 fn write(d: &Descriptor, place: Place) -> String {
-    if !place.suffices(d.writes_need) {
-        REFUSED.into()
-    } else if place == Place::NodeLost && d.backend == Backend::Raft {
-        "answers; if it led, after an election".into()
+    if place.suffices(d.writes_need) {
+        format!("answers{}", after_election(d, place))
     } else {
-        "answers".into()
+        REFUSED.into()
+    }
+}
+
+/// What a leader's loss adds to an answer.
+fn after_election(d: &Descriptor, place: Place) -> &'static str {
+    match (d.backend, place) {
+        (Backend::Raft, Place::NodeLost) => "; if it led, after an election",
+        (Backend::Raft, Place::Majority) => "; if the leader is on the other side, after an election",
+        _ => "",
     }
 }
 
@@ -321,10 +336,7 @@ fn strongest_read(d: &Descriptor, place: Place) -> String {
     if !d.linearizable_reads {
         return STALE.into();
     }
-    let mut answer = "answers, linearizable".to_owned();
-    if place == Place::NodeLost && d.backend == Backend::Raft {
-        answer.push_str("; if it led, after an election");
-    }
+    let mut answer = format!("answers, linearizable{}", after_election(d, place));
     if place != Place::Healthy && !d.reads_but.is_empty() {
         write!(answer, ", {}", d.reads_but).expect("a string grows");
     }
@@ -366,7 +378,13 @@ fn availability() -> String {
         .into_iter()
         .map(|requires| {
             let cell = |nodes| percent(Descriptor::availability(requires, nodes, NODE));
-            vec![format!("what needs {requires}"), cell(3), cell(5), cell(7)]
+            let article = if requires == Requires::Majority { "a " } else { "" };
+            vec![
+                format!("what needs {article}{requires}"),
+                cell(3),
+                cell(5),
+                cell(7),
+            ]
         })
         .collect();
     table(&header.map(str::to_owned), &rows)

@@ -68,9 +68,10 @@ fn the_partition_table_says_what_each_backend_does() {
     assert_eq!(row("put", "two-phase"), ["answers", refused, refused, refused]);
     assert_eq!(row("compare-and-set", "gossip"), ["unsupported"; 4]);
     assert_eq!(row("guarded batch", "paxos"), ["unsupported"; 4]);
-    assert_eq!(row("get, range: strongest", "raft")[2], refused);
+    assert_eq!(row("range: linearizable", "paxos"), ["unsupported"; 4]);
+    assert_eq!(row("get: strongest", "raft")[2], refused);
     assert!(
-        row("get, range: strongest", "two-phase")
+        row("get: strongest", "two-phase")
             .iter()
             .all(|cell| cell.starts_with("answers, linearizable"))
     );
