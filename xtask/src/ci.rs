@@ -10,13 +10,15 @@ use crate::{Outcome, flags};
 
 /// The text of `--help`.
 pub(crate) const HELP: &str = "\
-Usage: cargo xtask ci [--install] [--list]
+Usage: cargo xtask ci [--install] [--list] [--only=STEP] [--from=STEP]
 
 Runs every check in order and stops at the first that fails.
 
   --install  install cargo-deny if it is missing; takes minutes. Without it licences, bans and sources are checked
              all the same (step `dependencies`), advisories are not
-  --list     only list the steps";
+  --list     only list the steps
+  --only     run this step alone
+  --from     run this step and those after it";
 
 /// Crates that must build where there is no operating system.
 const WASM: &[&str] = &[
@@ -116,7 +118,7 @@ fn steps() -> Vec<Step> {
             |cx| crate::docs::run(cx.workspace, &["--check".into(), "--build".into()]).map(|()| Done::Passed),
         ),
         step(
-            "API docs",
+            "api-docs",
             "repeat the command; a link in a comment leads nowhere",
             |cx| {
                 let strict = "build.rustdocflags=[\"-D\", \"warnings\"]";
@@ -128,8 +130,12 @@ fn steps() -> Vec<Step> {
 
 /// Runs the task.
 pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Outcome {
-    let flags = flags(args, &["--install", "--list"])?;
-    let steps = steps();
+    let (choice, others): (Vec<String>, Vec<String>) = args
+        .iter()
+        .cloned()
+        .partition(|arg| arg.starts_with("--only=") || arg.starts_with("--from="));
+    let flags = flags(&others, &["--install", "--list"])?;
+    let steps = chosen(steps(), &choice)?;
     if flags.contains(&"--list") {
         steps.iter().for_each(|step| println!("{}", step.name));
         return Ok(());
@@ -139,6 +145,22 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Outcome {
         install: flags.contains(&"--install"),
     };
     run_steps(&context, &steps)
+}
+
+/// The steps that `--only=` and `--from=` leave.
+fn chosen(mut steps: Vec<Step>, choice: &[String]) -> Result<Vec<Step>, String> {
+    for choice in choice {
+        let (kind, name) = choice.split_once('=').unwrap_or((choice, ""));
+        let at = steps.iter().position(|step| step.name == name).ok_or_else(|| {
+            let names: Vec<&str> = steps.iter().map(|step| step.name).collect();
+            format!("no step is called \"{name}\"; there are {}", names.join(", "))
+        })?;
+        steps.drain(..at);
+        if kind == "--only" {
+            steps.truncate(1);
+        }
+    }
+    Ok(steps)
 }
 
 fn run_steps(context: &Context<'_>, steps: &[Step]) -> Outcome {

@@ -243,7 +243,8 @@ fn license(tokens: &[&str], next: &mut usize, allowed: &dyn Fn(&str) -> bool) ->
                 *next += 2;
                 allowed(&format!("{id} WITH {exception}"))
             } else {
-                allowed(id)
+                // "This version or a later one": whoever allows this one can choose it.
+                allowed(id.trim_end_matches('+'))
             }
         }
         None => false,

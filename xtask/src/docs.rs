@@ -3,6 +3,7 @@
 //! Parts between `<!-- generated: NAME -->` and `<!-- end generated -->` are written from `trilemma-core`. Links,
 //! anchors and references to code (`path/to/file.rs::name`) are checked by hand-written rules, without a network.
 
+mod examples;
 mod generated;
 mod links;
 
@@ -19,7 +20,8 @@ pub(crate) const HELP: &str = "\
 Usage: cargo xtask docs [--check] [--build]
 
 Rewrites the generated parts of the documentation, then checks that every relative link, every anchor and every
-reference to code leads somewhere.
+reference to code leads somewhere, that the README's example is the one that is
+compiled, that TOML parses, and that the tasks named exist.
 
   --check  rewrite nothing; fail if a generated part is out of date
   --build  build the book with mdbook too, if it is installed";
@@ -50,6 +52,12 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Outcome {
     }
     let files = workspace.files()?;
     problems.extend(links::check(&pages, &files, |name| workspace.read(name)));
+    let tasks: Vec<&str> = crate::TASKS.iter().map(|task| task.name).collect();
+    problems.extend(examples::check(
+        &pages,
+        &workspace.read(examples::COMPILED)?,
+        &tasks,
+    ));
     for problem in &problems {
         println!("{problem}");
     }

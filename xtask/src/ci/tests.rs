@@ -1,6 +1,6 @@
 //! The order of steps, and what a failed or skipped one does.
 
-use super::{Context, Done, Step, run_steps, steps};
+use super::{Context, Done, Step, chosen, run_steps, steps};
 use crate::workspace::Workspace;
 
 fn run(ends: &[fn(&Context<'_>) -> super::Ended]) -> Result<(), String> {
@@ -48,4 +48,15 @@ fn the_cheap_checks_come_first_and_every_step_has_advice() {
     let names: Vec<_> = steps().iter().map(|step| step.name).collect();
     assert_eq!(names[..3], ["tidy", "format", "dependencies"]);
     assert!(steps().iter().all(|step| !step.advice.is_empty()));
+}
+
+#[test]
+fn a_step_can_be_run_alone_or_with_those_after_it() {
+    let names = |choice: &str| {
+        let steps = chosen(steps(), &[choice.into()]).expect("the step is there");
+        steps.iter().map(|step| step.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names("--only=wasm32"), ["wasm32"]);
+    assert_eq!(names("--from=docs"), ["docs", "api-docs"]);
+    assert!(chosen(steps(), &["--only=nothing".into()]).is_err());
 }

@@ -52,6 +52,7 @@ fn only_what_is_allowed_passes() {
     assert_eq!(found(package("a", "MIT")), "");
     assert_eq!(found(package("a", "Apache-2.0 WITH LLVM-exception")), "");
     assert_eq!(found(package("maps", "MPL-2.0")), "");
+    assert_eq!(found(package("maps", "MPL-2.0+")), "");
     assert!(found(package("a", "MPL-2.0")).contains("a 1.0.0: licence \"MPL-2.0\" is not allowed"));
     assert!(found(package("a", "")).contains("none stated"));
     assert!(found(package("openssl", "MIT")).contains("is banned (one provider)"));

@@ -160,3 +160,21 @@ fn references_to_code_are_checked() {
         1
     );
 }
+
+#[test]
+fn examples_are_those_that_are_compiled() {
+    let compiled = "//! ```no_run\n//! use a::B;\n//! let b = B::new();\n//! ```";
+    let found = |page: &str| {
+        let pages = Pages::from([("README.md".into(), page.into())]);
+        super::examples::check(&pages, compiled, &["ci", "docs"])
+    };
+    assert_eq!(
+        found("```rust\nuse a::B;\n\nfn main() {\n    let b = B::new();\n}\n```\n"),
+        [""; 0]
+    );
+    assert_eq!(found("```rust\nlet b = B::old();\n```\n").len(), 1);
+    assert_eq!(found("```toml\na = 1\n```\n```sh\na = = 1\n```\n"), [""; 0]);
+    assert_eq!(found("```toml\na = = 1\n```\n").len(), 1);
+    assert_eq!(found("`cargo xtask ci`, `cargo xtask docs --check`"), [""; 0]);
+    assert_eq!(found("`cargo xtask zoo`").len(), 1);
+}
