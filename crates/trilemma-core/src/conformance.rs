@@ -1,4 +1,4 @@
-//! One suite for every backend: runs against any [`Replicator`] and judges it by its own descriptor.
+//! One suite for every backend: runs against any [`Replicator`](crate::Replicator) and judges it by its own descriptor.
 //!
 //! A backend that claims more than it does fails here, and so does one that does less than it claims. The suite needs
 //! a [`Deployment`]: some nodes that it may cut off and connect again. It is deterministic where the deployment is.
