@@ -24,7 +24,8 @@ pub enum Durability {
 pub struct GossipConfig {
     /// This node. Must be a member.
     pub node: NodeId,
-    /// Its life: greater than that of every earlier start with the same node id. Part of every dot.
+    /// Its life: greater than that of every earlier start with the same node id, **also after its disk was lost**.
+    /// Part of every dot: a life used twice gives dots out twice, and peers take the later writes for known ones.
     pub incarnation: Incarnation,
     /// All nodes of the keyspace, this one included. Collection waits for every one of them.
     pub members: BTreeSet<NodeId>,

@@ -244,14 +244,6 @@ impl Context {
             .map(|((_, incarnation), _)| *incarnation)
     }
 
-    /// Whether both sets hold the same dots of this life.
-    #[must_use]
-    pub fn agrees(&self, other: &Context, origin: NodeId, incarnation: Incarnation) -> bool {
-        let below = |context: &Context| incarnation < context.floor(origin);
-        let life = (origin, incarnation);
-        below(self) == below(other) && self.lives.get(&life) == other.lives.get(&life)
-    }
-
     /// The highest dot of each life, for checks of what a peer claims.
     pub fn highest(&self) -> impl Iterator<Item = Dot> + '_ {
         self.lives

@@ -19,8 +19,8 @@ use tracing::warn;
 use trilemma_core::read::page;
 use trilemma_core::session::Sessions;
 use trilemma_core::{
-    AppendSeq, Applied, Change, Checkpoint, Corrupt, Effects, Entry, Input, Instant, Key, KeyRange,
-    LiveStatus, NodeId, Now, PeerView, Proposal, Protocol, Query, ReadError, ReadLevel, ReadReply,
+    AppendSeq, Applied, Change, Checkpoint, Corrupt, Effects, Entry, Incarnation, Input, Instant, Key,
+    KeyRange, LiveStatus, NodeId, Now, PeerView, Proposal, Protocol, Query, ReadError, ReadLevel, ReadReply,
     ReadRequest, Reason, Reply, Request, Rng, Version, Versioned,
 };
 
@@ -51,6 +51,10 @@ pub struct Gossip {
     seq: u64,
     /// The last position told to watchers in this life.
     position: u64,
+    /// The first of the unbroken row of lives that this disk has lived through, each synced before it spoke.
+    whole_since: Option<Incarnation>,
+    /// Whether a peer has claimed changes of this life that this node never made.
+    identity_clash: bool,
     /// Counts changes of the context, so that peers are told of them once.
     generation: u64,
     view: PeerView,
@@ -89,6 +93,8 @@ impl Gossip {
             sessions: Sessions::new(config.sessions_max),
             seq: 0,
             position: 0,
+            whole_since: None,
+            identity_clash: false,
             generation: 0,
             view: PeerView::default(),
             persisted: AppendSeq(0),
@@ -145,23 +151,25 @@ impl Gossip {
     }
 
     /// The context that a peer describes, if it can be right.
-    fn check_context(&self, from: NodeId, wire: &crate::context::WireContext) -> Option<Context> {
+    fn check_context(&mut self, from: NodeId, wire: &crate::context::WireContext) -> Option<Context> {
         let context = Context::from_wire(wire)?;
         let forged = context.floor(self.config.node) > self.config.incarnation
             || context.highest().any(|dot| self.is_forged(dot));
         if forged {
+            self.identity_clash = true;
             warn!(%from, "ignored a context that claims changes this node never made; is its identity used twice?");
         }
         (!forged).then_some(context)
     }
 
-    fn check_items(&self, from: NodeId, items: &[Item]) -> bool {
+    fn check_items(&mut self, from: NodeId, items: &[Item]) -> bool {
         for item in items {
             let forged = self.is_forged(item.dot) || item.observed.iter().any(|dot| self.is_forged(dot));
             let defect = item
                 .defect()
                 .or(forged.then_some("a change this node never made"));
             if let Some(defect) = defect {
+                self.identity_clash |= forged;
                 warn!(%from, dot = %item.dot, defect, "ignored a message");
                 return false;
             }
@@ -429,6 +437,7 @@ impl Protocol for Gossip {
     fn step(&mut self, now: Now, input: Input<Message>, effects: Out<'_>) {
         match input {
             Input::Start => {
+                self.begin_life(effects);
                 // Jittered phase: nodes that start together do not tick together.
                 if self.config.members.len() > 1 {
                     self.next_tick =

@@ -155,6 +155,12 @@ pub enum Record {
         /// The clock at that moment.
         stamp: Stamp,
     },
+    /// The first record of each life.
+    Life {
+        /// The first of the unbroken row of lives, up to this one, that this disk has lived through with every change
+        /// synced before it was sent. `None` without such syncs.
+        whole_since: Option<Incarnation>,
+    },
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use trilemma_core::{Incarnation, NodeId, Now};
 
 use super::{Gossip, Out};
+use crate::config::Durability;
 use crate::context::Context;
 use crate::dot::Dot;
 use crate::hlc::Stamp;
@@ -21,6 +22,8 @@ use crate::replica::Item;
 
 /// Changes that one tick looks at for collection: bounds the work of a tick, not the pace (2560 a second).
 const COLLECT_PER_TICK: usize = 256;
+/// The incarnation of a node's first start ever.
+const FIRST_LIFE: Incarnation = Incarnation(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Acks {
@@ -122,38 +125,23 @@ impl Gossip {
         }
     }
 
-    /// Replaces former lives of nodes in the context by a floor, once all members agree on what those lives wrote
-    /// and the node itself has acknowledged it from a later life: then nothing of them is missing anywhere.
+    /// Replaces this node's own former lives in the context by a floor.
+    ///
+    /// Only the origin can know that nothing of a life is missing: others may agree on what they have seen, and a
+    /// cut-off member may have seen more. The origin knows it for the lives that its disk has lived through from the
+    /// first on, where every change was synced before it left. Then the floor holds no change that is not in the
+    /// context already, and peers get it like any context: after the bodies. A node that has lost its disk, or does
+    /// not sync, raises no floor; its context then grows by one interval with each life that writes.
     pub(super) fn compact_lives(&mut self, effects: Out<'_>) {
-        let own = self.replica.context();
+        let present = self.config.incarnation;
+        let node = self.config.node;
+        let has_former = self.replica.context().lives(node).any(|life| life < present);
+        if !has_former || self.whole_since != Some(FIRST_LIFE) || self.config.durability != Durability::Fsync
+        {
+            return;
+        }
         let mut raised = Context::default();
-        for &origin in &self.config.members {
-            let present = if origin == self.config.node {
-                self.config.incarnation
-            } else {
-                self.acks
-                    .members
-                    .get(&origin)
-                    .map_or(Incarnation(0), |ack| ack.incarnation)
-            };
-            let agreed = |life: Incarnation| {
-                let parked = Dot::new(origin, Incarnation(0), 0)..Dot::new(origin, life.next(), 0);
-                self.parked.dots().range(parked).next().is_none()
-                    && self.config.peers().all(|peer| {
-                        let ack = self.acks.members.get(&peer);
-                        ack.is_some_and(|ack| own.agrees(&ack.context, origin, life))
-                    })
-            };
-            let settled = own
-                .lives(origin)
-                .take_while(|life| *life < present && agreed(*life))
-                .last();
-            if let Some(life) = settled {
-                raised.raise_floor(origin, life.next());
-            }
-        }
-        if !raised.is_empty() {
-            self.join_context(&raised, effects);
-        }
+        raised.raise_floor(node, present);
+        self.join_context(&raised, effects);
     }
 }

@@ -7,7 +7,14 @@ use super::Gossip;
 impl Gossip {
     pub(super) fn make_status(&self, _now: Now) -> LiveStatus {
         let missing: NodeSet = self.view.missing(self.config.node, &self.config.members);
-        let why = if missing.is_empty() {
+        let why = if self.identity_clash {
+            format!(
+                "peers know changes of life {} of this node that it never made, so they will not take its writes: its \
+                 identity is used twice, or its disk was lost and the incarnation did not grow; restart it with a \
+                 higher one",
+                self.config.incarnation
+            )
+        } else if missing.is_empty() {
             String::new()
         } else {
             format!(

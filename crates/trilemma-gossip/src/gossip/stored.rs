@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use trilemma_core::codec::{self, bounded_vec};
 use trilemma_core::session::{OpResult, Sessions, SessionsExport};
-use trilemma_core::{Checkpoint, Corrupt, Version};
+use trilemma_core::{Checkpoint, Corrupt, Incarnation, Version};
 
-use super::Gossip;
+use super::{Gossip, Out};
+use crate::config::Durability;
 use crate::context::{Context, WIRE_INTERVALS_MAX, WireContext};
 use crate::hlc::Stamp;
 use crate::message::{ITEMS_MAX, Record};
@@ -22,6 +23,8 @@ enum Chunk {
     Head {
         /// No stamp up to this one is issued again.
         clock: Stamp,
+        /// See `Record::Life`.
+        whole_since: Option<Incarnation>,
         sessions: SessionsExport,
     },
     Items(#[serde(deserialize_with = "bounded_vec::<_, _, ITEMS_MAX>")] Vec<Item>),
@@ -31,7 +34,12 @@ enum Chunk {
 impl Gossip {
     pub(super) fn restore_chunk(&mut self, chunk: &[u8]) -> Result<(), Corrupt> {
         match codec::decode(chunk)? {
-            Chunk::Head { clock, sessions } => {
+            Chunk::Head {
+                clock,
+                whole_since,
+                sessions,
+            } => {
+                self.whole_since = whole_since;
                 self.clock.restore(clock);
                 self.lease_durable = self.lease_durable.max(clock);
                 self.sessions = Sessions::import(sessions, self.config.sessions_max);
@@ -60,12 +68,25 @@ impl Gossip {
             }
             Record::Join { items } => self.restore_items(&items)?,
             Record::Context(wire) => self.restore_context(&wire)?,
+            Record::Life { whole_since } => self.whole_since = whole_since,
             Record::Fence { op, stamp } => {
                 self.clock.restore(stamp);
                 self.sessions.record(op, OpResult::Fenced, stamp.version());
             }
         }
         Ok(())
+    }
+
+    /// Notes in the log that this disk was there from the beginning of this life. Own changes leave after their own
+    /// records are durable, hence after this one.
+    pub(super) fn begin_life(&mut self, effects: Out<'_>) {
+        self.whole_since = if self.config.durability == Durability::Fsync {
+            self.whole_since.or(Some(self.config.incarnation))
+        } else {
+            None
+        };
+        let whole_since = self.whole_since;
+        effects.append_lazy(Record::Life { whole_since });
     }
 
     fn restore_items(&mut self, items: &[Item]) -> Result<(), Corrupt> {
@@ -99,6 +120,7 @@ impl Gossip {
     pub(super) fn make_checkpoint(&self) -> Checkpoint {
         let head = Chunk::Head {
             clock: self.clock.lease().max(self.clock.last()),
+            whole_since: self.whole_since,
             sessions: self.sessions.export(),
         };
         let replica = self.replica.clone();

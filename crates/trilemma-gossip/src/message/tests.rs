@@ -144,6 +144,12 @@ fn every_record_has_its_bytes() {
         ),
         (Record::Context(context()), "030101090102030201030707"),
         (Record::Fence { op: op(), stamp }, "0401020305"),
+        (
+            Record::Life {
+                whole_since: Some(Incarnation(3)),
+            },
+            "050103",
+        ),
     ];
     for (record, golden) in table {
         let bytes = encode_vec(&record);

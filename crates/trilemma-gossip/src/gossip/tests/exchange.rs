@@ -198,7 +198,18 @@ fn a_peer_cannot_swallow_the_writes_we_have_yet_to_make() {
         mutual: true,
     });
     assert!(direct.gossip.replica().context().is_empty());
-    assert_eq!(direct.effects.last_append(), AppendSeq(0));
+    assert_eq!(
+        direct.effects.last_append(),
+        AppendSeq(1),
+        "nothing but the first record of the life"
+    );
+    assert!(
+        direct
+            .gossip
+            .status(direct.now)
+            .why
+            .contains("incarnation did not grow")
+    );
     // What it may claim: our former lives, which we may have forgotten.
     direct.receive(rumour(item(mine(4, 7), "k")));
     assert_eq!(direct.gossip.replica().visible(), 1);

@@ -182,8 +182,19 @@ fn too_many_siblings_are_written_back_as_one_and_nothing_changes_for_readers() {
 
 #[test]
 fn a_batch_becomes_visible_at_once_on_every_node() {
-    let mut cluster = cluster(3, 7);
+    for rumours in [true, false] {
+        spread_batches(rumours);
+    }
+}
+
+/// Also where a batch is larger than a page, and where anti-entropy alone brings it.
+fn spread_batches(rumours: bool) {
+    let mut cluster = cluster_with(3, 7, |config| config.page_bytes = 1);
     cluster.faults.loss = 300;
+    cluster.filter = Some(Box::new(move |_, _, message| match message {
+        Message::Rumours { .. } if !rumours => Verdict::Drop,
+        _ => Verdict::Deliver,
+    }));
     let batch = |value: &str| Command {
         guards: Vec::new(),
         mutations: ["a", "b", "c"]
@@ -215,7 +226,7 @@ fn a_batch_becomes_visible_at_once_on_every_node() {
             false
         });
     }
-    converge(&mut cluster, ms(10_000));
+    converge(&mut cluster, ms(30_000));
     for id in cluster.ids() {
         assert!(
             cluster
@@ -553,4 +564,28 @@ fn restarts_do_not_grow_the_context() {
         let intervals = cluster.protocol(node).replica().context().intervals();
         assert!(intervals <= 4, "{intervals} intervals on {node}");
     }
+}
+
+#[test]
+fn a_former_life_is_not_closed_while_a_member_may_know_more_of_it() {
+    let mut cluster = cluster(3, 20);
+    put(&mut cluster, N1, 1, "all", "v");
+    converge(&mut cluster, ms(1000));
+    cluster.run_for(ms(6000));
+    cluster.split(&[N3]);
+    cluster.run_for(ms(400));
+    put(&mut cluster, N1, 2, "k", "only on 2 soon");
+    cluster.run_for(ms(500));
+    cluster.split(&[N2]);
+    cluster.wipe(N1);
+    cluster.heal();
+    cluster.split(&[N2]);
+    cluster.restart(N1);
+    cluster.run_for(ms(10_000));
+    assert_eq!(get(&mut cluster, N1, "all").as_deref(), Some("v"));
+    assert_eq!(get(&mut cluster, N3, "k"), None);
+    cluster.heal();
+    converge(&mut cluster, ms(5000));
+    assert_eq!(get(&mut cluster, N3, "k").as_deref(), Some("only on 2 soon"));
+    assert_eq!(get(&mut cluster, N1, "k").as_deref(), Some("only on 2 soon"));
 }
