@@ -77,6 +77,8 @@ pub struct Output {
     pub sends: Vec<Outgoing>,
     /// Changes for watchers, in order.
     pub applied: Vec<Applied>,
+    /// The position to which the state has jumped, if it has. Comes before `applied`.
+    pub reset: Option<u64>,
     /// Answers to proposals.
     pub replies: Vec<(Ticket, Reply)>,
     /// A peer's message that did not decode, if one did not.
@@ -89,6 +91,7 @@ impl Output {
         self.records.clear();
         self.sends.clear();
         self.applied.clear();
+        self.reset = None;
         self.replies.clear();
         self.rejected = None;
     }
@@ -181,6 +184,10 @@ impl<P: Protocol> Host<P> {
                 .drain(..)
                 .map(|(to, message)| outgoing(to, &message)),
         );
+        if let Some(position) = effects.reset.take() {
+            output.applied.clear();
+            output.reset = Some(position);
+        }
         output.applied.append(&mut effects.applied);
         output.replies.append(&mut effects.replies);
         for (to, message) in effects.sends_after.drain(..) {

@@ -219,6 +219,7 @@ pub struct Effects<M, R> {
     pub(crate) sends_after: Vec<(NodeId, M)>,
     pub(crate) records: Vec<(R, Force)>,
     pub(crate) applied: Vec<Applied>,
+    pub(crate) reset: Option<u64>,
     pub(crate) replies: Vec<(Ticket, Reply)>,
     pub(crate) replies_after: Vec<(Ticket, Reply)>,
     pub(crate) wake: Option<Instant>,
@@ -241,6 +242,7 @@ impl<M, R> Default for Effects<M, R> {
             sends_after: Vec::new(),
             records: Vec::new(),
             applied: Vec::new(),
+            reset: None,
             replies: Vec::new(),
             replies_after: Vec::new(),
             wake: None,
@@ -285,6 +287,13 @@ impl<M, R> Effects<M, R> {
     /// Tells that keys have changed, for watchers.
     pub fn apply(&mut self, applied: Applied) {
         self.applied.push(applied);
+    }
+
+    /// Tells that the state has jumped to `position` of the change stream without single changes (a snapshot was
+    /// installed). Watchers start anew with the current entries. Changes applied earlier in this step are dropped.
+    pub fn reset(&mut self, position: u64) {
+        self.applied.clear();
+        self.reset = Some(position);
     }
 
     /// Answers a proposal now.

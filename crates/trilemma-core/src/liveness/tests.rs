@@ -98,11 +98,16 @@ fn a_restart_is_told_even_though_the_peer_never_seemed_away() {
 fn a_node_that_hears_nobody_is_told_so_once() {
     let mut node = Liveness::new(LivenessConfig::default(), Incarnation(1), [NodeId(2), NodeId(3)]);
     let ticks = (0..1000_u64).map(|millis| Instant::ZERO + Duration::from_millis(7000 + millis));
-    let views: Vec<(Instant, PeerView)> =
-        ticks.filter_map(|now| Some((now, node.tick(now, |_, _| ())?))).collect();
+    let views: Vec<(Instant, PeerView)> = ticks
+        .filter_map(|now| Some((now, node.tick(now, |_, _| ())?)))
+        .collect();
     let [(at, view)] = &views[..] else {
         panic!("one view, not {views:?}");
     };
-    assert_eq!(*at, Instant::ZERO + Duration::from_millis(7301), "after one timeout");
+    assert_eq!(
+        *at,
+        Instant::ZERO + Duration::from_millis(7301),
+        "after one timeout"
+    );
     assert!(view.peers.is_empty());
 }

@@ -1,0 +1,83 @@
+//! Settings of a raft keyspace on one node.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use trilemma_core::session::SESSIONS_MAX;
+use trilemma_core::{Epoch, NodeId};
+
+/// Settings of [`super::Raft`]. [`RaftConfig::new`] fills in the defaults named at the fields.
+#[derive(Clone, Debug)]
+pub struct RaftConfig {
+    /// This node; one of `members`.
+    pub node: NodeId,
+    /// The voters.
+    pub members: BTreeSet<NodeId>,
+    /// The regime that receipts name.
+    pub epoch: Epoch,
+    /// Seed of election timeouts.
+    pub seed: u64,
+    /// Time between two heartbeats of a leader. Default 50 ms.
+    pub heartbeat: Duration,
+    /// Election timeouts are random from this to twice this. Default 150 ms. At least three heartbeats, and ten times
+    /// a round trip with its disk sync; more makes failover slower, less makes elections without cause.
+    pub election_timeout: Duration,
+    /// Time without progress of its own disk after which a leader gives up its office. Default 500 ms.
+    pub disk_stall: Duration,
+    /// Most entries of one message. Default 4096.
+    pub append_entries_max: usize,
+    /// Bytes of entries after which a message is closed. Default 512 KiB.
+    pub append_bytes: usize,
+    /// Messages with entries in flight to one follower. Default 64.
+    pub inflight_max: usize,
+    /// Bytes of entries in flight to one follower. Default 8 MiB.
+    pub inflight_bytes: usize,
+    /// Bytes of entries that are appended and not committed, beyond which proposals are refused. Default 64 MiB.
+    pub uncommitted_bytes: usize,
+    /// Applied entries kept in memory for followers that lag. Default 20,000. Those further behind get a snapshot.
+    pub kept_entries: usize,
+    /// Bytes of applied entries kept in memory. Default 16 MiB.
+    pub kept_bytes: usize,
+    /// Requests that wait for a leader, or for its answer. Default 16,384.
+    pub waiting_max: usize,
+    /// Snapshot chunks in flight to one follower. Default 4.
+    pub chunks_inflight: usize,
+    /// Client sessions remembered for repeats. Default [`SESSIONS_MAX`]. The same on every node.
+    pub sessions_max: usize,
+}
+
+impl RaftConfig {
+    /// The defaults for a node with these members.
+    #[must_use]
+    pub fn new(node: NodeId, members: impl IntoIterator<Item = NodeId>, seed: u64) -> Self {
+        Self {
+            node,
+            members: members.into_iter().chain([node]).collect(),
+            epoch: Epoch(1),
+            seed,
+            heartbeat: Duration::from_millis(50),
+            election_timeout: Duration::from_millis(150),
+            disk_stall: Duration::from_millis(500),
+            append_entries_max: 4096,
+            append_bytes: 512 * 1024,
+            inflight_max: 64,
+            inflight_bytes: 8 * 1024 * 1024,
+            uncommitted_bytes: 64 * 1024 * 1024,
+            kept_entries: 20_000,
+            kept_bytes: 16 * 1024 * 1024,
+            waiting_max: 16_384,
+            chunks_inflight: 4,
+            sessions_max: SESSIONS_MAX,
+        }
+    }
+
+    /// Voters that make a majority.
+    pub(crate) fn majority(&self) -> usize {
+        self.members.len() / 2 + 1
+    }
+
+    /// The other voters.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.members.iter().copied().filter(|member| *member != self.node)
+    }
+}

@@ -1,0 +1,244 @@
+//! The log in memory: entries behind a base, and which of them are durable.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use trilemma_core::{AppendSeq, Command, Instant, OpId};
+
+use super::message::LogEnd;
+
+macro_rules! number {
+    ($(#[$meta:meta])* $name:ident, $prefix:literal) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "{}"), self.0)
+            }
+        }
+
+        impl $name {
+            /// The one after this.
+            #[must_use]
+            pub const fn next(self) -> Self {
+                Self(self.0.saturating_add(1))
+            }
+
+            /// The one before this; 0 stays 0.
+            #[must_use]
+            pub const fn prev(self) -> Self {
+                Self(self.0.saturating_sub(1))
+            }
+        }
+    };
+}
+
+number!(
+    /// A term: at most one leader each (Raft section 5.1).
+    Term, "term "
+);
+number!(
+    /// A place in the log, from 1.
+    Index, ""
+);
+
+/// One entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The term of the leader that made it.
+    pub term: Term,
+    /// What it does.
+    pub payload: Payload,
+}
+
+/// What an entry does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Payload {
+    /// Nothing: a new leader's first entry, whose commit commits everything before it.
+    Noop,
+    /// A client's write.
+    Write {
+        /// The operation.
+        op: OpId,
+        /// The change.
+        command: Command,
+    },
+    /// Settles an operation: if it has not run, it never will.
+    Fence {
+        /// The operation.
+        op: OpId,
+    },
+}
+
+impl Entry {
+    /// Size in bytes as limits count it.
+    pub(crate) fn size(&self) -> usize {
+        const OVERHEAD: usize = 48;
+        OVERHEAD
+            + match &self.payload {
+                Payload::Write { command, .. } => command.size(),
+                Payload::Noop | Payload::Fence { .. } => 0,
+            }
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Log {
+    base: LogEnd,
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    /// Appends that are not durable: their number, their first index, when they were made.
+    pending: VecDeque<(AppendSeq, Index, Instant)>,
+}
+
+impl Log {
+    pub(crate) fn at(base: LogEnd) -> Self {
+        Self {
+            base,
+            ..Self::default()
+        }
+    }
+
+    /// The entry before the first one held.
+    pub(crate) fn base(&self) -> LogEnd {
+        self.base
+    }
+
+    pub(crate) fn end(&self) -> LogEnd {
+        let index = Index(self.base.index.0 + self.entries.len() as u64);
+        LogEnd {
+            term: self.entries.back().map_or(self.base.term, |entry| entry.term),
+            index,
+        }
+    }
+
+    pub(crate) fn last(&self) -> Index {
+        self.end().index
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn slot(&self, index: Index) -> Option<usize> {
+        index
+            .0
+            .checked_sub(self.base.index.0 + 1)
+            .map(|slot| slot as usize)
+    }
+
+    pub(crate) fn get(&self, index: Index) -> Option<&Entry> {
+        self.entries.get(self.slot(index)?)
+    }
+
+    /// The term of an entry; `None` if it is not held (any more).
+    pub(crate) fn term(&self, index: Index) -> Option<Term> {
+        if index == self.base.index {
+            Some(self.base.term)
+        } else {
+            self.get(index).map(|entry| entry.term)
+        }
+    }
+
+    /// The first index of the run of entries that share the term of `index`, within what is held.
+    pub(crate) fn first_of_term(&self, index: Index) -> Index {
+        let Some(term) = self.term(index) else {
+            return self.base.index.next();
+        };
+        let mut first = index;
+        while first > self.base.index.next() && self.term(first.prev()) == Some(term) {
+            first = first.prev();
+        }
+        first
+    }
+
+    /// Adds one entry at the end.
+    pub(crate) fn push(&mut self, entry: Entry) -> Index {
+        self.bytes += entry.size();
+        self.entries.push_back(entry);
+        self.last()
+    }
+
+    /// Adds entries at the end.
+    pub(crate) fn extend(&mut self, entries: impl IntoIterator<Item = Entry>) {
+        for entry in entries {
+            self.push(entry);
+        }
+    }
+
+    /// Drops all entries from `first` on.
+    pub(crate) fn truncate(&mut self, first: Index) {
+        let keep = self
+            .slot(first)
+            .expect("what is applied is never truncated, and the base is applied");
+        while self.entries.len() > keep {
+            let dropped = self.entries.pop_back().expect("the length was checked");
+            self.bytes -= dropped.size();
+        }
+    }
+
+    /// The entries from `first` on, at most `count` and, after the first, at most `bytes`.
+    pub(crate) fn slice(&self, first: Index, count: usize, bytes: usize) -> Vec<Entry> {
+        let Some(slot) = self.slot(first) else {
+            return Vec::new();
+        };
+        let mut taken = 0;
+        let mut entries = Vec::new();
+        for entry in self.entries.iter().skip(slot).take(count) {
+            if taken > 0 && taken + entry.size() > bytes {
+                break;
+            }
+            taken += entry.size();
+            entries.push(entry.clone());
+        }
+        entries
+    }
+
+    /// Notes that the entries from `first` on are in append `seq`.
+    pub(crate) fn appended(&mut self, seq: AppendSeq, first: Index, now: Instant) {
+        self.pending.push_back((seq, first, now));
+    }
+
+    /// Notes which appends are durable.
+    pub(crate) fn persisted(&mut self, up_to: AppendSeq) {
+        while self.pending.front().is_some_and(|(seq, ..)| *seq <= up_to) {
+            self.pending.pop_front();
+        }
+    }
+
+    /// The last index such that it and everything before it is durable *as it stands now*: an entry that was
+    /// overwritten is durable only when the append that wrote it last is.
+    pub(crate) fn durable(&self) -> Index {
+        let waiting = self.pending.iter().map(|(_, first, _)| first.prev()).min();
+        waiting.unwrap_or(Index(u64::MAX)).min(self.last())
+    }
+
+    /// When the oldest append that is not durable was made.
+    pub(crate) fn waits_since(&self) -> Option<Instant> {
+        self.pending.front().map(|(_, _, since)| *since)
+    }
+
+    /// Lets go of applied entries beyond these limits.
+    pub(crate) fn trim(&mut self, applied: Index, kept_entries: usize, kept_bytes: usize) {
+        while self.base.index < applied && (self.entries.len() > kept_entries || self.bytes > kept_bytes) {
+            let Some(dropped) = self.entries.pop_front() else {
+                return;
+            };
+            self.bytes -= dropped.size();
+            self.base = LogEnd {
+                term: dropped.term,
+                index: self.base.index.next(),
+            };
+        }
+    }
+
+    /// All entries held, for a checkpoint.
+    pub(crate) fn entries(&self) -> VecDeque<Entry> {
+        self.entries.clone()
+    }
+}

@@ -1,0 +1,54 @@
+//! What a raft node makes durable, and the chunks of its checkpoints.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use trilemma_core::NodeId;
+use trilemma_core::codec::{bounded_bytes, bounded_vec};
+
+use super::log::{Entry, Index, Term};
+use super::message::{CHUNK_BYTES_MAX, ENTRIES_MAX, LogEnd};
+
+/// What a raft node makes durable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// The term, and whom the node voted for in it (Raft figure 2, persistent state).
+    HardState {
+        /// The term.
+        term: Term,
+        /// The vote.
+        vote: Option<NodeId>,
+    },
+    /// Entries from `first` on. Whatever the log held from there on is gone.
+    Entries {
+        /// Index of the first of them.
+        first: Index,
+        /// The entries.
+        #[serde(deserialize_with = "bounded_vec::<_, _, ENTRIES_MAX>")]
+        entries: Vec<Entry>,
+    },
+    /// One part of a state that a leader sent. All parts and `SnapshotEnd` are appended together.
+    SnapshotPart(#[serde(deserialize_with = "bounded_bytes::<_, CHUNK_BYTES_MAX>")] Bytes),
+    /// The parts before are the state at this entry; the log goes on behind it.
+    SnapshotEnd {
+        /// The last entry that the state reflects.
+        at: LogEnd,
+    },
+}
+
+/// One chunk of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Chunk {
+    /// The first chunk.
+    Head {
+        term: Term,
+        vote: Option<NodeId>,
+        /// The entry before the first that the log holds.
+        base: LogEnd,
+    },
+    /// A chunk of the table.
+    Table(#[serde(deserialize_with = "bounded_bytes::<_, CHUNK_BYTES_MAX>")] Bytes),
+    /// Entries that follow those of earlier chunks.
+    Entries(#[serde(deserialize_with = "bounded_vec::<_, _, ENTRIES_MAX>")] Vec<Entry>),
+    /// The last chunk.
+    End,
+}

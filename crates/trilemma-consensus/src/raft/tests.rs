@@ -1,0 +1,44 @@
+//! Raft by scenarios and by random histories, on the deterministic cluster.
+
+mod histories;
+mod scenarios;
+mod wire;
+
+use std::time::Duration;
+
+use trilemma_core::NodeId;
+use trilemma_core::testkit::Cluster;
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn cluster(size: u32, seed: u64) -> Cluster<Raft> {
+    cluster_with(size, seed, |_| {})
+}
+
+fn cluster_with(size: u32, seed: u64, change: impl Fn(&mut RaftConfig) + 'static) -> Cluster<Raft> {
+    Cluster::new(size, seed, move |node, _, seed| {
+        let mut config = RaftConfig::new(node, (1..=size).map(NodeId), seed);
+        change(&mut config);
+        Raft::new(config)
+    })
+}
+
+/// The leader of the highest term among the nodes that run.
+fn leader(cluster: &Cluster<Raft>) -> Option<NodeId> {
+    let up = cluster.ids().into_iter().filter(|id| cluster.is_up(*id));
+    let leaders = up.filter(|id| cluster.protocol(*id).is_leader());
+    leaders.max_by_key(|id| cluster.protocol(*id).term())
+}
+
+/// Waits for a leader that has committed an entry of its term.
+fn elect(cluster: &mut Cluster<Raft>) -> NodeId {
+    let ready =
+        |cluster: &Cluster<Raft>| leader(cluster).filter(|id| cluster.protocol(*id).leader_is_ready());
+    assert!(
+        cluster.run_until(5000 * MS, |cluster| ready(cluster).is_some()),
+        "no leader within 5 s"
+    );
+    ready(cluster).expect("it was there just now")
+}

@@ -1,0 +1,301 @@
+//! A snapshot for a follower whose next entry is gone from the leader's log (Raft section 7).
+//!
+//! The leader takes its table as it is (a clone that shares memory) and sends it part by part, a few at a time, on the
+//! bulk lane. The follower keeps the parts in memory, makes all of them durable together with an end mark, and only
+//! then lets its log go on behind them. A follower that restarts half-way starts over.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use trilemma_core::table::{Table, TableLoader};
+use trilemma_core::{Instant, NodeId};
+
+use super::log::{Index, Log, Term};
+use super::message::{AppendResult, LogEnd, Message};
+use super::record::Record;
+use super::replication::State;
+use super::{Out, Raft, Role};
+
+/// Most parts of a snapshot that a follower accepts, and most bytes. A state beyond it does not fit this backend.
+const PARTS_MAX: u32 = 1 << 20;
+const BYTES_MAX: usize = 16 << 30;
+
+/// A transfer as the leader sees it.
+pub(super) struct Outgoing {
+    at: LogEnd,
+    parts: Box<dyn Iterator<Item = Vec<u8>> + Send>,
+    /// The part behind the last one taken, to know which is the last.
+    peeked: Option<Bytes>,
+    /// Parts sent and not acknowledged: number, whether it is the last, bytes.
+    inflight: VecDeque<(u32, bool, Bytes)>,
+    next: u32,
+    sent: Instant,
+}
+
+impl std::fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outgoing")
+            .field("at", &self.at)
+            .field("next", &self.next)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Outgoing {
+    fn new(at: LogEnd, table: &Table, now: Instant) -> Self {
+        let mut parts = Box::new(table.chunks());
+        let peeked = parts.next().map(Bytes::from);
+        Self {
+            at,
+            parts,
+            peeked,
+            inflight: VecDeque::new(),
+            next: 0,
+            sent: now,
+        }
+    }
+
+    /// The last entry that the snapshot reflects.
+    pub(super) fn at(&self) -> LogEnd {
+        self.at
+    }
+
+    /// Takes further parts up to the window.
+    fn fill(&mut self, window: usize) -> Vec<(u32, bool, Bytes)> {
+        let mut taken = Vec::new();
+        while self.inflight.len() < window
+            && let Some(part) = self.peeked.take()
+        {
+            self.peeked = self.parts.next().map(Bytes::from);
+            let item = (self.next, self.peeked.is_none(), part);
+            self.next += 1;
+            self.inflight.push_back(item.clone());
+            taken.push(item);
+        }
+        taken
+    }
+
+    /// The follower has everything before `next`.
+    fn acknowledge(&mut self, next: u32) {
+        while self.inflight.front().is_some_and(|(number, ..)| *number < next) {
+            self.inflight.pop_front();
+        }
+    }
+}
+
+/// A transfer as the follower sees it.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    from: NodeId,
+    term: Term,
+    at: LogEnd,
+    parts: Vec<Bytes>,
+    bytes: usize,
+}
+
+/// Rebuilds the table that the parts hold.
+pub(super) fn load(parts: &[Bytes], at: LogEnd, sessions_max: usize) -> Result<Table, String> {
+    let mut loader = TableLoader::new(sessions_max);
+    for part in parts {
+        loader.add(part).map_err(|error| error.to_string())?;
+    }
+    let table = loader.finish().ok_or("the parts of a snapshot hold no table")?;
+    if table.version().0 != at.index.0 {
+        return Err(format!(
+            "the snapshot's table is at {}, its end mark at {}",
+            table.version(),
+            at.index
+        ));
+    }
+    Ok(table)
+}
+
+impl Raft {
+    /// Begins transfers to followers whose next entry is compacted, and repeats parts that had no answer.
+    pub(super) fn start_transfers(&mut self, now: Instant, out: &mut Out) {
+        let (window, timeout, term, applied) = (
+            self.config.chunks_inflight,
+            self.config.election_timeout * 4,
+            self.term,
+            self.applied(),
+        );
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let round = leader.reads.round();
+        for (peer, follower) in &mut leader.followers {
+            let compacted = follower.next.prev() < self.log.base().index;
+            if compacted && !matches!(follower.state, State::Snapshot(_)) {
+                let at = LogEnd {
+                    term: self.log.term(applied).expect("the last applied entry is held"),
+                    index: applied,
+                };
+                follower.state = State::Snapshot(Box::new(Outgoing::new(at, &self.table, now)));
+            }
+            let State::Snapshot(outgoing) = &mut follower.state else {
+                continue;
+            };
+            let mut parts = outgoing.fill(window);
+            if parts.is_empty() && now.since(outgoing.sent) > timeout {
+                parts = outgoing.inflight.iter().cloned().collect();
+            }
+            if !parts.is_empty() {
+                outgoing.sent = now;
+            }
+            for (part, last, chunk) in parts {
+                out.send(
+                    *peer,
+                    Message::Snapshot {
+                        term,
+                        round,
+                        at: outgoing.at,
+                        part,
+                        last,
+                        chunk,
+                    },
+                );
+            }
+        }
+    }
+
+    pub(super) fn on_snapshot(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        term: Term,
+        round: u64,
+        (at, part, last, chunk): (LogEnd, u32, bool, Bytes),
+        out: &mut Out,
+    ) {
+        if term < self.term {
+            let result = AppendResult::Mismatch(Index(0));
+            return out.send(
+                from,
+                Message::AppendReply {
+                    term: self.term,
+                    round,
+                    result,
+                },
+            );
+        }
+        if !self.follow(now, from, term, out) {
+            return;
+        }
+        if at.index <= self.commit {
+            // What is committed here is in the leader's log too.
+            self.incoming = None;
+            let result = AppendResult::Matched(self.commit.min(self.log.durable()));
+            return out.send(from, Message::AppendReply { term, round, result });
+        }
+        let fresh = |incoming: &Incoming| incoming.from != from || incoming.term != term || incoming.at != at;
+        if self.incoming.as_ref().is_none_or(fresh) {
+            self.incoming = Some(Incoming {
+                from,
+                term,
+                at,
+                parts: Vec::new(),
+                bytes: 0,
+            });
+        }
+        let incoming = self.incoming.as_mut().expect("set above");
+        let next = incoming.parts.len() as u32;
+        if part == next && next < PARTS_MAX && incoming.bytes + chunk.len() <= BYTES_MAX {
+            incoming.bytes += chunk.len();
+            incoming.parts.push(chunk);
+            if last {
+                return self.finish_transfer(now, from, term, round, out);
+            }
+        }
+        let next = incoming.parts.len() as u32;
+        out.send(
+            from,
+            Message::SnapshotReply {
+                term,
+                round,
+                at,
+                next,
+            },
+        );
+    }
+
+    fn finish_transfer(&mut self, now: Instant, from: NodeId, term: Term, round: u64, out: &mut Out) {
+        let Some(Incoming { at, parts, .. }) = self.incoming.take() else {
+            return;
+        };
+        let table = match load(&parts, at, self.config.sessions_max) {
+            Ok(table) => table,
+            Err(why) => {
+                tracing::error!(%from, why, "a snapshot cannot be read; it is asked for again");
+                return out.send(
+                    from,
+                    Message::SnapshotReply {
+                        term,
+                        round,
+                        at,
+                        next: 0,
+                    },
+                );
+            }
+        };
+        for part in parts {
+            out.append(Record::SnapshotPart(part));
+        }
+        let seq = out.append(Record::SnapshotEnd { at });
+        if !self.install(at, table) {
+            // The log begins with the snapshot: nothing in it is durable before the end mark is.
+            self.log.appended(seq, at.index, now);
+        }
+        out.reset(at.index.0);
+        let result = AppendResult::Matched(at.index);
+        out.send_after_append(from, Message::AppendReply { term, round, result });
+    }
+
+    /// Takes a table over. Keeps what the log holds if the log agrees with it, else nothing; returns whether it did.
+    pub(super) fn install(&mut self, at: LogEnd, table: Table) -> bool {
+        assert!(
+            at.index > self.applied(),
+            "a snapshot only ever moves the state on"
+        );
+        let keeps = self.log.term(at.index) == Some(at.term);
+        if !keeps {
+            self.log = Log::at(at);
+        }
+        self.table = table;
+        self.commit = self.commit.max(at.index);
+        keeps
+    }
+
+    pub(super) fn on_snapshot_reply(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        round: u64,
+        at: LogEnd,
+        next: u32,
+        out: &mut Out,
+    ) {
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        if round > leader.reads.round() {
+            return;
+        }
+        let Some(follower) = leader.followers.get_mut(&from) else {
+            return;
+        };
+        follower.heard = now;
+        follower.round = follower.round.max(round);
+        if let State::Snapshot(outgoing) = &mut follower.state
+            && outgoing.at == at
+        {
+            let sent_before = outgoing.next - outgoing.inflight.len() as u32;
+            if next < sent_before {
+                // It has lost parts that it had (it restarted): start over.
+                follower.restart_probe();
+            } else {
+                outgoing.acknowledge(next);
+            }
+        }
+        self.start_transfers(now, out);
+    }
+}

@@ -1,0 +1,58 @@
+//! What two nodes tell each other first, and what makes them refuse each other.
+
+use serde::{Deserialize, Serialize};
+use trilemma_core::codec::bounded_text;
+use trilemma_core::{Incarnation, NodeId, codec};
+
+use crate::error::Refusal;
+
+/// Version of everything that nodes send each other.
+pub(crate) const WIRE_VERSION: u32 = 1;
+/// Largest hello, in bytes.
+pub(crate) const HELLO_BYTES_MAX: usize = 128 * 1024;
+
+/// A node introduces itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    /// What this node speaks.
+    pub(crate) version: u32,
+    /// The node; must be whom its certificate names.
+    pub(crate) node: NodeId,
+    /// The life of its process.
+    pub(crate) incarnation: Incarnation,
+    /// Digest of its keyspace table.
+    pub(crate) table_digest: [u8; 32],
+    /// The table as text, to be shown when the digests differ.
+    #[serde(deserialize_with = "bounded_text::<_, HELLO_BYTES_MAX>")]
+    pub(crate) table_text: String,
+}
+
+impl Hello {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Refusal> {
+        codec::decode(bytes).map_err(|error| Refusal::Violation(format!("not a hello: {error}")))
+    }
+
+    /// Checks the other side's hello against ours. `proven` is whom its certificate names.
+    pub(crate) fn check(&self, there: &Hello, proven: NodeId) -> Result<(), Refusal> {
+        if there.version != WIRE_VERSION {
+            let (here, there) = (WIRE_VERSION, there.version);
+            return Err(Refusal::Violation(format!(
+                "wire version {there}, this node speaks {here}"
+            )));
+        }
+        if there.node != proven {
+            let claimed = there.node;
+            return Err(Refusal::Subject(format!(
+                "it says it is node {claimed}, its certificate names node {proven}"
+            )));
+        }
+        if there.table_digest != self.table_digest {
+            return Err(Refusal::Table {
+                peer: proven,
+                here: self.table_text.clone(),
+                there: there.table_text.clone(),
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! One connection to one peer: a stream and a bounded queue for each lane, datagrams beside them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quinn::{Connection, RecvStream, VarInt};
+use tokio::sync::mpsc;
+use trilemma_core::NodeId;
+
+use crate::endpoint::Event;
+use crate::error::{SendError, code};
+use crate::frame::{FrameReader, Queue, StreamEnd};
+use crate::{Lane, Limits};
+
+/// The lanes that are streams, most urgent first. A stream begins with its place in this list.
+const STREAM_LANES: [Lane; 3] = [Lane::Control, Lane::Log, Lane::Bulk];
+
+fn frame_limit(limits: &Limits, lane: Lane) -> usize {
+    match lane {
+        Lane::Control | Lane::Datagram => limits.control_frame_bytes,
+        Lane::Log => limits.log_frame_bytes,
+        Lane::Bulk => limits.bulk_frame_bytes,
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Link {
+    peer: NodeId,
+    connection: Connection,
+    queues: [Arc<Queue>; 3],
+    limits: Limits,
+}
+
+impl Link {
+    /// A link over an authenticated connection; starts its tasks.
+    pub(crate) fn start(
+        peer: NodeId,
+        connection: Connection,
+        limits: Limits,
+        events: &mpsc::Sender<Event>,
+    ) -> Self {
+        let queues = [(); 3].map(|()| Arc::new(Queue::new(limits.queue_bytes)));
+        for (place, queue) in queues.iter().enumerate() {
+            let (connection, queue) = (connection.clone(), Arc::clone(queue));
+            tokio::spawn(async move {
+                if let Err(why) = send_lane(&connection, place, &queue).await {
+                    tracing::debug!(%peer, why, "a lane's stream has ended");
+                }
+                queue.close();
+            });
+        }
+        let reader = Reader {
+            peer,
+            connection: connection.clone(),
+            limits,
+            events: events.clone(),
+        };
+        tokio::spawn(reader.clone().accept_lanes());
+        tokio::spawn(reader.datagrams());
+        Self {
+            peer,
+            connection,
+            queues,
+            limits,
+        }
+    }
+
+    /// Queues a frame.
+    pub(crate) fn send(&self, lane: Lane, frame: Bytes) -> Result<(), SendError> {
+        let limit = frame_limit(&self.limits, lane);
+        if frame.len() > limit {
+            return Err(SendError::TooLarge {
+                size: frame.len(),
+                limit,
+            });
+        }
+        let lane = if lane == Lane::Datagram {
+            let fits = self
+                .connection
+                .max_datagram_size()
+                .is_some_and(|size| frame.len() <= size);
+            if fits {
+                return self
+                    .connection
+                    .send_datagram(frame)
+                    .map_err(|_| SendError::NotConnected(self.peer));
+            }
+            Lane::Control
+        } else {
+            lane
+        };
+        let place = STREAM_LANES
+            .iter()
+            .position(|other| *other == lane)
+            .expect("every other lane is a stream");
+        if self.queues[place].push(&[], frame) {
+            Ok(())
+        } else {
+            Err(SendError::QueueFull(self.peer))
+        }
+    }
+
+    pub(crate) fn close(&self, code: u32, reason: &str) {
+        self.queues.iter().for_each(|queue| queue.close());
+        self.connection.close(VarInt::from_u32(code), reason.as_bytes());
+    }
+}
+
+async fn send_lane(connection: &Connection, place: usize, queue: &Queue) -> Result<(), String> {
+    let mut stream = connection.open_uni().await.map_err(|error| error.to_string())?;
+    let urgency = STREAM_LANES.len() as i32 - place as i32;
+    stream.set_priority(urgency).map_err(|error| error.to_string())?;
+    stream
+        .write_all(&[place as u8])
+        .await
+        .map_err(|error| error.to_string())?;
+    queue.drain_into(&mut stream).await
+}
+
+#[derive(Clone)]
+struct Reader {
+    peer: NodeId,
+    connection: Connection,
+    limits: Limits,
+    events: mpsc::Sender<Event>,
+}
+
+impl Reader {
+    /// Accepts the peer's streams, one for each lane; a second one for a lane is against the rules.
+    async fn accept_lanes(self) {
+        let mut open = [false; STREAM_LANES.len()];
+        while let Ok(mut stream) = self.connection.accept_uni().await {
+            let mut place = [0];
+            if stream.read_exact(&mut place).await.is_err() {
+                continue;
+            }
+            let place = usize::from(place[0]);
+            match open.get_mut(place) {
+                Some(is_open) if !*is_open => *is_open = true,
+                _ => return self.violation(&format!("a stream for lane {place}, which is open or unknown")),
+            }
+            tokio::spawn(self.clone().read_lane(STREAM_LANES[place], stream));
+        }
+    }
+
+    async fn read_lane(self, lane: Lane, stream: RecvStream) {
+        let mut reader = FrameReader::new(stream, frame_limit(&self.limits, lane));
+        loop {
+            match reader.next().await {
+                Ok(payload) => {
+                    // Waits while the driver is busy; meanwhile the stream's window fills and the peer waits too.
+                    if self
+                        .events
+                        .send(Event::Frame {
+                            from: self.peer,
+                            lane,
+                            payload,
+                        })
+                        .await
+                        .is_err()
+                    {
+                        return;
+                    }
+                }
+                Err(StreamEnd::Closed(_)) => return,
+                Err(StreamEnd::Violation(why)) => return self.violation(&format!("{why} (lane {lane:?})")),
+            }
+        }
+    }
+
+    async fn datagrams(self) {
+        while let Ok(payload) = self.connection.read_datagram().await {
+            let event = Event::Frame {
+                from: self.peer,
+                lane: Lane::Datagram,
+                payload,
+            };
+            if self.events.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn violation(&self, why: &str) {
+        tracing::warn!(peer = %self.peer, why, "the peer broke the protocol; the connection is closed");
+        self.connection
+            .close(VarInt::from_u32(code::VIOLATION), why.as_bytes());
+    }
+}

@@ -1,0 +1,154 @@
+//! A client of nodes on other machines.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use trilemma_core::{Needs, NodeId};
+use trilemma_runtime::{Identity, NodeOverview, Remote, RemoteConfig};
+
+use crate::config::Config;
+use crate::error::{ConfigError, Result};
+use crate::keyspace::Keyspace;
+use crate::node::{check, no_such};
+
+/// How a client reaches a cluster.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// The cluster's name, as in the certificates.
+    pub cluster: String,
+    /// PEM file of the cluster's authority.
+    pub ca: PathBuf,
+    /// PEM file of the client's certificate.
+    pub certificate: PathBuf,
+    /// PEM file of its key.
+    pub key: PathBuf,
+    /// The nodes, tried in this order.
+    pub servers: Vec<Server>,
+    /// Longest time for a connection to be made. Default 2 s.
+    pub timeout: Duration,
+}
+
+/// A node as a client knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its id, which its certificate must show.
+    pub node: NodeId,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    cluster: Option<String>,
+    servers: std::collections::BTreeMap<String, SocketAddr>,
+    tls: Tls,
+    #[serde(default)]
+    connect_timeout_ms: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tls {
+    ca: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+/// Time for a connection to be made when the configuration does not say.
+const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
+
+impl ClientConfig {
+    /// Reads a client's configuration file. Relative paths in it are relative to the file.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let origin = path.display().to_string();
+        let file: File = crate::config::from_toml(&crate::config::read(path)?, &origin)?;
+        let base = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+        let mut servers = Vec::new();
+        for (node, address) in file.servers {
+            let node = node.parse().map_err(|_| {
+                ConfigError::Invalid(format!(
+                    "{origin}: `servers` names node \"{node}\": a node id is a number"
+                ))
+            })?;
+            servers.push(Server {
+                node: NodeId(node),
+                address,
+            });
+        }
+        Ok(Self {
+            cluster: file.cluster.unwrap_or_else(|| "trilemma".into()),
+            ca: base.join(file.tls.ca),
+            certificate: base.join(file.tls.certificate),
+            key: base.join(file.tls.key),
+            servers,
+            timeout: file
+                .connect_timeout_ms
+                .map_or(CONNECT_TIMEOUT_DEFAULT, Duration::from_millis),
+        })
+    }
+
+    /// The configuration of a client that uses a node's own certificate and reaches that node alone.
+    #[must_use]
+    pub fn of_node(config: &Config, ca: PathBuf, certificate: PathBuf, key: PathBuf) -> Self {
+        Self {
+            cluster: config.cluster().into(),
+            ca,
+            certificate,
+            key,
+            servers: vec![Server {
+                node: config.node(),
+                address: config.listen(),
+            }],
+            timeout: CONNECT_TIMEOUT_DEFAULT,
+        }
+    }
+}
+
+/// A connection to a cluster. It talks to one node at a time and goes on to the next when that one is lost; what
+/// may have been sent is never sent again by itself.
+#[derive(Clone, Debug)]
+pub struct Client(Arc<Remote>);
+
+impl Client {
+    /// Connects to the first server that answers.
+    pub async fn connect(config: ClientConfig) -> Result<Client> {
+        if config.servers.is_empty() {
+            return Err(ConfigError::Invalid("no server is configured: `servers` is empty".into()).into());
+        }
+        let identity = Identity::load(&config.ca, &config.certificate, &config.key)
+            .map_err(|error| ConfigError::Invalid(error.to_string()))?;
+        let servers = config
+            .servers
+            .iter()
+            .map(|server| (server.node, server.address))
+            .collect();
+        let remote = RemoteConfig {
+            cluster: config.cluster,
+            identity,
+            servers,
+            connect_timeout: config.timeout,
+        };
+        Ok(Client(Remote::connect(remote).await?))
+    }
+
+    /// Opens a keyspace for what the code needs of it; refused, with what would be lost, if its backend cannot.
+    pub async fn keyspace(&self, name: &str, needs: Needs) -> Result<Keyspace> {
+        let overview = self.overview().await?;
+        let Some(found) = overview.keyspaces.iter().find(|keyspace| keyspace.name == name) else {
+            return Err(no_such(name, overview.keyspaces.iter().map(|k| k.name.as_str())).into());
+        };
+        check(name, needs, found.backend)?;
+        Ok(Keyspace::new(name, needs, self.0.replicator(found)))
+    }
+
+    /// How the connected node stands: peers, keyspaces, log.
+    pub async fn overview(&self) -> Result<NodeOverview> {
+        Ok(self.0.overview().await?)
+    }
+}

@@ -1,0 +1,254 @@
+//! Builds a configuration in code, with the same checks as a file.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use trilemma_core::{Backend, NodeId};
+use trilemma_runtime::{Identity, KeyspaceConfig, NodeConfig, Tuning, keyspace_id};
+
+use super::{Config, KEYSPACES_MAX, NAME_BYTES_MAX, NODES_MAX};
+use crate::error::{ConfigError, Result};
+
+/// Builds a [`Config`]. Nothing is checked before [`ConfigBuilder::build`].
+#[derive(Clone, Debug)]
+pub struct ConfigBuilder {
+    node: NodeId,
+    cluster: String,
+    listen: Option<SocketAddr>,
+    data: Option<PathBuf>,
+    peers: BTreeMap<NodeId, SocketAddr>,
+    keyspaces: BTreeMap<String, KeyspaceConfig>,
+    identity: Option<Credentials>,
+    tuning: Tuning,
+}
+
+#[derive(Clone, Debug)]
+enum Credentials {
+    Files {
+        ca: PathBuf,
+        certificate: PathBuf,
+        key: PathBuf,
+    },
+    Pem {
+        ca: String,
+        certificate: String,
+        key: String,
+    },
+}
+
+impl ConfigBuilder {
+    pub(super) fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            cluster: "trilemma".into(),
+            listen: None,
+            data: None,
+            peers: BTreeMap::new(),
+            keyspaces: BTreeMap::new(),
+            identity: None,
+            tuning: Tuning::default(),
+        }
+    }
+
+    /// The cluster's name, as in the certificates. Default `trilemma`.
+    #[must_use]
+    pub fn cluster(mut self, name: impl Into<String>) -> Self {
+        self.cluster = name.into();
+        self
+    }
+
+    /// The UDP address to listen on. Needed.
+    #[must_use]
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address);
+        self
+    }
+
+    /// The directory for the log and snapshots; it belongs to this node alone. Needed.
+    #[must_use]
+    pub fn data(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.data = Some(directory.into());
+        self
+    }
+
+    /// Another node and where it listens.
+    #[must_use]
+    pub fn peer(mut self, node: u32, address: SocketAddr) -> Self {
+        self.peers.insert(NodeId(node), address);
+        self
+    }
+
+    /// A keyspace with the backend's defaults.
+    #[must_use]
+    pub fn keyspace(self, name: impl Into<String>, backend: Backend) -> Self {
+        self.keyspace_with(name, KeyspaceConfig::new(backend))
+    }
+
+    /// A keyspace.
+    #[must_use]
+    pub fn keyspace_with(mut self, name: impl Into<String>, config: KeyspaceConfig) -> Self {
+        self.keyspaces.insert(name.into(), config);
+        self
+    }
+
+    /// PEM files: the cluster's authority, this node's certificate and key. Needed, or their text.
+    #[must_use]
+    pub fn identity_files(
+        mut self,
+        ca: impl Into<PathBuf>,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
+        let files = Credentials::Files {
+            ca: ca.into(),
+            certificate: certificate.into(),
+            key: key.into(),
+        };
+        self.identity = Some(files);
+        self
+    }
+
+    /// PEM text: the cluster's authority, this node's certificate and key.
+    #[must_use]
+    pub fn identity_pem(
+        mut self,
+        ca: impl Into<String>,
+        certificate: impl Into<String>,
+        key: impl Into<String>,
+    ) -> Self {
+        let pem = Credentials::Pem {
+            ca: ca.into(),
+            certificate: certificate.into(),
+            key: key.into(),
+        };
+        self.identity = Some(pem);
+        self
+    }
+
+    /// Sizes and times that rarely need a change.
+    #[must_use]
+    pub fn tuning(mut self, tuning: Tuning) -> Self {
+        self.tuning = tuning;
+        self
+    }
+
+    /// Checks everything and loads the certificates.
+    pub fn build(self) -> Result<Config> {
+        let invalid = |what: String| Err(ConfigError::Invalid(what).into());
+        if let Err(why) = check_name("cluster", &self.cluster) {
+            return invalid(why);
+        }
+        let Some(listen) = self.listen else {
+            return invalid(
+                "`listen` is missing: the UDP address of this node, such as \"127.0.0.1:7400\"".into(),
+            );
+        };
+        let Some(data) = self.data else {
+            return invalid("`data` is missing: the directory for this node's log and snapshots".into());
+        };
+        if self.node.0 == 0 {
+            return invalid("`node` is 0: node ids start at 1".into());
+        }
+        if self.peers.contains_key(&self.node) {
+            return invalid(format!(
+                "`peers` names node {}, which is this node itself",
+                self.node
+            ));
+        }
+        if self.peers.contains_key(&NodeId(0)) {
+            return invalid("`peers` names node 0: node ids start at 1".into());
+        }
+        if self.peers.len() >= NODES_MAX {
+            return invalid(format!(
+                "{} nodes: the limit is {NODES_MAX}",
+                self.peers.len() + 1
+            ));
+        }
+        if let Err(why) = check_keyspaces(&self.keyspaces) {
+            return invalid(why);
+        }
+        if let Err(why) = check_tuning(&self.tuning) {
+            return invalid(why);
+        }
+        let identity = match self.identity {
+            Some(Credentials::Files { ca, certificate, key }) => Identity::load(&ca, &certificate, &key),
+            Some(Credentials::Pem { ca, certificate, key }) => {
+                Identity::from_pem(ca.as_bytes(), certificate.as_bytes(), key.as_bytes())
+            }
+            None => {
+                return invalid(
+                    "`tls` is missing: peers speak mutual TLS only; `trilemma init` makes development certificates"
+                        .into(),
+                );
+            }
+        };
+        let identity = identity.map_err(|error| ConfigError::Invalid(error.to_string()))?;
+        Ok(Config(NodeConfig {
+            cluster: self.cluster,
+            node: self.node,
+            listen,
+            data,
+            peers: self.peers,
+            identity,
+            keyspaces: self.keyspaces,
+            tuning: self.tuning,
+        }))
+    }
+}
+
+fn check_name(what: &str, name: &str) -> Result<(), String> {
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(good) {
+        return Err(format!(
+            "{what} \"{name}\": a name has 1 to {NAME_BYTES_MAX} characters out of a-z, 0-9, '-' and '_'"
+        ));
+    }
+    Ok(())
+}
+
+fn check_keyspaces(keyspaces: &BTreeMap<String, KeyspaceConfig>) -> Result<(), String> {
+    if keyspaces.is_empty() {
+        return Err("`keyspaces` is empty: a node serves at least one keyspace".into());
+    }
+    if keyspaces.len() > KEYSPACES_MAX {
+        return Err(format!(
+            "{} keyspaces: the limit is {KEYSPACES_MAX}",
+            keyspaces.len()
+        ));
+    }
+    let mut by_id: BTreeMap<_, &str> = BTreeMap::new();
+    for name in keyspaces.keys() {
+        check_name("keyspace", name)?;
+        if let Some(other) = by_id.insert(keyspace_id(name), name) {
+            return Err(format!(
+                "keyspaces \"{other}\" and \"{name}\" have the same internal id; rename one"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_tuning(tuning: &Tuning) -> Result<(), String> {
+    if tuning.raft_election_timeout < tuning.raft_heartbeat * 2 {
+        return Err(format!(
+            "raft_election_timeout is {:?}: it must be at least twice raft_heartbeat ({:?})",
+            tuning.raft_election_timeout, tuning.raft_heartbeat
+        ));
+    }
+    if tuning.liveness.timeout < tuning.liveness.interval * 2 {
+        return Err(format!(
+            "peer_timeout is {:?}: it must be at least twice the beat interval ({:?})",
+            tuning.liveness.timeout, tuning.liveness.interval
+        ));
+    }
+    /// A segment must hold the largest record; the log refuses less.
+    const SEGMENT_BYTES_MIN: u64 = 16 * 1024 * 1024;
+    if tuning.segment_bytes < SEGMENT_BYTES_MIN {
+        return Err(format!(
+            "segment_bytes is {}: the minimum is {SEGMENT_BYTES_MIN}",
+            tuning.segment_bytes
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! The configuration file: its shape, and errors that show where.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use trilemma_core::Backend;
+use trilemma_runtime::{Durability, KeyspaceConfig, Tuning};
+
+use super::{Config, ConfigBuilder};
+use crate::error::{ConfigError, Error, Result};
+
+/// A configuration file larger than this is not one.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    cluster: Option<String>,
+    node: u32,
+    listen: SocketAddr,
+    data: PathBuf,
+    #[serde(default)]
+    peers: BTreeMap<String, SocketAddr>,
+    tls: Tls,
+    keyspaces: BTreeMap<String, Keyspace>,
+    #[serde(default)]
+    tuning: TuningFile,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tls {
+    ca: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "backend", rename_all = "kebab-case", deny_unknown_fields)]
+enum Keyspace {
+    Gossip {
+        #[serde(default)]
+        merge: Merge,
+        #[serde(default)]
+        durability: DurabilityName,
+    },
+    Raft {},
+    Paxos {},
+    TwoPhase {},
+}
+
+/// How concurrent values are resolved.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Merge {
+    #[default]
+    LastWriterWins,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum DurabilityName {
+    None,
+    Os,
+    #[default]
+    Fsync,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TuningFile {
+    beat_interval_ms: Option<u64>,
+    peer_timeout_ms: Option<u64>,
+    raft_heartbeat_ms: Option<u64>,
+    raft_election_timeout_ms: Option<u64>,
+    segment_bytes: Option<u64>,
+    snapshot_log_bytes: Option<u64>,
+}
+
+/// Reads a configuration file as text.
+pub(crate) fn read(path: &Path) -> Result<String> {
+    let failed = |why: String| {
+        Error::from(ConfigError::Read {
+            path: path.to_path_buf(),
+            why,
+        })
+    };
+    let size = std::fs::metadata(path)
+        .map_err(|error| failed(error.to_string()))?
+        .len();
+    if size > FILE_BYTES_MAX {
+        return Err(failed(format!(
+            "it has {size} bytes, a configuration has at most {FILE_BYTES_MAX}"
+        )));
+    }
+    std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))
+}
+
+/// Parses TOML into `T`; errors name `origin`, line and column.
+pub(crate) fn from_toml<T: for<'de> Deserialize<'de>>(text: &str, origin: &str) -> Result<T> {
+    toml::from_str(text).map_err(|error| {
+        let (line, column) = error.span().map_or((0, 0), |span| position(text, span.start));
+        ConfigError::Parse {
+            origin: origin.into(),
+            line,
+            column,
+            why: error.message().trim().into(),
+        }
+        .into()
+    })
+}
+
+fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text.as_bytes()[..offset.min(text.len())];
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+    (line, column)
+}
+
+pub(super) fn parse(text: &str, origin: &str, base: &Path) -> Result<Config> {
+    let file: File = from_toml(text, origin)?;
+    let within = |path: PathBuf| base.join(path);
+    let mut builder = ConfigBuilder::new(trilemma_core::NodeId(file.node))
+        .listen(file.listen)
+        .data(within(file.data))
+        .identity_files(
+            within(file.tls.ca),
+            within(file.tls.certificate),
+            within(file.tls.key),
+        )
+        .tuning(file.tuning.into());
+    if let Some(cluster) = file.cluster {
+        builder = builder.cluster(cluster);
+    }
+    for (node, address) in file.peers {
+        let node = node.parse().map_err(|_| {
+            ConfigError::Invalid(format!(
+                "{origin}: `peers` names node \"{node}\": a node id is a number from 1"
+            ))
+        })?;
+        builder = builder.peer(node, address);
+    }
+    for (name, keyspace) in file.keyspaces {
+        builder = builder.keyspace_with(name, keyspace.into());
+    }
+    builder.build().map_err(|error| match error {
+        Error::Config(ConfigError::Invalid(what)) => ConfigError::Invalid(format!("{origin}: {what}")).into(),
+        other => other,
+    })
+}
+
+impl From<Keyspace> for KeyspaceConfig {
+    fn from(keyspace: Keyspace) -> Self {
+        match keyspace {
+            Keyspace::Gossip {
+                merge: Merge::LastWriterWins,
+                durability,
+            } => {
+                let durability = match durability {
+                    DurabilityName::None => Durability::None,
+                    DurabilityName::Os => Durability::Os,
+                    DurabilityName::Fsync => Durability::Fsync,
+                };
+                KeyspaceConfig {
+                    durability,
+                    ..KeyspaceConfig::new(Backend::Gossip)
+                }
+            }
+            Keyspace::Raft {} => KeyspaceConfig::new(Backend::Raft),
+            Keyspace::Paxos {} => KeyspaceConfig::new(Backend::Paxos),
+            Keyspace::TwoPhase {} => KeyspaceConfig::new(Backend::TwoPhase),
+        }
+    }
+}
+
+impl From<TuningFile> for Tuning {
+    fn from(file: TuningFile) -> Self {
+        let mut tuning = Tuning::default();
+        let set = |target: &mut Duration, millis: Option<u64>| {
+            if let Some(millis) = millis {
+                *target = Duration::from_millis(millis);
+            }
+        };
+        set(&mut tuning.liveness.interval, file.beat_interval_ms);
+        set(&mut tuning.liveness.timeout, file.peer_timeout_ms);
+        set(&mut tuning.raft_heartbeat, file.raft_heartbeat_ms);
+        set(&mut tuning.raft_election_timeout, file.raft_election_timeout_ms);
+        tuning.segment_bytes = file.segment_bytes.unwrap_or(tuning.segment_bytes);
+        tuning.snapshot_log_bytes = file.snapshot_log_bytes.unwrap_or(tuning.snapshot_log_bytes);
+        tuning
+    }
+}

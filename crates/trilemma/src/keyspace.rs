@@ -1,0 +1,285 @@
+//! A handle on one keyspace: the same whether the node is in this process or on another machine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use trilemma_core::read::{DEADLINE_DEFAULT, RANGE_ENTRIES_MAX};
+use trilemma_core::replicator::{OpContext, SharedReplicator};
+use trilemma_core::{
+    Attempt, Command, Descriptor, Entry, Key, KeyRange, LiveStatus, Needs, NotApplied, OpId, Outcome, Query,
+    ReadError, ReadLevel, ReadReply, ReadRequest, Reason, Receipt, TraceId, Value, Version, Versioned,
+    WatchSpec, WatchToken, WriteError,
+};
+use trilemma_runtime::EPOCH;
+
+use crate::error::Result;
+use crate::session::Session;
+use crate::transaction::Transaction;
+use crate::watch::Watch;
+
+/// A keyspace, opened with what the code [`Needs`] of it. Cloning is cheap; clones share one session.
+///
+/// A handle offers its need and no more: `compare_and_set` on a handle opened as [`Needs::Available`] is refused,
+/// whatever the backend could do, so that an operator may move the keyspace to any backend that meets the need.
+#[derive(Clone)]
+pub struct Keyspace {
+    name: Arc<str>,
+    needs: Needs,
+    replicator: SharedReplicator,
+    session: Arc<Session>,
+    timeout: Duration,
+    level: Option<ReadLevel>,
+}
+
+impl std::fmt::Debug for Keyspace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keyspace")
+            .field("name", &self.name)
+            .field("needs", &self.needs)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Keyspace {
+    pub(crate) fn new(name: &str, needs: Needs, replicator: SharedReplicator) -> Self {
+        let basis = replicator.status().current().version;
+        Self {
+            name: name.into(),
+            needs,
+            replicator,
+            session: Arc::new(Session::new(basis)),
+            timeout: DEADLINE_DEFAULT,
+            level: None,
+        }
+    }
+
+    /// The keyspace's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the handle was opened for.
+    #[must_use]
+    pub fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    /// What the backend promises.
+    #[must_use]
+    pub fn descriptor(&self) -> &'static Descriptor {
+        self.replicator.descriptor()
+    }
+
+    /// This handle with another limit of time for each operation. Default 5 s, most 60 s.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// This handle with reads at this level; without it, at the strongest that the backend offers.
+    #[must_use]
+    pub fn with_read_level(mut self, level: ReadLevel) -> Self {
+        self.level = Some(level);
+        self
+    }
+
+    /// Sets a key.
+    pub async fn put(&self, key: impl Into<Key>, value: impl Into<Value>) -> Result<Receipt> {
+        self.write(Command::put(key, value)).await
+    }
+
+    /// Removes a key. That it did not exist is not an error.
+    pub async fn delete(&self, key: impl Into<Key>) -> Result<Receipt> {
+        self.write(Command::delete(key)).await
+    }
+
+    /// Sets a key if it holds exactly `expected` (`None`: if it does not exist). The receipt says whether it won.
+    ///
+    /// Refused on a handle that was opened as [`Needs::Available`].
+    pub async fn compare_and_set(
+        &self,
+        key: impl Into<Key>,
+        expected: Option<Value>,
+        value: impl Into<Value>,
+    ) -> Result<Receipt> {
+        self.write(Command::compare_and_set(key, expected, Some(value.into())))
+            .await
+    }
+
+    /// Writes a command of guards and mutations, under a fresh operation id.
+    pub async fn write(&self, command: Command) -> Result<Receipt> {
+        self.allowed(&command)?;
+        let op = self.new_op();
+        let result = self.attempt(op, Attempt::First, command.clone()).await;
+        let Err(WriteError::NotApplied(NotApplied {
+            reason: Reason::SessionExpired,
+            ..
+        })) = &result
+        else {
+            return Ok(result?);
+        };
+        // Nothing ran, so the same command may go again in a session that the servers will know.
+        self.session.renew(op.session, self.basis());
+        let op = self.new_op();
+        Ok(self.attempt(op, Attempt::First, command).await?)
+    }
+
+    /// Writes under an id that the caller chose or got from [`WriteError::Unknown`]. With [`Attempt::Retry`] the
+    /// command takes effect at most once, however often it is sent.
+    pub async fn write_as(&self, op: OpId, attempt: Attempt, command: Command) -> Result<Receipt> {
+        self.allowed(&command)?;
+        Ok(self.attempt(op, attempt, command).await?)
+    }
+
+    /// A fresh operation id for [`Keyspace::write_as`].
+    #[must_use]
+    pub fn new_op(&self) -> OpId {
+        self.session.next(self.basis())
+    }
+
+    async fn attempt(&self, op: OpId, attempt: Attempt, command: Command) -> Result<Receipt, WriteError> {
+        let _done = Done(&self.session, op);
+        self.replicator.write(&self.context(op, attempt), command).await
+    }
+
+    fn basis(&self) -> Version {
+        self.replicator.status().current().version
+    }
+
+    fn context(&self, op: OpId, attempt: Attempt) -> OpContext {
+        let trace = TraceId(op.session.nonce ^ op.seq);
+        OpContext {
+            op,
+            attempt,
+            timeout: self.timeout,
+            epoch: EPOCH,
+            trace,
+        }
+    }
+
+    /// A handle offers its need and no more.
+    fn allowed(&self, command: &Command) -> Result<(), WriteError> {
+        command.validate()?;
+        let asked = match self.needs {
+            Needs::Available if !command.guards.is_empty() => "a guard (compare-and-set)",
+            Needs::Linearizable if command.keys().nth(1).is_some() && command.single_key().is_none() => {
+                "a command over several keys"
+            }
+            _ => return Ok(()),
+        };
+        let strongest = format!("what its handle was opened for: {}", self.needs);
+        Err(NotApplied::never(Reason::Unsupported {
+            asked: asked.into(),
+            strongest,
+        })
+        .into())
+    }
+
+    /// The value of a key.
+    pub async fn get(&self, key: impl Into<Key>) -> Result<Option<Value>> {
+        Ok(self.entry(key).await?.map(|state| state.value))
+    }
+
+    /// The value of a key with its versions.
+    pub async fn entry(&self, key: impl Into<Key>) -> Result<Option<Versioned>> {
+        let reply = self.query(Query::Get(key.into())).await?;
+        Ok(reply.entries.into_iter().next().map(|entry| entry.state))
+    }
+
+    /// Any read; its own `at_least` counts, not the handle's.
+    pub async fn read(&self, request: ReadRequest) -> Result<ReadReply> {
+        Ok(self
+            .replicator
+            .read(&self.context(OpId::default(), Attempt::First), request)
+            .await?)
+    }
+
+    async fn query(&self, query: Query) -> Result<ReadReply> {
+        self.read(ReadRequest {
+            query,
+            at_least: self.level,
+        })
+        .await
+    }
+
+    /// All entries of a range in key order, read page by page. Each page is one consistent read; where more than
+    /// one is needed, later pages may show later writes.
+    pub async fn range(&self, range: KeyRange) -> Result<Vec<Entry>> {
+        let mut rest = range;
+        let mut entries: Vec<Entry> = Vec::new();
+        loop {
+            let query = Query::Range {
+                range: rest.clone(),
+                limit: RANGE_ENTRIES_MAX,
+            };
+            let reply = self.query(query).await?;
+            entries.extend(reply.entries);
+            match entries.last() {
+                Some(last) if reply.more => {
+                    let mut after = last.key.to_vec();
+                    after.push(0);
+                    rest.start = after.into();
+                }
+                _ => return Ok(entries),
+            }
+        }
+    }
+
+    /// All entries whose key begins with `prefix`. See [`Keyspace::range`].
+    pub async fn prefix(&self, prefix: impl Into<Key>) -> Result<Vec<Entry>> {
+        self.range(KeyRange::prefix(prefix)).await
+    }
+
+    /// Every concurrent value of a key, the one that reads choose first. Only convergent backends have several.
+    pub async fn siblings(&self, key: impl Into<Key>) -> Result<Vec<Entry>> {
+        let context = self.context(OpId::default(), Attempt::First);
+        match self.replicator.convergent() {
+            Some(convergent) => Ok(convergent.siblings(&context, key.into()).await?),
+            None => Err(ReadError::from(Reason::Unsupported {
+                asked: "concurrent values of a key".into(),
+                strongest: format!("the one value that backend {} has", self.descriptor().backend),
+            })
+            .into()),
+        }
+    }
+
+    /// Watches a range, from now with its current entries, or from where an earlier watch had come.
+    pub async fn watch(&self, range: KeyRange, resume: Option<WatchToken>) -> Result<Watch> {
+        let context = self.context(OpId::default(), Attempt::First);
+        Ok(Watch::new(
+            self.replicator
+                .watch(&context, WatchSpec { range, resume })
+                .await?,
+        ))
+    }
+
+    /// Settles an operation whose outcome is unknown, finally. `command` is what it carried, where still known;
+    /// backend `paxos` needs it.
+    pub async fn outcome(&self, op: OpId, command: Option<Command>) -> Result<Outcome> {
+        let context = self.context(op, Attempt::Retry);
+        Ok(self.replicator.outcome(&context, op, command).await?)
+    }
+
+    /// A transaction over keys of this keyspace.
+    #[must_use]
+    pub fn transaction(&self) -> Transaction {
+        Transaction::new(self.clone())
+    }
+
+    /// What holds on the node now, as it was last told.
+    #[must_use]
+    pub fn status(&self) -> LiveStatus {
+        self.replicator.status().current()
+    }
+}
+
+/// Takes an operation off the session's list, also when its future is dropped half-way.
+struct Done<'a>(&'a Session, OpId);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.done(self.1);
+    }
+}
