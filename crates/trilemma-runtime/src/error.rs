@@ -1,0 +1,91 @@
+//! Why a node does not start, or has stopped.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use thiserror::Error;
+use trilemma_core::{Corrupt, NodeId};
+use trilemma_storage::{LogError, SnapshotError};
+use trilemma_transport::TransportError;
+
+/// Why a node does not start, or has stopped. Nothing that was acknowledged is lost by any of these.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The configuration cannot work.
+    #[error("configuration: {0}")]
+    Config(String),
+    /// The log could not be opened.
+    #[error("data directory {}: {source}", path.display())]
+    Log {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        source: LogError,
+    },
+    /// The snapshots could not be read.
+    #[error("data directory {}: {source}", path.display())]
+    Snapshot {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        source: SnapshotError,
+    },
+    /// What the disk holds belongs to another node, cluster or keyspace table.
+    #[error("data directory {}: {why}", path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// What differs and what to do.
+        why: String,
+    },
+    /// A keyspace's records passed their checksums but cannot be right.
+    #[error("data directory {}: keyspace \"{keyspace}\": {source}; restore this node from a backup, or wipe it and let it join under a new node id", path.display())]
+    Corrupt {
+        /// The directory.
+        path: PathBuf,
+        /// The keyspace.
+        keyspace: String,
+        /// What does not fit.
+        source: Corrupt,
+    },
+    /// The network endpoint could not be opened.
+    #[error("node {node} at {listen}: {source}")]
+    Transport {
+        /// The node.
+        node: NodeId,
+        /// Where it was to listen.
+        listen: SocketAddr,
+        /// The cause.
+        source: TransportError,
+    },
+    /// The system refused a thread, a clock or randomness.
+    #[error("the operating system refused {what}: {why}")]
+    System {
+        /// What was asked for.
+        what: &'static str,
+        /// The refusal.
+        why: String,
+    },
+    /// Storage failed while the node ran. It has stopped, because nobody can say what the disk holds now.
+    #[error(
+        "storage failed, the node has stopped: {why}; check the disk, then restart the node: it verifies its log"
+    )]
+    Storage {
+        /// What the disk said.
+        why: String,
+    },
+    /// The node's thread ended by a broken invariant. It has stopped rather than go on wrongly.
+    #[error("the node has stopped by a broken invariant; its log says which. Please report it")]
+    Panicked,
+}
+
+impl NodeError {
+    /// The failure of a running log.
+    #[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
+    pub(crate) fn log(error: LogError) -> Self {
+        NodeError::Storage {
+            why: error.to_string(),
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! What the outside asks of a node's driver, and how it is answered.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use trilemma_core::{ReadError, Reply, Request, WatchItem, WatchSpec};
+
+use crate::wire::NodeOverview;
+
+/// Requests that wait for the driver's next turn. Beyond it the caller is told that the node is overloaded.
+pub(crate) const INBOX_MAX: usize = 8192;
+/// Items of one watch that wait for its reader, before the driver keeps them itself.
+pub(crate) const WATCH_QUEUE_MAX: usize = 64;
+
+/// One request from within the process.
+pub(crate) enum Envelope {
+    /// A client's request at the keyspace in this slot.
+    Propose {
+        slot: usize,
+        request: Request,
+        timeout: Duration,
+        reply: oneshot::Sender<Reply>,
+    },
+    /// A watch of the keyspace in this slot.
+    Watch {
+        slot: usize,
+        spec: WatchSpec,
+        items: mpsc::Sender<Result<WatchItem, ReadError>>,
+    },
+    /// How does the node stand?
+    Overview { reply: oneshot::Sender<NodeOverview> },
+    /// Stop: cleanly, or as if killed.
+    Stop { how: Stop, done: oneshot::Sender<()> },
+}
+
+/// How a node stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Everything appended becomes durable first.
+    Clean,
+    /// At once; what is not durable is lost.
+    Abort,
+}

@@ -1,0 +1,162 @@
+//! The Replicators of a running node: every backend behind the one trait, through the driver's inbox.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_core::Stream;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+use trilemma_core::replicator::{Convergent, OpContext, Replicator, WatchStream};
+use trilemma_core::{
+    Backend, Command, Descriptor, Entry, Epoch, Key, OpId, Outcome, Query, ReadError, ReadReply, ReadRequest,
+    Reason, Receipt, Reply, Request, StatusWatch, UnknownCause, WatchItem, WatchSpec, WriteError,
+};
+
+use crate::inbox::{Envelope, INBOX_MAX, WATCH_QUEUE_MAX};
+
+/// The regime of every keyspace until online moves exist.
+pub const EPOCH: Epoch = Epoch(1);
+
+/// A keyspace of a node in the same process.
+#[derive(Clone, Debug)]
+pub struct LocalReplicator {
+    pub(crate) backend: Backend,
+    pub(crate) slot: usize,
+    pub(crate) status: StatusWatch,
+    pub(crate) inbox: mpsc::Sender<Envelope>,
+}
+
+impl LocalReplicator {
+    /// Puts a request into the inbox. `Ok(None)`: it was taken, but the node stopped before it answered.
+    async fn ask(&self, cx: &OpContext, request: Request) -> Result<Option<Reply>, Reason> {
+        if cx.epoch != EPOCH {
+            return Err(Reason::StaleEpoch { now: EPOCH });
+        }
+        let (reply, answer) = oneshot::channel();
+        self.send(Envelope::Propose {
+            slot: self.slot,
+            request,
+            timeout: cx.timeout,
+            reply,
+        })?;
+        Ok(answer.await.ok())
+    }
+
+    fn send(&self, envelope: Envelope) -> Result<(), Reason> {
+        self.inbox.try_send(envelope).map_err(|error| match error {
+            TrySendError::Full(_) => Reason::Overloaded {
+                what: format!("{INBOX_MAX} requests wait for this node already"),
+            },
+            TrySendError::Closed(_) => Reason::Stopping,
+        })
+    }
+}
+
+/// A protocol answered a request of one kind with the answer of another: our own bug.
+pub(crate) fn mismatched(reply: &Reply) -> ! {
+    panic!("a protocol answered with the wrong kind of reply: {reply:?}")
+}
+
+#[async_trait]
+impl Replicator for LocalReplicator {
+    fn descriptor(&self) -> &'static Descriptor {
+        self.backend.descriptor()
+    }
+
+    fn status(&self) -> StatusWatch {
+        self.status.clone()
+    }
+
+    async fn read(&self, cx: &OpContext, request: ReadRequest) -> Result<ReadReply, ReadError> {
+        match self.ask(cx, Request::Read(request)).await? {
+            Some(Reply::Read(result)) => result,
+            Some(other) => mismatched(&other),
+            None => Err(Reason::Stopping.into()),
+        }
+    }
+
+    async fn write(&self, cx: &OpContext, command: Command) -> Result<Receipt, WriteError> {
+        command.validate()?;
+        match self
+            .ask(
+                cx,
+                Request::Write {
+                    op: cx.op,
+                    attempt: cx.attempt,
+                    command,
+                },
+            )
+            .await?
+        {
+            Some(Reply::Write(result)) => result,
+            Some(other) => mismatched(&other),
+            None => Err(WriteError::Unknown {
+                op: cx.op,
+                cause: UnknownCause::Stopped,
+            }),
+        }
+    }
+
+    async fn watch(&self, _cx: &OpContext, spec: WatchSpec) -> Result<WatchStream, ReadError> {
+        let (items, receiver) = mpsc::channel(WATCH_QUEUE_MAX);
+        self.send(Envelope::Watch {
+            slot: self.slot,
+            spec,
+            items,
+        })?;
+        Ok(Box::pin(ReceiverStream(receiver)))
+    }
+
+    async fn outcome(
+        &self,
+        cx: &OpContext,
+        op: OpId,
+        command: Option<Command>,
+    ) -> Result<Outcome, ReadError> {
+        match self.ask(cx, Request::Outcome { op, command }).await? {
+            Some(Reply::Outcome(result)) => result,
+            Some(other) => mismatched(&other),
+            None => Err(Reason::Stopping.into()),
+        }
+    }
+
+    fn convergent(&self) -> Option<&dyn Convergent> {
+        (self.backend == Backend::Gossip).then_some(self as &dyn Convergent)
+    }
+}
+
+#[async_trait]
+impl Convergent for LocalReplicator {
+    async fn siblings(&self, cx: &OpContext, key: Key) -> Result<Vec<Entry>, ReadError> {
+        siblings(self, cx, key).await
+    }
+}
+
+/// Asks any replicator for the siblings of a key.
+pub(crate) async fn siblings<R: Replicator>(
+    of: &R,
+    cx: &OpContext,
+    key: Key,
+) -> Result<Vec<Entry>, ReadError> {
+    let request = ReadRequest {
+        query: Query::Siblings(key),
+        at_least: None,
+    };
+    of.read(cx, request).await.map(|reply| reply.entries)
+}
+
+/// How much later than its deadline the driver answers for a protocol that did not.
+pub(crate) const DEADLINE_GRACE: Duration = Duration::from_millis(50);
+
+/// A channel's receiving end as a stream.
+pub(crate) struct ReceiverStream(pub(crate) mpsc::Receiver<Result<WatchItem, ReadError>>);
+
+impl Stream for ReceiverStream {
+    type Item = Result<WatchItem, ReadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(cx)
+    }
+}

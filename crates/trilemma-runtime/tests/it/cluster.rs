@@ -1,0 +1,180 @@
+//! Three nodes whose links run through relays, so that any of them can be cut off.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tempfile::TempDir;
+use trilemma_core::conformance::Deployment;
+use trilemma_core::{Backend, NodeId, SharedReplicator};
+use trilemma_runtime::pki::Authority;
+use trilemma_runtime::{Identity, KeyspaceConfig, NodeConfig, NodeError, NodeHandle, Tuning};
+
+use crate::relay::Relay;
+
+/// Time in which every node notices a cut or a heal: six beats and some.
+const NOTICE: Duration = Duration::from_millis(900);
+
+/// The name of a backend's keyspace.
+pub(crate) fn name(backend: Backend) -> &'static str {
+    backend.name()
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    directory: TempDir,
+    authority: Authority,
+    addresses: BTreeMap<NodeId, SocketAddr>,
+    relays: BTreeMap<(NodeId, NodeId), Relay>,
+    nodes: Mutex<BTreeMap<NodeId, NodeHandle>>,
+}
+
+impl Cluster {
+    /// Three nodes with a keyspace of each of these backends, on a real disk.
+    pub(crate) async fn start() -> Self {
+        let target = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target");
+        std::fs::create_dir_all(&target).expect("the target directory can be made");
+        let directory = tempfile::tempdir_in(target).expect("a directory can be made");
+        let authority = Authority::generate("test").expect("a new authority");
+        let mut addresses = BTreeMap::new();
+        for id in 1..=3 {
+            let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+            addresses.insert(
+                NodeId(id),
+                socket.local_addr().expect("a bound socket has an address"),
+            );
+        }
+        let mut relays = BTreeMap::new();
+        for from in addresses.keys() {
+            for (to, address) in addresses.iter().filter(|(to, _)| *to > from) {
+                relays.insert((*from, *to), Relay::start(*address).await);
+            }
+        }
+        let cluster = Self {
+            directory,
+            authority,
+            addresses,
+            relays,
+            nodes: Mutex::new(BTreeMap::new()),
+        };
+        for id in cluster.addresses.keys() {
+            cluster.start_node(*id).await.expect("a new node starts");
+        }
+        cluster
+    }
+
+    /// The configuration of one node.
+    pub(crate) fn config(&self, id: NodeId) -> NodeConfig {
+        let issued = self.authority.issue_node("test", id).expect("a certificate");
+        let (authority, certificate, key) = (
+            self.authority.certificate_pem(),
+            issued.certificate_pem,
+            issued.key_pem,
+        );
+        let identity = Identity::from_pem(authority.as_bytes(), certificate.as_bytes(), key.as_bytes());
+        let peer = |(to, address): (&NodeId, &SocketAddr)| {
+            let relay = self
+                .relays
+                .get(&(id, *to))
+                .map_or(*address, |relay| relay.address);
+            (*to, relay)
+        };
+        NodeConfig {
+            cluster: "test".into(),
+            node: id,
+            listen: self.addresses[&id],
+            data: self.directory.path().join(format!("node-{id}")),
+            peers: self
+                .addresses
+                .iter()
+                .filter(|(to, _)| **to != id)
+                .map(peer)
+                .collect(),
+            identity: identity.expect("our own PEM is read"),
+            keyspaces: [Backend::Gossip, Backend::Raft, Backend::Paxos]
+                .map(|backend| (name(backend).to_owned(), KeyspaceConfig::new(backend)))
+                .into(),
+            tuning: Tuning {
+                segment_bytes: 16 * 1024 * 1024,
+                ..Tuning::default()
+            },
+        }
+    }
+
+    /// Starts a node that does not run.
+    pub(crate) async fn start_node(&self, id: NodeId) -> Result<(), NodeError> {
+        let node = NodeHandle::start(self.config(id)).await?;
+        self.nodes.lock().expect("no panic while locked").insert(id, node);
+        Ok(())
+    }
+
+    /// Takes a running node out, to be stopped.
+    pub(crate) fn take(&self, id: NodeId) -> NodeHandle {
+        self.nodes
+            .lock()
+            .expect("no panic while locked")
+            .remove(&id)
+            .expect("the node runs")
+    }
+
+    /// A keyspace at a node.
+    pub(crate) fn keyspace(&self, id: NodeId, backend: Backend) -> SharedReplicator {
+        let nodes = self.nodes.lock().expect("no panic while locked");
+        let keyspaces = nodes[&id].keyspaces();
+        keyspaces
+            .into_iter()
+            .find(|(found, _)| found == name(backend))
+            .expect("every backend has a keyspace")
+            .1
+    }
+
+    /// Cuts a node off, or all links again.
+    pub(crate) fn cut(&self, victim: Option<NodeId>) {
+        for ((a, b), relay) in &self.relays {
+            relay.set_cut(victim.is_some_and(|victim| victim == *a || victim == *b));
+        }
+    }
+
+    /// Waits until a keyspace can be written at a node.
+    pub(crate) async fn writable(&self, id: NodeId, backend: Backend) {
+        let status = self.keyspace(id, backend).status();
+        let ready = status.wait_for(|status| status.can_write);
+        let waited = tokio::time::timeout(Duration::from_secs(20), ready).await;
+        waited.unwrap_or_else(|_| panic!("{backend} at node {id}: {:?}", status.current()));
+    }
+}
+
+/// The nodes as the conformance suite sees them, for one backend.
+pub(crate) struct One<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) backend: Backend,
+}
+
+#[async_trait]
+impl Deployment for One<'_> {
+    fn nodes(&self) -> Vec<NodeId> {
+        self.cluster.addresses.keys().copied().collect()
+    }
+
+    fn replicator(&self, node: NodeId) -> SharedReplicator {
+        self.cluster.keyspace(node, self.backend)
+    }
+
+    async fn isolate(&self, node: NodeId) {
+        self.cluster.cut(Some(node));
+        tokio::time::sleep(NOTICE).await;
+    }
+
+    async fn heal(&self) {
+        self.cluster.cut(None);
+        tokio::time::sleep(NOTICE).await;
+    }
+
+    async fn sleep(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+}

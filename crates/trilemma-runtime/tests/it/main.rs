@@ -1,0 +1,6 @@
+//! Whole nodes on real disks and real QUIC over loopback, in one process.
+
+mod cluster;
+mod conformance;
+mod node;
+mod relay;

@@ -1,0 +1,1 @@
+//! Starting, stopping, restarting, and what a node refuses to start with.

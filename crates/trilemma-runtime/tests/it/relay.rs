@@ -1,0 +1,61 @@
+//! A UDP relay between two nodes that can be told to drop everything: a network cut without a switch in the nodes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::net::UdpSocket;
+use tokio::task::JoinHandle;
+
+/// See the module. Ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    pub(crate) address: SocketAddr,
+    cut: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl Relay {
+    /// Passes packets between whoever sends to it and `target`.
+    pub(crate) async fn start(target: SocketAddr) -> Self {
+        let front = UdpSocket::bind("127.0.0.1:0").await.expect("a port is free");
+        let back = UdpSocket::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = front.local_addr().expect("a bound socket has an address");
+        let cut = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(pass(front, back, target, Arc::clone(&cut)));
+        Self { address, cut, task }
+    }
+
+    pub(crate) fn set_cut(&self, cut: bool) {
+        self.cut.store(cut, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn pass(front: UdpSocket, back: UdpSocket, target: SocketAddr, cut: Arc<AtomicBool>) {
+    let (mut there, mut here) = (vec![0; 65_536], vec![0; 65_536]);
+    let mut source = None;
+    loop {
+        // An error of a UDP socket tells of an earlier packet that nobody received: a loss like any other.
+        tokio::select! {
+            received = front.recv_from(&mut there) => {
+                let Ok((length, from)) = received else { continue };
+                source = Some(from);
+                if !cut.load(Ordering::Relaxed) {
+                    let _lost = back.send_to(&there[..length], target).await;
+                }
+            }
+            received = back.recv_from(&mut here) => {
+                let (Ok((length, _)), Some(source)) = (received, source) else { continue };
+                if !cut.load(Ordering::Relaxed) {
+                    let _lost = front.send_to(&here[..length], source).await;
+                }
+            }
+        }
+    }
+}
