@@ -14,7 +14,9 @@ fn codec_benches(c: &mut Criterion) {
     let bytes = codec::encode(&command);
     let mut group = c.benchmark_group("codec");
     group.throughput(Throughput::Bytes(bytes.len() as u64));
-    group.bench_function("encode a put of 256 bytes", |b| b.iter(|| codec::encode(&command)));
+    group.bench_function("encode a put of 256 bytes", |b| {
+        b.iter(|| codec::encode(&command))
+    });
     group.bench_function("decode a put of 256 bytes", |b| {
         b.iter(|| codec::decode::<Command>(&bytes).expect("our own bytes decode"));
     });
@@ -27,7 +29,10 @@ fn table_benches(c: &mut Criterion) {
     c.bench_function("apply a put to a table of 10,000 keys", |b| {
         b.iter(|| {
             position += 1;
-            let op = OpId { session: SessionId::default(), seq: position };
+            let op = OpId {
+                session: SessionId::default(),
+                seq: position,
+            };
             let command = Command::put(format!("bench/{}", position % 10_000), vec![7; 256]);
             table.apply(op, &command, Version(position))
         });

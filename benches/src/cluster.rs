@@ -36,13 +36,22 @@ pub fn keyspace(backend: Backend) -> &'static str {
 impl Cluster {
     /// Writes a configuration into `directory` and starts the nodes with this binary.
     pub async fn start(binary: &Path, directory: &Path) -> Result<Self> {
-        let keyspaces: Vec<String> =
-            Backend::ALL.iter().map(|backend| format!("{}={backend}", keyspace(*backend))).collect();
+        let keyspaces: Vec<String> = Backend::ALL
+            .iter()
+            .map(|backend| format!("{}={backend}", keyspace(*backend)))
+            .collect();
         let port = free_ports()?;
         let output = Command::new(binary)
             .arg("init")
             .arg(directory)
-            .args(["--nodes", &NODES.to_string(), "--cluster", "bench", "--base-port", &port.to_string()])
+            .args([
+                "--nodes",
+                &NODES.to_string(),
+                "--cluster",
+                "bench",
+                "--base-port",
+                &port.to_string(),
+            ])
             .args(["--keyspaces", &keyspaces.join(",")])
             .output()
             .await
@@ -66,7 +75,10 @@ impl Cluster {
                 .map_err(|error| BenchError::system("trilemma serve", error))?;
             nodes.push(child);
         }
-        let cluster = Self { directory: directory.to_path_buf(), nodes };
+        let cluster = Self {
+            directory: directory.to_path_buf(),
+            nodes,
+        };
         cluster.wait_until_ready().await?;
         Ok(cluster)
     }
@@ -94,13 +106,20 @@ impl Cluster {
                 Err(error) => last = error.to_string(),
             }
         }
-        Err(BenchError::system(format!("the cluster was not ready within {PATIENCE:?}"), last))
+        Err(BenchError::system(
+            format!("the cluster was not ready within {PATIENCE:?}"),
+            last,
+        ))
     }
 
     async fn all_writable(&self) -> Result<bool> {
         for server in self.config()?.servers {
             let overview = self.client(server).await?.overview().await?;
-            if !overview.keyspaces.iter().all(|keyspace| keyspace.status.can_write) {
+            if !overview
+                .keyspaces
+                .iter()
+                .all(|keyspace| keyspace.status.can_write)
+            {
                 return Ok(false);
             }
         }
@@ -116,13 +135,30 @@ impl Cluster {
             .iter()
             .find(|found| found.name == keyspace(backend))
             .and_then(|found| found.status.leader);
-        let server = servers.iter().find(|server| Some(server.node) == leader).unwrap_or(&servers[0]);
-        let needs = if backend == Backend::Gossip { Needs::Available } else { Needs::Linearizable };
-        Ok(self.client(*server).await?.keyspace(keyspace(backend), needs).await?)
+        let server = servers
+            .iter()
+            .find(|server| Some(server.node) == leader)
+            .unwrap_or(&servers[0]);
+        let needs = if backend == Backend::Gossip {
+            Needs::Available
+        } else {
+            Needs::Linearizable
+        };
+        Ok(self
+            .client(*server)
+            .await?
+            .keyspace(keyspace(backend), needs)
+            .await?)
     }
 
     /// Puts values of this size into the keyspace of a backend for `time`.
-    pub async fn measure(&self, backend: Backend, clients: usize, bytes: usize, time: Duration) -> Result<Measured> {
+    pub async fn measure(
+        &self,
+        backend: Backend,
+        clients: usize,
+        bytes: usize,
+        time: Duration,
+    ) -> Result<Measured> {
         let handle = self.handle(backend).await?;
         let value = bytes::Bytes::from(vec![b'v'; bytes]);
         let cpu = (self.cpu()?, cpu_seconds(std::process::id())?);
@@ -130,14 +166,22 @@ impl Cluster {
             let (handle, value) = (handle.clone(), value.clone());
             async move {
                 let key = format!("client/{client}/{}", sequence % KEYS_PER_CLIENT);
-                handle.put(key, value).await.map(drop).map_err(|error| error.to_string())
+                handle
+                    .put(key, value)
+                    .await
+                    .map(drop)
+                    .map_err(|error| error.to_string())
             }
         })
         .await?;
         // The warm-up's CPU is in the figure too, so it is scaled by the writes of the whole time.
         let share = 5.0 / 6.0;
         let nodes = (self.cpu()? - cpu.0) * share;
-        Ok(with_cpu(measured, nodes, (cpu_seconds(std::process::id())? - cpu.1) * share))
+        Ok(with_cpu(
+            measured,
+            nodes,
+            (cpu_seconds(std::process::id())? - cpu.1) * share,
+        ))
     }
 
     /// A client's round trip to a node that has nothing to do but answer: what QUIC, the event loops and the

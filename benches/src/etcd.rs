@@ -43,8 +43,18 @@ impl Etcd {
             let child = Command::new("etcd")
                 .args(["--name", &format!("m{index}"), "--data-dir"])
                 .arg(directory.join(format!("etcd-{index}")))
-                .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-                .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+                .args([
+                    "--listen-client-urls",
+                    &client,
+                    "--advertise-client-urls",
+                    &client,
+                ])
+                .args([
+                    "--listen-peer-urls",
+                    &peer,
+                    "--initial-advertise-peer-urls",
+                    &peer,
+                ])
                 .args(["--initial-cluster", &members, "--initial-cluster-state", "new"])
                 .stdout(std::process::Stdio::null())
                 .stderr(log)
@@ -53,7 +63,10 @@ impl Etcd {
                 .map_err(|error| BenchError::system("etcd", error))?;
             nodes.push(child);
         }
-        let etcd = Self { nodes, ports: ports[..3].to_vec() };
+        let etcd = Self {
+            nodes,
+            ports: ports[..3].to_vec(),
+        };
         let start = Instant::now();
         while let Err(error) = etcd.leader().await {
             if start.elapsed() > Duration::from_secs(20) {
@@ -68,7 +81,13 @@ impl Etcd {
     async fn leader(&self) -> Result<SendRequest<Bytes>> {
         for port in &self.ports {
             let mut connection = connect(*port).await?;
-            let status = call(&mut connection, *port, "/etcdserverpb.Maintenance/Status", Bytes::new()).await?;
+            let status = call(
+                &mut connection,
+                *port,
+                "/etcdserverpb.Maintenance/Status",
+                Bytes::new(),
+            )
+            .await?;
             if let Some((member, leader)) = member_and_leader(&status)
                 && member == leader
                 && leader != 0
@@ -91,13 +110,20 @@ impl Etcd {
             let mut connection = connection.clone();
             let body = put(format!("client/{client}/{}", sequence % 100).as_bytes(), &value);
             async move {
-                call(&mut connection, port, PUT, body).await.map(drop).map_err(|error| error.to_string())
+                call(&mut connection, port, PUT, body)
+                    .await
+                    .map(drop)
+                    .map_err(|error| error.to_string())
             }
         })
         .await?;
         let share = 5.0 / 6.0;
         let nodes = (self.cpu()? - cpu.0) * share;
-        Ok(with_cpu(measured, nodes, (cpu_seconds(std::process::id())? - cpu.1) * share))
+        Ok(with_cpu(
+            measured,
+            nodes,
+            (cpu_seconds(std::process::id())? - cpu.1) * share,
+        ))
     }
 
     fn cpu(&self) -> Result<f64> {
@@ -166,7 +192,9 @@ fn member_and_leader(mut message: &[u8]) -> Option<(u64, u64)> {
 
 async fn connect(port: u16) -> Result<SendRequest<Bytes>> {
     let failed = |error: &dyn std::fmt::Display| BenchError::system(format!("etcd at port {port}"), error);
-    let tcp = TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| failed(&error))?;
+    let tcp = TcpStream::connect(("127.0.0.1", port))
+        .await
+        .map_err(|error| failed(&error))?;
     tcp.set_nodelay(true).map_err(|error| failed(&error))?;
     let (client, connection) = h2::client::handshake(tcp).await.map_err(|error| failed(&error))?;
     tokio::task::spawn_local(async move {
@@ -186,32 +214,50 @@ async fn call(client: &mut SendRequest<Bytes>, port: u16, method: &str, message:
         .header("te", "trailers")
         .body(())
         .map_err(|error| failed(&error))?;
-    let (response, mut body) = ready.send_request(request, false).map_err(|error| failed(&error))?;
+    let (response, mut body) = ready
+        .send_request(request, false)
+        .map_err(|error| failed(&error))?;
     let mut framed = BytesMut::with_capacity(5 + message.len());
     framed.put_u8(0);
     framed.put_u32(message.len() as u32);
     framed.put_slice(&message);
-    body.send_data(framed.freeze(), true).map_err(|error| failed(&error))?;
+    body.send_data(framed.freeze(), true)
+        .map_err(|error| failed(&error))?;
     let mut answer = response.await.map_err(|error| failed(&error))?.into_body();
     let mut bytes = BytesMut::new();
     while let Some(chunk) = answer.data().await {
         let chunk = chunk.map_err(|error| failed(&error))?;
-        answer.flow_control().release_capacity(chunk.len()).map_err(|error| failed(&error))?;
+        answer
+            .flow_control()
+            .release_capacity(chunk.len())
+            .map_err(|error| failed(&error))?;
         bytes.put_slice(&chunk);
     }
     let trailers = answer.trailers().await.map_err(|error| failed(&error))?;
-    let status = trailers.as_ref().and_then(|t| t.get("grpc-status")).map_or(&b"missing"[..], |s| s.as_bytes());
+    let status = trailers
+        .as_ref()
+        .and_then(|t| t.get("grpc-status"))
+        .map_or(&b"missing"[..], |s| s.as_bytes());
     if status != b"0" || bytes.len() < 5 {
-        return Err(failed(&format!("grpc-status {}", String::from_utf8_lossy(status))));
+        return Err(failed(&format!(
+            "grpc-status {}",
+            String::from_utf8_lossy(status)
+        )));
     }
     Ok(bytes.freeze().slice(5..))
 }
 
 fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let sockets: std::io::Result<Vec<TcpListener>> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
+    let sockets: std::io::Result<Vec<TcpListener>> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
     let sockets = sockets.map_err(|error| BenchError::system("ports", error))?;
     sockets
         .iter()
-        .map(|socket| Ok(socket.local_addr().map_err(|error| BenchError::system("ports", error))?.port()))
+        .map(|socket| {
+            Ok(socket
+                .local_addr()
+                .map_err(|error| BenchError::system("ports", error))?
+                .port())
+        })
         .collect()
 }

@@ -33,7 +33,10 @@ pub enum BenchError {
 impl BenchError {
     /// An error of the system.
     pub fn system(what: impl Into<String>, why: impl std::fmt::Display) -> Self {
-        BenchError::System { what: what.into(), why: why.to_string() }
+        BenchError::System {
+            what: what.into(),
+            why: why.to_string(),
+        }
     }
 }
 

@@ -47,8 +47,12 @@ pub fn fdatasync(directory: &Path, files: usize, time: Duration) -> Result<Limit
         .collect();
     let mut total = new_histogram()?;
     for thread in threads {
-        let histogram = thread.join().map_err(|_| BenchError::system("fdatasync", "a thread panicked"))??;
-        total.add(histogram).map_err(|error| BenchError::system("histogram", error))?;
+        let histogram = thread
+            .join()
+            .map_err(|_| BenchError::system("fdatasync", "a thread panicked"))??;
+        total
+            .add(histogram)
+            .map_err(|error| BenchError::system("histogram", error))?;
     }
     Ok(summary(&total, time))
 }

@@ -59,8 +59,12 @@ where
     let mut total = new_histogram()?;
     let (mut failures, mut first_failure) = (0, None);
     for task in tasks {
-        let client = task.await.map_err(|error| BenchError::system("a client", error))??;
-        total.add(client.histogram).map_err(|error| BenchError::system("histogram", error))?;
+        let client = task
+            .await
+            .map_err(|error| BenchError::system("a client", error))??;
+        total
+            .add(client.histogram)
+            .map_err(|error| BenchError::system("histogram", error))?;
         failures += client.failures;
         first_failure = first_failure.or(client.first_failure);
     }
@@ -91,7 +95,11 @@ where
     W: Fn(usize, u64) -> F,
     F: Future<Output = std::result::Result<(), String>>,
 {
-    let mut client = Client { histogram: new_histogram()?, failures: 0, first_failure: None };
+    let mut client = Client {
+        histogram: new_histogram()?,
+        failures: 0,
+        first_failure: None,
+    };
     for sequence in 0.. {
         let sent = Instant::now();
         if sent >= end {
@@ -122,7 +130,12 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
     let path = format!("/proc/{pid}/stat");
     let stat = std::fs::read_to_string(&path).map_err(|error| BenchError::system(&path, error))?;
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks: Vec<f64> = after_name.split_whitespace().skip(11).take(2).filter_map(|t| t.parse().ok()).collect();
+    let ticks: Vec<f64> = after_name
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|t| t.parse().ok())
+        .collect();
     Ok(ticks.iter().sum::<f64>() / TICKS_PER_SECOND)
 }
 

@@ -91,20 +91,27 @@ async fn run(args: Args) -> Result<()> {
             eprintln!("{backend}, {clients} clients …");
             levels.push(cluster.measure(backend, *clients, args.value_bytes, time).await?);
         }
-        report.systems.push(System { name: backend.to_string(), levels });
+        report.systems.push(System {
+            name: backend.to_string(),
+            levels,
+        });
     }
     drop(cluster);
     match etcd::version().await {
         Some(version) if !args.no_etcd => {
             let directory = directory.join("etcd");
-            std::fs::create_dir_all(&directory).map_err(|error| BenchError::system("etcd directory", error))?;
+            std::fs::create_dir_all(&directory)
+                .map_err(|error| BenchError::system("etcd directory", error))?;
             let etcd = Etcd::start(&directory).await?;
             let mut levels = Vec::new();
             for clients in &args.clients {
                 eprintln!("{version}, {clients} clients …");
                 levels.push(etcd.measure(*clients, args.value_bytes, time).await?);
             }
-            report.systems.push(System { name: version, levels });
+            report.systems.push(System {
+                name: version,
+                levels,
+            });
         }
         Some(_) => {}
         None => eprintln!("etcd is not installed; it is left out of the comparison"),
@@ -121,15 +128,28 @@ fn finish(report: &Report, json: Option<&std::path::Path>, directory: &std::path
     }
     std::fs::remove_dir_all(directory)
         .map_err(|error| BenchError::system(directory.display().to_string(), error))?;
-    let failures: u64 = report.systems.iter().flat_map(|system| &system.levels).map(|level| level.failures).sum();
+    let failures: u64 = report
+        .systems
+        .iter()
+        .flat_map(|system| &system.levels)
+        .map(|level| level.failures)
+        .sum();
     if failures > 0 {
-        let first = report.systems.iter().flat_map(|s| &s.levels).find_map(|level| level.first_failure.clone());
-        return Err(BenchError::system(format!("{failures} writes failed"), first.unwrap_or_default()));
+        let first = report
+            .systems
+            .iter()
+            .flat_map(|s| &s.levels)
+            .find_map(|level| level.first_failure.clone());
+        return Err(BenchError::system(
+            format!("{failures} writes failed"),
+            first.unwrap_or_default(),
+        ));
     }
     Ok(())
 }
 
 fn beside_this_program(name: &str) -> Result<PathBuf> {
-    let program = std::env::current_exe().map_err(|error| BenchError::system("this program's path", error))?;
+    let program =
+        std::env::current_exe().map_err(|error| BenchError::system("this program's path", error))?;
     Ok(program.with_file_name(name))
 }

@@ -1,0 +1,150 @@
+//! `serve`: one node as a process.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+use trilemma::{Config, Node};
+
+use super::Global;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::output;
+
+/// Runs a node until SIGINT or SIGTERM.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  trilemma serve --config trilemma/node-1.toml
+  trilemma serve --config trilemma/node-1.toml --log trilemma=debug
+
+Prints one line that begins with `ready` to standard output once it serves; logs go to standard error. SIGINT and
+SIGTERM stop the node cleanly: everything it has accepted becomes durable first. A storage failure stops it too,
+with a sentence and exit code 7: it never acknowledges what it cannot keep.")]
+pub(crate) struct Serve {
+    /// What to log: error, warn, info, debug, trace, or MODULE=LEVEL,…
+    #[arg(long, default_value = "info", env = "TRILEMMA_LOG", value_name = "FILTER")]
+    log: String,
+    /// Write the `ready` line to this file too, and remove it at the end
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+}
+
+impl Serve {
+    pub(crate) async fn run(self, global: &Global) -> Outcome {
+        let Some(path) = &global.config else {
+            return Err(Failure::usage(
+                "no node configuration is given",
+                "give --config FILE; `trilemma init` writes one",
+            ));
+        };
+        self.start_log()?;
+        let config = Config::load(path)?;
+        for sentence in config.explain() {
+            tracing::info!("{sentence}");
+        }
+        let keyspaces: Vec<String> = config
+            .keyspaces()
+            .map(|(name, backend)| format!("{name}={backend}"))
+            .collect();
+        // Before the node starts, so that a signal meanwhile is not lost.
+        let mut signals = signals()?;
+        let node = Node::start(config).await?;
+        let ready = format!(
+            "ready node={} listen={} keyspaces={}",
+            node.id(),
+            node.listen(),
+            keyspaces.join(",")
+        );
+        output::line(&ready);
+        if let Some(path) = &self.ready_file {
+            std::fs::write(path, format!("{ready}\n")).map_err(|error| {
+                Failure::usage(
+                    format!("{}: {error}", path.display()),
+                    "name a file that can be written",
+                )
+            })?;
+        }
+        let outcome = tokio::select! {
+            signal = signals.received() => {
+                tracing::info!("{signal}: stopping");
+                stop(node, &mut signals).await
+            }
+            error = node.failed() => Err(Failure::from(error)),
+        };
+        if let Some(path) = &self.ready_file
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::warn!("{}: {error}", path.display());
+        }
+        outcome
+    }
+
+    fn start_log(&self) -> Result<(), Failure> {
+        let filter = EnvFilter::try_new(&self.log).map_err(|error| {
+            Failure::usage(
+                format!("--log {}: {error}", self.log),
+                "give a level such as info, or MODULE=LEVEL,…",
+            )
+        })?;
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(output::stderr_is_terminal())
+            .init();
+        Ok(())
+    }
+}
+
+/// Stops a node cleanly, unless a second signal says that nobody wants to wait.
+async fn stop(node: Node, signals: &mut Signals) -> Outcome {
+    tokio::select! {
+        stopped = node.shutdown() => stopped.map(|()| Exit::Ok).map_err(Failure::from),
+        signal = signals.received() => Err(Failure::new(
+            Exit::Start,
+            format!("a second {signal}: the node was cut off while it was stopping"),
+            "nothing that was acknowledged is lost; the next start takes a little longer",
+        )),
+    }
+}
+
+/// The signals that ask the process to stop.
+struct Signals {
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+fn signals() -> Result<Signals, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed =
+        |error: std::io::Error| Failure::new(Exit::Start, format!("the system refused signals: {error}"), "");
+    Ok(Signals {
+        interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        terminate: signal(SignalKind::terminate()).map_err(failed)?,
+    })
+}
+
+#[cfg(not(unix))]
+fn signals() -> Result<Signals, Failure> {
+    Ok(Signals {})
+}
+
+impl Signals {
+    #[cfg(unix)]
+    async fn received(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+
+    #[cfg(not(unix))]
+    async fn received(&mut self) -> &'static str {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => "interrupt",
+            Err(_) => "no signals on this system",
+        }
+    }
+}
