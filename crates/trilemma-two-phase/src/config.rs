@@ -1,0 +1,76 @@
+//! Settings of one instance.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use trilemma_core::session::SESSIONS_MAX;
+use trilemma_core::{Epoch, Incarnation, NodeId};
+
+/// Settings of one node's instance. The view (epoch, members, sequencer) must be the same on all members.
+#[derive(Clone, Debug)]
+pub struct TwoPhaseConfig {
+    /// This node; a member.
+    pub node: NodeId,
+    /// All members: every one must vote for every write.
+    pub members: BTreeSet<NodeId>,
+    /// The member that orders and decides. Default: the lowest id.
+    pub sequencer: NodeId,
+    /// The view's number, at least 1.
+    pub epoch: Epoch,
+    /// This life of the node's process; durable before the instance is made.
+    pub incarnation: Incarnation,
+    /// Seed of the instance's randomness; different for every life.
+    pub seed: u64,
+    /// Batches under way at once. Default 4, right for a LAN; up to 32 for a WAN.
+    pub pipeline_depth: usize,
+    /// Size at which a batch is closed, in bytes. Default 1 MiB; a batch may exceed it by one command.
+    pub batch_bytes: usize,
+    /// Most operations that wait at the sequencer, or under way from one forwarder. Default 65,536 and 4,096 there.
+    pub queue_max: usize,
+    /// Most bytes of operations that wait at the sequencer, or under way from one forwarder. Default 64 MiB.
+    pub queue_bytes: usize,
+    /// Most reads that wait for a batch or a version. Default 65,536.
+    pub reads_max: usize,
+    /// Time after which the sequencer aborts a batch that lacks a vote. Default 500 ms; at least four times the
+    /// 99th percentile of a round trip and a forced write, else slow disks abort writes that would have succeeded.
+    pub prepare_timeout: Duration,
+    /// How often unanswered messages are repeated, and how long a member is in doubt before it asks. Default 50 ms.
+    pub retry_interval: Duration,
+    /// Sessions whose operations are remembered. Default [`SESSIONS_MAX`]. The same on all members.
+    pub sessions_max: usize,
+}
+
+impl TwoPhaseConfig {
+    /// The default settings for `node` in a keyspace of these members.
+    #[must_use]
+    pub fn new(
+        node: NodeId,
+        members: impl IntoIterator<Item = NodeId>,
+        incarnation: Incarnation,
+        seed: u64,
+    ) -> Self {
+        let mut members: BTreeSet<NodeId> = members.into_iter().collect();
+        members.insert(node);
+        Self {
+            node,
+            sequencer: members.first().copied().unwrap_or(node),
+            members,
+            epoch: Epoch(1),
+            incarnation,
+            seed,
+            pipeline_depth: 4,
+            batch_bytes: 1024 * 1024,
+            queue_max: 65_536,
+            queue_bytes: 64 * 1024 * 1024,
+            reads_max: 65_536,
+            prepare_timeout: Duration::from_millis(500),
+            retry_interval: Duration::from_millis(50),
+            sessions_max: SESSIONS_MAX,
+        }
+    }
+
+    /// The members other than this node.
+    pub(crate) fn others(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.members.iter().copied().filter(|node| *node != self.node)
+    }
+}

@@ -1,0 +1,216 @@
+//! The desk: requests of this node's clients that are not answered yet, with their deadlines.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trilemma_core::session::OpResult;
+use trilemma_core::{
+    Achieved, Attempt, Instant, NodeId, NodeSet, OpId, Outcome, Query, ReadLevel, Reason, Receipt, Reply,
+    Ticket, UnknownCause, Version, WriteError,
+};
+
+use crate::config::TwoPhaseConfig;
+use crate::ids::BatchId;
+
+/// A request that changes or settles something.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub(crate) op: OpId,
+    pub(crate) kind: AskedKind,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum AskedKind {
+    Write(Attempt),
+    Outcome,
+}
+
+/// Whether an operation may take effect without further ado.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It has not left this node and is in no batch.
+    Waiting,
+    /// It is in a batch, or was sent to the sequencer.
+    Sent,
+}
+
+/// What a read waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WaitFor {
+    Batch(BatchId),
+    Version(Version),
+}
+
+#[derive(Debug)]
+pub(crate) enum Open {
+    Order {
+        asked: Asked,
+        stage: Stage,
+    },
+    Read {
+        query: Query,
+        level: ReadLevel,
+        wait: WaitFor,
+    },
+}
+
+/// Open requests by ticket.
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    open: BTreeMap<Ticket, (Instant, Open)>,
+    deadlines: BTreeSet<(Instant, Ticket)>,
+    on_batch: BTreeMap<BatchId, Vec<Ticket>>,
+    on_version: BTreeSet<(Version, Ticket)>,
+    reads: usize,
+}
+
+impl Desk {
+    pub(crate) fn add(&mut self, ticket: Ticket, deadline: Instant, open: Open) {
+        if let Open::Read { wait, .. } = &open {
+            self.reads += 1;
+            match wait {
+                WaitFor::Batch(id) => self.on_batch.entry(*id).or_default().push(ticket),
+                WaitFor::Version(version) => {
+                    self.on_version.insert((*version, ticket));
+                }
+            }
+        }
+        self.deadlines.insert((deadline, ticket));
+        self.open.insert(ticket, (deadline, open));
+    }
+
+    /// Takes a request away, to answer it.
+    pub(crate) fn take(&mut self, ticket: Ticket) -> Option<Open> {
+        self.remove(ticket).map(|(_, open)| open)
+    }
+
+    fn remove(&mut self, ticket: Ticket) -> Option<(Instant, Open)> {
+        let (deadline, open) = self.open.remove(&ticket)?;
+        self.deadlines.remove(&(deadline, ticket));
+        if let Open::Read { wait, .. } = &open {
+            self.reads -= 1;
+            match wait {
+                WaitFor::Batch(id) => {
+                    if let Some(tickets) = self.on_batch.get_mut(id) {
+                        tickets.retain(|other| *other != ticket);
+                        if tickets.is_empty() {
+                            self.on_batch.remove(id);
+                        }
+                    }
+                }
+                WaitFor::Version(version) => {
+                    self.on_version.remove(&(*version, ticket));
+                }
+            }
+        }
+        Some((deadline, open))
+    }
+
+    pub(crate) fn is_open(&self, ticket: Ticket) -> bool {
+        self.open.contains_key(&ticket)
+    }
+
+    /// Notes that an operation may take effect from now on.
+    pub(crate) fn mark_sent(&mut self, ticket: Ticket) {
+        if let Some((_, Open::Order { stage, .. })) = self.open.get_mut(&ticket) {
+            *stage = Stage::Sent;
+        }
+    }
+
+    /// Number of reads that wait.
+    pub(crate) fn reads(&self) -> usize {
+        self.reads
+    }
+
+    pub(crate) fn next_deadline(&self) -> Instant {
+        self.deadlines.first().map_or(Instant::NEVER, |(at, _)| *at)
+    }
+
+    /// Takes the next request whose deadline has come.
+    pub(crate) fn expired(&mut self, now: Instant) -> Option<(Ticket, Open)> {
+        let (_, ticket) = self.deadlines.first().copied().filter(|(at, _)| *at <= now)?;
+        self.take(ticket).map(|open| (ticket, open))
+    }
+
+    /// Takes the reads that wait for exactly this batch.
+    pub(crate) fn reads_on(&mut self, id: BatchId) -> Vec<(Ticket, Instant, Open)> {
+        let tickets = self.on_batch.remove(&id).unwrap_or_default();
+        let taken = tickets.into_iter().filter_map(|ticket| {
+            self.remove(ticket)
+                .map(|(deadline, open)| (ticket, deadline, open))
+        });
+        taken.collect()
+    }
+
+    /// Takes the next read that waits for this version or an older one.
+    pub(crate) fn read_at(&mut self, version: Version) -> Option<(Ticket, Open)> {
+        let (_, ticket) = self
+            .on_version
+            .first()
+            .copied()
+            .filter(|(wanted, _)| *wanted <= version)?;
+        self.take(ticket).map(|open| (ticket, open))
+    }
+}
+
+impl Asked {
+    /// The answer when this request did nothing and will do nothing.
+    pub(crate) fn refuse(self, reason: Reason) -> Reply {
+        match self.kind {
+            AskedKind::Outcome => Reply::Outcome(Err(reason.into())),
+            // An earlier attempt may be under way, so what is certain of this one is not certain of the operation.
+            AskedKind::Write(Attempt::Retry) if reason.is_unavailable() || is_refusal(&reason) => {
+                self.unknown(UnknownCause::ReplyLost)
+            }
+            AskedKind::Write(_) => Reply::Write(Err(reason.into())),
+        }
+    }
+
+    /// The answer when nobody here can tell.
+    pub(crate) fn unknown(self, cause: UnknownCause) -> Reply {
+        match self.kind {
+            AskedKind::Write(_) => Reply::Write(Err(WriteError::Unknown { op: self.op, cause })),
+            AskedKind::Outcome => Reply::Outcome(Ok(Outcome::Pending)),
+        }
+    }
+
+    /// The answer when the operation's final result is known.
+    pub(crate) fn settle(self, result: Option<OpResult>, config: &TwoPhaseConfig) -> Reply {
+        match (self.kind, result) {
+            (AskedKind::Write(_), Some(OpResult::Applied { won, version, found })) => {
+                Reply::Write(Ok(receipt(self.op, won, version, found, config)))
+            }
+            (AskedKind::Write(_), Some(OpResult::Fenced)) => Reply::Write(Err(Reason::Fenced.into())),
+            (AskedKind::Write(Attempt::First), None) => Reply::Write(Err(Reason::SessionExpired.into())),
+            (AskedKind::Write(Attempt::Retry), None) => self.unknown(UnknownCause::SessionExpired),
+            (AskedKind::Outcome, Some(OpResult::Applied { won, version, found })) => {
+                let receipt = receipt(self.op, won, version, found, config);
+                Reply::Outcome(Ok(Outcome::Applied(receipt)))
+            }
+            (AskedKind::Outcome, Some(OpResult::Fenced)) => Reply::Outcome(Ok(Outcome::NotApplied)),
+            (AskedKind::Outcome, None) => Reply::Outcome(Ok(Outcome::Expired)),
+        }
+    }
+}
+
+fn is_refusal(reason: &Reason) -> bool {
+    matches!(reason, Reason::Refused { .. } | Reason::StaleEpoch { .. })
+}
+
+fn receipt(op: OpId, won: bool, version: Version, found: Version, config: &TwoPhaseConfig) -> Receipt {
+    let is_alone = config.members.len() == 1;
+    let is_forwarded = config.node != config.sequencer;
+    let durable_on: NodeSet = config.members.iter().copied().collect();
+    let served_by: NodeId = config.sequencer;
+    Receipt {
+        op,
+        won,
+        version,
+        found,
+        epoch: config.epoch,
+        achieved: Achieved::StrictSerializable,
+        durable_on,
+        served_by,
+        round_trips: if is_alone { 0 } else { 1 + u8::from(is_forwarded) },
+        syncs: if is_alone { 1 } else { 2 },
+    }
+}

@@ -1,0 +1,82 @@
+//! What a node knows to be decided.
+
+use std::collections::VecDeque;
+
+use trilemma_core::Version;
+use trilemma_core::table::Table;
+
+use crate::ids::BatchId;
+
+/// The decided state and how it came about.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    /// The state after the last decided batch.
+    pub(crate) table: Table,
+    /// The last decided batch.
+    pub(crate) decided: BatchId,
+    /// The last decided batch that is finished.
+    pub(crate) floor: BatchId,
+    /// Decided batches after `floor`, ascending.
+    pub(crate) recent: VecDeque<BatchId>,
+    /// The watermark: every batch below is finished.
+    pub(crate) finished: BatchId,
+    /// Whether this node holds the keyspace's state (of a new keyspace: the empty one), and so knows what it voted.
+    pub(crate) is_joined: bool,
+    /// Of batches up to here that it did not learn to be decided, this node has no information (its data was lost).
+    pub(crate) blind: BatchId,
+}
+
+impl Ledger {
+    pub(crate) fn new(sessions_max: usize) -> Self {
+        Self {
+            table: Table::new(sessions_max),
+            decided: BatchId::ORIGIN,
+            floor: BatchId::ORIGIN,
+            recent: VecDeque::new(),
+            finished: BatchId::ORIGIN,
+            is_joined: false,
+            blind: BatchId::ORIGIN,
+        }
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        self.table.version()
+    }
+
+    /// Notes that `id`, which follows the decided batches, is committed and applied.
+    pub(crate) fn advance(&mut self, id: BatchId) {
+        assert!(id > self.decided, "batch {id} is decided after {}", self.decided);
+        self.decided = id;
+        self.recent.push_back(id);
+    }
+
+    /// Moves the watermark on. Returns whether it moved.
+    pub(crate) fn finish(&mut self, below: BatchId) -> bool {
+        if below <= self.finished {
+            return false;
+        }
+        self.finished = below;
+        while let Some(front) = self.recent.front()
+            && *front < below
+        {
+            self.floor = *front;
+            self.recent.pop_front();
+        }
+        true
+    }
+
+    /// Whether `id` is known to be committed, as far as that is remembered.
+    pub(crate) fn is_committed(&self, id: BatchId) -> bool {
+        id == self.decided || id == self.floor || self.recent.binary_search(&id).is_ok()
+    }
+
+    /// Takes over a transferred state.
+    pub(crate) fn install(&mut self, table: Table, decided: BatchId, blind: BatchId) {
+        self.table = table;
+        self.decided = decided;
+        self.floor = decided;
+        self.recent.clear();
+        self.is_joined = true;
+        self.blind = self.blind.max(blind);
+    }
+}

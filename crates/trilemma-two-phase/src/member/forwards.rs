@@ -1,0 +1,272 @@
+//! Writes proposed at a member: passed to the sequencer, answered from the chain.
+//!
+//! A committed operation is answered when this member learns of the commit, so the answer cannot be lost, and a read
+//! here that follows it sees it at once. Only refusals come back as messages.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use trilemma_core::session::Admission;
+use trilemma_core::{Incarnation, Instant, OpId, Reason, Ticket, UnknownCause};
+
+use super::Member;
+use crate::batch::{Batch, Done, Transaction};
+use crate::core::{Core, Out};
+use crate::desk::{Asked, Open, Stage};
+use crate::message::{Answer, FORWARDS_MAX, Forward, Message, Verdict};
+
+/// Time without an answer after which an operation is passed on again (under the same number).
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// Operations under way.
+#[derive(Debug, Default)]
+pub(super) struct Forwards {
+    items: BTreeMap<u64, Pending>,
+    by_op: BTreeMap<OpId, Vec<u64>>,
+    by_ticket: BTreeMap<Ticket, u64>,
+    unsent: Vec<u64>,
+    last: u64,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Pending {
+    ticket: Ticket,
+    deadline: Instant,
+    transaction: Transaction,
+    /// The sequencer's life that it was sent to last, and when.
+    sent: Option<(Incarnation, Instant)>,
+}
+
+impl Forwards {
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Pending> {
+        let pending = self.items.remove(&number)?;
+        let op = pending.transaction.op();
+        if let Some(numbers) = self.by_op.get_mut(&op) {
+            numbers.retain(|other| *other != number);
+            if numbers.is_empty() {
+                self.by_op.remove(&op);
+            }
+        }
+        self.by_ticket.remove(&pending.ticket);
+        self.bytes -= pending.transaction.size();
+        Some(pending)
+    }
+}
+
+impl Member {
+    pub(super) fn forward(
+        &mut self,
+        core: &mut Core,
+        ticket: Ticket,
+        deadline: Instant,
+        asked: Asked,
+        transaction: Transaction,
+        effects: &mut Out,
+    ) {
+        if let Some(why) = self.unready(core) {
+            effects.reply(ticket, asked.refuse(Reason::Recovering { why }));
+            return;
+        }
+        // What is decided stays so: a repeat is answered here, in any partition.
+        match core.ledger.table.sessions().admit(asked.op) {
+            Admission::Repeat(result) => {
+                effects.reply(ticket, asked.settle(Some(result), &core.config));
+                return;
+            }
+            Admission::Expired => {
+                effects.reply(ticket, asked.settle(None, &core.config));
+                return;
+            }
+            Admission::New => {}
+        }
+        let node = core.config.sequencer;
+        if !core.is_connected(node) {
+            effects.reply(ticket, asked.refuse(Reason::NoSequencer { node }));
+            return;
+        }
+        let forwards = &mut self.forwards;
+        let size = transaction.size();
+        if forwards.items.len() >= core.config.queue_max.min(FORWARDS_MAX)
+            || forwards.bytes + size > core.config.queue_bytes
+        {
+            let what = format!(
+                "{} operations are under way to the sequencer",
+                forwards.items.len()
+            );
+            effects.reply(ticket, asked.refuse(Reason::Overloaded { what }));
+            return;
+        }
+        forwards.last += 1;
+        let number = forwards.last;
+        forwards.by_op.entry(asked.op).or_default().push(number);
+        forwards.by_ticket.insert(ticket, number);
+        forwards.unsent.push(number);
+        forwards.bytes += size;
+        let pending = Pending {
+            ticket,
+            deadline,
+            transaction,
+            sent: None,
+        };
+        forwards.items.insert(number, pending);
+        let stage = Stage::Waiting;
+        core.desk.add(ticket, deadline, Open::Order { asked, stage });
+        core.is_dirty = true;
+    }
+
+    /// Sends what waits, if the sequencer's life is known.
+    pub(super) fn send_forwards(&mut self, core: &mut Core, now: Instant, effects: &mut Out) {
+        let Some(sequencer) = self.linked.filter(|_| !self.forwards.unsent.is_empty()) else {
+            return;
+        };
+        let forwards = &mut self.forwards;
+        let done_below = forwards.items.keys().next().copied().unwrap_or(forwards.last + 1);
+        let mut items: Vec<Forward> = Vec::new();
+        let mut bytes = 0;
+        let to = core.config.sequencer;
+        let life = core.config.incarnation;
+        let message = |items: Vec<Forward>| Message::Forwards {
+            sequencer,
+            life,
+            done_below,
+            items,
+        };
+        for number in std::mem::take(&mut forwards.unsent) {
+            let Some(pending) = forwards.items.get_mut(&number) else {
+                continue;
+            };
+            pending.sent = Some((sequencer, now));
+            core.desk.mark_sent(pending.ticket);
+            bytes += pending.transaction.size();
+            let timeout = pending.deadline.since(now).as_millis();
+            items.push(Forward {
+                number,
+                timeout_ms: u32::try_from(timeout).unwrap_or(u32::MAX),
+                transaction: pending.transaction.clone(),
+            });
+            if items.len() == FORWARDS_MAX || bytes >= core.config.batch_bytes {
+                bytes = 0;
+                effects.send(to, message(std::mem::take(&mut items)));
+            }
+        }
+        if !items.is_empty() {
+            effects.send(to, message(items));
+        }
+    }
+
+    /// Repeats what has gone unanswered for long.
+    pub(super) fn forward_again(&mut self, core: &mut Core, now: Instant) {
+        let forwards = &mut self.forwards;
+        let late = forwards
+            .items
+            .iter()
+            .filter(|(_, pending)| pending.sent.is_some_and(|(_, at)| now.since(at) >= AGAIN_AFTER));
+        let late: Vec<u64> = late.map(|(number, _)| *number).collect();
+        if !late.is_empty() {
+            forwards.unsent.extend(late);
+            forwards.unsent.sort_unstable();
+            forwards.unsent.dedup();
+            core.is_dirty = true;
+        }
+    }
+
+    /// The sequencer has a new life: it knows of nothing that it had not decided before.
+    pub(super) fn forward_all_again(&mut self, core: &mut Core) {
+        self.forwards.unsent = self.forwards.items.keys().copied().collect();
+        core.is_dirty = true;
+    }
+
+    /// The sequencer cannot be reached: what was not sent is refused for certain.
+    pub(super) fn refuse_unsent(&mut self, core: &mut Core, effects: &mut Out) {
+        let node = core.config.sequencer;
+        let unsent = self
+            .forwards
+            .items
+            .iter()
+            .filter(|(_, pending)| pending.sent.is_none());
+        let unsent: Vec<u64> = unsent.map(|(number, _)| *number).collect();
+        for number in unsent {
+            if let Some(pending) = self.forwards.remove(number)
+                && let Some(Open::Order { asked, .. }) = core.desk.take(pending.ticket)
+            {
+                effects.reply(pending.ticket, asked.refuse(Reason::NoSequencer { node }));
+            }
+        }
+    }
+
+    /// A batch is committed: whoever waits for one of its operations is told.
+    pub(super) fn settle_forwards(
+        &mut self,
+        core: &mut Core,
+        batch: &Batch,
+        done: &[Done],
+        effects: &mut Out,
+    ) {
+        if self.forwards.is_empty() {
+            return;
+        }
+        for (transaction, done) in batch.transactions.iter().zip(done) {
+            let numbers = self.forwards.by_op.get(&transaction.op()).cloned();
+            for number in numbers.into_iter().flatten() {
+                if let Some(pending) = self.forwards.remove(number)
+                    && let Some(Open::Order { asked, .. }) = core.desk.take(pending.ticket)
+                {
+                    effects.reply(pending.ticket, asked.settle(done.result, &core.config));
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_answers(
+        &mut self,
+        core: &mut Core,
+        sequencer: Incarnation,
+        items: Vec<Answer>,
+        effects: &mut Out,
+    ) {
+        for Answer { number, verdict } in items {
+            // A refusal counts if nobody but its sender can have the request.
+            let is_current = self
+                .forwards
+                .items
+                .get(&number)
+                .is_some_and(|pending| pending.sent.is_some_and(|(life, _)| life == sequencer));
+            if !is_current {
+                continue;
+            }
+            let Some(pending) = self.forwards.remove(number) else {
+                continue;
+            };
+            let Some(Open::Order { asked, .. }) = core.desk.take(pending.ticket) else {
+                continue;
+            };
+            let reply = match verdict {
+                Verdict::Refused(refusal) => asked.refuse(refusal.reason),
+                Verdict::Unknown(cause) => asked.unknown(cause),
+                Verdict::Settled(result) => asked.settle(result, &core.config),
+            };
+            effects.reply(pending.ticket, reply);
+        }
+    }
+
+    /// The deadline of a forwarded operation has come: why its outcome is unknown.
+    pub(crate) fn give_up(&mut self, core: &Core, ticket: Ticket) -> UnknownCause {
+        if let Some(number) = self.forwards.by_ticket.get(&ticket).copied() {
+            self.forwards.remove(number);
+        }
+        if core.is_connected(core.config.sequencer) {
+            UnknownCause::Deadline
+        } else {
+            UnknownCause::LeaderLost
+        }
+    }
+}

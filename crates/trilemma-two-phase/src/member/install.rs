@@ -1,0 +1,179 @@
+//! State transfer, the taking side: pieces are made durable one by one and become the state all at once.
+
+use bytes::Bytes;
+use trilemma_core::Version;
+use trilemma_core::table::{Table, TableLoader};
+
+use super::Member;
+use crate::config::TwoPhaseConfig;
+use crate::core::{Core, Out};
+use crate::ids::BatchId;
+use crate::message::Message;
+use crate::record::Record;
+
+/// A transfer under way.
+#[derive(Debug)]
+pub(crate) struct Installing {
+    decided: BatchId,
+    position: Version,
+    blind: BatchId,
+    pub(crate) pieces: Pieces,
+}
+
+/// The pieces received so far.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    loader: TableLoader,
+    chunk: Vec<u8>,
+    /// Kept for a checkpoint that is taken before the transfer ends.
+    pub(crate) kept: Vec<(Bytes, bool)>,
+}
+
+impl Pieces {
+    pub(crate) fn new(sessions_max: usize) -> Self {
+        Self {
+            loader: TableLoader::new(sessions_max),
+            chunk: Vec::new(),
+            kept: Vec::new(),
+        }
+    }
+
+    /// Takes the next piece; fails if it does not decode.
+    pub(crate) fn add(&mut self, bytes: Bytes, ends_chunk: bool) -> Result<(), String> {
+        self.chunk.extend_from_slice(&bytes);
+        self.kept.push((bytes, ends_chunk));
+        if ends_chunk {
+            let chunk = std::mem::take(&mut self.chunk);
+            self.loader.add(&chunk).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Option<Table> {
+        self.loader.finish().filter(|_| self.chunk.is_empty())
+    }
+
+    fn next(&self) -> u32 {
+        u32::try_from(self.kept.len()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Installing {
+    pub(super) fn new(config: &TwoPhaseConfig, decided: BatchId, position: Version, blind: BatchId) -> Self {
+        Self {
+            decided,
+            position,
+            blind,
+            pieces: Pieces::new(config.sessions_max),
+        }
+    }
+
+    /// A transfer as its records show it. It ends with its last record or not at all.
+    pub(crate) fn replayed(sessions_max: usize) -> Self {
+        Self {
+            decided: BatchId::ORIGIN,
+            position: Version::ABSENT,
+            blind: BatchId::ORIGIN,
+            pieces: Pieces::new(sessions_max),
+        }
+    }
+}
+
+impl Member {
+    /// The sequencer says that a batch is committed which is not on this chain. Every committed batch was prepared
+    /// by every member, so this one has lost records; it must not answer or vote before it has a whole state.
+    pub(super) fn lose_state(&mut self, core: &mut Core, committed: BatchId, effects: &mut Out) {
+        tracing::error!(%committed, decided = %core.ledger.decided, "records are missing; the state is fetched anew");
+        core.ledger.is_joined = false;
+        self.nonce = self.rng.next_u64().max(1);
+        self.install = None;
+        self.greet(core, effects);
+    }
+
+    pub(super) fn on_install(&mut self, core: &Core, nonce: u64, offer: Installing, effects: &mut Out) {
+        if core.ledger.is_joined || nonce != self.nonce {
+            // The sequencer is mistaken about this member.
+            self.greet(core, effects);
+            return;
+        }
+        let is_same = |current: &Installing| {
+            (current.decided, current.position, current.blind) == (offer.decided, offer.position, offer.blind)
+        };
+        if !self.install.as_ref().is_some_and(is_same) {
+            self.install = Some(offer);
+        }
+        self.fetch_again(core, effects);
+    }
+
+    pub(super) fn fetch_again(&self, core: &Core, effects: &mut Out) {
+        if let Some(install) = &self.install {
+            let (nonce, index) = (self.nonce, install.pieces.next());
+            effects.send(core.config.sequencer, Message::Fetch { nonce, index });
+        }
+    }
+
+    pub(super) fn on_piece(
+        &mut self,
+        core: &mut Core,
+        index: u32,
+        bytes: Bytes,
+        ends_chunk: bool,
+        is_last: bool,
+        effects: &mut Out,
+    ) {
+        let Some(install) = &mut self.install else { return };
+        if index != install.pieces.next() {
+            return;
+        }
+        if let Err(why) = install.pieces.add(bytes.clone(), ends_chunk) {
+            tracing::error!(%why, "a piece of the sequencer's state does not decode; the transfer begins anew");
+            self.install = None;
+            return;
+        }
+        let nonce = self.nonce;
+        effects.append_lazy(Record::Piece {
+            nonce,
+            index,
+            bytes,
+            ends_chunk,
+        });
+        if is_last {
+            self.finish_install(core, effects);
+        } else {
+            self.fetch_again(core, effects);
+        }
+    }
+
+    fn finish_install(&mut self, core: &mut Core, effects: &mut Out) {
+        let Some(install) = self.install.take() else {
+            return;
+        };
+        let (decided, position, blind) = (install.decided, install.position, install.blind);
+        let Some(table) = install
+            .pieces
+            .finish()
+            .filter(|table| table.version() == position)
+        else {
+            tracing::error!("the sequencer's state is not whole; the transfer begins anew");
+            return;
+        };
+        let nonce = self.nonce;
+        let seq = effects.append(Record::Installed {
+            nonce,
+            decided,
+            blind,
+        });
+        self.take_state(core, table, decided, blind);
+        self.discard_beyond(core, BatchId::ORIGIN, effects);
+        self.outcomes.push_back((seq, decided));
+        core.wake_versions(effects);
+        self.greet(core, effects);
+    }
+
+    /// Makes `table` the decided state, in a replay or at the end of a transfer.
+    pub(crate) fn take_state(&mut self, core: &mut Core, table: Table, decided: BatchId, blind: BatchId) {
+        core.ledger.install(table, decided, blind);
+        self.fence = self.fence.max(blind).max(decided);
+        self.stash.clear();
+    }
+}

@@ -1,0 +1,255 @@
+//! Preparing, committing and discarding batches: the rules of the chain (design §4.3).
+
+use std::sync::Arc;
+
+use trilemma_core::Instant;
+
+use super::{Member, STASH_MAX};
+use crate::batch::Batch;
+use crate::core::{Core, Out};
+use crate::desk::{Open, WaitFor};
+use crate::ids::BatchId;
+use crate::message::{CHAIN_MAX, Head, Message, Settled};
+use crate::record::Record;
+
+/// What to do with a batch that the sequencer wants prepared.
+enum Place {
+    /// It is decided, or on the chain: vote again.
+    Known,
+    /// It follows a batch on the chain, or the decided point.
+    Next,
+    /// It follows a batch that has not come yet.
+    Gap,
+    /// This batch is never prepared here.
+    Refused(BatchId, &'static str),
+    /// There is no room.
+    Full,
+}
+
+impl Member {
+    pub(super) fn on_prepare(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        batch: Arc<Batch>,
+        head: Head,
+        effects: &mut Out,
+    ) {
+        // Without its records this member does not know what it has voted for.
+        if !core.ledger.is_joined {
+            return;
+        }
+        self.on_head(core, head, effects);
+        match self.place(core, &batch) {
+            Place::Known => self.owe_vote(core),
+            Place::Next => {
+                self.prepare(core, now, batch, effects);
+                self.unstash(core, now, effects);
+            }
+            Place::Gap if self.stash.len() < STASH_MAX => {
+                self.stash.insert(batch.id, batch);
+            }
+            Place::Gap | Place::Full => {}
+            Place::Refused(id, why) => {
+                let why = why.into();
+                effects.send_after_append(core.config.sequencer, Message::Refusal { id, why });
+            }
+        }
+    }
+
+    fn owe_vote(&mut self, core: &mut Core) {
+        self.owes_vote = true;
+        core.is_dirty = true;
+    }
+
+    fn place(&self, core: &Core, batch: &Batch) -> Place {
+        let (id, prev, decided) = (batch.id, batch.prev, core.ledger.decided);
+        if self.chain.contains(id) || core.ledger.is_committed(id) {
+            return Place::Known;
+        }
+        if id.epoch != core.config.epoch {
+            return Place::Refused(id, "it was ordered in another view");
+        }
+        // Without this rule a batch that was discarded, because the sequencer had aborted it, could be prepared
+        // again by a late copy and a late vote for it be counted.
+        let settled = self.fence.max(decided).max(core.ledger.blind);
+        if id <= settled || id < core.ledger.finished || id < self.settled_below {
+            return Place::Refused(id, "the member has prepared, refused or settled a later batch");
+        }
+        let end = if prev == decided {
+            core.ledger.version()
+        } else if let Some(end) = self.chain.end_of(prev) {
+            end
+        } else if prev <= decided {
+            return Place::Refused(id, "it is chained on a batch before the member's decided point");
+        } else if prev <= settled {
+            return Place::Refused(prev, "the member never prepares the batch it is chained on");
+        } else {
+            return Place::Gap;
+        };
+        if !batch.fits(end) {
+            return Place::Refused(
+                id,
+                "its positions do not follow those of the batch it is chained on",
+            );
+        }
+        if self.chain.len() >= CHAIN_MAX {
+            return Place::Full;
+        }
+        Place::Next
+    }
+
+    fn prepare(&mut self, core: &mut Core, now: Instant, batch: Arc<Batch>, effects: &mut Out) {
+        assert!(
+            batch.id > self.fence,
+            "batch {} is prepared behind the fence {}",
+            batch.id,
+            self.fence
+        );
+        // The sequencer ordered this batch after those beyond `prev`, yet chained it on `prev`: it had aborted them.
+        self.discard_beyond(core, batch.prev, effects);
+        effects.append(Record::Prepare(Arc::clone(&batch)));
+        self.fence = batch.id;
+        self.chain.push(batch, now);
+        self.owe_vote(core);
+    }
+
+    /// Prepares what had come too early and fits now.
+    fn unstash(&mut self, core: &mut Core, now: Instant, effects: &mut Out) {
+        while let Some(tip) = self.chain.tip().map(|tip| tip.id)
+            && let Some((_, batch)) = self.stash.pop_first()
+        {
+            if batch.prev == tip && matches!(self.place(core, &batch), Place::Next) {
+                self.prepare(core, now, batch, effects);
+            } else if batch.id > tip && batch.prev > tip {
+                self.stash.insert(batch.id, batch);
+                break;
+            }
+        }
+    }
+
+    /// Takes what rides on the sequencer's messages.
+    fn on_head(&mut self, core: &mut Core, head: Head, effects: &mut Out) {
+        if head.decided > core.ledger.decided {
+            if self.chain.contains(head.decided) {
+                self.commit_through(core, head.decided, effects);
+            } else {
+                self.is_behind = true;
+            }
+        }
+        core.ledger.finish(head.finished);
+        // A committed batch would have been acknowledged from here before the watermark could pass it.
+        if self
+            .chain
+            .ids()
+            .next()
+            .is_some_and(|first| first < core.ledger.finished)
+        {
+            self.discard_beyond(core, core.ledger.decided, effects);
+        }
+    }
+
+    pub(super) fn on_announce(&mut self, core: &mut Core, head: Head, effects: &mut Out) {
+        if !core.ledger.is_joined {
+            return;
+        }
+        self.on_head(core, head, effects);
+        if head.decided <= self.acked {
+            self.owe_vote(core);
+        }
+    }
+
+    pub(super) fn on_settled(&mut self, core: &mut Core, now: Instant, settled: &Settled, effects: &mut Out) {
+        if self.linked < Some(settled.incarnation) {
+            self.linked = Some(settled.incarnation);
+            self.forward_all_again(core);
+        }
+        if !core.ledger.is_joined {
+            return;
+        }
+        self.on_head(core, settled.head, effects);
+        if core.ledger.decided < settled.after {
+            self.is_behind = true;
+            return;
+        }
+        if let Some(last) = settled.committed.last().copied()
+            && last > core.ledger.decided
+        {
+            if !self.chain.contains(last) {
+                self.lose_state(core, last, effects);
+                return;
+            }
+            self.commit_through(core, last, effects);
+        }
+        let spoken_of = |id: &BatchId| *id > settled.after && *id < settled.below;
+        let aborted = self
+            .chain
+            .ids()
+            .find(|id| spoken_of(id) && settled.open.binary_search(id).is_err());
+        if let Some(aborted) = aborted {
+            self.discard_from(core, aborted, effects);
+        }
+        let below = settled
+            .open
+            .first()
+            .map_or(settled.below, |open| settled.below.min(*open));
+        self.settled_below = self.settled_below.max(below);
+        self.stash.retain(|id, _| *id >= below);
+        self.is_behind = false;
+        self.ask_pause = core.config.retry_interval;
+        self.ask_at = self.ask_at.max(now + self.ask_pause);
+    }
+
+    /// Batches up to `id`, which is on the chain, are committed.
+    pub(super) fn commit_through(&mut self, core: &mut Core, id: BatchId, effects: &mut Out) {
+        assert!(
+            self.chain.contains(id),
+            "batch {id} is committed and not prepared here"
+        );
+        while let Some(prepared) = self.chain.pop_through(id) {
+            let batch = prepared.batch;
+            assert!(
+                batch.fits(core.ledger.version()),
+                "batch {} does not fit the table",
+                batch.id
+            );
+            let done = batch.apply(&mut core.ledger.table);
+            core.ledger.advance(batch.id);
+            self.settle_forwards(core, &batch, &done, effects);
+            Core::tell_watchers(batch.first, done, effects);
+            for (ticket, _, open) in core.desk.reads_on(batch.id) {
+                core.answer_open(ticket, open, effects);
+            }
+        }
+        let decided = core.ledger.decided;
+        let seq = effects.append_lazy(Record::Outcome { decided });
+        self.outcomes.push_back((seq, decided));
+        core.wake_versions(effects);
+    }
+
+    /// `id`, which is on the chain, and all batches after it are aborted.
+    pub(super) fn discard_from(&mut self, core: &mut Core, id: BatchId, effects: &mut Out) {
+        let before = self.chain.ids().take_while(|other| *other < id).last();
+        self.discard_beyond(core, before.unwrap_or(core.ledger.decided), effects);
+    }
+
+    /// All batches after `kept` are aborted. Reads that waited for one of them wait for the last batch before that
+    /// touches their keys: it may be acknowledged already, though its outcome is not known here.
+    pub(super) fn discard_beyond(&mut self, core: &mut Core, kept: BatchId, effects: &mut Out) {
+        while let Some(discarded) = self.chain.pop_beyond(kept) {
+            for (ticket, deadline, open) in core.desk.reads_on(discarded.batch.id) {
+                let Open::Read { query, level, .. } = &open else {
+                    continue;
+                };
+                match self.chain.last_touching(query, kept) {
+                    None => core.answer_open(ticket, open, effects),
+                    Some(earlier) => {
+                        let wait = WaitFor::Batch(earlier.batch.id);
+                        let (query, level) = (query.clone(), *level);
+                        core.desk.add(ticket, deadline, Open::Read { query, level, wait });
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Operations that members pass on.
+
+use std::time::Duration;
+
+use trilemma_core::{Incarnation, Instant, NodeId};
+
+use super::{Sequencer, Waiter};
+use crate::core::{Core, Out};
+use crate::inbox::{Admitted, Inbox};
+use crate::message::{Answer, FORWARDS_MAX, Forward, Message, Verdict};
+
+impl Sequencer {
+    pub(super) fn on_forwards(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        from: NodeId,
+        life: Incarnation,
+        done_below: u64,
+        items: Vec<Forward>,
+    ) {
+        let inbox = self.inboxes.entry(from).or_insert_with(|| Inbox::new(life));
+        if inbox.life < life {
+            *inbox = Inbox::new(life);
+        }
+        if inbox.life > life {
+            return;
+        }
+        inbox.done_below(done_below);
+        for forward in items {
+            self.on_forward(core, now, from, forward);
+        }
+    }
+
+    fn on_forward(&mut self, core: &mut Core, now: Instant, from: NodeId, forward: Forward) {
+        let Some(inbox) = self.inboxes.get_mut(&from) else {
+            return;
+        };
+        let number = forward.number;
+        match inbox.admit(number) {
+            Admitted::Ignore => return,
+            Admitted::Answered(verdict) => self.answer(from, number, verdict),
+            Admitted::New => match self.admit(core, &forward.transaction) {
+                Some(verdict) => self.answer(from, number, verdict),
+                None => {
+                    let deadline = now + Duration::from_millis(forward.timeout_ms.into());
+                    let waiter = Waiter::Remote(from, number);
+                    self.enqueue(core, now, forward.transaction, waiter, deadline);
+                }
+            },
+        }
+        core.is_dirty = true;
+    }
+
+    /// Notes an answer for the end of the turn.
+    pub(super) fn answer(&mut self, node: NodeId, number: u64, verdict: Verdict) {
+        if let Some(inbox) = self.inboxes.get_mut(&node) {
+            inbox.answer(number, verdict.clone());
+        }
+        self.answers
+            .entry(node)
+            .or_default()
+            .push(Answer { number, verdict });
+    }
+
+    pub(super) fn send_answers(&mut self, core: &Core, effects: &mut Out) {
+        for (node, mut answers) in std::mem::take(&mut self.answers) {
+            let Some(life) = self.inboxes.get(&node).map(|inbox| inbox.life) else {
+                continue;
+            };
+            let sequencer = core.config.incarnation;
+            while !answers.is_empty() {
+                let rest = answers.split_off(answers.len().min(FORWARDS_MAX));
+                let items = std::mem::replace(&mut answers, rest);
+                let answers = Message::Answers {
+                    sequencer,
+                    life,
+                    items,
+                };
+                effects.send(node, answers);
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Ordering: from the queue into batches, from votes to decisions, or back.
+
+use std::sync::Arc;
+
+use trilemma_core::session::Admission;
+use trilemma_core::{AppendSeq, Command, Instant, NodeId, Reason};
+
+use super::{Flight, LinkState, Queued, Sequencer, Waiter};
+use crate::batch::{Batch, TRANSACTIONS_MAX, Transaction};
+use crate::core::{Core, Out};
+use crate::desk::Open;
+use crate::ids::BatchId;
+use crate::message::{CHAIN_MAX, Message, UNFINISHED_MAX, Verdict};
+use crate::record::Record;
+
+impl Sequencer {
+    /// Whether the request can be answered without ordering it; the answer, if so.
+    pub(super) fn admit(&self, core: &Core, transaction: &Transaction) -> Option<Verdict> {
+        let refuse = |reason: Reason| Some(Verdict::Refused(reason.into()));
+        if let Some(why) = &self.tainted {
+            return refuse(Reason::Recovering { why: why.clone() });
+        }
+        match core.ledger.table.sessions().admit(transaction.op()) {
+            Admission::Repeat(result) => return Some(Verdict::Settled(Some(result))),
+            Admission::Expired => return Some(Verdict::Settled(None)),
+            Admission::New => {}
+        }
+        if !core.missing.is_empty() {
+            let missing = core.missing.clone();
+            return refuse(Reason::NotAllParticipants { missing });
+        }
+        let bytes = self.queue_bytes + transaction.size();
+        if self.queue.len() >= core.config.queue_max || bytes > core.config.queue_bytes {
+            let what = format!("{} operations wait at the sequencer already", self.queue.len());
+            return refuse(Reason::Overloaded { what });
+        }
+        None
+    }
+
+    pub(super) fn enqueue(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        transaction: Transaction,
+        waiter: Waiter,
+        deadline: Instant,
+    ) {
+        self.queue_bytes += transaction.size();
+        self.queue.push_back(Queued {
+            transaction,
+            waiter,
+            deadline,
+            since: now,
+        });
+        core.is_dirty = true;
+    }
+
+    fn dequeue(&mut self) -> Option<Queued> {
+        let queued = self.queue.pop_front()?;
+        self.queue_bytes -= queued.transaction.size();
+        Some(queued)
+    }
+
+    /// Whether every member stands on the chain, so that batches can be ordered.
+    pub(super) fn can_order(&self, core: &Core) -> bool {
+        core.ledger.is_joined
+            && self.tainted.is_none()
+            && self.links.values().all(|link| link.state == LinkState::Linked)
+    }
+
+    /// Closes batches while the pipeline has room. Returns whether a `Prepare` went to everybody.
+    pub(super) fn order(&mut self, core: &mut Core, now: Instant, effects: &mut Out) -> bool {
+        let depth = core.config.pipeline_depth.clamp(1, CHAIN_MAX / 2);
+        let mut has_sent = false;
+        while self.flights.len() < depth
+            && !self.queue.is_empty()
+            && core.ledger.recent.len() + self.flights.len() < UNFINISHED_MAX
+            && self.can_order(core)
+        {
+            let Some(flight) = self.fill(core, now) else { break };
+            let head = core.head();
+            for node in self.links.keys() {
+                let batch = Arc::clone(&flight.batch);
+                effects.send(*node, Message::Prepare { batch, head });
+                has_sent = true;
+            }
+            self.flights.push_back(flight);
+        }
+        self.decide(effects);
+        has_sent
+    }
+
+    /// Makes the next batch from the front of the queue; `None` if nobody there waits any more.
+    fn fill(&mut self, core: &mut Core, now: Instant) -> Option<Flight> {
+        let first = self.speculative.version().next();
+        let (mut transactions, mut waiters, mut done) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bytes = 0;
+        while transactions.len() < TRANSACTIONS_MAX
+            && bytes < core.config.batch_bytes
+            && let Some(queued) = self.dequeue()
+        {
+            match queued.waiter {
+                // Answered at its deadline.
+                Waiter::Local(ticket) if !core.desk.is_open(ticket) => continue,
+                Waiter::Local(ticket) => core.desk.mark_sent(ticket),
+                Waiter::Remote(node, number) if queued.deadline <= now => {
+                    self.answer(node, number, Verdict::Refused(Reason::Deadline.into()));
+                    core.is_dirty = true;
+                    continue;
+                }
+                Waiter::Remote(..) => {}
+            }
+            let transaction = self.reduce(queued.transaction);
+            bytes += transaction.size();
+            let at = self.speculative.version().next();
+            done.push(transaction.apply(&mut self.speculative, at));
+            transactions.push(transaction);
+            waiters.push(queued.waiter);
+        }
+        if transactions.is_empty() {
+            return None;
+        }
+        let id = self.next_id(core);
+        self.next_seq += 1;
+        let prev = self
+            .flights
+            .back()
+            .map_or(core.ledger.decided, |flight| flight.batch.id);
+        let batch = Arc::new(Batch {
+            id,
+            prev,
+            first,
+            transactions,
+        });
+        Some(Flight {
+            batch,
+            waiters,
+            done,
+            after: self.speculative.clone(),
+            sent: now,
+            resent: now,
+            decision: None,
+        })
+    }
+
+    /// Leaves out what will not happen: a write whose guard fails needs no more than that guard, and a repeat of one
+    /// that is in flight nothing at all.
+    fn reduce(&self, transaction: Transaction) -> Transaction {
+        let Transaction::Write { op, command } = &transaction else {
+            return transaction;
+        };
+        let guards = match self.speculative.sessions().admit(*op) {
+            Admission::New => match self.speculative.failed_guard(command) {
+                Some(guard) => vec![guard.clone()],
+                None => return transaction,
+            },
+            Admission::Repeat(_) | Admission::Expired => Vec::new(),
+        };
+        Transaction::Write {
+            op: *op,
+            command: Command {
+                guards,
+                mutations: Vec::new(),
+            },
+        }
+    }
+
+    /// Appends the decision of every batch that all members have voted for, in chain order.
+    pub(super) fn decide(&mut self, effects: &mut Out) {
+        let voted = self.links.values().map(|link| link.voted).min();
+        for flight in &mut self.flights {
+            if flight.decision.is_some() {
+                continue;
+            }
+            if voted.is_some_and(|voted| voted < flight.batch.id) {
+                break;
+            }
+            flight.decision = Some(effects.append(Record::Decision(Arc::clone(&flight.batch))));
+        }
+    }
+
+    /// Decisions up to this record are durable: their batches are committed, and whoever waits is told.
+    pub(super) fn land(&mut self, core: &mut Core, up_to: AppendSeq, effects: &mut Out) {
+        let mut has_landed = false;
+        while let Some(front) = self.flights.front()
+            && front.decision.is_some_and(|seq| seq <= up_to)
+            && let Some(flight) = self.flights.pop_front()
+        {
+            core.ledger.table = flight.after;
+            core.ledger.advance(flight.batch.id);
+            for (waiter, done) in flight.waiters.into_iter().zip(&flight.done) {
+                // A forwarder answers its client itself when it learns that the batch is committed.
+                if let Waiter::Local(ticket) = waiter
+                    && let Some(Open::Order { asked, .. }) = core.desk.take(ticket)
+                {
+                    effects.reply(ticket, asked.settle(done.result, &core.config));
+                }
+            }
+            Core::tell_watchers(flight.batch.first, flight.done, effects);
+            has_landed = true;
+        }
+        if has_landed {
+            core.is_dirty = true;
+            core.wake_versions(effects);
+        }
+    }
+
+    /// Gives up the batch at `index` and all after it: none of them has a `Decision`, so none can be committed.
+    pub(super) fn abort_from(&mut self, core: &mut Core, index: usize, reason: &Reason, effects: &mut Out) {
+        let aborted = self.flights.split_off(index);
+        let Some(first) = aborted.front() else { return };
+        tracing::info!(batch = %first.batch.id, count = aborted.len(), %reason, "batches are aborted");
+        assert!(
+            aborted.iter().all(|flight| flight.decision.is_none()),
+            "a batch is aborted after its decision was appended"
+        );
+        let tip = self.flights.back();
+        let tip_id = tip.map_or(core.ledger.decided, |flight| flight.batch.id);
+        self.speculative = tip.map_or(&core.ledger.table, |flight| &flight.after).clone();
+        for link in self.links.values_mut() {
+            link.voted = link.voted.min(tip_id);
+        }
+        for waiter in aborted.into_iter().flat_map(|flight| flight.waiters) {
+            self.refuse(core, waiter, reason, effects);
+        }
+        let settled = self.settled(core, core.ledger.floor);
+        for (node, link) in &self.links {
+            if link.state == LinkState::Linked {
+                effects.send(*node, Message::Settled(settled.clone()));
+            }
+        }
+        core.is_dirty = true;
+    }
+
+    pub(super) fn refuse_queue(&mut self, core: &mut Core, reason: &Reason, effects: &mut Out) {
+        while let Some(queued) = self.dequeue() {
+            self.refuse(core, queued.waiter, reason, effects);
+        }
+    }
+
+    fn refuse(&mut self, core: &mut Core, waiter: Waiter, reason: &Reason, effects: &mut Out) {
+        match waiter {
+            Waiter::Local(ticket) => {
+                if let Some(Open::Order { asked, .. }) = core.desk.take(ticket) {
+                    effects.reply(ticket, asked.refuse(reason.clone()));
+                }
+            }
+            Waiter::Remote(node, number) => {
+                self.answer(node, number, Verdict::Refused(reason.clone().into()));
+                core.is_dirty = true;
+            }
+        }
+    }
+
+    pub(super) fn on_vote(
+        &mut self,
+        core: &mut Core,
+        from: NodeId,
+        prepared: BatchId,
+        acked: BatchId,
+        effects: &mut Out,
+    ) {
+        let decided = core.ledger.decided;
+        let is_in_flight = self.flights.iter().any(|flight| flight.batch.id == prepared);
+        let Some(link) = self.links.get_mut(&from) else {
+            return;
+        };
+        if link.state != LinkState::Linked {
+            return;
+        }
+        if acked <= decided {
+            link.acked = link.acked.max(acked);
+        }
+        // A vote for a batch that is not in flight (any more) says nothing about those that are.
+        if is_in_flight && prepared > link.voted {
+            link.voted = prepared;
+            self.decide(effects);
+        }
+        self.update_watermark(core);
+    }
+
+    pub(super) fn on_refusal(
+        &mut self,
+        core: &mut Core,
+        from: NodeId,
+        id: BatchId,
+        why: String,
+        effects: &mut Out,
+    ) {
+        let index = self.flights.iter().position(|flight| flight.batch.id == id);
+        let Some(index) = index else { return };
+        if self.flights[index].decision.is_some() {
+            // It had voted before. Only a member that lost its data, or a broken one, refuses then.
+            tracing::error!(%from, batch = %id, "a member refuses a batch that it has voted for");
+            return;
+        }
+        self.abort_from(core, index, &Reason::Refused { node: from, why }, effects);
+    }
+}

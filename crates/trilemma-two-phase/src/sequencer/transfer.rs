@@ -1,0 +1,136 @@
+//! State transfer, the giving side: the decided table, piece by piece, at the receiver's pace.
+
+use std::fmt;
+
+use bytes::Bytes;
+use trilemma_core::table::Table;
+use trilemma_core::{NodeId, Version};
+
+use super::{LinkState, Sequencer};
+use crate::core::{Core, Out};
+use crate::ids::BatchId;
+use crate::message::{Message, PIECE_BYTES_MAX};
+
+/// The transfer to one member.
+pub(super) struct Transfer {
+    nonce: u64,
+    decided: BatchId,
+    blind: BatchId,
+    table: Table,
+    pieces: Pieces,
+    /// The number of the piece that comes next, and the one before it, which may have been lost.
+    next: u32,
+    last: Option<(Bytes, bool, bool)>,
+}
+
+type Pieces = std::iter::Peekable<Box<dyn Iterator<Item = (Bytes, bool)> + Send>>;
+
+impl fmt::Debug for Transfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Transfer of {} to nonce {}, next piece {}",
+            self.decided, self.nonce, self.next
+        )
+    }
+}
+
+/// The table as pieces; each tells whether it ends a chunk of the table.
+fn pieces(table: &Table) -> Pieces {
+    let cut = |chunk: Vec<u8>| {
+        let chunk = Bytes::from(chunk);
+        let count = chunk.len().div_ceil(PIECE_BYTES_MAX).max(1);
+        (0..count).map(move |index| {
+            let end = chunk.len().min((index + 1) * PIECE_BYTES_MAX);
+            (chunk.slice(index * PIECE_BYTES_MAX..end), index + 1 == count)
+        })
+    };
+    let pieces: Box<dyn Iterator<Item = (Bytes, bool)> + Send> = Box::new(table.chunks().flat_map(cut));
+    pieces.peekable()
+}
+
+impl Transfer {
+    fn new(nonce: u64, table: Table, decided: BatchId, blind: BatchId) -> Self {
+        Self {
+            nonce,
+            decided,
+            blind,
+            pieces: pieces(&table),
+            table,
+            next: 0,
+            last: None,
+        }
+    }
+
+    fn offer(&self) -> Message {
+        Message::Install {
+            nonce: self.nonce,
+            decided: self.decided,
+            position: self.position(),
+            blind: self.blind,
+        }
+    }
+
+    fn position(&self) -> Version {
+        self.table.version()
+    }
+
+    /// The piece of this number: the next, the one before, or the first again.
+    fn piece(&mut self, index: u32) -> Option<Message> {
+        if index == 0 && self.next > 1 {
+            self.pieces = pieces(&self.table);
+            self.next = 0;
+        }
+        if index == self.next {
+            let (bytes, ends_chunk) = self.pieces.next()?;
+            self.next += 1;
+            self.last = Some((bytes, ends_chunk, self.pieces.peek().is_none()));
+        } else if index + 1 != self.next {
+            return None;
+        }
+        let (bytes, ends_chunk, is_last) = self.last.clone()?;
+        Some(Message::Piece {
+            nonce: self.nonce,
+            index,
+            bytes,
+            ends_chunk,
+            is_last,
+        })
+    }
+}
+
+impl Sequencer {
+    /// Begins the transfers that are due. Only when nothing is in flight: a decision that is not durable yet must not
+    /// reach a member as part of a state.
+    pub(super) fn offer_transfers(&mut self, core: &Core, effects: &mut Out) {
+        if !self.flights.is_empty() || !core.ledger.is_joined || self.tainted.is_some() {
+            return;
+        }
+        let blind = self.last_issued(core);
+        for (node, link) in &self.links {
+            if let LinkState::Blank(nonce) = link.state
+                && !self.transfers.contains_key(node)
+            {
+                let transfer = Transfer::new(nonce, core.ledger.table.clone(), core.ledger.decided, blind);
+                effects.send(*node, transfer.offer());
+                self.transfers.insert(*node, transfer);
+            }
+        }
+    }
+
+    pub(super) fn offer_again(&self, to: NodeId, effects: &mut Out) {
+        if let Some(transfer) = self.transfers.get(&to) {
+            effects.send(to, transfer.offer());
+        }
+    }
+
+    pub(super) fn on_fetch(&mut self, from: NodeId, nonce: u64, index: u32, effects: &mut Out) {
+        let transfer = self
+            .transfers
+            .get_mut(&from)
+            .filter(|transfer| transfer.nonce == nonce);
+        if let Some(piece) = transfer.and_then(|transfer| transfer.piece(index)) {
+            effects.send(from, piece);
+        }
+    }
+}

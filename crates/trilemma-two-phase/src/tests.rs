@@ -1,0 +1,4 @@
+//! Tests of whole clusters, and the frozen formats.
+
+mod harness;
+mod scenarios;
