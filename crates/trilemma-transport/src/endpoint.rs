@@ -20,9 +20,9 @@ use crate::link::Link;
 use crate::{Lane, Limits, tls};
 
 /// Longest time for a handshake, TLS and hello together.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Shortest and longest pause between two attempts to reach a peer. The pause is random below a bound that doubles.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 /// Handshakes under way at once; more are refused before any work is done for them.
 const HANDSHAKES_MAX: usize = 256;
 /// Time that a refused side is given to read why.

@@ -1,1 +1,104 @@
-//! x
+//! Real endpoints over loopback: who is let in, what travels, what limits hold.
+
+mod clients;
+mod identity;
+mod peers;
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use trilemma_core::{Incarnation, NodeId};
+
+use crate::pki::Authority;
+use crate::{Event, Events, Identity, Limits, Transport, TransportConfig};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A cluster's authority and addresses, from which endpoints are made.
+struct World {
+    authority: Authority,
+    addresses: BTreeMap<NodeId, SocketAddr>,
+}
+
+impl World {
+    fn new(nodes: u32) -> Self {
+        let address = |id| {
+            let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+            (
+                NodeId(id),
+                socket.local_addr().expect("a bound socket has an address"),
+            )
+        };
+        let authority = Authority::generate("test").expect("a new authority");
+        Self {
+            authority,
+            addresses: (1..=nodes).map(address).collect(),
+        }
+    }
+
+    fn identity(&self, node: u32) -> Identity {
+        let issued = self
+            .authority
+            .issue_node("test", NodeId(node))
+            .expect("a certificate");
+        self.pem(&issued.certificate_pem, &issued.key_pem)
+    }
+
+    fn pem(&self, certificate: &str, key: &str) -> Identity {
+        let authority = self.authority.certificate_pem().as_bytes();
+        Identity::from_pem(authority, certificate.as_bytes(), key.as_bytes()).expect("our own PEM is read")
+    }
+
+    fn config(&self, node: u32) -> TransportConfig {
+        let node_id = NodeId(node);
+        TransportConfig {
+            cluster: "test".into(),
+            node: node_id,
+            incarnation: Incarnation(1),
+            listen: self.addresses[&node_id],
+            peers: self
+                .addresses
+                .iter()
+                .filter(|(id, _)| **id != node_id)
+                .map(|(id, a)| (*id, *a))
+                .collect(),
+            identity: self.identity(node),
+            table_digest: [7; 32],
+            table_text: "locks = raft".into(),
+            limits: Limits::default(),
+        }
+    }
+
+    fn bind(&self, node: u32) -> (Transport, Events) {
+        Transport::bind(self.config(node)).expect("the address is free")
+    }
+}
+
+/// The next event that `pick` accepts; others are dropped.
+async fn expect<T>(events: &mut Events, what: &str, mut pick: impl FnMut(Event) -> Option<T>) -> T {
+    let wait = async {
+        loop {
+            let event = events.recv().await.expect("the endpoint lives");
+            if let Some(found) = pick(event) {
+                return found;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait)
+        .await
+        .unwrap_or_else(|_| panic!("no event: {what}"))
+}
+
+async fn up(events: &mut Events, peer: u32) {
+    let is_peer = |event| matches!(event, Event::PeerUp { node, .. } if node == NodeId(peer)).then_some(());
+    expect(events, "peer up", is_peer).await;
+}
+
+async fn refusal(events: &mut Events) -> String {
+    let reason = |event| match event {
+        Event::Refused { reason, .. } => Some(reason.to_string()),
+        _ => None,
+    };
+    expect(events, "a refusal", reason).await
+}

@@ -401,6 +401,8 @@ pub(super) async fn watch(suite: &Suite<'_>) -> Outcome {
     let range = KeyRange::prefix(suite.key("watch/"));
     let (one, two): (Key, Key) = (suite.key("watch/1"), suite.key("watch/2"));
     suite.write(&at, Command::put(one.clone(), "before")).await?;
+    // A watch shows what its own node has applied, which may be a moment behind the acknowledgement.
+    suite.everywhere(&one, Some("before")).await?;
     let open = |resume| {
         let op = suite.op(&at);
         let (context, spec) = (
