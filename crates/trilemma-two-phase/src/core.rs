@@ -21,7 +21,8 @@ pub(crate) struct Core {
     pub(crate) config: TwoPhaseConfig,
     pub(crate) ledger: Ledger,
     pub(crate) desk: Desk,
-    view: PeerView,
+    /// Who can be reached; `None` before the host has said so, when everybody counts as reachable.
+    view: Option<PeerView>,
     /// Members that cannot be reached.
     pub(crate) missing: NodeSet,
     /// Whether something is to be sent at the end of the driver's turn.
@@ -34,12 +35,11 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(config: TwoPhaseConfig) -> Self {
-        let missing = config.others().collect();
         Self {
             ledger: Ledger::new(config.sessions_max),
             desk: Desk::default(),
-            view: PeerView::default(),
-            missing,
+            view: None,
+            missing: NodeSet::default(),
             is_dirty: false,
             next_tick: Instant::ZERO,
             recorded: BatchId::ORIGIN,
@@ -49,11 +49,11 @@ impl Core {
 
     pub(crate) fn set_view(&mut self, view: PeerView) {
         self.missing = view.missing(self.config.node, &self.config.members);
-        self.view = view;
+        self.view = Some(view);
     }
 
     pub(crate) fn is_connected(&self, node: NodeId) -> bool {
-        self.view.is_connected(node)
+        self.view.as_ref().is_none_or(|view| view.is_connected(node))
     }
 
     pub(crate) fn head(&self) -> Head {

@@ -156,6 +156,9 @@ pub enum Message {
         committed: Option<BatchId>,
         /// This batch and all that are chained on it are aborted, or can never be committed.
         aborted: Option<BatchId>,
+        /// The watermark as known to the sender. What is below and *still* in doubt at the receiver is aborted; the
+        /// sender cannot tell which that is, since the question may be an old one.
+        finished: BatchId,
     },
     /// Member to sequencer: operations that were proposed at the member.
     Forwards {

@@ -1,4 +1,10 @@
 //! Tests of whole clusters, and the frozen formats.
 
+mod cuts;
+mod format;
 mod harness;
+mod invariants;
+mod partitions;
+mod pitfalls;
+mod random;
 mod scenarios;

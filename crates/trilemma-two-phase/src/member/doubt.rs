@@ -61,7 +61,7 @@ impl Member {
         if !core.ledger.is_joined {
             return;
         }
-        let (mut committed, mut aborted) = (None, None);
+        let (mut committed, mut aborted, mut is_finished) = (None, None, false);
         for id in in_doubt.iter().copied() {
             if core.ledger.is_committed(id) {
                 committed = Some(id);
@@ -70,9 +70,9 @@ impl Member {
             if self.chain.contains(id) {
                 continue;
             }
-            // The asker has not acknowledged it; had it been committed, the watermark could not have passed it.
+            // The watermark tells the asker that it was aborted, unless it has learned of its commit meanwhile.
             if id < core.ledger.finished {
-                aborted = Some(id);
+                is_finished = true;
                 break;
             }
             // An earlier life, whose records are lost, may have voted for it.
@@ -90,8 +90,14 @@ impl Member {
             aborted = Some(id);
             break;
         }
-        if committed.is_some() || aborted.is_some() {
-            effects.send_after_append(from, Message::Evidence { committed, aborted });
+        if committed.is_some() || aborted.is_some() || is_finished {
+            let finished = core.ledger.finished;
+            let evidence = Message::Evidence {
+                committed,
+                aborted,
+                finished,
+            };
+            effects.send_after_append(from, evidence);
         }
     }
 
@@ -100,6 +106,7 @@ impl Member {
         core: &mut Core,
         committed: Option<BatchId>,
         aborted: Option<BatchId>,
+        finished: BatchId,
         effects: &mut Out,
     ) {
         if let Some(id) = committed.filter(|id| self.chain.contains(*id)) {
@@ -108,6 +115,7 @@ impl Member {
         if let Some(id) = aborted.filter(|id| self.chain.contains(*id)) {
             self.discard_from(core, id, effects);
         }
+        self.on_watermark(core, finished, effects);
     }
 
     /// Why a read that waited for batch `id` was not answered in time.

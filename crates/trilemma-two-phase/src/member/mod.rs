@@ -248,8 +248,12 @@ impl Member {
             Message::Inquire { in_doubt, is_urgent } if core.config.members.contains(&from) => {
                 self.on_inquire(core, from, &in_doubt, is_urgent, effects);
             }
-            Message::Evidence { committed, aborted } if core.config.members.contains(&from) => {
-                self.on_evidence(core, committed, aborted, effects);
+            Message::Evidence {
+                committed,
+                aborted,
+                finished,
+            } if core.config.members.contains(&from) && core.ledger.is_joined => {
+                self.on_evidence(core, committed, aborted, finished, effects);
             }
             Message::Prepare { batch, head } if is_sequencer => {
                 self.on_prepare(core, now, batch, head, effects);

@@ -137,7 +137,12 @@ impl Member {
                 self.is_behind = true;
             }
         }
-        core.ledger.finish(head.finished);
+        self.on_watermark(core, head.finished, effects);
+    }
+
+    /// Every batch below `finished` is aborted, or committed and acknowledged from here.
+    pub(super) fn on_watermark(&mut self, core: &mut Core, finished: BatchId, effects: &mut Out) {
+        core.ledger.finish(finished);
         // A committed batch would have been acknowledged from here before the watermark could pass it.
         if self
             .chain

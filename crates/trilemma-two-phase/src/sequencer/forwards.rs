@@ -22,6 +22,7 @@ impl Sequencer {
         let inbox = self.inboxes.entry(from).or_insert_with(|| Inbox::new(life));
         if inbox.life < life {
             *inbox = Inbox::new(life);
+            self.answers.remove(&from);
         }
         if inbox.life > life {
             return;
@@ -36,15 +37,15 @@ impl Sequencer {
         let Some(inbox) = self.inboxes.get_mut(&from) else {
             return;
         };
-        let number = forward.number;
+        let (number, life) = (forward.number, inbox.life);
         match inbox.admit(number) {
             Admitted::Ignore => return,
-            Admitted::Answered(verdict) => self.answer(from, number, verdict),
+            Admitted::Answered(verdict) => self.answer(from, life, number, verdict),
             Admitted::New => match self.admit(core, &forward.transaction) {
-                Some(verdict) => self.answer(from, number, verdict),
+                Some(verdict) => self.answer(from, life, number, verdict),
                 None => {
                     let deadline = now + Duration::from_millis(forward.timeout_ms.into());
-                    let waiter = Waiter::Remote(from, number);
+                    let waiter = Waiter::Remote(from, life, number);
                     self.enqueue(core, now, forward.transaction, waiter, deadline);
                 }
             },
@@ -52,11 +53,12 @@ impl Sequencer {
         core.is_dirty = true;
     }
 
-    /// Notes an answer for the end of the turn.
-    pub(super) fn answer(&mut self, node: NodeId, number: u64, verdict: Verdict) {
-        if let Some(inbox) = self.inboxes.get_mut(&node) {
-            inbox.answer(number, verdict.clone());
-        }
+    /// Notes an answer for the end of the turn. Numbers of a former life of the forwarder mean something else now.
+    pub(super) fn answer(&mut self, node: NodeId, life: Incarnation, number: u64, verdict: Verdict) {
+        let Some(inbox) = self.inboxes.get_mut(&node).filter(|inbox| inbox.life == life) else {
+            return;
+        };
+        inbox.answer(number, verdict.clone());
         self.answers
             .entry(node)
             .or_default()

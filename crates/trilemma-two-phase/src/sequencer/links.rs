@@ -112,7 +112,6 @@ impl Sequencer {
         link.state = LinkState::Blank(nonce);
         link.voted = BatchId::ORIGIN;
         self.transfers.remove(&from);
-        self.inboxes.remove(&from);
         if let Some(index) = self.flights.iter().position(|flight| flight.decision.is_none()) {
             let why = "it has lost its data and is being restored".into();
             self.abort_from(core, index, &Reason::Refused { node: from, why }, effects);

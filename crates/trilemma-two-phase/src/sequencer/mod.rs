@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use trilemma_core::table::Table;
 use trilemma_core::{
-    AppendSeq, Instant, NodeId, NodeSet, Proposal, ReadRequest, Reason, Reply, Request, Ticket,
+    AppendSeq, Incarnation, Instant, NodeId, NodeSet, Proposal, ReadRequest, Reason, Reply, Request, Ticket,
 };
 
 use crate::batch::{Batch, Done, Transaction};
@@ -65,8 +65,8 @@ struct Flight {
 enum Waiter {
     /// A client of this node.
     Local(Ticket),
-    /// A member's client, by the member's number.
-    Remote(NodeId, u64),
+    /// A member's client: the member, its life, its number.
+    Remote(NodeId, Incarnation, u64),
 }
 
 /// A transaction that waits for its batch.

@@ -103,8 +103,8 @@ impl Sequencer {
                 // Answered at its deadline.
                 Waiter::Local(ticket) if !core.desk.is_open(ticket) => continue,
                 Waiter::Local(ticket) => core.desk.mark_sent(ticket),
-                Waiter::Remote(node, number) if queued.deadline <= now => {
-                    self.answer(node, number, Verdict::Refused(Reason::Deadline.into()));
+                Waiter::Remote(node, life, number) if queued.deadline <= now => {
+                    self.answer(node, life, number, Verdict::Refused(Reason::Deadline.into()));
                     core.is_dirty = true;
                     continue;
                 }
@@ -245,8 +245,8 @@ impl Sequencer {
                     effects.reply(ticket, asked.refuse(reason.clone()));
                 }
             }
-            Waiter::Remote(node, number) => {
-                self.answer(node, number, Verdict::Refused(reason.clone().into()));
+            Waiter::Remote(node, life, number) => {
+                self.answer(node, life, number, Verdict::Refused(reason.clone().into()));
                 core.is_dirty = true;
             }
         }

@@ -1,0 +1,403 @@
+//! Bugs seen elsewhere (design §13), each as a scenario. The number is the row of that table.
+
+use std::time::Duration;
+
+use trilemma_core::testkit::{op, value, won, write};
+use trilemma_core::{Attempt, Command, Outcome, Reason, Reply, Value};
+
+use super::harness::*;
+use super::invariants::Invariants;
+use crate::{BatchId, Message};
+
+/// 1: nothing is told before the decision is durable.
+#[test]
+fn p01_no_reply_and_no_announcement_before_the_decision_is_durable() {
+    let mut cluster = cluster(3, 1);
+    rest(&mut cluster);
+    let sent = lose(&mut cluster, &[]);
+    cluster.hold_disk(N1, true);
+    let ticket = propose_put(&mut cluster, N1, 1, "k", 5 * SECOND);
+    cluster.run_for(millis(400));
+    assert_eq!(count(&sent, "vote"), 2);
+    assert_eq!(cluster.reply(N1, ticket), None);
+    let tells = |message: &Message| match message {
+        Message::Announce { head } | Message::Prepare { head, .. } => head.decided > BatchId::ORIGIN,
+        Message::Settled(settled) => settled.head.decided > BatchId::ORIGIN || !settled.committed.is_empty(),
+        _ => false,
+    };
+    assert!(!sent.borrow().iter().any(|(_, _, message)| tells(message)));
+    assert_eq!(
+        value(cluster.get(N1, "k").as_ref()),
+        Ok(None),
+        "not even the sequencer shows it"
+    );
+    cluster.crash_losing_all(N1);
+    cluster.restart(N1);
+    settle(&mut cluster);
+    assert_eq!(local(&cluster, N2, "k"), None);
+}
+
+/// 2: no yes before the prepare is durable.
+#[test]
+fn p02_no_vote_before_the_prepare_is_durable() {
+    let mut cluster = cluster(3, 2);
+    rest(&mut cluster);
+    let sent = lose(&mut cluster, &[]);
+    cluster.hold_disk(N2, true);
+    propose_put(&mut cluster, N1, 1, "k", SECOND);
+    cluster.run_for(millis(300));
+    let voted = sent
+        .borrow()
+        .iter()
+        .any(|(from, _, message)| *from == N2 && matches!(message, Message::Vote { .. } | Message::Hello(_)));
+    assert!(!voted, "node 2 voted for what its disk does not hold");
+    cluster.hold_disk(N2, false);
+    settle(&mut cluster);
+}
+
+/// 3 and 24: no acknowledgement before the outcome is durable, no watermark before all acknowledgements.
+#[test]
+fn p03_p24_the_watermark_waits_for_durable_acknowledgements_of_all() {
+    let mut cluster = cluster(3, 3);
+    rest(&mut cluster);
+    let sent = lose(&mut cluster, &[]);
+    assert!(won(put(&mut cluster, N1, 1, "k").as_ref()));
+    let (batch, _) = cluster.protocol(N1).decided();
+    cluster.hold_disk(N3, true);
+    cluster.run_for(millis(400));
+    let acked = sent.borrow().iter().any(|(from, _, message)| {
+        *from == N3 && matches!(message, Message::Vote { acked, .. } if *acked >= batch)
+    });
+    assert!(!acked && cluster.protocol(N1).watermark() <= batch);
+    // It forgets the outcome with the crash, is in doubt again, and is told again.
+    cluster.crash_losing_all(N3);
+    cluster.restart(N3);
+    assert_eq!(in_doubt(&cluster, N3), 1);
+    settle(&mut cluster);
+    rest(&mut cluster);
+    assert!(cluster.protocol(N1).watermark() > batch);
+    assert_eq!(local(&cluster, N3, "k").as_deref(), Some("1"));
+}
+
+/// 4: a commit for a batch that the member does not have is not acknowledged.
+#[test]
+fn p04_not_found_is_not_success() {
+    let mut cluster = cluster(3, 4);
+    put(&mut cluster, N1, 1, "k");
+    rest(&mut cluster);
+    let sent = lose(&mut cluster, &["prepare"]);
+    propose_put(&mut cluster, N1, 2, "k", SECOND);
+    cluster.run_until(SECOND, |_| count(&sent, "prepare") > 0);
+    let Some(Message::Prepare { batch, mut head }) = first(&sent, "prepare", N2) else {
+        panic!("nothing was prepared");
+    };
+    head.decided = batch.id;
+    inject(&mut cluster, N1, N2, &Message::Announce { head });
+    cluster.run_for(millis(100));
+    let acked = sent
+        .borrow()
+        .iter()
+        .any(|(_, _, message)| matches!(message, Message::Vote { acked, .. } if *acked >= batch.id));
+    assert!(!acked);
+    assert_eq!(local(&cluster, N2, "k").as_deref(), Some("1"));
+}
+
+/// 6 and 25: a `Prepare` that arrives after the outcome, behind the watermark, is refused, also after a checkpoint
+/// has dropped every record of it and the node has restarted.
+#[test]
+fn p06_p25_a_late_prepare_is_fenced_for_ever() {
+    let mut cluster = cluster(3, 6);
+    let sent = tap(&mut cluster, |_, to, message| {
+        matches!(message, Message::Prepare { .. }) && to == N3
+    });
+    let reply = put(&mut cluster, N1, 1, "k");
+    assert!(matches!(refusal(reply), Reason::NotAllParticipants { .. }));
+    let late = first(&sent, "prepare", N3).expect("it was sent");
+    cluster.filter = None;
+    put(&mut cluster, N1, 2, "k");
+    settle(&mut cluster);
+    rest(&mut cluster);
+    for node in [N2, N3] {
+        inject(&mut cluster, N1, node, &late);
+        assert_eq!(in_doubt(&cluster, node), 0);
+        cluster.checkpoint(node);
+        cluster.crash_losing_all(node);
+        cluster.restart(node);
+        inject(&mut cluster, N1, node, &late);
+        assert_eq!(
+            in_doubt(&cluster, node),
+            0,
+            "node {node} prepares what was aborted"
+        );
+    }
+    settle(&mut cluster);
+    assert_eq!(result_at(&cluster, N3, op(1)), None);
+}
+
+/// 9: a storm of retries over restarts of the sequencer: ids are never used twice, effects never doubled.
+#[test]
+fn p09_p20_retries_over_restarts_have_one_effect() {
+    let mut cluster = cluster(3, 9);
+    let invariants = Invariants::watch(&mut cluster);
+    let mut expected: Option<Value> = None;
+    for seq in 1..=20_u64 {
+        // Increments: a doubled effect, or a lost one, breaks the sequence.
+        let next = Value::from(format!("{seq}"));
+        let command = Command::compare_and_set("counter", expected.clone(), Some(next.clone()));
+        let node = [N1, N2, N3][(seq % 3) as usize];
+        let mut attempt = Attempt::First;
+        cluster.propose(node, write(seq, attempt, command.clone()), millis(300));
+        cluster.run_for(Duration::from_micros(150 * (seq % 9)));
+        invariants.borrow_mut().on_crash(N1);
+        cluster.crash(N1);
+        cluster.restart(N1);
+        loop {
+            attempt = Attempt::Retry;
+            match cluster.ask(node, write(seq, attempt, command.clone()), millis(300)) {
+                Some(Reply::Write(Ok(receipt))) => {
+                    assert!(receipt.won, "increment {seq} lost against itself");
+                    break;
+                }
+                Some(_) => {}
+                None => panic!("increment {seq} is not answered"),
+            }
+            invariants.borrow_mut().check(&cluster);
+        }
+        expected = Some(next);
+    }
+    settle(&mut cluster);
+    assert_eq!(local(&cluster, N2, "counter").as_deref(), Some("20"));
+}
+
+/// 10 and 11: nobody decides, and nothing is forgotten, by a clock.
+#[test]
+fn p10_p11_a_week_changes_nothing() {
+    let mut cluster = cluster(3, 10);
+    lose(&mut cluster, &["announce"]);
+    assert!(won(put(&mut cluster, N1, 1, "k").as_ref()));
+    cluster.crash_losing_all(N1);
+    // Timers are coarse while nothing can be done, so a week costs little.
+    for node in [N2, N3] {
+        cluster.set_wall_offset(node, 7 * 24 * 3600 * 1000);
+    }
+    cluster.run_for(Duration::from_secs(600));
+    for node in [N2, N3] {
+        assert_eq!(in_doubt(&cluster, node), 1);
+        assert_eq!(local(&cluster, node, "k"), None);
+    }
+    cluster.filter = None;
+    cluster.restart(N1);
+    settle(&mut cluster);
+    assert_eq!(local(&cluster, N3, "k").as_deref(), Some("1"));
+}
+
+/// 12 and 15: keys of a prepared batch are held again before the first read after a restart.
+#[test]
+fn p12_p15_a_restarted_member_does_not_show_the_old_value() {
+    let mut cluster = cluster(3, 12);
+    put(&mut cluster, N1, 1, "k");
+    rest(&mut cluster);
+    lose(&mut cluster, &["announce"]);
+    assert!(won(put(&mut cluster, N1, 2, "k").as_ref()));
+    for node in [N2, N3] {
+        let waits = cluster.propose(node, trilemma_core::testkit::get("k", None), 5 * SECOND);
+        assert_eq!(
+            cluster.reply(node, waits),
+            None,
+            "the new value is acknowledged: node {node} must wait"
+        );
+        cluster.crash_losing_all(node);
+        cluster.restart(node);
+        let waits = cluster.propose(node, trilemma_core::testkit::get("k", None), 5 * SECOND);
+        assert_eq!(
+            cluster.reply(node, waits),
+            None,
+            "node {node} serves before its locks are taken"
+        );
+        let reply = await_reply(&mut cluster, node, waits);
+        assert_eq!(value(reply.as_ref()), Ok(Some("2".into())));
+    }
+}
+
+/// 14: after Ok, every node shows the value or waits, never the old one; under load and in every order of events.
+#[test]
+fn p14_after_ok_no_node_shows_the_old_value() {
+    for seed in 0..50 {
+        let mut cluster = cluster(3, 1400 + seed);
+        for seq in 1..=5 {
+            let writer = [N1, N2, N3][(seed as usize + seq as usize) % 3];
+            assert!(won(put(&mut cluster, writer, seq, "k").as_ref()));
+            for node in [N1, N2, N3] {
+                let reply = cluster.get(node, "k");
+                assert_eq!(
+                    value(reply.as_ref()),
+                    Ok(Some(format!("{seq}"))),
+                    "seed {seed}, node {node}"
+                );
+            }
+        }
+    }
+}
+
+/// 19: errors are classified by what the logs say, whatever is lost.
+#[test]
+fn p19_the_class_of_each_error_is_right() {
+    for kind in ["prepare", "vote", "announce", "forwards", "answers", "settled"] {
+        for client in [N1, N2] {
+            let mut cluster = cluster(3, 19);
+            tap(&mut cluster, move |_, _, message| {
+                trilemma_core::Message::kind(message) == kind
+            });
+            let reply = put(&mut cluster, client, 1, "k");
+            cluster.filter = None;
+            settle(&mut cluster);
+            let applied = result_at(&cluster, N3, op(1)).is_some();
+            match reply {
+                Some(Reply::Write(Ok(_))) => assert!(applied, "without {kind}, client {client}"),
+                ref reply if is_unknown(reply.as_ref()) => {}
+                reply => {
+                    refusal(reply);
+                    assert!(!applied, "without {kind}, client {client}");
+                }
+            }
+        }
+    }
+}
+
+/// 26: an answer never comes from a state that is not decided.
+#[test]
+fn p26_a_failed_guard_is_told_only_when_what_it_saw_is_decided() {
+    let mut cluster = cluster(3, 26);
+    let sent = lose(&mut cluster, &["vote", "hello"]);
+    let ticket = propose_put(&mut cluster, N1, 1, "k", 3 * SECOND);
+    cluster.run_until(SECOND, |_| count(&sent, "prepare") > 0);
+    // In the speculative state the key exists, so this guard fails; but that state never comes to be.
+    let create = Command::compare_and_set("k", None, Some("2".into()));
+    let guarded = cluster.propose(N1, write(2, Attempt::First, create.clone()), 3 * SECOND);
+    cluster.run_for(millis(100));
+    assert_eq!(cluster.reply(N1, guarded), None);
+    assert!(matches!(
+        refusal(await_reply(&mut cluster, N1, ticket)),
+        Reason::NotAllParticipants { .. }
+    ));
+    let reply = await_reply(&mut cluster, N1, guarded);
+    assert!(
+        !matches!(reply, Some(Reply::Write(Ok(_)))),
+        "{reply:?} tells of a value that never existed"
+    );
+    assert!(cluster.applied(N1).is_empty());
+    cluster.filter = None;
+    settle(&mut cluster);
+    assert!(won(cluster
+        .ask(N2, write(3, Attempt::First, create), SECOND)
+        .as_ref()));
+}
+
+/// 27: batches prepared out of order, duplicated and re-sent after an abort.
+#[test]
+fn p27_a_discarded_batch_is_never_prepared_again() {
+    let mut cluster = cluster(3, 27);
+    let sent = tap(&mut cluster, |from, _, message| {
+        matches!(message, Message::Vote { .. } | Message::Hello(_)) && from == N3
+    });
+    put(&mut cluster, N1, 1, "k");
+    let aborted: Vec<Message> = [N2, N3]
+        .map(|node| first(&sent, "prepare", node).expect("sent"))
+        .into();
+    let vote = Message::Vote {
+        prepared: match &aborted[0] {
+            Message::Prepare { batch, .. } => batch.id,
+            other => panic!("{other:?}"),
+        },
+        acked: BatchId::ORIGIN,
+    };
+    cluster.filter = None;
+    settle(&mut cluster);
+    assert!(won(put(&mut cluster, N1, 2, "k").as_ref()));
+    for (node, prepare) in [N2, N3].into_iter().zip(&aborted) {
+        inject(&mut cluster, N1, node, prepare);
+        inject(&mut cluster, node, N1, &vote);
+        assert!(
+            !cluster
+                .protocol(node)
+                .in_doubt(now(&cluster))
+                .iter()
+                .any(|doubt| doubt.batch.seq == 1)
+        );
+    }
+    settle(&mut cluster);
+    assert_eq!(outcome(ask_outcome(&mut cluster, N1, 1)), Outcome::NotApplied);
+}
+
+/// 5 and 7 are `a_member_that_lost_its_disk…` and `one_that_has_not_prepared…` of the partitions; 17 are the cuts.
+/// 13: a prepared batch commits whatever the limits say by then.
+#[test]
+fn p13_limits_are_checked_before_the_vote_not_after() {
+    let mut cluster = cluster_with(3, 13, |config| {
+        config.queue_bytes = 1000;
+        config.batch_bytes = 100;
+    });
+    let value = Value::from(vec![1; 900]);
+    assert!(won(cluster
+        .write(N1, 1, Command::put("a", value.clone()))
+        .as_ref()));
+    let reply = cluster.write(N1, 2, Command::put("b", vec![1; 1100]));
+    assert!(matches!(refusal(reply), Reason::Overloaded { .. }));
+    settle(&mut cluster);
+    assert_eq!(result_at(&cluster, N2, op(2)), None);
+}
+
+/// A broken or hostile peer makes nobody panic.
+#[test]
+fn messages_that_make_no_sense_are_survived() {
+    let mut cluster = cluster(3, 30);
+    put(&mut cluster, N1, 1, "k");
+    let sent = lose(&mut cluster, &[]);
+    put(&mut cluster, N2, 2, "k");
+    settle(&mut cluster);
+    let samples: Vec<Message> = sent
+        .borrow()
+        .iter()
+        .map(|(_, _, message)| message.clone())
+        .collect();
+    for message in &samples {
+        for (from, to) in [
+            (N2, N1),
+            (N3, N2),
+            (N1, N3),
+            (trilemma_core::NodeId(9), N1),
+            (trilemma_core::NodeId(9), N2),
+        ] {
+            inject(&mut cluster, from, to, message);
+        }
+    }
+    let far = BatchId {
+        seq: u64::MAX,
+        ..BatchId::ORIGIN
+    };
+    let others = [
+        Message::Fetch { nonce: 1, index: 7 },
+        Message::Resend { after: far },
+        Message::Inquire {
+            in_doubt: vec![far, BatchId::ORIGIN],
+            is_urgent: true,
+        },
+        Message::Evidence {
+            committed: Some(far),
+            aborted: Some(far),
+            finished: BatchId::ORIGIN,
+        },
+        Message::Refusal {
+            id: far,
+            why: String::new(),
+        },
+    ];
+    for message in &others {
+        for (from, to) in [(N2, N1), (N3, N2), (N1, N3)] {
+            inject(&mut cluster, from, to, message);
+        }
+    }
+    cluster.filter = None;
+    settle(&mut cluster);
+    assert!(won(put(&mut cluster, N3, 3, "k").as_ref()));
+}
