@@ -34,9 +34,10 @@ pub fn keyspace(backend: Backend) -> &'static str {
 }
 
 impl Cluster {
-    /// Writes a configuration into `directory` and starts the nodes with this binary.
-    pub async fn start(binary: &Path, directory: &Path) -> Result<Self> {
-        let keyspaces: Vec<String> = Backend::ALL
+    /// Writes a configuration into `directory` and starts the nodes with this binary, with a keyspace of each of
+    /// these backends.
+    pub async fn start(binary: &Path, directory: &Path, backends: &[Backend]) -> Result<Self> {
+        let keyspaces: Vec<String> = backends
             .iter()
             .map(|backend| format!("{}={backend}", keyspace(*backend)))
             .collect();

@@ -1,4 +1,4 @@
-//! The same load on a three-node etcd, if its binary is installed: puts over gRPC on one HTTP/2 connection.
+//! The same load on a three-node etcd, if its binary is installed: puts over gRPC on a few HTTP/2 connections.
 //!
 //! The few bytes of protobuf that a put needs are written by hand, so that no generated client has to be built.
 
@@ -102,12 +102,17 @@ impl Etcd {
 
     /// Puts values of this size at the leader for `time`.
     pub async fn measure(&self, clients: usize, bytes: usize, time: Duration) -> Result<Measured> {
-        let connection = self.leader().await?;
+        /// More streams of small frames on one connection look like an attack to the HTTP/2 library.
+        const CLIENTS_PER_CONNECTION: usize = 32;
+        let mut connections = Vec::new();
+        for _ in 0..clients.div_ceil(CLIENTS_PER_CONNECTION) {
+            connections.push(self.leader().await?);
+        }
         let value = vec![b'v'; bytes];
         let cpu = (self.cpu()?, cpu_seconds(std::process::id())?);
         let port = self.ports[0];
         let (measured, _) = load::run(clients, time, move |client, sequence| {
-            let mut connection = connection.clone();
+            let mut connection = connections[client % connections.len()].clone();
             let body = put(format!("client/{client}/{}", sequence % 100).as_bytes(), &value);
             async move {
                 call(&mut connection, port, PUT, body)

@@ -83,7 +83,7 @@ async fn run(args: Args) -> Result<()> {
         limits,
         systems: Vec::new(),
     };
-    let cluster = Cluster::start(&binary, &directory.join("trilemma")).await?;
+    let cluster = Cluster::start(&binary, &directory.join("trilemma"), &args.backends).await?;
     report.limits.quic_round_trip = Some(cluster.round_trip(Duration::from_secs(2)).await?);
     for backend in args.backends {
         let mut levels = Vec::new();

@@ -87,7 +87,7 @@ pub struct Tuning {
     /// Shortest Raft election timeout; the longest is twice as long. Default 150 ms; choose at least three
     /// heartbeats and ten round trips.
     pub raft_election_timeout: Duration,
-    /// Bytes of one log segment. Default 64 MiB.
+    /// Bytes of one log segment. Default 32 MiB; at least 16 MiB.
     pub segment_bytes: u64,
     /// Bytes of log after which a snapshot is taken in the background. Default 128 MiB: restart replays at most
     /// about this much.
@@ -100,7 +100,7 @@ impl Default for Tuning {
             liveness: LivenessConfig::default(),
             raft_heartbeat: Duration::from_millis(50),
             raft_election_timeout: Duration::from_millis(150),
-            segment_bytes: 64 * 1024 * 1024,
+            segment_bytes: 32 * 1024 * 1024,
             snapshot_log_bytes: 128 * 1024 * 1024,
         }
     }

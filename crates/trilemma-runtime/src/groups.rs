@@ -7,6 +7,7 @@ use trilemma_consensus::raft::{Raft, RaftConfig};
 use trilemma_core::host::{Group, Host};
 use trilemma_core::{Backend, Incarnation, NodeId};
 use trilemma_gossip::{Gossip, GossipConfig};
+use trilemma_two_phase::{TwoPhase, TwoPhaseConfig};
 
 use crate::config::{Durability, KeyspaceConfig, NodeConfig};
 use crate::replicator::EPOCH;
@@ -38,6 +39,10 @@ pub(crate) fn build(config: &NodeConfig, keyspace: &KeyspaceConfig, life: Incarn
             raft.election_timeout = config.tuning.raft_election_timeout;
             Box::new(Host::new(Raft::new(raft)))
         }
-        Backend::TwoPhase => unimplemented!(),
+        Backend::TwoPhase => {
+            let mut two_phase = TwoPhaseConfig::new(node, members, life, seed);
+            two_phase.epoch = EPOCH;
+            Box::new(Host::new(TwoPhase::new(two_phase)))
+        }
     }
 }

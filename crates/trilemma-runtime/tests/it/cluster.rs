@@ -31,11 +31,17 @@ pub(crate) struct Cluster {
     addresses: BTreeMap<NodeId, SocketAddr>,
     relays: BTreeMap<(NodeId, NodeId), Relay>,
     nodes: Mutex<BTreeMap<NodeId, NodeHandle>>,
+    change: fn(&mut NodeConfig),
 }
 
 impl Cluster {
-    /// Three nodes with a keyspace of each of these backends, on a real disk.
+    /// Three nodes with a keyspace of each backend, on a real disk.
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// The same with changed configurations.
+    pub(crate) async fn start_with(change: fn(&mut NodeConfig)) -> Self {
         let target = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target");
         std::fs::create_dir_all(&target).expect("the target directory can be made");
         let directory = tempfile::tempdir_in(target).expect("a directory can be made");
@@ -60,6 +66,7 @@ impl Cluster {
             addresses,
             relays,
             nodes: Mutex::new(BTreeMap::new()),
+            change,
         };
         for id in cluster.addresses.keys() {
             cluster.start_node(*id).await.expect("a new node starts");
@@ -83,7 +90,7 @@ impl Cluster {
                 .map_or(*address, |relay| relay.address);
             (*to, relay)
         };
-        NodeConfig {
+        let mut config = NodeConfig {
             cluster: "test".into(),
             node: id,
             listen: self.addresses[&id],
@@ -95,14 +102,16 @@ impl Cluster {
                 .map(peer)
                 .collect(),
             identity: identity.expect("our own PEM is read"),
-            keyspaces: [Backend::Gossip, Backend::Raft, Backend::Paxos]
+            keyspaces: Backend::ALL
                 .map(|backend| (name(backend).to_owned(), KeyspaceConfig::new(backend)))
                 .into(),
             tuning: Tuning {
                 segment_bytes: 16 * 1024 * 1024,
                 ..Tuning::default()
             },
-        }
+        };
+        (self.change)(&mut config);
+        config
     }
 
     /// Starts a node that does not run.
