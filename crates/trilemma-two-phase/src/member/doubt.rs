@@ -61,12 +61,11 @@ impl Member {
         if !core.ledger.is_joined {
             return;
         }
-        let (mut committed, mut aborted, mut is_finished) = (None, None, false);
-        for id in in_doubt.iter().copied() {
-            if core.ledger.is_committed(id) {
-                committed = Some(id);
-                continue;
-            }
+        let (mut aborted, mut is_finished) = (None, false);
+        // What the asker has chained a committed batch on is committed, too.
+        let last = in_doubt.iter().rposition(|id| core.ledger.is_committed(*id));
+        let committed = last.map(|last| in_doubt[last]);
+        for id in in_doubt.iter().copied().skip(last.map_or(0, |last| last + 1)) {
             if self.chain.contains(id) {
                 continue;
             }

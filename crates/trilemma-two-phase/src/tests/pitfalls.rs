@@ -401,3 +401,80 @@ fn messages_that_make_no_sense_are_survived() {
     settle(&mut cluster);
     assert!(won(put(&mut cluster, N3, 3, "k").as_ref()));
 }
+
+/// A read that waits for a batch which then aborts goes on waiting for the one before it: that one may have been
+/// acknowledged, though its outcome is not known here.
+#[test]
+fn a_read_whose_batch_aborts_waits_for_the_batch_before() {
+    let mut cluster = cluster(3, 31);
+    let sent = tap(&mut cluster, |_, to, message| match message {
+        Message::Announce { .. } => true,
+        Message::Prepare { batch, .. } => to == N2 && batch.id.seq == 2,
+        _ => false,
+    });
+    let acknowledged = propose_put(&mut cluster, N1, 1, "k", SECOND);
+    cluster.run_for(Duration::from_micros(10));
+    propose_put(&mut cluster, N1, 2, "k", SECOND);
+    assert!(won(await_reply(&mut cluster, N1, acknowledged).as_ref()));
+    assert_eq!(count(&sent, "prepare"), 4);
+    cluster.run_until(millis(20), |cluster| in_doubt(cluster, N3) == 2);
+    cluster.crash_losing_all(N1);
+    let read = cluster.propose(N3, trilemma_core::testkit::get("k", None), 5 * SECOND);
+    assert!(cluster.run_until(2 * SECOND, |cluster| in_doubt(cluster, N3) == 1));
+    cluster.run_for(millis(500));
+    assert_eq!(
+        cluster.reply(N3, read),
+        None,
+        "the first write was acknowledged, and is not known here"
+    );
+    cluster.filter = None;
+    cluster.restart(N1);
+    let reply = await_reply(&mut cluster, N3, read);
+    assert_eq!(value(reply.as_ref()), Ok(Some("1".into())));
+    settle(&mut cluster);
+}
+
+/// 19: what a former life of the sequencer refused, its next life may have ordered.
+#[test]
+fn p19_a_refusal_of_a_former_life_is_not_believed() {
+    let mut cluster = cluster(3, 32);
+    let sent = lose(&mut cluster, &["answers", "vote", "hello"]);
+    let ticket = propose_put(&mut cluster, N2, 1, "k", 5 * SECOND);
+    assert!(cluster.run_until(2 * SECOND, |_| count(&sent, "answers") > 0));
+    let refused = first(&sent, "answers", N2).expect("it was sent");
+    cluster.crash_losing_all(N1);
+    let sent = lose(&mut cluster, &["vote"]);
+    cluster.restart(N1);
+    assert!(cluster.run_until(2 * SECOND, |_| count(&sent, "prepare") > 0));
+    inject(&mut cluster, N1, N2, &refused);
+    assert_eq!(cluster.reply(N2, ticket), None, "the write is under way again");
+    cluster.filter = None;
+    assert!(won(await_reply(&mut cluster, N2, ticket).as_ref()));
+}
+
+/// A member that got its state by transfer knows the last decided batch; a peer in doubt learns from it.
+#[test]
+fn a_restored_member_tells_what_it_knows_and_no_more() {
+    let mut cluster = cluster(3, 33);
+    tap(&mut cluster, |_, to, message| {
+        to == N2 && matches!(message, Message::Announce { .. } | Message::Settled(_))
+    });
+    for seq in 1..=2 {
+        let ticket = propose_put(&mut cluster, N1, seq, "k", SECOND);
+        cluster.run_for(Duration::from_micros(10 * seq));
+        if seq == 2 {
+            assert!(won(await_reply(&mut cluster, N1, ticket).as_ref()));
+        }
+    }
+    assert_eq!(in_doubt(&cluster, N2), 2);
+    cluster.wipe(N3);
+    cluster.restart(N3);
+    assert!(cluster.run_until(SECOND, |cluster| local(cluster, N3, "k").is_some()));
+    // The sequencer repeats what it has announced, so node 2 must not hear of it before the cut.
+    cluster.crash_losing_all(N1);
+    assert!(cluster.run_until(3 * SECOND, |cluster| in_doubt(cluster, N2) == 0));
+    assert_eq!(local(&cluster, N2, "k").as_deref(), Some("2"));
+    cluster.filter = None;
+    cluster.restart(N1);
+    settle(&mut cluster);
+}
