@@ -143,11 +143,10 @@ async fn a_directory_that_does_not_fit_is_refused_and_nothing_in_it_changes() {
         .await
         .to_string();
     assert!(other_node.contains("belongs to node 1"), "{other_node}");
-    let removed = refused(&cluster, |config| {
-        drop(config.keyspaces.remove(name(Backend::Raft)))
-    })
-    .await
-    .to_string();
+    let remove = |config: &mut trilemma_runtime::NodeConfig| {
+        config.keyspaces.remove(name(Backend::Raft));
+    };
+    let removed = refused(&cluster, remove).await.to_string();
     assert!(
         removed.contains("keyspace \"raft\"") && removed.contains("not configured any more"),
         "{removed}"
