@@ -179,10 +179,12 @@ impl Raft {
                 },
             );
         }
-        let free =
-            self.vote.is_none_or(|vote| vote == from) && matches!(self.role, Role::Follower { leader: None });
+        // Asking for pre-votes promises nothing, so it does not keep a node from voting for somebody else.
+        let idle = matches!(self.role, Role::Follower { leader: None } | Role::PreCandidate(_));
+        let free = idle && self.vote.is_none_or(|vote| vote == from);
         let granted = free && end >= self.log.end();
         if granted {
+            self.role = Role::Follower { leader: None };
             if self.vote.is_none() {
                 self.vote = Some(from);
                 self.append_hard_state(out);

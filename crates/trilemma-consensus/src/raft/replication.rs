@@ -101,7 +101,10 @@ impl Leader {
 
 impl Follower {
     pub(super) fn restart_probe(&mut self) {
-        self.next = self.matched.next();
+        // Before anything has matched, the last guess is better than the beginning of the log.
+        if self.matched > Index(0) {
+            self.next = self.matched.next();
+        }
         self.state = State::Probe { sent: None };
     }
 }
@@ -475,13 +478,15 @@ impl Follower {
         self.matched = self.matched.max(matched);
         self.next = self.next.max(self.matched.next());
         match &mut self.state {
-            State::Probe { .. } => {
+            // A beat proves less than the probe asks for, and must not make the leader send everything again.
+            State::Probe { .. } if matched.next() >= self.next => {
                 self.next = self.matched.next();
                 self.state = State::Replicate {
                     inflight: VecDeque::new(),
                     since: now,
                 };
             }
+            State::Probe { .. } => {}
             State::Replicate { inflight, since } => {
                 let before = inflight.len();
                 inflight.retain(|(last, _)| *last > matched);

@@ -409,3 +409,38 @@ fn a_real_directory_is_locked_recovered_and_checked() {
     let (_, recovery) = Log::open(disk, OPTIONS, LogSeq(0), replay).unwrap();
     assert_eq!((recovery.records, recovery.clean), (100, true));
 }
+
+#[test]
+fn records_after_a_clean_end_come_back_too() {
+    // A mark within a segment has a gap before it; one that does not fit begins the next segment.
+    for segment_bytes in [8192, 32 * 1024] {
+        let options = LogOptions { segment_bytes, ..OPTIONS };
+        let open = |disk: &MemoryDisk| {
+            let mut records = Records::new();
+            let (log, recovery) = Log::open(disk.clone(), options, LogSeq(0), |record: Record<'_>| {
+                records.push((record.seq.0, record.payload.to_vec()));
+                Ok::<(), LogError>(())
+            })
+            .unwrap_or_else(|error| panic!("segments of {segment_bytes}: {error}"));
+            (log, recovery, records)
+        };
+        let disk = MemoryDisk::new();
+        let mut expected = Records::new();
+        for life in 0..20 {
+            let (mut log, recovery, records) = open(&disk);
+            assert!(recovery.clean, "life {life}");
+            assert_eq!(records, expected, "life {life}");
+            for _ in 0..5 {
+                let seq = log.last().0 + 1;
+                log.append(KEYSPACE, &payload(seq)).unwrap();
+                expected.push((seq, payload(seq)));
+            }
+            log.sync().unwrap();
+            // What a kill at this moment would leave.
+            let (_, recovery, records) = open(&disk.copy());
+            assert!(!recovery.clean, "life {life}");
+            assert_eq!(records, expected, "killed in life {life}");
+            log.close().unwrap();
+        }
+    }
+}

@@ -164,6 +164,7 @@ impl Member {
             blind,
         });
         self.take_state(core, table, decided, blind);
+        effects.reset(position.0);
         self.discard_beyond(core, BatchId::ORIGIN, effects);
         self.outcomes.push_back((seq, decided));
         core.wake_versions(effects);
