@@ -11,7 +11,7 @@ use super::format::{
     ALIGNMENT, HEADER_BYTES, Kind, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader,
     segment_index, segment_name,
 };
-use super::{Log, LogOptions, Record, Recovery, Segment, begin, fill_spare};
+use super::{CLEAN_END_ALIGNMENT, Log, LogOptions, Record, Recovery, Segment, begin, fill_spare};
 use crate::LogSeq;
 use crate::disk::{Disk, DiskFile};
 use crate::error::LogError;
@@ -268,12 +268,10 @@ impl Scan {
         replay: &mut impl FnMut(Record<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut offset = HEADER_BYTES as usize;
-        while let Some((record, payload)) =
-            RecordHeader::read(&bytes[offset..], header.id, header.index, offset as u64)
-        {
+        while let Some((at, record, payload)) = next_record(bytes, header, offset, self.recovery.last) {
             if record.seq != self.recovery.last.plus(1) {
                 let what = format!("record {} follows record {}", record.seq, self.recovery.last);
-                return Err(LogError::corrupt(name, offset as u64, what).into());
+                return Err(LogError::corrupt(name, at as u64, what).into());
             }
             self.recovery.last = record.seq;
             self.recovery.clean = record.kind == Kind::CleanEnd;
@@ -286,19 +284,10 @@ impl Scan {
                     payload,
                 })?;
             }
-            offset += record.size();
+            offset = at + record.size();
         }
         self.end = offset as u64;
         let proof = later_records(bytes, header, offset, self.recovery.last);
-        if let Some((end, mark)) = proof.clean_end
-            && is_last
-            && mark.seq == self.recovery.last.plus(1)
-        {
-            self.recovery.last = mark.seq;
-            self.recovery.clean = true;
-            self.end = end;
-            return Ok(());
-        }
         let expected = self.recovery.last.plus(1);
         if proof.durable >= expected {
             let what = format!("record {expected} is damaged; a later record proves that it was durable");
@@ -313,12 +302,28 @@ impl Scan {
     }
 }
 
+/// The record at `offset`, or the mark of a clean end at the next block: it stands apart from what it proves, and the
+/// next life goes on behind it.
+fn next_record<'a>(
+    bytes: &'a [u8],
+    header: &SegmentHeader,
+    offset: usize,
+    last: LogSeq,
+) -> Option<(usize, RecordHeader, &'a [u8])> {
+    let read = |at: usize| {
+        let (record, payload) = RecordHeader::read(bytes.get(at..)?, header.id, header.index, at as u64)?;
+        Some((at, record, payload))
+    };
+    read(offset).or_else(|| {
+        read(offset.next_multiple_of(CLEAN_END_ALIGNMENT as usize))
+            .filter(|(_, record, _)| record.kind == Kind::CleanEnd && record.seq == last.plus(1))
+    })
+}
+
 /// What valid records stand behind a place where none was expected to end.
 struct Later {
     found: bool,
     durable: LogSeq,
-    /// The first of them if it marks a clean end, and where it ends.
-    clean_end: Option<(u64, RecordHeader)>,
 }
 
 /// Looks for valid records of this log at or behind `offset`, at every place where one could begin.
@@ -326,15 +331,11 @@ fn later_records(bytes: &[u8], header: &SegmentHeader, offset: usize, last: LogS
     let mut later = Later {
         found: false,
         durable: LogSeq(0),
-        clean_end: None,
     };
     let mut at = offset.next_multiple_of(ALIGNMENT);
     while at + RECORD_HEADER_BYTES <= bytes.len() {
         match RecordHeader::read(&bytes[at..], header.id, header.index, at as u64) {
             Some((record, _)) if record.seq > last => {
-                if !later.found && record.kind == Kind::CleanEnd {
-                    later.clean_end = Some(((at + record.size()) as u64, record));
-                }
                 later.found = true;
                 later.durable = later.durable.max(record.durable);
                 at += record.size();

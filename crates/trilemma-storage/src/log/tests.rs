@@ -414,7 +414,10 @@ fn a_real_directory_is_locked_recovered_and_checked() {
 fn records_after_a_clean_end_come_back_too() {
     // A mark within a segment has a gap before it; one that does not fit begins the next segment.
     for segment_bytes in [8192, 32 * 1024] {
-        let options = LogOptions { segment_bytes, ..OPTIONS };
+        let options = LogOptions {
+            segment_bytes,
+            ..OPTIONS
+        };
         let open = |disk: &MemoryDisk| {
             let mut records = Records::new();
             let (log, recovery) = Log::open(disk.clone(), options, LogSeq(0), |record: Record<'_>| {
