@@ -7,7 +7,7 @@ fn a_stuck_operation_makes_a_new_session_rather_than_being_forgotten() {
     let session = Session::new(Version(3));
     let stuck = session.next(Version(3));
     let mut last = stuck;
-    for _ in 0..SPREAD_MAX {
+    for _ in 0..=SPREAD_MAX {
         last = session.next(Version(9));
         session.done(last);
     }
