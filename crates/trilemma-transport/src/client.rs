@@ -1,4 +1,5 @@
-//! The client's side: many calls at once over one stream of one connection.
+//! The client's side: many calls at once over one stream of one connection, and a stream for each request that has many
+//! answers.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -6,20 +7,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use quinn::{Connection, Endpoint, VarInt};
+use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use trilemma_core::NodeId;
 
 use crate::Limits;
-use crate::clients::ID_BYTES;
+use crate::clients::{ID_BYTES, STREAM_REQUEST_BYTES_MAX};
 use crate::error::{TransportError, code};
-use crate::frame::{FrameReader, Queue, StreamEnd};
+use crate::frame::{self, FrameReader, Push, Queue, StreamEnd};
 use crate::identity::{Identity, Subject, server_name};
 use crate::tls;
 
-/// Answers of one stream that wait for its reader.
-const STREAM_ANSWERS_MAX: usize = 1024;
+/// Answers of one stream that wait for its reader. Further ones wait at the node.
+const STREAM_ANSWERS_MAX: usize = 128;
+/// Streams of answers that one connection has open at once; a node accepts more, so that those just ended do not count.
+const STREAMS_MAX: usize = tls::CLIENT_STREAMS_MAX as usize / 2;
 
 /// How a client reaches a node.
 #[derive(Clone, Debug)]
@@ -100,27 +103,22 @@ struct Shared {
     connection: Connection,
     queue: Arc<Queue>,
     calls: Mutex<Calls>,
+    /// Streams of answers that may still be opened.
+    streams: Arc<Semaphore>,
     limits: Limits,
 }
 
 #[derive(Debug, Default)]
 struct Calls {
-    waiting: HashMap<u64, Waiting>,
+    waiting: HashMap<u64, oneshot::Sender<Bytes>>,
     last: u64,
     closed: Option<String>,
-}
-
-#[derive(Debug)]
-enum Waiting {
-    Call(oneshot::Sender<Bytes>),
-    Stream(mpsc::Sender<Bytes>),
 }
 
 impl ClientConnection {
     /// Connects on the current tokio runtime.
     pub async fn connect(config: ClientConfig) -> Result<Self, TransportError> {
-        let address = config.address;
-        let failed = |why: String| TransportError::Connect { address, why };
+        let (address, timeout, limits) = (config.address, config.timeout, config.limits);
         let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let local: SocketAddr = any.parse().expect("a literal address parses");
         let endpoint = Endpoint::client(local).map_err(|source| TransportError::Bind {
@@ -128,39 +126,18 @@ impl ClientConnection {
             source,
         })?;
         let tls = tls::client(&config.identity, tls::CLIENT)?;
-        let name = server_name(&config.cluster, config.node);
-        let connect = async {
-            let connecting = endpoint
-                .connect_with(tls, address, &name)
-                .map_err(|error| failed(error.to_string()))?;
-            let connection = connecting.await.map_err(|error| failed(describe(&error)))?;
-            let (_, chain) = tls::handshake(&connection);
-            let expected = Subject::Node {
-                cluster: config.cluster.clone(),
-                node: config.node,
-            };
-            let found = Subject::of(&chain).map_err(failed)?;
-            if found != expected {
-                return Err(failed(format!(
-                    "it was to be {expected}, its certificate names {found}"
-                )));
-            }
-            let (send, receive) = connection
-                .open_bi()
-                .await
-                .map_err(|error| failed(describe(&error)))?;
-            Ok((connection, send, receive))
-        };
-        let (connection, mut send, receive) = tokio::time::timeout(config.timeout, connect)
+        let (connection, mut send, receive) = tokio::time::timeout(timeout, open(&config, &endpoint, tls))
             .await
-            .map_err(|_elapsed| failed(format!("no answer within {:?}", config.timeout)))??;
-        let queue = Arc::new(Queue::new(config.limits.queue_bytes));
+            .unwrap_or_else(|_elapsed| Err(format!("no answer within {timeout:?}")))
+            .map_err(|why| TransportError::Connect { address, why })?;
+        let queue = Arc::new(Queue::new(limits.queue_bytes));
         let shared = Arc::new(Shared {
             endpoint,
             connection,
             queue: Arc::clone(&queue),
             calls: Mutex::new(Calls::default()),
-            limits: config.limits,
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            limits,
         });
         tokio::spawn(async move {
             if let Err(why) = queue.drain_into(&mut send).await {
@@ -168,7 +145,7 @@ impl ClientConnection {
             }
             queue.close();
         });
-        let reader = FrameReader::new(receive, config.limits.log_frame_bytes);
+        let reader = FrameReader::new(receive, limits.log_frame_bytes);
         tokio::spawn(read_answers(Arc::clone(&shared), reader));
         Ok(Self { shared })
     }
@@ -182,7 +159,7 @@ impl ClientConnection {
     /// Sends a request and waits for its one answer. Dropping the future forgets the answer, not the request.
     pub async fn call(&self, request: Bytes) -> Result<Bytes, CallError> {
         let (sender, answer) = oneshot::channel();
-        let id = self.send(request, Waiting::Call(sender))?;
+        let id = self.send(request, sender)?;
         let forget = Forget {
             shared: &self.shared,
             id,
@@ -194,35 +171,91 @@ impl ClientConnection {
         result
     }
 
-    /// Sends a request that has many answers. They end when the receiver is dropped or the connection ends.
+    /// Sends a request that has many answers, over a stream of its own. They end when the connection ends, or when the
+    /// receiver is dropped, which the node is told. A reader that is slow holds up this stream alone.
+    ///
+    /// A request may have 64 KiB; a connection has at most 128 such streams open.
     pub async fn stream(&self, request: Bytes) -> Result<mpsc::Receiver<Bytes>, CallError> {
+        check_size(request.len(), STREAM_REQUEST_BYTES_MAX - ID_BYTES)?;
+        let not_sent = |why: String| CallError::NotSent { why };
+        if let Some(why) = &self.shared.calls().closed {
+            return Err(not_sent(why.clone()));
+        }
+        let place = Arc::clone(&self.shared.streams)
+            .try_acquire_owned()
+            .map_err(|_| {
+                not_sent(format!(
+                    "{STREAMS_MAX} streams of answers are open on this connection, which is the limit; \
+                 drop one or use another connection"
+                ))
+            })?;
+        let connection = &self.shared.connection;
+        let (mut send, receive) = connection
+            .open_bi()
+            .await
+            .map_err(|error| not_sent(describe(&error)))?;
+        let mut frame = Vec::with_capacity(ID_BYTES + request.len());
+        // The only request of this stream, so any number would do.
+        frame.extend_from_slice(&1_u64.to_le_bytes());
+        frame.extend_from_slice(&request);
+        frame::write(&mut send, &frame)
+            .await
+            .map_err(|why| CallError::Lost { why })?;
         let (sender, answers) = mpsc::channel(STREAM_ANSWERS_MAX);
-        self.send(request, Waiting::Stream(sender))?;
+        let reader = FrameReader::new(receive, self.shared.limits.log_frame_bytes);
+        tokio::spawn(read_stream(reader, send, sender, place));
         Ok(answers)
     }
 
-    fn send(&self, request: Bytes, waiting: Waiting) -> Result<u64, CallError> {
-        let limit = self.shared.limits.log_frame_bytes - ID_BYTES;
-        if request.len() > limit {
-            return Err(CallError::TooLarge {
-                size: request.len(),
-                limit,
-            });
-        }
+    fn send(&self, request: Bytes, waiting: oneshot::Sender<Bytes>) -> Result<u64, CallError> {
+        check_size(request.len(), self.shared.limits.log_frame_bytes - ID_BYTES)?;
         let mut calls = self.shared.calls();
         if let Some(why) = &calls.closed {
             return Err(CallError::NotSent { why: why.clone() });
         }
         calls.last += 1;
         let id = calls.last;
-        if !self.shared.queue.push(&id.to_le_bytes(), request) {
-            return Err(CallError::NotSent {
-                why: "too much waits to be sent, or the stream has ended".into(),
-            });
-        }
-        calls.waiting.insert(id, waiting);
-        Ok(id)
+        let why = match self.shared.queue.push(&id.to_le_bytes(), request) {
+            Push::Queued => {
+                calls.waiting.insert(id, waiting);
+                return Ok(id);
+            }
+            Push::Full => "too much waits to be sent to this node already",
+            Push::Closed => "the stream to the node has ended",
+        };
+        Err(CallError::NotSent { why: why.into() })
     }
+}
+
+fn check_size(size: usize, limit: usize) -> Result<(), CallError> {
+    if size > limit {
+        return Err(CallError::TooLarge { size, limit });
+    }
+    Ok(())
+}
+
+/// Connects, checks who is there, and opens the stream of calls.
+async fn open(
+    config: &ClientConfig,
+    endpoint: &Endpoint,
+    tls: quinn::ClientConfig,
+) -> Result<(Connection, SendStream, RecvStream), String> {
+    let name = server_name(&config.cluster, config.node);
+    let connecting = endpoint
+        .connect_with(tls, config.address, &name)
+        .map_err(|error| error.to_string())?;
+    let connection = connecting.await.map_err(|error| describe(&error))?;
+    let (_, chain) = tls::handshake(&connection);
+    let expected = Subject::Node {
+        cluster: config.cluster.clone(),
+        node: config.node,
+    };
+    let found = Subject::of(&chain)?;
+    if found != expected {
+        return Err(format!("it was to be {expected}, its certificate names {found}"));
+    }
+    let (send, receive) = connection.open_bi().await.map_err(|error| describe(&error))?;
+    Ok((connection, send, receive))
 }
 
 impl Drop for ClientConnection {
@@ -260,24 +293,44 @@ impl Shared {
             .unwrap_or_else(|| "the connection was closed".into())
     }
 
-    /// Passes an answer on. `Some`: a stream's reader has no room, wait for it.
-    fn answer(&self, id: u64, answer: Bytes) -> Option<(mpsc::Sender<Bytes>, Bytes)> {
-        let mut calls = self.calls();
-        match calls.waiting.get(&id)? {
-            Waiting::Call(_) => {
-                if let Some(Waiting::Call(waiting)) = calls.waiting.remove(&id) {
-                    // The caller has dropped its future.
-                    let _gone = waiting.send(answer);
-                }
-                None
-            }
-            Waiting::Stream(stream) if stream.is_closed() => {
-                calls.waiting.remove(&id);
-                None
-            }
-            Waiting::Stream(stream) => Some((stream.clone(), answer)),
+    /// Passes an answer on.
+    fn answer(&self, id: u64, answer: Bytes) {
+        let waiting = self.calls().waiting.remove(&id);
+        if let Some(waiting) = waiting {
+            // The caller has dropped its future.
+            let _gone = waiting.send(answer);
         }
     }
+}
+
+/// Passes the answers of one stream on until the stream or its reader ends. Whatever ends it, dropping `send` and the
+/// reader tells the node.
+async fn read_stream(
+    mut reader: FrameReader,
+    send: SendStream,
+    answers: mpsc::Sender<Bytes>,
+    place: OwnedSemaphorePermit,
+) {
+    loop {
+        let next = tokio::select! {
+            next = reader.next() => next,
+            () = answers.closed() => break,
+        };
+        match next {
+            Ok(mut frame) if frame.len() >= ID_BYTES => {
+                frame.advance(ID_BYTES);
+                if answers.send(frame).await.is_err() {
+                    break;
+                }
+            }
+            Ok(_) => break,
+            Err(end) => {
+                tracing::trace!(?end, "a stream of answers has ended");
+                break;
+            }
+        }
+    }
+    drop((send, reader, place));
 }
 
 async fn read_answers(shared: Arc<Shared>, mut reader: FrameReader) {
@@ -285,11 +338,7 @@ async fn read_answers(shared: Arc<Shared>, mut reader: FrameReader) {
         match reader.next().await {
             Ok(mut frame) if frame.len() >= ID_BYTES => {
                 let id = frame.get_u64_le();
-                // A slow reader of a stream holds up this connection's other answers; the node cuts off a client
-                // that stays slow.
-                if let Some((stream, answer)) = shared.answer(id, frame) {
-                    let _gone = stream.send(answer).await;
-                }
+                shared.answer(id, frame);
             }
             Ok(_) => break "the node sent an answer without an id".to_owned(),
             Err(StreamEnd::Violation(why)) => break why,

@@ -8,15 +8,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{Connection, Endpoint, Incoming, VarInt};
-use tokio::sync::mpsc;
+use rustls_pki_types::CertificateDer;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use trilemma_core::{Incarnation, NodeId, Rng, codec};
 
-use crate::clients::{self, ClientRef};
+use crate::clients;
+use crate::counters::{Counters, Meters};
 use crate::error::{Refusal, SendError, TransportError, code};
+use crate::events::{self, Event, Events};
+use crate::faults::Faults;
 use crate::frame::{self, FrameReader, StreamEnd};
-use crate::hello::{HELLO_BYTES_MAX, Hello, WIRE_VERSION};
+use crate::hello::{HELLO_BYTES_MAX, Hello, clip};
 use crate::identity::{Identity, Subject, server_name};
-use crate::link::Link;
+use crate::link::{Link, Surroundings};
 use crate::{Lane, Limits, tls};
 
 /// Longest time for a handshake, TLS and hello together.
@@ -25,8 +29,15 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 /// Handshakes under way at once; more are refused before any work is done for them.
 const HANDSHAKES_MAX: usize = 256;
+/// Handshakes under way from which on a new one must first prove its address (QUIC's Retry, one more round trip), so
+/// that forged addresses cannot take all places.
+const HANDSHAKES_UNPROVEN_MAX: usize = 64;
 /// Time that a refused side is given to read why.
 const LINGER: Duration = Duration::from_millis(200);
+/// Longest reason sent with a close: it must fit one packet.
+const REASON_BYTES_MAX: usize = 900;
+/// Time that closing connections are given to tell the other side.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// What an endpoint is made from.
 #[derive(Clone, Debug)]
@@ -51,84 +62,24 @@ pub struct TransportConfig {
     pub limits: Limits,
 }
 
-/// What the driver is told.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Event {
-    /// A peer is connected.
-    PeerUp {
-        /// The peer.
-        node: NodeId,
-        /// The life of its process.
-        incarnation: Incarnation,
-        /// Where it is.
-        address: SocketAddr,
-    },
-    /// A peer's connection has ended. May come long after the peer went.
-    PeerDown {
-        /// The peer.
-        node: NodeId,
-        /// Why.
-        reason: String,
-    },
-    /// A connection was refused, by this side or the other.
-    Refused {
-        /// The peer, where it is known.
-        node: Option<NodeId>,
-        /// Its address.
-        address: SocketAddr,
-        /// Why.
-        reason: Refusal,
-    },
-    /// A frame of a peer.
-    Frame {
-        /// The peer.
-        from: NodeId,
-        /// The lane.
-        lane: Lane,
-        /// The frame.
-        payload: Bytes,
-    },
-    /// A request of a client.
-    ClientRequest {
-        /// The client, to answer to.
-        client: ClientRef,
-        /// The request's number within the client's connection.
-        request: u64,
-        /// The request.
-        payload: Bytes,
-    },
-}
-
-/// The receiving end for the driver. Bounded: while it is full, connections are read no further.
-#[derive(Debug)]
-pub struct Events(mpsc::Receiver<Event>);
-
-impl Events {
-    /// The next event; `None` once the endpoint is gone.
-    pub async fn recv(&mut self) -> Option<Event> {
-        self.0.recv().await
-    }
-
-    /// The next event if one is there already.
-    pub fn try_recv(&mut self) -> Option<Event> {
-        self.0.try_recv().ok()
-    }
-}
-
 /// The endpoint of a node. Dropping it closes all connections.
 #[derive(Debug)]
 pub struct Transport {
     endpoint: Endpoint,
     shared: Arc<Shared>,
     local: SocketAddr,
+    /// Dropped with the transport: those who dial peers see it and end.
+    _alive: watch::Sender<()>,
 }
 
 #[derive(Debug)]
 struct Shared {
     config: TransportConfig,
+    /// The links that the driver was told of.
     links: Mutex<HashMap<NodeId, Arc<Link>>>,
-    events: mpsc::Sender<Event>,
+    /// Held while `links` changes and the driver is told, so that it hears of ups and downs in their order.
+    news: AsyncMutex<()>,
+    surroundings: Surroundings,
     handshakes: AtomicUsize,
     clients: AtomicUsize,
 }
@@ -153,34 +104,40 @@ impl Transport {
         };
         let endpoint = Endpoint::server(server, config.listen).map_err(failed)?;
         let local = endpoint.local_addr().map_err(failed)?;
-        let (events, receiver) = mpsc::channel(config.limits.events);
+        let (outlet, receiver) = events::queue(&config.limits);
+        let (alive, stop) = watch::channel(());
         let shared = Arc::new(Shared {
             config,
             links: Mutex::new(HashMap::new()),
-            events,
+            news: AsyncMutex::new(()),
+            surroundings: Surroundings {
+                events: outlet,
+                meters: Arc::new(Meters::default()),
+                faults: Arc::new(Faults::default()),
+            },
             handshakes: AtomicUsize::new(0),
             clients: AtomicUsize::new(0),
         });
         tokio::spawn(accept(endpoint.clone(), Arc::clone(&shared)));
         for (node, address) in shared.config.peers.clone() {
             if node > shared.config.node {
-                tokio::spawn(dial_for_ever(
-                    endpoint.clone(),
-                    client.clone(),
-                    Arc::clone(&shared),
+                let dialler = Dialler {
+                    endpoint: endpoint.clone(),
+                    client: client.clone(),
+                    shared: Arc::clone(&shared),
                     node,
                     address,
-                ));
+                };
+                tokio::spawn(dialler.run(stop.clone()));
             }
         }
-        Ok((
-            Self {
-                endpoint,
-                shared,
-                local,
-            },
-            Events(receiver),
-        ))
+        let transport = Self {
+            endpoint,
+            shared,
+            local,
+            _alive: alive,
+        };
+        Ok((transport, receiver))
     }
 
     /// Where the endpoint listens.
@@ -191,14 +148,55 @@ impl Transport {
 
     /// Queues a frame for a peer. Never waits; what cannot be queued counts as lost.
     pub fn send(&self, to: NodeId, lane: Lane, frame: Bytes) -> Result<(), SendError> {
+        let Surroundings { meters, faults, .. } = &self.shared.surroundings;
+        if faults.is_blocked(to) {
+            return Ok(());
+        }
+        let size = frame.len();
         let link = self.shared.links().get(&to).cloned();
-        link.ok_or(SendError::NotConnected(to))?.send(lane, frame)
+        let result = match link {
+            Some(link) => link.send(lane, frame),
+            None => Err(SendError::NotConnected(to)),
+        };
+        match result {
+            Ok(()) => meters.sent(lane, size),
+            Err(_) => meters.dropped(lane),
+        }
+        result
     }
 
     /// Whether a peer is connected.
     #[must_use]
     pub fn is_connected(&self, node: NodeId) -> bool {
         self.shared.links().contains_key(&node)
+    }
+
+    /// What this endpoint has done since it was opened.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.shared.surroundings.meters.read()
+    }
+
+    /// Cuts the links to exactly these peers: frames both ways are lost silently, and no new connection with them comes
+    /// to be. Open connections stay, so [`Event::PeerDown`] need not follow. For tests.
+    #[cfg(any(test, feature = "faults"))]
+    pub fn set_blocked(&self, peers: &trilemma_core::NodeSet) {
+        self.shared.surroundings.faults.block(peers);
+    }
+
+    /// Closes all connections and waits, half a second at most, until the other sides know.
+    ///
+    /// Dropping the transport closes them too, but on a runtime that ends at once the peers then find out only by
+    /// silence.
+    pub async fn close(self) {
+        self.endpoint
+            .close(VarInt::from_u32(code::CLOSED), b"the node stops");
+        if tokio::time::timeout(FAREWELL, self.endpoint.wait_idle())
+            .await
+            .is_err()
+        {
+            tracing::debug!("connections were still open when the endpoint closed");
+        }
     }
 }
 
@@ -217,21 +215,36 @@ impl Shared {
 
     async fn tell(&self, event: Event) {
         // The driver has ended: nobody needs to know.
-        let _ended = self.events.send(event).await;
+        let _ended = self.surroundings.events.send(event).await;
     }
 
-    fn hello(&self) -> Hello {
-        Hello {
-            version: WIRE_VERSION,
-            node: self.config.node,
-            incarnation: self.config.incarnation,
-            table_digest: self.config.table_digest,
-            table_text: self.config.table_text.clone(),
+    /// Tells of a refusal if the driver has room for it.
+    fn tell_refused(&self, node: Option<NodeId>, address: SocketAddr, reason: Refusal) {
+        let Surroundings { events, meters, .. } = &self.surroundings;
+        meters.refusals.add(1);
+        let told = events.offer(Event::Refused {
+            node,
+            address,
+            reason,
+        });
+        if !told {
+            meters.refusals_untold.add(1);
         }
     }
 
+    fn hello(&self) -> Hello {
+        let TransportConfig {
+            node,
+            incarnation,
+            table_digest,
+            table_text,
+            ..
+        } = &self.config;
+        Hello::new(*node, *incarnation, *table_digest, table_text)
+    }
+
     /// Whom the other side's certificate names, if it may be a peer here.
-    fn peer(&self, chain: &[rustls_pki_types::CertificateDer<'_>]) -> Result<NodeId, Refusal> {
+    fn peer(&self, chain: &[CertificateDer<'_>]) -> Result<NodeId, Refusal> {
         let subject = Subject::of(chain).map_err(Refusal::Subject)?;
         let cluster = &self.config.cluster;
         match &subject {
@@ -239,10 +252,14 @@ impl Shared {
                 cluster: theirs,
                 node,
             } if theirs == cluster => {
-                if self.config.peers.contains_key(node) {
+                let here = self.config.node;
+                if *node == here {
+                    Err(Refusal::Subject(format!(
+                        "its certificate names node {node}, which is this node; no two processes may share one"
+                    )))
+                } else if self.config.peers.contains_key(node) {
                     Ok(*node)
                 } else {
-                    let here = self.config.node;
                     Err(Refusal::Subject(format!(
                         "node {node} is not a peer of node {here} in its configuration"
                     )))
@@ -254,71 +271,85 @@ impl Shared {
         }
     }
 
-    /// Takes a link off the table unless a newer one is there.
-    fn forget(&self, node: NodeId, link: &Arc<Link>) {
-        let mut links = self.links();
-        if links.get(&node).is_some_and(|current| Arc::ptr_eq(current, link)) {
-            links.remove(&node);
-        }
-    }
-
     /// Serves a peer's connection until it ends.
-    async fn run_link(self: &Arc<Self>, connection: Connection, there: &Hello) {
+    async fn run_link(&self, connection: Connection, there: &Hello) {
         let node = there.node;
         let link = Arc::new(Link::start(
             node,
             connection.clone(),
             self.config.limits,
-            &self.events,
+            self.surroundings.clone(),
         ));
-        let former = self.links().insert(node, Arc::clone(&link));
+        self.surroundings.meters.connects.add(1);
+        self.enter(&link, there, connection.remote_address()).await;
+        link.listen();
+        let reason = connection.closed().await.to_string();
+        link.close(code::CLOSED, "");
+        self.leave(node, &link, reason).await;
+    }
+
+    /// Makes `link` the way to its peer, in place of any former one, and tells.
+    async fn enter(&self, link: &Arc<Link>, there: &Hello, address: SocketAddr) {
+        let node = there.node;
+        let _order = self.news.lock().await;
+        let former = self.links().insert(node, Arc::clone(link));
         if let Some(former) = former {
-            former.close(code::REPLACED, "a newer connection has taken over");
+            let reason = "a newer connection has taken over";
+            former.close(code::REPLACED, reason);
+            let reason = reason.to_owned();
+            self.tell(Event::PeerDown { node, reason }).await;
         }
-        let address = connection.remote_address();
         self.tell(Event::PeerUp {
             node,
             incarnation: there.incarnation,
             address,
         })
         .await;
-        let reason = connection.closed().await.to_string();
-        link.close(code::CLOSED, "");
-        self.forget(node, &link);
-        self.tell(Event::PeerDown { node, reason }).await;
     }
 
-    async fn refused(&self, connection: &Connection, node: Option<NodeId>, reason: Refusal) {
-        let text = reason.to_string();
-        // A close frame must fit a packet, so a long reason is cut for the other side; here it is whole.
-        let mut end = text.len().min(900);
-        while !text.is_char_boundary(end) {
-            end -= 1;
+    /// Takes a link off the table and tells, unless a newer one has taken over.
+    async fn leave(&self, node: NodeId, link: &Arc<Link>, reason: String) {
+        let _order = self.news.lock().await;
+        let is_current = {
+            let mut links = self.links();
+            let is_current = links.get(&node).is_some_and(|current| Arc::ptr_eq(current, link));
+            if is_current {
+                links.remove(&node);
+            }
+            is_current
+        };
+        if is_current {
+            self.tell(Event::PeerDown { node, reason }).await;
         }
+    }
+
+    /// Closes a connection with the reason, and tells.
+    fn refused(&self, connection: &Connection, node: Option<NodeId>, reason: Refusal) {
+        let text = reason.to_string();
+        // A long reason is cut for the other side; here it is whole.
         let code = if matches!(reason, Refusal::Violation(_)) {
             code::VIOLATION
         } else {
             code::REFUSED
         };
-        connection.close(VarInt::from_u32(code), &text.as_bytes()[..end]);
-        self.tell(Event::Refused {
-            node,
-            address: connection.remote_address(),
-            reason,
-        })
-        .await;
+        connection.close(VarInt::from_u32(code), clip(&text, REASON_BYTES_MAX).as_bytes());
+        self.tell_refused(node, connection.remote_address(), reason);
     }
 }
 
 /// Accepts connections until the endpoint closes.
 async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
     while let Some(incoming) = endpoint.accept().await {
-        if shared.handshakes.load(Ordering::Relaxed) >= HANDSHAKES_MAX {
+        let handshakes = shared.handshakes.load(Ordering::Relaxed);
+        if handshakes >= HANDSHAKES_MAX {
             incoming.refuse();
-            continue;
+        } else if handshakes >= HANDSHAKES_UNPROVEN_MAX && !incoming.remote_address_validated() {
+            // It may retry, since its address is not proven.
+            let _sent = incoming.retry();
+        } else {
+            shared.handshakes.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(accept_one(incoming, Arc::clone(&shared)));
         }
-        shared.handshakes.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(accept_one(incoming, Arc::clone(&shared)));
     }
 }
 
@@ -326,28 +357,11 @@ async fn accept_one(incoming: Incoming, shared: Arc<Shared>) {
     let address = incoming.remote_address();
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, incoming).await;
     shared.handshakes.fetch_sub(1, Ordering::Relaxed);
+    let failed = |why: String| shared.tell_refused(None, address, Refusal::Tls(why));
     let connection = match handshake {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => {
-            let reason = Refusal::Tls(error.to_string());
-            return shared
-                .tell(Event::Refused {
-                    node: None,
-                    address,
-                    reason,
-                })
-                .await;
-        }
-        Err(_elapsed) => {
-            let reason = Refusal::Tls("it did not finish in time".into());
-            return shared
-                .tell(Event::Refused {
-                    node: None,
-                    address,
-                    reason,
-                })
-                .await;
-        }
+        Ok(Err(error)) => return failed(error.to_string()),
+        Err(_elapsed) => return failed("it did not finish in time".into()),
     };
     let (protocol, chain) = tls::handshake(&connection);
     if protocol.as_deref() == Some(tls::PEER) {
@@ -357,21 +371,21 @@ async fn accept_one(incoming: Incoming, shared: Arc<Shared>) {
     }
 }
 
-async fn accept_peer(
-    connection: Connection,
-    chain: &[rustls_pki_types::CertificateDer<'_>],
-    shared: &Arc<Shared>,
-) {
+async fn accept_peer(connection: Connection, chain: &[CertificateDer<'_>], shared: &Arc<Shared>) {
     let node = match shared.peer(chain) {
         Ok(node) => node,
-        Err(reason) => return shared.refused(&connection, None, reason).await,
+        Err(reason) => return shared.refused(&connection, None, reason),
     };
+    if shared.surroundings.faults.is_blocked(node) {
+        // As if nothing of it had arrived: the other side gives up first.
+        return tokio::time::sleep(2 * HANDSHAKE_TIMEOUT).await;
+    }
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, answer_hello(&connection, shared, node)).await {
         Ok(Ok(there)) => shared.run_link(connection, &there).await,
-        Ok(Err(reason)) => shared.refused(&connection, Some(node), reason).await,
+        Ok(Err(reason)) => shared.refused(&connection, Some(node), reason),
         Err(_elapsed) => {
             let reason = Refusal::Violation("no hello in time".into());
-            shared.refused(&connection, Some(node), reason).await;
+            shared.refused(&connection, Some(node), reason);
         }
     }
 }
@@ -412,11 +426,7 @@ fn closed(error: &quinn::ConnectionError) -> Refusal {
     }
 }
 
-async fn accept_client(
-    connection: Connection,
-    chain: &[rustls_pki_types::CertificateDer<'_>],
-    shared: &Arc<Shared>,
-) {
+async fn accept_client(connection: Connection, chain: &[CertificateDer<'_>], shared: &Arc<Shared>) {
     let verdict = match Subject::of(chain) {
         Ok(subject) if subject.cluster() == shared.config.cluster => Ok(()),
         Ok(subject) => Err(Refusal::Subject(format!(
@@ -426,87 +436,93 @@ async fn accept_client(
         Err(why) => Err(Refusal::Subject(why)),
     };
     if let Err(reason) = verdict {
-        return shared.refused(&connection, None, reason).await;
+        return shared.refused(&connection, None, reason);
     }
     let clients = shared.clients.fetch_add(1, Ordering::Relaxed);
     if clients >= shared.config.limits.clients {
         let reason = Refusal::Subject(format!("{clients} clients are connected, which is the limit"));
-        shared.refused(&connection, None, reason).await;
+        shared.refused(&connection, None, reason);
     } else {
-        clients::serve(connection, shared.config.limits, shared.events.clone()).await;
+        shared.surroundings.meters.clients.add(1);
+        clients::serve(connection, shared.config.limits, shared.surroundings.clone()).await;
     }
     shared.clients.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// Keeps a connection to one peer: dials, serves, dials again.
-async fn dial_for_ever(
+struct Dialler {
     endpoint: Endpoint,
     client: quinn::ClientConfig,
     shared: Arc<Shared>,
     node: NodeId,
     address: SocketAddr,
-) {
-    let mut rng =
-        Rng::new(u64::from(shared.config.node.0) << 32 ^ u64::from(node.0) ^ shared.config.incarnation.0);
-    let mut bound = BACKOFF.0;
-    let mut told = None;
-    loop {
-        match dial(&endpoint, &client, &shared, node, address).await {
-            Ok((connection, there)) => {
-                bound = BACKOFF.0;
-                told = None;
-                shared.run_link(connection, &there).await;
-            }
-            Err(None) => {}
-            Err(Some(reason)) => {
-                // The same refusal again and again is told once.
-                if told.as_ref() != Some(&reason) {
-                    told = Some(reason.clone());
-                    shared
-                        .tell(Event::Refused {
-                            node: Some(node),
-                            address,
-                            reason,
-                        })
-                        .await;
-                }
-            }
-        }
-        if shared.events.is_closed() {
-            return;
-        }
-        tokio::time::sleep(rng.between(BACKOFF.0 / 2, bound)).await;
-        bound = (bound * 2).min(BACKOFF.1);
-    }
 }
 
-/// One attempt. `Err(None)`: the peer is not there.
-async fn dial(
-    endpoint: &Endpoint,
-    client: &quinn::ClientConfig,
-    shared: &Shared,
-    node: NodeId,
-    address: SocketAddr,
-) -> Result<(Connection, Hello), Option<Refusal>> {
-    let name = server_name(&shared.config.cluster, node);
-    let connecting = endpoint
-        .connect_with(client.clone(), address, &name)
-        .map_err(|error| Some(Refusal::Violation(format!("cannot dial {address}: {error}"))))?;
-    let connection = match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(quinn::ConnectionError::TimedOut)) | Err(_) => return Err(None),
-        Ok(Err(error)) => return Err(Some(closed(&error))),
-    };
-    let greeted = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(&connection, shared, node)).await;
-    match greeted {
-        Ok(Ok(there)) => Ok((connection, there)),
-        Ok(Err(reason)) => {
-            connection.close(VarInt::from_u32(code::REFUSED), reason.to_string().as_bytes());
-            Err(Some(reason))
+impl Dialler {
+    /// Runs until the transport is dropped: `stop` then has no sender.
+    async fn run(self, mut stop: watch::Receiver<()>) {
+        let Self { shared, node, .. } = &self;
+        let (here, life) = (shared.config.node, shared.config.incarnation);
+        let mut rng = Rng::new(u64::from(here.0) << 32 ^ u64::from(node.0) ^ life.0);
+        let mut bound = BACKOFF.0;
+        let mut told = None;
+        loop {
+            match self.dial().await {
+                Ok((connection, there)) => {
+                    bound = BACKOFF.0;
+                    told = None;
+                    shared.run_link(connection, &there).await;
+                }
+                Err(None) => {}
+                // The same refusal again and again is told once.
+                Err(reason) if told == reason => {}
+                Err(Some(reason)) => {
+                    told = Some(reason.clone());
+                    shared.tell_refused(Some(*node), self.address, reason);
+                }
+            }
+            if shared.surroundings.events.is_closed() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(rng.between(BACKOFF.0 / 2, bound)) => {}
+                _ended = stop.changed() => return,
+            }
+            bound = (bound * 2).min(BACKOFF.1);
         }
-        Err(_elapsed) => {
-            connection.close(VarInt::from_u32(code::VIOLATION), b"no hello in time");
-            Err(None)
+    }
+
+    /// One attempt. `Err(None)`: the peer is not there.
+    async fn dial(&self) -> Result<(Connection, Hello), Option<Refusal>> {
+        let Self { shared, node, .. } = self;
+        if shared.surroundings.faults.is_blocked(*node) {
+            return Err(None);
+        }
+        let (name, address) = (server_name(&shared.config.cluster, *node), self.address);
+        let connecting = self
+            .endpoint
+            .connect_with(self.client.clone(), address, &name)
+            .map_err(|error| Some(Refusal::Violation(format!("cannot dial {address}: {error}"))))?;
+        let connection = match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(quinn::ConnectionError::TimedOut | quinn::ConnectionError::LocallyClosed)) | Err(_) => {
+                return Err(None);
+            }
+            Ok(Err(error)) => return Err(Some(closed(&error))),
+        };
+        let greeted = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(&connection, shared, *node)).await;
+        match greeted {
+            Ok(Ok(there)) => Ok((connection, there)),
+            Ok(Err(reason)) => {
+                let text = reason.to_string();
+                let text = clip(&text, REASON_BYTES_MAX).as_bytes();
+                connection.close(VarInt::from_u32(code::REFUSED), text);
+                Err(Some(reason))
+            }
+            Err(_elapsed) => {
+                connection.close(VarInt::from_u32(code::VIOLATION), b"no hello in time");
+                Err(None)
+            }
         }
     }
 }

@@ -10,6 +10,8 @@ use crate::error::Refusal;
 pub(crate) const WIRE_VERSION: u32 = 1;
 /// Largest hello, in bytes.
 pub(crate) const HELLO_BYTES_MAX: usize = 128 * 1024;
+/// Longest table text that is sent; the rest of a hello is far below what remains.
+const TABLE_TEXT_BYTES_MAX: usize = HELLO_BYTES_MAX - 1024;
 
 /// A node introduces itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +30,22 @@ pub(crate) struct Hello {
 }
 
 impl Hello {
+    /// The hello of this node. A longer table text is cut: it is shown, never compared.
+    pub(crate) fn new(
+        node: NodeId,
+        incarnation: Incarnation,
+        table_digest: [u8; 32],
+        table_text: &str,
+    ) -> Self {
+        Self {
+            version: WIRE_VERSION,
+            node,
+            incarnation,
+            table_digest,
+            table_text: clip(table_text, TABLE_TEXT_BYTES_MAX).to_owned(),
+        }
+    }
+
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Refusal> {
         codec::decode(bytes).map_err(|error| Refusal::Violation(format!("not a hello: {error}")))
     }
@@ -55,4 +73,13 @@ impl Hello {
         }
         Ok(())
     }
+}
+
+/// The beginning of a text: at most `bytes_max` bytes, never half a character.
+pub(crate) fn clip(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }

@@ -7,6 +7,8 @@
 //! | `link` | one connection to one peer: lanes, bounded queues, coalesced writes |
 //! | `endpoint` | listening, dialling with back-off, the handshake of nodes |
 //! | `clients`, [`client`] | requests and answers of clients: the node's side, the client's side |
+//! | `events`, `counters` | what the driver is told, and what can be counted |
+//! | `faults` | cut links, for tests (feature `faults`) |
 //!
 //! Everything runs on the caller's tokio runtime; a node uses a single-threaded one of its own.
 //!
@@ -17,8 +19,11 @@
 
 pub mod client;
 mod clients;
+mod counters;
 mod endpoint;
 mod error;
+mod events;
+mod faults;
 mod frame;
 mod hello;
 mod identity;
@@ -28,8 +33,10 @@ mod tls;
 
 pub use client::{CallError, ClientConfig, ClientConnection};
 pub use clients::ClientRef;
-pub use endpoint::{Event, Events, Transport, TransportConfig};
+pub use counters::{Counters, LaneCounters};
+pub use endpoint::{Transport, TransportConfig};
 pub use error::{Refusal, SendError, TransportError};
+pub use events::{Event, Events};
 pub use identity::{Identity, Subject};
 
 /// Which queue of a connection a frame travels in.
@@ -61,8 +68,12 @@ pub struct Limits {
     pub client_queue_bytes: usize,
     /// Clients connected at once. Default 1024.
     pub clients: usize,
+    /// Requests that a client's connection may have without an answer before it is read no further. Default 4096.
+    pub requests_in_flight: usize,
     /// Events that wait for the driver before connections are read no further. Default 4096.
     pub events: usize,
+    /// Bytes of frames and requests among them. Default 64 MiB.
+    pub event_bytes: usize,
 }
 
 impl Default for Limits {
@@ -75,7 +86,9 @@ impl Default for Limits {
             queue_bytes: 32 * MIB,
             client_queue_bytes: 32 * MIB,
             clients: 1024,
+            requests_in_flight: 4096,
             events: 4096,
+            event_bytes: 64 * MIB,
         }
     }
 }

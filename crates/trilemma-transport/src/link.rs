@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, VarInt};
-use tokio::sync::mpsc;
 use trilemma_core::NodeId;
 
-use crate::endpoint::Event;
+use crate::counters::Meters;
 use crate::error::{SendError, code};
-use crate::frame::{FrameReader, Queue, StreamEnd};
-use crate::{Lane, Limits};
+use crate::events::{Ended, Event, Outlet};
+use crate::faults::Faults;
+use crate::frame::{FrameReader, Push, Queue, StreamEnd};
+use crate::{Lane, Limits, tls};
 
 /// The lanes that are streams, most urgent first. A stream begins with its place in this list.
 const STREAM_LANES: [Lane; 3] = [Lane::Control, Lane::Log, Lane::Bulk];
@@ -23,6 +24,14 @@ fn frame_limit(limits: &Limits, lane: Lane) -> usize {
     }
 }
 
+/// What the links of an endpoint share.
+#[derive(Clone, Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) events: Outlet,
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) faults: Arc<Faults>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -30,16 +39,18 @@ pub(crate) struct Link {
     connection: Connection,
     queues: [Arc<Queue>; 3],
     limits: Limits,
+    surroundings: Surroundings,
 }
 
 impl Link {
-    /// A link over an authenticated connection; starts its tasks.
+    /// A link over an authenticated connection, ready to send.
     pub(crate) fn start(
         peer: NodeId,
         connection: Connection,
         limits: Limits,
-        events: &mpsc::Sender<Event>,
+        surroundings: Surroundings,
     ) -> Self {
+        connection.set_receive_window(VarInt::from_u32(tls::PEER_WINDOW));
         let queues = [(); 3].map(|()| Arc::new(Queue::new(limits.queue_bytes)));
         for (place, queue) in queues.iter().enumerate() {
             let (connection, queue) = (connection.clone(), Arc::clone(queue));
@@ -50,20 +61,25 @@ impl Link {
                 queue.close();
             });
         }
-        let reader = Reader {
-            peer,
-            connection: connection.clone(),
-            limits,
-            events: events.clone(),
-        };
-        tokio::spawn(reader.clone().accept_lanes());
-        tokio::spawn(reader.datagrams());
         Self {
             peer,
             connection,
             queues,
             limits,
+            surroundings,
         }
+    }
+
+    /// Begins to read what the peer sends.
+    pub(crate) fn listen(&self) {
+        let reader = Reader {
+            peer: self.peer,
+            connection: self.connection.clone(),
+            limits: self.limits,
+            surroundings: self.surroundings.clone(),
+        };
+        tokio::spawn(reader.clone().accept_lanes());
+        tokio::spawn(reader.datagrams());
     }
 
     /// Queues a frame.
@@ -94,10 +110,10 @@ impl Link {
             .iter()
             .position(|other| *other == lane)
             .expect("every other lane is a stream");
-        if self.queues[place].push(&[], frame) {
-            Ok(())
-        } else {
-            Err(SendError::QueueFull(self.peer))
+        match self.queues[place].push(&[], frame) {
+            Push::Queued => Ok(()),
+            Push::Full => Err(SendError::QueueFull(self.peer)),
+            Push::Closed => Err(SendError::NotConnected(self.peer)),
         }
     }
 
@@ -123,7 +139,7 @@ struct Reader {
     peer: NodeId,
     connection: Connection,
     limits: Limits,
-    events: mpsc::Sender<Event>,
+    surroundings: Surroundings,
 }
 
 impl Reader {
@@ -148,18 +164,9 @@ impl Reader {
         let mut reader = FrameReader::new(stream, frame_limit(&self.limits, lane));
         loop {
             match reader.next().await {
+                // Waits while the driver is busy; meanwhile the stream's window fills and the peer waits too.
                 Ok(payload) => {
-                    // Waits while the driver is busy; meanwhile the stream's window fills and the peer waits too.
-                    if self
-                        .events
-                        .send(Event::Frame {
-                            from: self.peer,
-                            lane,
-                            payload,
-                        })
-                        .await
-                        .is_err()
-                    {
+                    if self.pass_on(lane, payload).await.is_err() {
                         return;
                     }
                 }
@@ -171,15 +178,22 @@ impl Reader {
 
     async fn datagrams(self) {
         while let Ok(payload) = self.connection.read_datagram().await {
-            let event = Event::Frame {
-                from: self.peer,
-                lane: Lane::Datagram,
-                payload,
-            };
-            if self.events.send(event).await.is_err() {
+            if self.pass_on(Lane::Datagram, payload).await.is_err() {
                 return;
             }
         }
+    }
+
+    async fn pass_on(&self, lane: Lane, payload: Bytes) -> Result<(), Ended> {
+        if self.surroundings.faults.is_blocked(self.peer) {
+            return Ok(());
+        }
+        self.surroundings.meters.received(lane, payload.len());
+        let from = self.peer;
+        self.surroundings
+            .events
+            .send(Event::Frame { from, lane, payload })
+            .await
     }
 
     fn violation(&self, why: &str) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use trilemma_core::{Incarnation, NodeId};
 
 use crate::pki::Authority;
-use crate::{Event, Events, Identity, Limits, Transport, TransportConfig};
+use crate::{Event, Events, Identity, Limits, Transport, TransportConfig, TransportError};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -70,8 +70,18 @@ impl World {
         }
     }
 
+    /// Opens a node. Its port was free when the world was made; a test beside this one may hold it for a moment.
     fn bind(&self, node: u32) -> (Transport, Events) {
-        Transport::bind(self.config(node)).expect("the address is free")
+        let deadline = std::time::Instant::now() + PATIENCE;
+        loop {
+            match Transport::bind(self.config(node)) {
+                Ok(bound) => return bound,
+                Err(TransportError::Bind { .. }) if std::time::Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 }
 

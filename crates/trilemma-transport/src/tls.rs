@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 use rustls::client::Resumption;
@@ -28,12 +29,31 @@ const KEEP_ALIVE: Duration = Duration::from_millis(400);
 const INITIAL_RTT: Duration = Duration::from_millis(20);
 /// Bytes one stream may have in flight towards us: a few of the largest frames.
 const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
-/// Bytes all streams of one connection may have in flight, each way.
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// Bytes that all streams of one connection together may have in flight towards a node, until it is known to be a
+/// peer's. What a client may make a node hold unread.
+const UNKNOWN_WINDOW: u32 = 2 * 1024 * 1024;
+/// The same of a peer.
+pub(crate) const PEER_WINDOW: u32 = 16 * 1024 * 1024;
+/// Bytes sent to a peer that it has not acknowledged.
+const PEER_SEND_WINDOW: u64 = 16 * 1024 * 1024;
+/// The same of a client.
+pub(crate) const CLIENT_SEND_WINDOW: u64 = 4 * 1024 * 1024;
+/// Bytes of answers that one stream may have in flight towards a client.
+const ANSWERS_WINDOW: u32 = 512 * 1024;
+/// Bytes that all streams of a client may have in flight towards it: more than all of its streams of answers may, so
+/// that readers that are slow hold up nobody.
+const ALL_ANSWERS_WINDOW: u32 = CLIENT_STREAMS_MAX * ANSWERS_WINDOW;
+/// Streams that a client may have open: one for calls, the others for streams of answers.
+pub(crate) const CLIENT_STREAMS_MAX: u32 = 256;
+/// Streams that a peer may open: one for each lane, and one too many, to be told of it.
+const LANE_STREAMS_MAX: u32 = 4;
 /// Bytes of datagrams that wait, each way.
 const DATAGRAM_BUFFER: usize = 1024 * 1024;
-/// Streams that a peer or client may have open.
-const STREAMS_MAX: u32 = 16;
+/// Connections that wait to be accepted, and bytes that each, and all, may send meanwhile.
+const INCOMING_MAX: (usize, u64, u64) = (1024, 64 * 1024, 8 * 1024 * 1024);
+/// Bytes sent before the first acknowledgement. A local network takes this at once; QUIC's default is made for the
+/// internet.
+const INITIAL_CONGESTION_WINDOW: u64 = 256 * 1024;
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
@@ -53,19 +73,36 @@ fn roots(identity: &Identity) -> Result<RootCertStore, TransportError> {
     Ok(roots)
 }
 
-fn transport() -> TransportConfig {
+/// Settings that all connections share.
+fn common() -> TransportConfig {
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(INITIAL_CONGESTION_WINDOW);
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE.as_millis() as u32))))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .initial_rtt(INITIAL_RTT)
+        .congestion_controller_factory(Arc::new(congestion))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
-        .send_window(u64::from(CONNECTION_WINDOW))
+        .receive_window(VarInt::from_u32(UNKNOWN_WINDOW))
+        .send_window(PEER_SEND_WINDOW)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
-        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
-        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX));
+        // One is enough for a hello, and for a client's first stream.
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(LANE_STREAMS_MAX));
+    transport
+}
+
+/// Settings of a client, whose node opens no stream.
+fn of_client() -> TransportConfig {
+    let mut transport = common();
+    transport
+        .stream_receive_window(VarInt::from_u32(ANSWERS_WINDOW))
+        .receive_window(VarInt::from_u32(ALL_ANSWERS_WINDOW))
+        .datagram_receive_buffer_size(None)
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(0));
     transport
 }
 
@@ -87,7 +124,13 @@ pub(crate) fn server(identity: &Identity) -> Result<quinn::ServerConfig, Transpo
     tls.session_storage = Arc::new(NoServerSessionStorage {});
     let crypto = QuicServerConfig::try_from(tls).map_err(|error| bad("cipher suites")(&error))?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(Arc::new(transport())).migration(false);
+    let (incoming, bytes_each, bytes_all) = INCOMING_MAX;
+    config
+        .transport_config(Arc::new(common()))
+        .migration(false)
+        .max_incoming(incoming)
+        .incoming_buffer_size(bytes_each)
+        .incoming_buffer_size_total(bytes_all);
     Ok(config)
 }
 
@@ -104,7 +147,8 @@ pub(crate) fn client(identity: &Identity, protocol: &[u8]) -> Result<quinn::Clie
     tls.resumption = Resumption::disabled();
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| bad("cipher suites")(&error))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(Arc::new(transport()));
+    let transport = if protocol == PEER { common() } else { of_client() };
+    config.transport_config(Arc::new(transport));
     Ok(config)
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::{CallError, ClientConfig, ClientConnection};
+use crate::{CallError, ClientConfig, ClientConnection, ClientRef};
 
 async fn connect(world: &World, node: u32) -> ClientConnection {
     let issued = world.authority.issue_client("test", "alice").unwrap();
@@ -127,4 +127,186 @@ async fn the_wrong_node_and_no_node_are_named() {
         error.contains(&world.addresses[&NodeId(2)].to_string()),
         "{error}"
     );
+}
+
+async fn request(events: &mut Events) -> (ClientRef, u64, Bytes) {
+    let pick = |event| match event {
+        Event::ClientRequest {
+            client,
+            request,
+            payload,
+        } => Some((client, request, payload)),
+        _ => None,
+    };
+    expect(events, "a request", pick).await
+}
+
+async fn gone(events: &mut Events) -> ClientRef {
+    let pick = |event| match event {
+        Event::ClientGone { client } => Some(client),
+        _ => None,
+    };
+    expect(events, "a client's end", pick).await
+}
+
+#[tokio::test]
+async fn requests_without_an_answer_are_limited() {
+    let world = World::new(1);
+    let mut config = world.config(1);
+    config.limits.requests_in_flight = 10;
+    let (_node, mut events) = Transport::bind(config).unwrap();
+    let client = std::sync::Arc::new(connect(&world, 1).await);
+    let calls: Vec<_> = (0..25_u8)
+        .map(|number| {
+            let client = std::sync::Arc::clone(&client);
+            tokio::spawn(async move { client.call(Bytes::copy_from_slice(&[number])).await })
+        })
+        .collect();
+    let mut given = 0;
+    for expected in [10, 10, 5] {
+        let mut open = Vec::new();
+        for _ in 0..expected {
+            open.push(request(&mut events).await);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(events.try_recv().is_none(), "the eleventh waits for an answer");
+        given += open.len();
+        for (reference, id, payload) in open {
+            reference.reply(id, payload).unwrap();
+        }
+    }
+    assert_eq!(given, 25);
+    for (number, call) in calls.into_iter().enumerate() {
+        assert_eq!(
+            call.await.unwrap().unwrap(),
+            Bytes::copy_from_slice(&[number as u8])
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_stream_of_answers_is_told_to_the_node_and_the_connection_lives() {
+    let world = World::new(1);
+    let (_node, mut events) = world.bind(1);
+    let client = connect(&world, 1).await;
+    let answers = client.stream(Bytes::from_static(b"watch")).await.unwrap();
+    let (watch, _, _) = request(&mut events).await;
+    assert!(!watch.is_closed());
+    drop(answers);
+    assert_eq!(gone(&mut events).await, watch);
+    assert!(watch.is_closed());
+    assert!(watch.reply(1, Bytes::from_static(b"late")).is_err());
+    echo(events, 1);
+    let answer = client.call(Bytes::from_static(b"call")).await;
+    assert_eq!(answer, Ok(Bytes::from_static(b"call")));
+}
+
+#[tokio::test]
+async fn a_slow_reader_of_one_stream_holds_up_neither_calls_nor_other_streams() {
+    let world = World::new(1);
+    let (_node, mut events) = world.bind(1);
+    let client = connect(&world, 1).await;
+    let _slow = client.stream(Bytes::from_static(b"slow")).await.unwrap();
+    let (slow, id, _) = request(&mut events).await;
+    let mut quick = client.stream(Bytes::from_static(b"quick")).await.unwrap();
+    let (other, other_id, _) = request(&mut events).await;
+    // As much as the node is willing to queue for it, again and again, until nothing moves any more.
+    let block = Bytes::from(vec![0; 256 * 1024]);
+    let mut still = 0;
+    while still < 20 {
+        if slow.has_room() {
+            slow.reply(id, block.clone()).unwrap();
+            still = 0;
+        } else {
+            still += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    other.reply(other_id, Bytes::from_static(b"news")).unwrap();
+    let news = tokio::time::timeout(PATIENCE, quick.recv()).await.unwrap();
+    assert_eq!(news, Some(Bytes::from_static(b"news")));
+    echo(events, 1);
+    let call = client.call(Bytes::from(vec![7; 1024 * 1024]));
+    let answer = tokio::time::timeout(PATIENCE, call).await.unwrap();
+    assert_eq!(answer.map(|bytes| bytes.len()), Ok(1024 * 1024));
+}
+
+#[tokio::test]
+async fn too_many_streams_of_answers_are_refused_and_those_dropped_make_room() {
+    let world = World::new(1);
+    let (_node, events) = world.bind(1);
+    echo(events, 1);
+    let client = connect(&world, 1).await;
+    let mut open = Vec::new();
+    let refused = loop {
+        match client.stream(Bytes::from_static(b"w")).await {
+            Ok(stream) => open.push(stream),
+            Err(error) => break error,
+        }
+        assert!(open.len() < 1000, "streams are opened without bound");
+    };
+    assert_eq!(open.len(), 128);
+    assert!(matches!(refused, CallError::NotSent { .. }), "{refused}");
+    assert!(refused.to_string().contains("128 streams"), "{refused}");
+    // Far more than a node accepts at once, one after the other.
+    drop(open);
+    for _ in 0..600 {
+        let opened = async {
+            loop {
+                match client.stream(Bytes::from_static(b"w")).await {
+                    Ok(stream) => break stream,
+                    Err(_full) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let mut stream = tokio::time::timeout(PATIENCE, opened).await.unwrap();
+        let answer = tokio::time::timeout(PATIENCE, stream.recv()).await.unwrap();
+        assert_eq!(answer, Some(Bytes::from_static(b"w")));
+    }
+}
+
+#[tokio::test]
+async fn requests_that_are_too_large_are_not_sent() {
+    let world = World::new(1);
+    let (_node, _events) = world.bind(1);
+    let client = connect(&world, 1).await;
+    let huge = Bytes::from(vec![0; 8 * 1024 * 1024]);
+    assert!(matches!(
+        client.call(huge.clone()).await,
+        Err(CallError::TooLarge { .. })
+    ));
+    assert!(matches!(
+        client.stream(huge).await,
+        Err(CallError::TooLarge { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_client_that_repeats_an_open_request_id_is_cut_off() {
+    let world = World::new(1);
+    let (_node, mut events) = world.bind(1);
+    let issued = world.authority.issue_client("test", "alice").unwrap();
+    let identity = world.pem(&issued.certificate_pem, &issued.key_pem);
+    let tls = crate::tls::client(&identity, crate::tls::CLIENT).unwrap();
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let name = crate::identity::server_name("test", NodeId(1));
+    let connection = endpoint
+        .connect_with(tls, world.addresses[&NodeId(1)], &name)
+        .unwrap()
+        .await
+        .unwrap();
+    let (mut send, _receive) = connection.open_bi().await.unwrap();
+    for _ in 0..2 {
+        crate::frame::write(&mut send, &7_u64.to_le_bytes())
+            .await
+            .unwrap();
+    }
+    let closed = tokio::time::timeout(PATIENCE, connection.closed())
+        .await
+        .unwrap()
+        .to_string();
+    assert!(closed.contains("request id 7"), "{closed}");
+    let (first, id, _) = request(&mut events).await;
+    assert_eq!(id, 7);
+    assert_eq!(gone(&mut events).await, first);
 }

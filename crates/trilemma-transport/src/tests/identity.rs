@@ -3,8 +3,9 @@
 use rcgen::ExtendedKeyUsagePurpose;
 
 use super::*;
-use crate::TransportError;
+use crate::hello::{Hello, WIRE_VERSION};
 use crate::identity::{Subject, server_name};
+use crate::{Refusal, tls};
 
 /// Binds node 2 and lets a node 1 with this configuration dial it; returns what both were told.
 async fn meet(world: &World, one: TransportConfig) -> (String, String) {
@@ -166,4 +167,205 @@ async fn a_busy_port_is_named() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// Connects to node 2 with this identity, as node 1 would; returns what node 2 and the other side were told.
+async fn knock(world: &World, identity: &Identity, protocol: &[u8]) -> (String, String) {
+    let (_two, mut events) = world.bind(2);
+    let client = tls::client(identity, protocol).unwrap();
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let connection = endpoint
+        .connect_with(
+            client,
+            world.addresses[&NodeId(2)],
+            &server_name("test", NodeId(2)),
+        )
+        .unwrap()
+        .await
+        .unwrap();
+    let told = refusal(&mut events).await;
+    let closed = tokio::time::timeout(PATIENCE, connection.closed()).await.unwrap();
+    (told, closed.to_string())
+}
+
+#[tokio::test]
+async fn a_node_of_another_cluster_is_refused_under_the_same_authority() {
+    let world = World::new(2);
+    let issued = world.authority.issue_node("other", NodeId(1)).unwrap();
+    let identity = world.pem(&issued.certificate_pem, &issued.key_pem);
+    let (told, closed) = knock(&world, &identity, tls::PEER).await;
+    for text in [told, closed] {
+        assert!(
+            text.contains("cluster \"other\"") && text.contains("\"test\""),
+            "{text}"
+        );
+    }
+    let mut fresh = World::new(2);
+    fresh.authority = world.authority;
+    let (told, _) = knock(&fresh, &identity, tls::CLIENT).await;
+    assert!(told.contains("cluster \"other\""), "as a client: {told}");
+}
+
+#[tokio::test]
+async fn a_node_that_is_no_member_is_refused() {
+    let world = World::new(2);
+    let (told, closed) = knock(&world, &world.identity(9), tls::PEER).await;
+    for text in [told, closed] {
+        assert!(text.contains("node 9 is not a peer of node 2"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn the_own_id_from_elsewhere_is_refused_even_if_listed_as_a_peer() {
+    let world = World::new(2);
+    let mut config = world.config(2);
+    config.peers.insert(NodeId(2), world.addresses[&NodeId(1)]);
+    let (_two, mut events) = Transport::bind(config).unwrap();
+    let client = tls::client(&world.identity(2), tls::PEER).unwrap();
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let _connection = endpoint
+        .connect_with(
+            client,
+            world.addresses[&NodeId(2)],
+            &server_name("test", NodeId(2)),
+        )
+        .unwrap()
+        .await
+        .unwrap();
+    let told = refusal(&mut events).await;
+    assert!(told.contains("which is this node"), "{told}");
+}
+
+#[tokio::test]
+async fn a_node_may_act_as_a_client() {
+    let world = World::new(2);
+    let (_two, _events) = world.bind(2);
+    let config = crate::ClientConfig::new("test".into(), world.identity(1), world.addresses[&NodeId(2)]);
+    crate::ClientConnection::connect(config.node(NodeId(2)))
+        .await
+        .expect("a node's certificate is good for a client");
+}
+
+#[tokio::test]
+async fn a_client_certificate_cannot_serve_as_a_node() {
+    let world = World::new(2);
+    let issued = world.authority.issue_client("test", "alice").unwrap();
+    let config = TransportConfig {
+        identity: world.pem(&issued.certificate_pem, &issued.key_pem),
+        ..world.config(1)
+    };
+    let error = Transport::bind(config).expect_err("alice is no node").to_string();
+    assert!(
+        error.contains("client \"alice\"") && error.contains("node 1"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_without_the_server_purpose_is_not_believed_to_be_a_node() {
+    let world = World::new(2);
+    let subject = Subject::Node {
+        cluster: "test".into(),
+        node: NodeId(2),
+    };
+    let name = Some(server_name("test", NodeId(2)));
+    let purposes = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let issued = world
+        .authority
+        .issue(&subject, name, purposes, (2025, 2045))
+        .unwrap();
+    let config = TransportConfig {
+        identity: world.pem(&issued.certificate_pem, &issued.key_pem),
+        ..world.config(2)
+    };
+    let (_two, _held) = Transport::bind(config).unwrap();
+    let (_one, mut events) = world.bind(1);
+    let told = refusal(&mut events).await;
+    assert!(told.contains("TLS"), "{told}");
+}
+
+#[tokio::test]
+async fn nothing_is_resumed_or_sent_early() {
+    let world = World::new(2);
+    let (_two, mut events) = world.bind(2);
+    let client = tls::client(&world.identity(1), tls::CLIENT).unwrap();
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let name = server_name("test", NodeId(2));
+    for _ in 0..2 {
+        let connecting = endpoint
+            .connect_with(client.clone(), world.addresses[&NodeId(2)], &name)
+            .unwrap();
+        let Err(connecting) = connecting.into_0rtt() else {
+            panic!("data could go before the handshake ends");
+        };
+        let connection = connecting.await.unwrap();
+        // Time for a ticket to arrive, if one were sent.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        connection.close(0_u32.into(), b"");
+    }
+    assert!(events.try_recv().is_none());
+}
+
+#[test]
+fn a_hello_is_judged_by_version_and_id() {
+    let here = Hello::new(NodeId(2), Incarnation(1), [7; 32], "locks = raft");
+    let there = Hello::new(NodeId(1), Incarnation(5), [7; 32], "locks = raft");
+    assert_eq!(here.check(&there, NodeId(1)), Ok(()));
+    let newer = Hello {
+        version: WIRE_VERSION + 1,
+        ..there.clone()
+    };
+    let told = here
+        .check(&newer, NodeId(1))
+        .expect_err("another version")
+        .to_string();
+    assert!(
+        told.contains(&format!("wire version {}", WIRE_VERSION + 1)),
+        "{told}"
+    );
+    let told = here.check(&there, NodeId(3)).expect_err("another id").to_string();
+    assert!(told.contains("node 1") && told.contains("node 3"), "{told}");
+    assert!(matches!(Hello::decode(&[0xff; 40]), Err(Refusal::Violation(_))));
+    let long = Hello::new(NodeId(1), Incarnation(1), [7; 32], &"ü".repeat(100_000));
+    let bytes = trilemma_core::codec::encode(&long);
+    assert!(bytes.len() <= crate::hello::HELLO_BYTES_MAX);
+    assert_eq!(Hello::decode(&bytes), Ok(long));
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_said_with_its_name() {
+    let world = World::new(1);
+    let issued = world.authority.issue_node("test", NodeId(1)).unwrap();
+    let folder = std::env::temp_dir().join(format!("trilemma-identity-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let authority = write("ca.pem", world.authority.certificate_pem());
+    let certificate = write("node.pem", &issued.certificate_pem);
+    let key = write("node.key", &issued.key_pem);
+    let empty = write("empty.pem", "no certificate");
+    let missing = folder.join("missing.pem");
+    let good = Identity::load(&authority, &certificate, &key).expect("all three are good");
+    assert_eq!(good.subject().unwrap().to_string(), "node 1 of cluster \"test\"");
+    for (files, culprit) in [
+        ([&missing, &certificate, &key], "missing.pem"),
+        ([&authority, &empty, &key], "empty.pem: no PEM certificate"),
+        (
+            [&authority, &certificate, &empty],
+            "empty.pem: no PEM private key",
+        ),
+        (
+            [&authority, &certificate, &certificate],
+            "node.pem: no PEM private key",
+        ),
+    ] {
+        let error = Identity::load(files[0], files[1], files[2])
+            .expect_err(culprit)
+            .to_string();
+        assert!(error.contains(culprit), "{error}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
 }
