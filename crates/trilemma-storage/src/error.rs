@@ -42,7 +42,7 @@ pub enum LogError {
     },
     /// Records that are needed are not there.
     #[error(
-        "the log begins with record {first}, but the newest snapshot ends with record {snapshot}; files are missing from the data directory. Restore it from a backup, or wipe it and let the node rejoin under a new node id"
+        "the log begins with record {first} (0: there is no log), but the newest snapshot ends with record {snapshot}; files are missing from the data directory. Restore it from a backup, or wipe it and let the node rejoin under a new node id"
     )]
     Gap {
         /// The first record of the log.
@@ -50,7 +50,19 @@ pub enum LogError {
         /// The last record that the snapshot covers.
         snapshot: LogSeq,
     },
-    /// A record is larger than a segment may hold.
+    /// The options cannot be used. Nothing was touched.
+    #[error(
+        "a log with segments of {segment_bytes} bytes cannot be made; from {min} to {max} are possible, change the setting"
+    )]
+    SegmentBytes {
+        /// What was asked for.
+        segment_bytes: u64,
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
+    /// A record is larger than a segment may hold. It was not appended; the log goes on.
     #[error("a record of {size} bytes is too large for the log, the limit is {limit}")]
     TooLarge {
         /// Its size.
@@ -99,6 +111,14 @@ pub enum SnapshotError {
         action: &'static str,
         /// What the system said.
         source: io::Error,
+    },
+    /// A chunk is larger than a snapshot may hold. No snapshot was written; the former one and the log are untouched.
+    #[error("a chunk of {size} bytes is too large for a snapshot, the limit is {limit}")]
+    TooLarge {
+        /// Its size.
+        size: usize,
+        /// The limit.
+        limit: usize,
     },
     /// The newest snapshot is not what was written.
     #[error(

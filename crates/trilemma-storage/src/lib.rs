@@ -9,38 +9,55 @@
 //! - A record is durable once a sync that covers it has returned. A failed write or sync ends the log for good: what
 //!   the disk holds is unknown then, and a second sync may report success for pages that were dropped.
 //! - After a crash the log holds every durable record, in order, and perhaps some that were not; never a record that
-//!   was not appended, and never half of one.
-//! - Damage to a record that is *provably* durable is refused with file and offset, never cut. The proof is any later
-//!   record: each states how far the log was durable when it was written; a clean end writes one on purpose. What
-//!   cannot be told apart, by any log without a second copy, is damage to the very last sync's records after a crash
-//!   from a write that the crash tore: both are cut.
+//!   was not appended, and never half of one. What recovery shows is durable when [`Log::open`] returns.
+//! - Damage to a record that is *provably* durable is refused with file and offset, never cut, and nothing in the
+//!   directory is changed. Proofs are: a later record, as each states how far the log was durable when it was written;
+//!   a later segment, as all before it is durable when one is begun; a snapshot; and the mark of a clean end, a record
+//!   in a block of its own.
+//! - A full disk is said before anything is lost: only making a new segment needs space, and a failure to make one
+//!   leaves the log as it was.
+//!
+//! # What cannot be told apart
+//!
+//! By no log without a second copy; the protocols above have one, on the other nodes.
+//!
+//! - After a crash (no mark of a clean end): damage to records of the very last sync, from a write that the crash
+//!   tore. Both are cut. A record written after that sync, even if it is itself lost to nobody, is already the proof.
+//! - The loss of the newest segment files as a whole, or of all files, from a log that ended earlier.
+//! - Damage to the mark of a clean end itself: the log then looks crashed, and is whole.
+//! - A disk that brings back an older state of all its sectors at once.
 //!
 //! # Bytes
 //!
-//! Integers are little-endian. `wal-<index, 16 hex digits>` is a segment, `spare-<number>` one that waits for use.
+//! Integers are little-endian. `wal-<index, 16 hex digits>` is a segment, `spare-<number>` one that waits for use and
+//! is removed at the next start, `lock` an empty file whose lock keeps a second process out.
 //!
 //! | segment offset | bytes | field |
 //! |---|---|---|
-//! | 0 | 8 | magic `TRILWAL1` |
+//! | 0 | 8 | magic `TRILWAL2`; the last byte is the format's version |
 //! | 8 | 8 | log id, random, the same in every file of a data directory |
 //! | 16 | 8 | segment index, from 1, contiguous |
 //! | 24 | 8 | sequence number of its first record |
 //! | 32 | 8 | length of the file |
-//! | 40 | 8 | checksum of the 40 bytes before |
-//! | 4096 | … | records, each at a multiple of 8 |
+//! | 40 | 8 | checksum of the 40 bytes before, seed 0 |
+//! | 48 | 4048 | not used |
+//! | 4096 | … | records, each at a multiple of 8, without gaps but before a mark of a clean end |
 //!
 //! | record offset | bytes | field |
 //! |---|---|---|
-//! | 0 | 8 | checksum of the rest of header and payload, seeded with log id, segment index and offset |
+//! | 0 | 8 | checksum of the rest of header and payload |
 //! | 8 | 4 | length of the payload |
 //! | 12 | 4 | keyspace |
 //! | 16 | 8 | sequence number, contiguous over all segments |
 //! | 24 | 8 | sequence number up to which the log was durable when this record was written |
-//! | 32 | 8 | kind: 1 record, 2 clean end (begins at the next multiple of 4096) |
+//! | 32 | 4 | kind: 1 record, 2 clean end (begins at the next multiple of 4096) |
+//! | 36 | 4 | low half of the checksum of the 28 bytes from offset 8 |
 //! | 40 | … | payload, zeros up to the next multiple of 8 |
 //!
-//! Checksums are XXH3 with 64 bits. As they cover the address, a record of a recycled segment, or one that a disk
-//! wrote to the wrong place, never verifies. [`snapshot`] describes snapshot files.
+//! Checksums are XXH3 with 64 bits. The seed of a record's two is `log id ^ segment index * 0x9e3779b97f4a7c15 ^ offset
+//! in the segment * 0xc2b2ae3d27d4eb4f`, wrapping. As they cover the address, and no index is used twice, a record of a
+//! recycled segment, or one that a disk wrote to the wrong place, never verifies. What stands behind the last record of
+//! the last segment is wiped when a log is opened. [`snapshot`] describes snapshot files.
 
 mod disk;
 mod error;
@@ -53,7 +70,9 @@ mod writer;
 
 pub use disk::{Disk, DiskFile};
 pub use error::{LogError, SnapshotError};
-pub use log::{Log, LogOptions, RECORD_BYTES_MAX, Record, Recovery, fill_spare};
+pub use log::{
+    Log, LogOptions, RECORD_BYTES_MAX, Record, Recovery, SegmentSummary, Verification, fill_spare,
+};
 pub use memory::{MemoryDisk, MemoryFaults};
 #[cfg(unix)]
 pub use os::OsDisk;
@@ -66,10 +85,10 @@ use std::fmt;
 pub struct LogSeq(pub u64);
 
 impl LogSeq {
-    /// The position `records` further on.
+    /// The position `records` further on; the greatest one at most.
     #[must_use]
     pub const fn plus(self, records: u64) -> Self {
-        Self(self.0 + records)
+        Self(self.0.saturating_add(records))
     }
 }
 

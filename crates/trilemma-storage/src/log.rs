@@ -4,6 +4,8 @@
 
 mod format;
 mod recovery;
+mod scan;
+mod verify;
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,9 +17,14 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::LogError;
 
 use format::{HEADER_BYTES, Kind, RECORD_HEADER_BYTES, RecordHeader, SegmentHeader, padded, segment_name};
+pub use verify::{SegmentSummary, Verification};
 
 /// Largest payload of a record. A command and its envelope fit with room to spare.
 pub const RECORD_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Largest segment. One is held in memory while it is recovered.
+const SEGMENT_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// Smallest segment: its header, and a block for the mark of a clean end.
+const SEGMENT_BYTES_MIN: u64 = HEADER_BYTES + CLEAN_END_ALIGNMENT;
 /// Spare segments kept for reuse; more are removed.
 const SPARES_MAX: usize = 3;
 /// Bytes written at once while a new segment is zero-filled.
@@ -29,11 +36,35 @@ const CLEAN_END_ALIGNMENT: u64 = 4096;
 /// How a log is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogOptions {
-    /// Length of each segment file. At least the header and one record of [`RECORD_BYTES_MAX`] for general use;
-    /// tests take less.
+    /// Length of each new segment file, from 8 KiB to 4 GiB; 64 MiB is a good choice. At least the header and one
+    /// record of [`RECORD_BYTES_MAX`] for general use; tests take less. May change from one start to the next.
     pub segment_bytes: u64,
     /// A random number for a log that does not exist yet.
     pub new_log_id: u64,
+}
+
+impl Default for LogOptions {
+    /// Segments of 64 MiB. The id is 0: choose a random one.
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 * 1024 * 1024,
+            new_log_id: 0,
+        }
+    }
+}
+
+impl LogOptions {
+    fn check(self) -> Result<(), LogError> {
+        let (min, max) = (SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+        if (min..=max).contains(&self.segment_bytes) {
+            return Ok(());
+        }
+        Err(LogError::SegmentBytes {
+            segment_bytes: self.segment_bytes,
+            min,
+            max,
+        })
+    }
 }
 
 /// One record as recovery shows it.
@@ -56,8 +87,11 @@ pub struct Recovery {
     pub records: u64,
     /// Whether the log was closed cleanly.
     pub clean: bool,
-    /// Bytes of a torn tail that were cut.
+    /// Bytes behind the last record that were not zero and were wiped. Most of them are no loss: a recycled segment
+    /// holds what it held before.
     pub cut_bytes: u64,
+    /// Whole records that were cut because a crash lost what stood before them. They were never acknowledged.
+    pub cut_records: u64,
 }
 
 /// A segment in use or still holding records that no snapshot covers.
@@ -65,12 +99,15 @@ pub struct Recovery {
 struct Segment {
     index: u64,
     first: LogSeq,
+    /// Length of the file.
+    bytes: u64,
 }
 
 /// The write-ahead log. See the crate's documentation.
 #[derive(Debug)]
 pub struct Log<D: Disk> {
     disk: D,
+    /// Length of new segments.
     segment_bytes: u64,
     id: u64,
     /// Ascending; the last is the one written to.
@@ -87,7 +124,7 @@ pub struct Log<D: Disk> {
     /// The last record known to be durable.
     durable: LogSeq,
     spares: Vec<String>,
-    next_spare: u64,
+    last_spare: u64,
     closed: bool,
 }
 
@@ -107,6 +144,13 @@ impl<D: Disk> Log<D> {
     /// The random id of a directory's log; `None` if there is no log yet.
     pub fn id_of(disk: &D) -> Result<Option<u64>, LogError> {
         recovery::id_of(disk)
+    }
+
+    /// Checks a log without changing anything, and lists all that is wrong with it. `snapshot` is what the newest
+    /// snapshot covers. Fails only if the directory cannot be listed. Its writer must not be at work meanwhile: what
+    /// it is writing would look torn.
+    pub fn verify(disk: &D, snapshot: LogSeq) -> Result<Verification, LogError> {
+        verify::verify(disk, snapshot)
     }
 
     /// The log's random id, which its snapshots carry too.
@@ -133,14 +177,35 @@ impl<D: Disk> Log<D> {
         self.durable
     }
 
+    /// Length of the segments that this log makes.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    /// The largest payload that fits.
+    #[must_use]
+    pub fn record_bytes_max(&self) -> usize {
+        RECORD_BYTES_MAX.min((self.segment_bytes - HEADER_BYTES) as usize - RECORD_HEADER_BYTES)
+    }
+
+    /// Bytes appended but not yet handed to the disk.
+    #[must_use]
+    pub fn buffered_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Appends a record to the buffer. It is durable after [`Log::sync`].
+    ///
+    /// [`LogError::TooLarge`] and [`LogError::NoSpace`] leave the log as it was: everything appended before is kept,
+    /// and this record can be tried again.
     pub fn append(&mut self, keyspace: KeyspaceId, payload: &[u8]) -> Result<LogSeq, LogError> {
         self.push(Kind::Record, keyspace, payload)
     }
 
     fn push(&mut self, kind: Kind, keyspace: KeyspaceId, payload: &[u8]) -> Result<LogSeq, LogError> {
         self.check_open()?;
-        let limit = RECORD_BYTES_MAX.min((self.segment_bytes - HEADER_BYTES) as usize - RECORD_HEADER_BYTES);
+        let limit = self.record_bytes_max();
         if payload.len() > limit {
             return Err(LogError::TooLarge {
                 size: payload.len(),
@@ -148,7 +213,7 @@ impl<D: Disk> Log<D> {
             });
         }
         let size = padded(RECORD_HEADER_BYTES + payload.len());
-        if self.offset + (self.buffer.len() + size) as u64 > self.segment_bytes {
+        if self.offset + (self.buffer.len() + size) as u64 > self.current().bytes {
             self.roll()?;
         }
         let seq = self.last.plus(1);
@@ -219,20 +284,28 @@ impl<D: Disk> Log<D> {
     /// Goes on in the next segment. The old one is durable first, so that a torn tail can only be in the last.
     fn roll(&mut self) -> Result<(), LogError> {
         self.sync()?;
-        if self.spares.is_empty() {
-            let name = self.spare_name();
-            fill_spare(&self.disk, &name, self.segment_bytes)?;
-            self.add_spare(name);
-        }
-        let result = self.start_segment(self.current().index + 1);
+        let spare = self.take_spare()?;
+        let result = self.start_segment(&spare, self.current().index + 1);
         self.fatal(result)
     }
 
-    fn start_segment(&mut self, index: u64) -> Result<(), LogError> {
-        let spare = self.spares.pop().expect("a spare was made ready");
+    /// A file of the right length, filled now if none waits. No space for it harms nothing.
+    fn take_spare(&mut self) -> Result<String, LogError> {
+        if let Some(name) = self.spares.pop() {
+            return Ok(name);
+        }
+        let name = self.spare_name();
+        let filled = fill_spare(&self.disk, &name, self.segment_bytes);
+        match filled {
+            Err(LogError::NoSpace { .. }) | Ok(()) => filled.map(|()| name),
+            Err(_) => self.fatal(filled).map(|()| name),
+        }
+    }
+
+    fn start_segment(&mut self, spare: &str, index: u64) -> Result<(), LogError> {
         let (file, segment) = begin(
             &self.disk,
-            &spare,
+            spare,
             self.id,
             index,
             self.last.plus(1),
@@ -247,18 +320,34 @@ impl<D: Disk> Log<D> {
     /// Whether a spare segment should be made ready: the current one is half full and none waits.
     #[must_use]
     pub fn wants_spare(&self) -> bool {
-        self.spares.is_empty() && self.offset > self.segment_bytes / 2
+        self.spares.is_empty() && self.offset > self.current().bytes / 2
+    }
+
+    /// Spare segments that wait.
+    #[must_use]
+    pub fn spares(&self) -> usize {
+        self.spares.len()
     }
 
     /// A fresh name for [`fill_spare`]. Each call gives another.
     pub fn spare_name(&mut self) -> String {
-        self.next_spare += 1;
-        format!("spare-{}", self.next_spare)
+        self.last_spare += 1;
+        format!("spare-{}", self.last_spare)
     }
 
-    /// Takes a file that [`fill_spare`] has made ready.
+    /// Takes a file that [`fill_spare`] has made ready, with this log's [`Log::segment_bytes`].
     pub fn add_spare(&mut self, name: String) {
         self.spares.push(name);
+    }
+
+    /// Makes the next segment ready if one is wanted, in this thread: for hosts without threads, when idle.
+    pub fn prepare_next(&mut self) -> Result<(), LogError> {
+        self.check_open()?;
+        if self.wants_spare() {
+            let name = self.take_spare()?;
+            self.add_spare(name);
+        }
+        Ok(())
     }
 
     /// Recycles the segments whose records are all at or before `up_to`, which a durable snapshot covers.
@@ -267,7 +356,7 @@ impl<D: Disk> Log<D> {
         let mut changed = false;
         while self.segments.len() > 1 && self.segments[1].first <= up_to.plus(1) {
             let name = segment_name(self.segments[0].index);
-            if self.spares.len() < SPARES_MAX {
+            if self.spares.len() < SPARES_MAX && self.segments[0].bytes == self.segment_bytes {
                 // Its records name the old index in their checksums, so they can never pass for new ones.
                 let spare = self.spare_name();
                 let result = self
@@ -295,18 +384,29 @@ impl<D: Disk> Log<D> {
 
     /// Makes everything durable and leaves a mark that proves it. The log accepts nothing more.
     ///
-    /// The mark stands in a block of its own, so that damage to one block takes the mark or records, never both.
+    /// The mark stands in a block of its own, so that damage to one block takes the mark or records, never both. If
+    /// there is no space for it, the log ends without: nothing is lost, only the proof.
     pub fn close(&mut self) -> Result<(), LogError> {
         self.sync()?;
+        match self.mark_clean_end() {
+            Err(error @ LogError::NoSpace { .. }) => {
+                tracing::warn!(%error, "the log ends without the mark of a clean end");
+            }
+            result => result?,
+        }
+        self.closed = true;
+        Ok(())
+    }
+
+    fn mark_clean_end(&mut self) -> Result<(), LogError> {
         let aligned = self.offset.next_multiple_of(CLEAN_END_ALIGNMENT);
-        if aligned + RECORD_HEADER_BYTES as u64 <= self.segment_bytes {
+        if aligned + RECORD_HEADER_BYTES as u64 <= self.current().bytes {
             self.offset = aligned;
         } else {
             self.roll()?;
         }
         self.push(Kind::CleanEnd, KeyspaceId(u32::MAX), &[])?;
         self.sync()?;
-        self.closed = true;
         Ok(())
     }
 }
@@ -369,7 +469,12 @@ fn begin<D: Disk>(
     disk.rename(spare, &name).map_err(LogError::io(spare, "rename"))?;
     disk.sync_directory()
         .map_err(LogError::io("data directory", "sync"))?;
-    Ok((file, Segment { index, first }))
+    let segment = Segment {
+        index,
+        first,
+        bytes: segment_bytes,
+    };
+    Ok((file, segment))
 }
 
 #[cfg(test)]

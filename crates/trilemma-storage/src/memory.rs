@@ -24,8 +24,21 @@ pub struct MemoryFaults {
     pub fail_next_sync: bool,
     /// The next write fails.
     pub fail_next_write: bool,
+    /// The next read fails.
+    pub fail_next_read: bool,
     /// Bytes that still fit; `None` is no limit.
     pub room: Option<u64>,
+    /// Operations that still succeed before the power fails and every one fails; `None` is no limit. Lists and reads
+    /// do not count. What the failing write was to write may be there after the crash, in part.
+    pub operations: Option<u64>,
+}
+
+/// A change of names that no sync has made durable yet.
+#[derive(Clone, Debug)]
+enum NameChange {
+    Put(String, u64),
+    Drop(String, u64),
+    Move(String, String, u64),
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +47,8 @@ struct State {
     names: BTreeMap<String, u64>,
     /// What survives a crash for certain.
     durable_names: BTreeMap<String, u64>,
+    /// What lies between the two, in order.
+    pending: Vec<NameChange>,
     inodes: BTreeMap<u64, Inode>,
     next_inode: u64,
     faults: MemoryFaults,
@@ -98,11 +113,16 @@ impl MemoryDisk {
             }
             inode.data.clone_from(&inode.durable);
         }
-        if rng.per_mille(500) {
-            state.names.clone_from(&state.durable_names);
-        } else {
-            state.durable_names.clone_from(&state.names);
+        let (keep_all, keep_none) = (rng.per_mille(300), rng.per_mille(300));
+        for change in std::mem::take(&mut state.pending) {
+            // File systems order changes of names differently, so any of them may survive without the others.
+            if keep_all || (!keep_none && rng.per_mille(500)) {
+                apply(&mut state.durable_names, change);
+            }
         }
+        state.names.clone_from(&state.durable_names);
+        let named: BTreeSet<u64> = state.names.values().copied().collect();
+        state.inodes.retain(|id, _| named.contains(id));
         state.faults = MemoryFaults::default();
     }
 
@@ -124,6 +144,7 @@ impl MemoryDisk {
         let copy = State {
             names: state.names.clone(),
             durable_names: state.names.clone(),
+            pending: Vec::new(),
             inodes: inodes.collect(),
             next_inode: state.next_inode,
             faults: MemoryFaults::default(),
@@ -163,6 +184,44 @@ impl MemoryDisk {
     }
 }
 
+fn apply(names: &mut BTreeMap<String, u64>, change: NameChange) {
+    match change {
+        NameChange::Put(name, inode) => {
+            names.insert(name, inode);
+        }
+        NameChange::Drop(name, inode) => {
+            if names.get(&name) == Some(&inode) {
+                names.remove(&name);
+            }
+        }
+        NameChange::Move(from, to, inode) => {
+            if names.get(&from) == Some(&inode) {
+                names.remove(&from);
+            }
+            names.insert(to, inode);
+        }
+    }
+}
+
+impl State {
+    /// Counts an operation; an error once the power has failed.
+    fn operate(&mut self) -> io::Result<()> {
+        match &mut self.faults.operations {
+            Some(0) => Err(io::Error::other("injected power failure")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn change(&mut self, change: NameChange) {
+        apply(&mut self.names, change.clone());
+        self.pending.push(change);
+    }
+}
+
 fn not_found(name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("no file \"{name}\""))
 }
@@ -188,6 +247,7 @@ impl Disk for MemoryDisk {
 
     fn create(&self, name: &str) -> io::Result<MemoryFile> {
         let mut state = lock(&self.state);
+        state.operate()?;
         if state.names.contains_key(name) {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
@@ -197,7 +257,7 @@ impl Disk for MemoryDisk {
         state.next_inode += 1;
         let inode = state.next_inode;
         state.inodes.insert(inode, Inode::default());
-        state.names.insert(name.to_owned(), inode);
+        state.change(NameChange::Put(name.to_owned(), inode));
         Ok(MemoryFile {
             state: Arc::clone(&self.state),
             inode,
@@ -206,22 +266,25 @@ impl Disk for MemoryDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = lock(&self.state);
-        let inode = state.names.remove(from).ok_or_else(|| not_found(from))?;
-        state.names.insert(to.to_owned(), inode);
+        state.operate()?;
+        let inode = *state.names.get(from).ok_or_else(|| not_found(from))?;
+        state.change(NameChange::Move(from.to_owned(), to.to_owned(), inode));
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        lock(&self.state)
-            .names
-            .remove(name)
-            .map(drop)
-            .ok_or_else(|| not_found(name))
+        let mut state = lock(&self.state);
+        state.operate()?;
+        let inode = *state.names.get(name).ok_or_else(|| not_found(name))?;
+        state.change(NameChange::Drop(name.to_owned(), inode));
+        Ok(())
     }
 
     fn sync_directory(&self) -> io::Result<()> {
         let mut state = lock(&self.state);
+        state.operate()?;
         state.durable_names = state.names.clone();
+        state.pending.clear();
         Ok(())
     }
 }
@@ -246,10 +309,13 @@ impl DiskFile for MemoryFile {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.with(|state, id| {
+            if std::mem::take(&mut state.faults.fail_next_read) {
+                return Err(io::Error::other("injected read failure"));
+            }
             let data = &inode(state, id)?.data;
             let start = offset as usize;
             let bytes = data
-                .get(start..start + buffer.len())
+                .get(start..start.saturating_add(buffer.len()))
                 .ok_or(io::ErrorKind::UnexpectedEof)?;
             buffer.copy_from_slice(bytes);
             Ok(())
@@ -261,6 +327,7 @@ impl DiskFile for MemoryFile {
             if std::mem::take(&mut state.faults.fail_next_write) {
                 return Err(io::Error::other("injected write failure"));
             }
+            let power = state.operate();
             let length = inode(state, id)?.data.len();
             let end = offset as usize + bytes.len();
             let growth = end.saturating_sub(length) as u64;
@@ -278,12 +345,13 @@ impl DiskFile for MemoryFile {
             inode
                 .dirty
                 .extend(offset as usize / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES));
-            Ok(())
+            power
         })
     }
 
     fn sync(&mut self) -> io::Result<()> {
         self.with(|state, id| {
+            state.operate()?;
             state.syncs += 1;
             let failed = std::mem::take(&mut state.faults.fail_next_sync);
             let inode = inode(state, id)?;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +10,8 @@ use crate::disk::{Disk, DiskFile};
 
 /// Name of the file whose lock keeps other processes out.
 const LOCK: &str = "lock";
+/// Files are for their owner alone.
+const FILE_MODE: u32 = 0o600;
 
 /// A directory on a real file system. Clones share the lock, which is released with the last of them.
 #[derive(Clone, Debug)]
@@ -24,23 +26,38 @@ impl OsDisk {
     ///
     /// An error of kind `WouldBlock` means that another process has it.
     pub fn open(path: &Path) -> io::Result<Self> {
+        let made: Vec<&Path> = path.ancestors().take_while(|part| !part.exists()).collect();
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(FILE_MODE)
             .open(path.join(LOCK))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => io::Error::new(
                 io::ErrorKind::WouldBlock,
-                "the directory is in use by another process; a data directory belongs to one node",
+                format!(
+                    "{}: the directory is in use by another process; a data directory belongs to one node, so stop \
+                     the other process or choose another directory",
+                    path.display()
+                ),
             ),
             TryLockError::Error(error) => error,
         })?;
-        let directory = Arc::new(File::open(path)?);
-        // The directory's own name must survive a power cut too.
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            File::open(parent)?.sync_all()?;
+        let directory = File::open(path)?;
+        let mode = directory.metadata()?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            tracing::warn!(
+                path = %path.display(), mode = %format!("{mode:o}"),
+                "other users may enter the data directory; chmod 700 it"
+            );
+        }
+        let directory = Arc::new(directory);
+        // The directory's own name must survive a power cut too, and those of its parents that were just made.
+        for part in made {
+            let parent = part.parent().filter(|parent| !parent.as_os_str().is_empty());
+            File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
         }
         Ok(Self {
             path: path.to_path_buf(),
@@ -80,6 +97,7 @@ impl Disk for OsDisk {
             .read(true)
             .write(true)
             .create_new(true)
+            .mode(FILE_MODE)
             .open(self.path.join(name))
     }
 

@@ -1,6 +1,16 @@
 //! Snapshots: the state of all keyspaces at one position of the log, in one file.
 //!
-//! `snapshot-<position, 16 hex digits>` is a sequence of frames. Each has the same header:
+//! `snapshot-<position, 16 hex digits>` begins with a header:
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 8 | magic `TRILSNP2`; the last byte is the format's version |
+//! | 8 | 8 | log id |
+//! | 16 | 8 | position: the last record covered |
+//! | 24 | 32 | digest of the keyspace table, as the caller gave it; zeros if it gave none |
+//! | 56 | 8 | checksum of the 56 bytes before |
+//!
+//! Frames follow without gaps, in the order in which they were given, the last of kind 2:
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
@@ -10,9 +20,15 @@
 //! | 16 | 8 | kind: 1 chunk, 2 end; the end's keyspace field counts the chunks |
 //! | 24 | … | payload |
 //!
-//! A snapshot is written under another name, synced, renamed, and the directory synced; only then are older ones
+//! Integers are little-endian, checksums XXH3 with 64 bits. The seed is `log id ^ position * 0x9e3779b97f4a7c15 ^
+//! offset * 0xc2b2ae3d27d4eb4f`, wrapping; the header's is 0.
+//!
+//! A snapshot is written as `snapshot-unfinished`, synced, renamed, and the directory synced; only then are older ones
 //! removed and may the log let go of what it covers. So there is always one whole snapshot with all of the log behind
-//! it, and damage to it is refused rather than papered over with an older one whose log is gone.
+//! it. One is kept: an older one helps only with the log behind it, which would double the disk's use for a fault that
+//! the other nodes repair. So damage to the newest is refused, never papered over with an older one whose log is gone.
+//!
+//! [`write`] needs nothing of a [`Log`](crate::Log) and may run on another thread while the log goes on.
 
 use std::io;
 
@@ -28,6 +44,9 @@ pub const CHUNK_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes gathered before a write.
 const WRITE_BYTES: usize = 1024 * 1024;
 
+/// The last byte is the format's version.
+const MAGIC: &[u8; 8] = b"TRILSNP2";
+const FILE_HEADER_BYTES: usize = 64;
 const HEADER_BYTES: usize = 24;
 const CHUNK: u64 = 1;
 const END: u64 = 2;
@@ -51,37 +70,46 @@ fn seed(log_id: u64, at: LogSeq, offset: u64) -> u64 {
     log_id ^ at.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ offset.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
 }
 
+/// A digest of whatever must be the same when a snapshot is read, such as the keyspace table. Not interpreted.
+pub type TableDigest = [u8; 32];
+
 /// Writes a snapshot that covers the log up to and including `at`, which must be durable in the log already.
+///
+/// After an error the former snapshot is there, and perhaps this one; the log must not let go of anything.
 pub fn write<D: Disk>(
     disk: &D,
     log_id: u64,
     at: LogSeq,
     sections: impl IntoIterator<Item = Section>,
 ) -> Result<(), SnapshotError> {
-    let failed = |action| SnapshotError::io(TEMPORARY, action);
+    write_with_table(disk, log_id, at, [0; 32], sections)
+}
+
+/// [`write`], with a digest that [`verify`] gives back.
+pub fn write_with_table<D: Disk>(
+    disk: &D,
+    log_id: u64,
+    at: LogSeq,
+    table: TableDigest,
+    sections: impl IntoIterator<Item = Section>,
+) -> Result<(), SnapshotError> {
     let names = disk.list().map_err(SnapshotError::io("data directory", "list"))?;
     if names.iter().any(|name| name == TEMPORARY) {
-        disk.remove(TEMPORARY).map_err(failed("remove"))?;
+        disk.remove(TEMPORARY)
+            .map_err(SnapshotError::io(TEMPORARY, "remove"))?;
     }
-    let file = disk.create(TEMPORARY).map_err(failed("create"))?;
-    let mut writer = Writer {
-        file,
-        log_id,
-        at,
-        offset: 0,
-        buffer: Vec::new(),
-        chunks: 0,
-    };
-    for (keyspace, chunks) in sections {
-        for chunk in chunks {
-            writer.frame(CHUNK, keyspace.0, &chunk).map_err(failed("write"))?;
-            writer.chunks += 1;
+    let file = disk
+        .create(TEMPORARY)
+        .map_err(SnapshotError::io(TEMPORARY, "create"))?;
+    if let Err(error) = fill(file, log_id, at, table, sections) {
+        // A full disk needs the space back at once.
+        if let Err(leftover) = disk.remove(TEMPORARY) {
+            tracing::warn!(file = TEMPORARY, error = %leftover, "an unfinished snapshot could not be removed");
         }
+        return Err(error);
     }
-    let chunks = writer.chunks;
-    writer.frame(END, chunks, &[]).map_err(failed("write"))?;
-    writer.finish().map_err(failed("sync"))?;
-    disk.rename(TEMPORARY, &name(at)).map_err(failed("rename"))?;
+    disk.rename(TEMPORARY, &name(at))
+        .map_err(SnapshotError::io(TEMPORARY, "rename"))?;
     disk.sync_directory()
         .map_err(SnapshotError::io("data directory", "sync"))?;
     for old in names
@@ -91,6 +119,50 @@ pub fn write<D: Disk>(
         disk.remove(old).map_err(SnapshotError::io(old, "remove"))?;
     }
     Ok(())
+}
+
+fn fill<F: DiskFile>(
+    file: F,
+    log_id: u64,
+    at: LogSeq,
+    table: TableDigest,
+    sections: impl IntoIterator<Item = Section>,
+) -> Result<(), SnapshotError> {
+    let failed = |action| SnapshotError::io(TEMPORARY, action);
+    let mut writer = Writer {
+        file,
+        log_id,
+        at,
+        offset: 0,
+        buffer: file_header(log_id, at, &table).to_vec(),
+        chunks: 0,
+    };
+    for (keyspace, chunks) in sections {
+        for chunk in chunks {
+            if chunk.len() > CHUNK_BYTES_MAX {
+                return Err(SnapshotError::TooLarge {
+                    size: chunk.len(),
+                    limit: CHUNK_BYTES_MAX,
+                });
+            }
+            writer.frame(CHUNK, keyspace.0, &chunk).map_err(failed("write"))?;
+            writer.chunks += 1;
+        }
+    }
+    let chunks = writer.chunks;
+    writer.frame(END, chunks, &[]).map_err(failed("write"))?;
+    writer.finish().map_err(failed("sync"))
+}
+
+fn file_header(log_id: u64, at: LogSeq, table: &TableDigest) -> [u8; FILE_HEADER_BYTES] {
+    let mut header = [0; FILE_HEADER_BYTES];
+    header[..8].copy_from_slice(MAGIC);
+    header[8..16].copy_from_slice(&log_id.to_le_bytes());
+    header[16..24].copy_from_slice(&at.0.to_le_bytes());
+    header[24..56].copy_from_slice(table);
+    let checksum = xxh3_64_with_seed(&header[..56], 0);
+    header[56..].copy_from_slice(&checksum.to_le_bytes());
+    header
 }
 
 struct Writer<F> {
@@ -104,11 +176,6 @@ struct Writer<F> {
 
 impl<F: DiskFile> Writer<F> {
     fn frame(&mut self, kind: u64, keyspace: u32, payload: &[u8]) -> io::Result<()> {
-        assert!(
-            payload.len() <= CHUNK_BYTES_MAX,
-            "a chunk of {} bytes",
-            payload.len()
-        );
         let start = self.buffer.len();
         let at = self.offset + start as u64;
         self.buffer.extend_from_slice(&[0; 8]);
@@ -149,17 +216,70 @@ pub fn newest<D: Disk>(disk: &D) -> Result<LogSeq, SnapshotError> {
         .unwrap_or_default())
 }
 
+/// What a snapshot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The digest it was written with.
+    pub table: TableDigest,
+    /// Its chunks.
+    pub chunks: u32,
+    /// Bytes of the file.
+    pub bytes: u64,
+}
+
 /// Reads the snapshot at `at`. The whole file is verified before the first chunk is shown.
 pub fn read<D: Disk, E: From<SnapshotError>>(
     disk: &D,
     log_id: u64,
     at: LogSeq,
-    mut show: impl FnMut(KeyspaceId, &[u8]) -> Result<(), E>,
+    show: impl FnMut(KeyspaceId, &[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
+    verify(disk, log_id, at)?;
     let name = name(at);
     let file = disk.open(&name).map_err(SnapshotError::io(&name, "open"))?;
-    walk(&name, &file, log_id, at, |_, _| Ok::<(), SnapshotError>(()))?;
-    walk(&name, &file, log_id, at, &mut show)
+    walk(&name, &file, log_id, at, show).map(drop)
+}
+
+/// Reads and checks all of the snapshot at `at`, and changes nothing.
+pub fn verify<D: Disk>(disk: &D, log_id: u64, at: LogSeq) -> Result<Summary, SnapshotError> {
+    let name = name(at);
+    let file = disk.open(&name).map_err(SnapshotError::io(&name, "open"))?;
+    walk(&name, &file, log_id, at, |_, _| Ok::<(), SnapshotError>(()))
+}
+
+/// Checks the header against what the file should be; returns the digest.
+fn check_header<F: DiskFile>(
+    name: &str,
+    file: &F,
+    length: u64,
+    log_id: u64,
+    at: LogSeq,
+) -> Result<TableDigest, SnapshotError> {
+    let corrupt = |offset, what: &str| Err(SnapshotError::corrupt(name, offset, what));
+    let mut header = [0; FILE_HEADER_BYTES];
+    if length < FILE_HEADER_BYTES as u64 {
+        return corrupt(length, "it ends within its header");
+    }
+    file.read_at(&mut header, 0)
+        .map_err(SnapshotError::io(name, "read"))?;
+    let mut table = [0; 32];
+    table.copy_from_slice(&header[24..56]);
+    if header == file_header(log_id, at, &table) {
+        return Ok(table);
+    }
+    let field = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"));
+    if header[..8] != MAGIC[..] {
+        corrupt(
+            0,
+            "it is of another version of the format, or its first bytes are damaged",
+        )
+    } else if field(56) != xxh3_64_with_seed(&header[..56], 0) {
+        corrupt(0, "its header is damaged")
+    } else if field(8) != log_id {
+        corrupt(8, "it belongs to another log")
+    } else {
+        corrupt(16, "it covers another position than its name says")
+    }
 }
 
 fn walk<F: DiskFile, E: From<SnapshotError>>(
@@ -168,11 +288,12 @@ fn walk<F: DiskFile, E: From<SnapshotError>>(
     log_id: u64,
     at: LogSeq,
     mut show: impl FnMut(KeyspaceId, &[u8]) -> Result<(), E>,
-) -> Result<(), E> {
+) -> Result<Summary, E> {
     let length = file
         .length()
         .map_err(SnapshotError::io(name, "read the length"))?;
-    let mut offset = 0;
+    let table = check_header(name, file, length, log_id, at)?;
+    let mut offset = FILE_HEADER_BYTES as u64;
     let mut chunks = 0_u32;
     let mut frame = Vec::new();
     loop {
@@ -202,7 +323,13 @@ fn walk<F: DiskFile, E: From<SnapshotError>>(
                 chunks += 1;
                 show(KeyspaceId(field(12)), &frame[HEADER_BYTES..])?;
             }
-            END if field(12) == chunks && end == length => return Ok(()),
+            END if field(12) == chunks && end == length => {
+                return Ok(Summary {
+                    table,
+                    chunks,
+                    bytes: length,
+                });
+            }
             END => return Err(corrupt("its end mark does not fit what stands before").into()),
             _ => return Err(corrupt("a frame is of no known kind").into()),
         }

@@ -1,5 +1,6 @@
 //! A log on a thread of its own: batches in, progress out, one sync for all that waits.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, OnceLock};
@@ -16,6 +17,10 @@ use crate::log::{Log, fill_spare};
 
 /// Bytes that may wait to be written. Beyond it the disk is hopelessly behind, and the node must stop taking work.
 const QUEUE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// What a record costs in the queue beside its payload, so that a flood of empty ones is bounded too.
+const QUEUE_RECORD_BYTES: usize = 64;
+/// Bytes gathered into one write. Without a bound, a submitter as fast as memory would put off the sync for ever.
+const WRITE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Longest time that a record nobody waits for stays unsynced.
 const LAZY_DELAY: Duration = Duration::from_millis(10);
 /// Time between attempts to make a spare segment while there is no space.
@@ -54,7 +59,7 @@ pub enum LogEvent {
     Failed(LogError),
 }
 
-/// Figures of a log since it was opened.
+/// Figures of a log since it was opened. Records per sync is [`Counters::records`] over [`Counters::syncs`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Syncs of the disk.
@@ -65,6 +70,8 @@ pub struct Counters {
     pub bytes: u64,
     /// Time spent in syncs, in microseconds.
     pub sync_micros: u64,
+    /// The last sync, in microseconds.
+    pub sync_micros_last: u64,
     /// The longest sync, in microseconds.
     pub sync_micros_max: u64,
 }
@@ -76,13 +83,14 @@ struct Shared {
     records: AtomicU64,
     bytes: AtomicU64,
     sync_micros: AtomicU64,
+    sync_micros_last: AtomicU64,
     sync_micros_max: AtomicU64,
     /// Set when the thread is to end at once, as a kill would end it.
     aborted: OnceLock<()>,
 }
 
 enum Job {
-    Batch(Batch, usize),
+    Batch(Batch),
     Release(LogSeq),
     Close,
     Spare(Result<String, LogError>),
@@ -94,11 +102,14 @@ pub struct LogWriter {
     jobs: Sender<Job>,
     shared: Arc<Shared>,
     last: LogSeq,
+    record_bytes_max: usize,
     thread: Option<JoinHandle<Result<(), LogError>>>,
 }
 
 impl LogWriter {
-    /// Moves a log to a thread of its own. `report` is called from there.
+    /// Moves a log to a thread of its own. `report` is called from there and must not wait for the log.
+    ///
+    /// `segment_bytes` is the length of the segments it makes, the same as in the options it was opened with.
     pub fn spawn<D: Disk + Sync>(
         log: Log<D>,
         disk: D,
@@ -110,17 +121,27 @@ impl LogWriter {
     {
         let (jobs, inbox) = mpsc::channel();
         let shared = Arc::new(Shared::default());
+        assert_eq!(
+            segment_bytes,
+            log.segment_bytes(),
+            "spares are of the log's own length"
+        );
         let last = log.last();
+        let record_bytes_max = log.record_bytes_max();
         let worker = Worker {
             log,
             disk,
-            segment_bytes,
             inbox,
             jobs: jobs.clone(),
             shared: Arc::clone(&shared),
             report: Box::new(report),
+            backlog: VecDeque::new(),
+            forced: false,
+            blocked: false,
             lazy_since: None,
             spare: Spare::Idle,
+            spare_thread: None,
+            told_full: false,
         };
         let thread = thread::Builder::new()
             .name("trilemma-log".into())
@@ -129,6 +150,7 @@ impl LogWriter {
             jobs,
             shared,
             last,
+            record_bytes_max,
             thread: Some(thread),
         })
     }
@@ -140,8 +162,15 @@ impl LogWriter {
     }
 
     /// Hands records over; returns the position of the first. Never waits.
+    ///
+    /// [`LogError::TooLarge`] and [`LogError::Overloaded`] take none of the records, and the log goes on.
     pub fn submit(&mut self, batch: Batch) -> Result<LogSeq, LogError> {
-        let bytes: usize = batch.records.iter().map(|(_, payload)| payload.len()).sum();
+        let limit = self.record_bytes_max;
+        if let Some((_, large)) = batch.records.iter().find(|(_, payload)| payload.len() > limit) {
+            let size = large.len();
+            return Err(LogError::TooLarge { size, limit });
+        }
+        let bytes: usize = batch.records.iter().map(|(_, payload)| cost(payload)).sum();
         let queued = self.shared.queued.load(Ordering::Relaxed);
         if queued + bytes > QUEUE_BYTES_MAX {
             return Err(LogError::Overloaded {
@@ -152,9 +181,7 @@ impl LogWriter {
         let first = self.last.plus(1);
         self.last = self.last.plus(batch.records.len() as u64);
         self.shared.queued.fetch_add(bytes, Ordering::Relaxed);
-        self.jobs
-            .send(Job::Batch(batch, bytes))
-            .map_err(|_| LogError::Closed)?;
+        self.jobs.send(Job::Batch(batch)).map_err(|_| LogError::Closed)?;
         Ok(first)
     }
 
@@ -172,6 +199,7 @@ impl LogWriter {
             records: shared.records.load(Ordering::Relaxed),
             bytes: shared.bytes.load(Ordering::Relaxed),
             sync_micros: shared.sync_micros.load(Ordering::Relaxed),
+            sync_micros_last: shared.sync_micros_last.load(Ordering::Relaxed),
             sync_micros_max: shared.sync_micros_max.load(Ordering::Relaxed),
         }
     }
@@ -209,6 +237,10 @@ impl Drop for LogWriter {
     }
 }
 
+fn cost(payload: &Bytes) -> usize {
+    QUEUE_RECORD_BYTES + payload.len()
+}
+
 #[derive(PartialEq, Eq)]
 enum Spare {
     Idle,
@@ -220,14 +252,22 @@ enum Spare {
 struct Worker<D: Disk> {
     log: Log<D>,
     disk: D,
-    segment_bytes: u64,
     inbox: Receiver<Job>,
     jobs: Sender<Job>,
     shared: Arc<Shared>,
     report: Box<dyn Fn(LogEvent) + Send>,
+    /// Records that are not yet in the log: for a moment, or for as long as there is no space.
+    backlog: VecDeque<(KeyspaceId, Bytes)>,
+    /// Whether something waits for records that are not durable yet.
+    forced: bool,
+    /// The current segment is full and there is no space for another.
+    blocked: bool,
     /// Since when records wait that nobody waits for.
     lazy_since: Option<Instant>,
     spare: Spare,
+    spare_thread: Option<JoinHandle<()>>,
+    /// Whether the last thing said about space was that there is none.
+    told_full: bool,
 }
 
 /// Whether the thread goes on.
@@ -238,25 +278,28 @@ enum Next {
 
 impl<D: Disk> Worker<D> {
     fn run(mut self) -> Result<(), LogError> {
-        loop {
+        let result = loop {
             match self.turn() {
                 Ok(Next::Go) => {}
-                Ok(Next::End) => return Ok(()),
+                Ok(Next::End) => break Ok(()),
                 Err(error) => {
-                    let copy = LogError::Closed;
                     (self.report)(LogEvent::Failed(error));
-                    return Err(copy);
+                    break Err(LogError::Closed);
                 }
             }
+        };
+        // It has a handle on the directory, which the next life may want to lock at once.
+        if let Some(Err(_panic)) = self.spare_thread.take().map(JoinHandle::join) {
+            tracing::error!("the thread that makes spare log segments panicked");
         }
+        result
     }
 
-    /// Takes everything that waits, writes it in one piece, syncs once if something waits for it.
+    /// Takes what waits, writes it in one piece, syncs once if something waits for it.
     fn turn(&mut self) -> Result<Next, LogError> {
         let Some(first) = self.wait() else {
             return Ok(Next::End);
         };
-        let mut forced = false;
         let mut close = false;
         let before = (self.log.written(), self.log.durable());
         let mut next = first;
@@ -265,33 +308,49 @@ impl<D: Disk> Worker<D> {
                 return Ok(Next::End);
             }
             match job {
-                Job::Batch(batch, bytes) => {
-                    forced |= batch.forced;
-                    self.append(batch, bytes)?;
+                Job::Batch(batch) => {
+                    self.forced |= batch.forced;
+                    self.backlog.extend(batch.records);
+                    self.append_or_wait()?;
                 }
-                Job::Release(up_to) => self.log.release(up_to)?,
+                Job::Release(up_to) => self.release(up_to)?,
                 Job::Close => close = true,
                 Job::Spare(made) => self.take_spare(made)?,
+            }
+            if close || self.log.buffered_bytes() >= WRITE_BYTES_MAX {
+                break;
             }
             next = self.inbox.try_recv().ok();
         }
         if close {
-            self.log.close()?;
-            return Ok(Next::End);
+            return self.close(before);
         }
         self.log.write()?;
         let overdue = self.lazy_since.is_some_and(|since| since.elapsed() >= LAZY_DELAY);
-        if forced || overdue {
+        if self.forced || overdue {
             // Those who wait for the operating system alone need not wait for the disk.
-            self.report_progress(before);
+            let reported = self.report_progress(before);
             self.sync()?;
+            self.forced &= !self.backlog.is_empty();
             self.lazy_since = None;
-        } else if self.log.durable() < self.log.written() {
-            self.lazy_since.get_or_insert_with(Instant::now);
+            self.report_progress(reported);
+        } else {
+            if self.log.durable() < self.log.written() {
+                self.lazy_since.get_or_insert_with(Instant::now);
+            }
+            self.report_progress(before);
         }
-        self.report_progress(before);
         self.make_spare();
         Ok(Next::Go)
+    }
+
+    /// Ends the log with everything in it, or says what keeps it from that.
+    fn close(&mut self, before: (LogSeq, LogSeq)) -> Result<Next, LogError> {
+        self.append()?;
+        self.sync()?;
+        self.report_progress(before);
+        self.log.close()?;
+        Ok(Next::End)
     }
 
     /// The next job; `Some(None)` when it is time for lazy records; `None` when nobody can submit any more.
@@ -308,29 +367,54 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    fn append(&mut self, batch: Batch, bytes: usize) -> Result<(), LogError> {
-        for (keyspace, payload) in &batch.records {
-            self.log.append(*keyspace, payload)?;
+    /// Appends what waits. Without space for another segment it goes on waiting: its positions are promised, nothing
+    /// of it is acknowledged, and it is written once there is space again.
+    fn append_or_wait(&mut self) -> Result<(), LogError> {
+        if self.blocked {
+            return Ok(());
         }
-        self.shared.queued.fetch_sub(bytes, Ordering::Relaxed);
-        self.shared
-            .records
-            .fetch_add(batch.records.len() as u64, Ordering::Relaxed);
-        self.shared.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        match self.append() {
+            Err(error @ LogError::NoSpace { .. }) => {
+                self.blocked = true;
+                if self.spare != Spare::InWork {
+                    self.spare = Spare::Full(Instant::now());
+                }
+                self.report_space(Some(error.to_string()));
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn append(&mut self) -> Result<(), LogError> {
+        while let Some((keyspace, payload)) = self.backlog.front() {
+            self.log.append(*keyspace, payload)?;
+            let shared = &self.shared;
+            shared.queued.fetch_sub(cost(payload), Ordering::Relaxed);
+            shared.records.fetch_add(1, Ordering::Relaxed);
+            shared.bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);
+            self.backlog.pop_front();
+        }
         Ok(())
     }
 
     fn sync(&mut self) -> Result<(), LogError> {
+        self.log.write()?;
+        if self.log.durable() == self.log.written() {
+            return Ok(());
+        }
         let start = Instant::now();
         self.log.sync()?;
         let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.shared.syncs.fetch_add(1, Ordering::Relaxed);
         self.shared.sync_micros.fetch_add(micros, Ordering::Relaxed);
+        self.shared.sync_micros_last.store(micros, Ordering::Relaxed);
         self.shared.sync_micros_max.fetch_max(micros, Ordering::Relaxed);
         Ok(())
     }
 
-    fn report_progress(&self, before: (LogSeq, LogSeq)) {
+    /// Reports what has changed since `before`; returns what has been reported.
+    fn report_progress(&self, before: (LogSeq, LogSeq)) -> (LogSeq, LogSeq) {
         let progress = Progress {
             written: self.log.written(),
             durable: self.log.durable(),
@@ -338,6 +422,7 @@ impl<D: Disk> Worker<D> {
         if (progress.written, progress.durable) != before {
             (self.report)(LogEvent::Progress(progress));
         }
+        (progress.written, progress.durable)
     }
 
     /// Makes the next segment ready on another thread, so that no append waits for zeros.
@@ -347,18 +432,22 @@ impl<D: Disk> Worker<D> {
             Spare::InWork => false,
             Spare::Full(since) => since.elapsed() >= SPARE_RETRY,
         };
-        if !due || !self.log.wants_spare() {
+        if !due || !(self.log.wants_spare() || self.blocked) {
             return;
         }
-        let (disk, name, bytes) = (self.disk.clone(), self.log.spare_name(), self.segment_bytes);
+        let (disk, name, bytes) = (self.disk.clone(), self.log.spare_name(), self.log.segment_bytes());
         let jobs = self.jobs.clone();
         let fill = move || {
             let made = fill_spare(&disk, &name, bytes).map(|()| name);
+            drop(disk);
             // The log has been closed meanwhile: the spare is removed at the next start.
             let _closed = jobs.send(Job::Spare(made));
         };
         match thread::Builder::new().name("trilemma-spare".into()).spawn(fill) {
-            Ok(_detached) => self.spare = Spare::InWork,
+            Ok(thread) => {
+                self.spare = Spare::InWork;
+                self.spare_thread = Some(thread);
+            }
             Err(error) => {
                 tracing::warn!(%error, "no thread to make a spare log segment; trying again");
                 self.spare = Spare::Full(Instant::now());
@@ -367,24 +456,45 @@ impl<D: Disk> Worker<D> {
     }
 
     fn take_spare(&mut self, made: Result<String, LogError>) -> Result<(), LogError> {
-        let was_full = self.spare != Spare::InWork;
         match made {
             Ok(name) => {
                 self.log.add_spare(name);
                 self.spare = Spare::Idle;
-                (self.report)(LogEvent::Space { full: None });
-                Ok(())
+                self.on_space()
             }
             Err(error @ LogError::NoSpace { .. }) => {
-                if !was_full {
-                    (self.report)(LogEvent::Space {
-                        full: Some(error.to_string()),
-                    });
-                }
                 self.spare = Spare::Full(Instant::now());
+                self.report_space(Some(error.to_string()));
                 Ok(())
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Recycling may be what makes room.
+    fn release(&mut self, up_to: LogSeq) -> Result<(), LogError> {
+        self.log.release(up_to)?;
+        if self.log.spares() == 0 {
+            return Ok(());
+        }
+        if self.spare != Spare::InWork {
+            self.spare = Spare::Idle;
+        }
+        self.on_space()
+    }
+
+    /// There is a spare segment again.
+    fn on_space(&mut self) -> Result<(), LogError> {
+        self.blocked = false;
+        self.report_space(None);
+        self.append_or_wait()
+    }
+
+    /// Reports a change, each once.
+    fn report_space(&mut self, full: Option<String>) {
+        if self.told_full != full.is_some() {
+            self.told_full = full.is_some();
+            (self.report)(LogEvent::Space { full });
         }
     }
 }

@@ -4,14 +4,17 @@
 //! so behind a damaged record there may be valid ones that were never acknowledged. Each record says up to where the
 //! log was durable when it was written. If any valid record behind the damage says that the damaged one was durable,
 //! the damage is not a crash's, and nothing is cut.
+//!
+//! Why the end of the log is written again: after a failed sync the operating system may hold in its cache, marked as
+//! clean, what the disk never got (Rebello et al. 2020, "Can Applications Recover from fsync Failures?"). A restart of
+//! the process would read it, sync nothing, and call it durable. So every record that nothing proves to have been
+//! durable is written once more, unchanged, before the sync.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
-use super::format::{
-    ALIGNMENT, HEADER_BYTES, Kind, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader,
-    segment_index, segment_name,
-};
-use super::{CLEAN_END_ALIGNMENT, Log, LogOptions, Record, Recovery, Segment, begin, fill_spare};
+use super::format::HEADER_BYTES;
+use super::scan::{Content, Files, Follows, SegmentFile, scan};
+use super::{Log, LogOptions, Record, Recovery, Segment, begin, fill_spare};
 use crate::LogSeq;
 use crate::disk::{Disk, DiskFile};
 use crate::error::LogError;
@@ -25,162 +28,134 @@ pub(super) fn open<D: Disk, E: From<LogError>>(
     snapshot: LogSeq,
     mut replay: impl FnMut(Record<'_>) -> Result<(), E>,
 ) -> Result<(Log<D>, Recovery), E> {
-    let Files {
-        mut segments,
-        spares,
-        next_spare,
-    } = Files::list(&disk)?;
-    if segments.is_empty() {
+    options.check()?;
+    let files = Files::list(&disk)?;
+    if files.segments.is_empty() {
         if snapshot > LogSeq(0) {
-            return Err(LogError::Gap {
-                first: LogSeq(0),
-                snapshot,
-            }
-            .into());
+            let first = LogSeq(0);
+            return Err(LogError::Gap { first, snapshot }.into());
         }
-        return Ok(create(disk, options, &spares, next_spare)?);
+        return Ok(create(disk, options, &files)?);
     }
-    let mut state = Scan {
-        recovery: Recovery::default(),
-        durable: LogSeq(0),
-        end: 0,
-    };
-    let mut known: VecDeque<Segment> = VecDeque::new();
-    let mut id = None;
-    let mut segment_bytes = options.segment_bytes;
-    let last_index = *segments.keys().next_back().expect("there is a segment");
-    while let Some((index, name)) = segments.pop_first() {
-        let bytes = read_all::<D>(&disk, &name)?;
-        let header = check_header(&name, &bytes, index, id)?;
-        match known.back() {
-            None if header.first > snapshot.plus(1) => {
-                return Err(LogError::Gap {
-                    first: header.first,
-                    snapshot,
-                }
-                .into());
-            }
-            None => state.recovery.last = LogSeq(header.first.0 - 1),
-            Some(before) if before.index + 1 != index => {
-                let what = format!("segment {} is missing before it", before.index + 1);
-                return Err(LogError::corrupt(&name, 0, what).into());
-            }
-            Some(_) if header.first != state.recovery.last.plus(1) => {
-                let what = format!(
-                    "it begins with record {}, the segment before ends with record {}",
-                    header.first, state.recovery.last
-                );
-                return Err(LogError::corrupt(&name, 24, what).into());
-            }
-            Some(_) => {}
-        }
-        id = Some(header.id);
-        segment_bytes = bytes.len() as u64;
-        known.push_back(Segment {
-            index,
-            first: header.first,
+    let Sequence {
+        stale,
+        mut live,
+        covered,
+    } = sequence(&disk, &files, snapshot)?;
+    let mut recovery = Recovery::default();
+    let mut end = None;
+    for position in covered..live.len() {
+        let segment = &live[position];
+        let follows = live.get(position + 1).map_or(Follows::Nothing(snapshot), |next| {
+            Follows::Segment(next.header.first)
         });
-        state.scan(&name, &bytes, &header, snapshot, index == last_index, &mut replay)?;
+        let bytes = segment.bytes(&disk)?;
+        let content = scan(segment, &bytes, follows, snapshot, &mut replay)?;
+        recovery.last = content.last;
+        recovery.records += content.shown;
+        recovery.clean = content.clean;
+        end = Some((content, bytes));
     }
-    let name = segment_name(last_index);
-    let mut file = disk.open(&name).map_err(LogError::io(&name, "open"))?;
-    state.recovery.cut_bytes = wipe::<D>(&name, &mut file, state.end, segment_bytes)?;
-    // What was read is on the disk or in its cache; only a sync tells.
-    file.sync().map_err(LogError::io(&name, "sync"))?;
-    if state.recovery.last < snapshot {
-        return Err(LogError::corrupt(
-            &name,
-            state.end,
-            format!(
-                "the log ends with record {}, but the snapshot covers {snapshot}",
-                state.recovery.last
-            ),
-        )
-        .into());
-    }
+    let (content, bytes) = end.expect("the last segment is always read");
+    // Only now that all is known to be well is anything changed.
+    tidy(&disk, &files, &stale)?;
+    let current = live.pop().expect("there is a segment");
+    let file = mend::<D>(&disk, &current.name, &content, &bytes, &mut recovery)?;
+    live.push(current);
+    let segments = live.iter().map(|segment| Segment {
+        index: segment.header.index,
+        first: segment.header.first,
+        bytes: segment.header.length,
+    });
     let log = Log {
         disk,
-        segment_bytes,
-        id: id.expect("a segment was read"),
-        segments: known,
+        segment_bytes: options.segment_bytes,
+        id: live[0].header.id,
+        segments: segments.collect(),
         file,
-        offset: state.end,
+        offset: content.end,
         buffer: Vec::new(),
-        last: state.recovery.last,
-        written: state.recovery.last,
-        durable: state.recovery.last,
-        spares,
-        next_spare,
+        last: content.last,
+        written: content.last,
+        durable: content.last,
+        spares: Vec::new(),
+        last_spare: files.last_spare,
         closed: false,
     };
-    Ok((log, state.recovery))
+    Ok((log, recovery))
 }
 
 /// The random id of a directory's log; `None` if there is no log yet.
 pub(super) fn id_of<D: Disk>(disk: &D) -> Result<Option<u64>, LogError> {
-    let names = disk.list().map_err(LogError::io("data directory", "list"))?;
-    let Some((index, name)) = names
-        .iter()
-        .filter_map(|name| Some((segment_index(name)?, name)))
-        .min()
-    else {
+    let Some((index, name)) = Files::list(disk)?.segments.pop_first() else {
         return Ok(None);
     };
-    let bytes = read_all::<D>(disk, name)?;
-    Ok(Some(check_header(name, &bytes, index, None)?.id))
+    Ok(Some(SegmentFile::open(disk, index, name, None)?.header.id))
 }
 
-/// The log's files in a directory.
-struct Files {
-    segments: BTreeMap<u64, String>,
-    spares: Vec<String>,
-    next_spare: u64,
+/// A directory's segments, in order.
+pub(super) struct Sequence {
+    /// Left over by a release that a crash broke off: a snapshot covers them, and a gap follows.
+    pub(super) stale: Vec<SegmentFile>,
+    /// Without a gap, from the snapshot or before to the end.
+    pub(super) live: Vec<SegmentFile>,
+    /// How many of the live ones the snapshot covers wholly. They are not read.
+    pub(super) covered: usize,
 }
 
-impl Files {
-    fn list<D: Disk>(disk: &D) -> Result<Self, LogError> {
-        let mut files = Self {
-            segments: BTreeMap::new(),
-            spares: Vec::new(),
-            next_spare: 0,
-        };
-        for name in disk.list().map_err(LogError::io("data directory", "list"))? {
-            if let Some(index) = segment_index(&name) {
-                files.segments.insert(index, name);
-            } else if let Some(number) = name
-                .strip_prefix("spare-")
-                .and_then(|digits| digits.parse::<u64>().ok())
-            {
-                // It may be half-made: a crash can come between creating and filling it.
-                disk.remove(&name).map_err(LogError::io(&name, "remove"))?;
-                files.next_spare = files.next_spare.max(number);
-            }
-        }
-        Ok(files)
+pub(super) fn sequence<D: Disk>(disk: &D, files: &Files, snapshot: LogSeq) -> Result<Sequence, LogError> {
+    let mut segments: Vec<SegmentFile> = Vec::new();
+    for (index, name) in &files.segments {
+        let id = segments.first().map(|first| first.header.id);
+        segments.push(SegmentFile::open(disk, *index, name.clone(), id)?);
     }
+    let gap = segments
+        .windows(2)
+        .rposition(|pair| pair[0].header.index + 1 != pair[1].header.index);
+    let live = segments.split_off(gap.map_or(0, |gap| gap + 1));
+    let stale = segments;
+    let first = live[0].header.first;
+    if first > snapshot.plus(1) {
+        return Err(match stale.last() {
+            Some(before) => {
+                let what = format!("segment {} is missing before it", before.header.index + 1);
+                LogError::corrupt(&live[0].name, 0, what)
+            }
+            None => LogError::Gap { first, snapshot },
+        });
+    }
+    let covered = live
+        .windows(2)
+        .take_while(|pair| pair[1].header.first <= snapshot.plus(1))
+        .count();
+    Ok(Sequence { stale, live, covered })
 }
 
-fn create<D: Disk>(
-    disk: D,
-    options: LogOptions,
-    spares: &[String],
-    next_spare: u64,
-) -> Result<(Log<D>, Recovery), LogError> {
-    debug_assert_eq!(spares.len(), 0, "spares are removed before");
-    let spare = format!("spare-{}", next_spare + 1);
-    fill_spare(&disk, &spare, options.segment_bytes)?;
-    let (file, segment) = begin(
-        &disk,
-        &spare,
-        options.new_log_id,
-        1,
-        LogSeq(1),
-        options.segment_bytes,
-    )?;
+/// Removes what a crash has left behind, and makes sure of the names that were read.
+fn tidy<D: Disk>(disk: &D, files: &Files, stale: &[SegmentFile]) -> Result<(), LogError> {
+    // A spare may be half-made: a crash can come between creating and filling it.
+    let stale = stale.iter().map(|segment| &segment.name);
+    for name in files.spares.iter().chain(stale) {
+        disk.remove(name).map_err(LogError::io(name, "remove"))?;
+    }
+    disk.sync_directory()
+        .map_err(LogError::io("data directory", "sync"))
+}
+
+fn create<D: Disk>(disk: D, options: LogOptions, files: &Files) -> Result<(Log<D>, Recovery), LogError> {
+    tidy(&disk, files, &[])?;
+    let last_spare = files.last_spare + 1;
+    let spare = format!("spare-{last_spare}");
+    let LogOptions {
+        segment_bytes,
+        new_log_id: id,
+    } = options;
+    fill_spare(&disk, &spare, segment_bytes)?;
+    let (file, segment) = begin(&disk, &spare, id, 1, LogSeq(1), segment_bytes)?;
     let log = Log {
         disk,
-        segment_bytes: options.segment_bytes,
-        id: options.new_log_id,
+        segment_bytes,
+        id,
         segments: VecDeque::from([segment]),
         file,
         offset: HEADER_BYTES,
@@ -189,181 +164,43 @@ fn create<D: Disk>(
         written: LogSeq(0),
         durable: LogSeq(0),
         spares: Vec::new(),
-        next_spare: next_spare + 1,
+        last_spare,
         closed: false,
     };
-    Ok((
-        log,
-        Recovery {
-            clean: true,
-            ..Recovery::default()
-        },
-    ))
-}
-
-fn read_all<D: Disk>(disk: &D, name: &str) -> Result<Vec<u8>, LogError> {
-    /// A segment longer than this was not written by a log.
-    const SEGMENT_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
-    let file = disk.open(name).map_err(LogError::io(name, "open"))?;
-    let length = file.length().map_err(LogError::io(name, "read the length"))?;
-    if !(HEADER_BYTES..=SEGMENT_BYTES_MAX).contains(&length) {
-        return Err(LogError::corrupt(
-            name,
-            length,
-            format!("a segment of {length} bytes cannot be"),
-        ));
-    }
-    let mut bytes = vec![0; length as usize];
-    file.read_at(&mut bytes, 0).map_err(LogError::io(name, "read"))?;
-    Ok(bytes)
-}
-
-fn check_header(name: &str, bytes: &[u8], index: u64, id: Option<u64>) -> Result<SegmentHeader, LogError> {
-    let fixed = bytes[..SEGMENT_HEADER_BYTES]
-        .try_into()
-        .expect("the length was checked");
-    let header = SegmentHeader::decode(fixed)
-        .ok_or_else(|| LogError::corrupt(name, 0, "the segment's header is damaged"))?;
-    if header.index != index {
-        return Err(LogError::corrupt(
-            name,
-            16,
-            format!("it is segment {} under a wrong name", header.index),
-        ));
-    }
-    if header.length != bytes.len() as u64 {
-        let what = format!(
-            "the file has {} bytes, its header says {}",
-            bytes.len(),
-            header.length
-        );
-        return Err(LogError::corrupt(name, 32, what));
-    }
-    if id.is_some_and(|id| id != header.id) {
-        return Err(LogError::corrupt(name, 8, "it belongs to another log"));
-    }
-    if header.first == LogSeq(0) {
-        return Err(LogError::corrupt(name, 24, "record numbers start at 1"));
-    }
-    Ok(header)
-}
-
-/// What has been read so far.
-struct Scan {
-    recovery: Recovery,
-    /// The furthest that any record says was durable.
-    durable: LogSeq,
-    /// Where the records of the segment end.
-    end: u64,
-}
-
-impl Scan {
-    fn scan<E: From<LogError>>(
-        &mut self,
-        name: &str,
-        bytes: &[u8],
-        header: &SegmentHeader,
-        snapshot: LogSeq,
-        is_last: bool,
-        replay: &mut impl FnMut(Record<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut offset = HEADER_BYTES as usize;
-        while let Some((at, record, payload)) = next_record(bytes, header, offset, self.recovery.last) {
-            if record.seq != self.recovery.last.plus(1) {
-                let what = format!("record {} follows record {}", record.seq, self.recovery.last);
-                return Err(LogError::corrupt(name, at as u64, what).into());
-            }
-            self.recovery.last = record.seq;
-            self.recovery.clean = record.kind == Kind::CleanEnd;
-            self.durable = self.durable.max(record.durable);
-            if record.kind == Kind::Record && record.seq > snapshot {
-                self.recovery.records += 1;
-                replay(Record {
-                    seq: record.seq,
-                    keyspace: record.keyspace,
-                    payload,
-                })?;
-            }
-            offset = at + record.size();
-        }
-        self.end = offset as u64;
-        let proof = later_records(bytes, header, offset, self.recovery.last);
-        let expected = self.recovery.last.plus(1);
-        if proof.durable >= expected {
-            let what = format!("record {expected} is damaged; a later record proves that it was durable");
-            return Err(LogError::corrupt(name, offset as u64, what).into());
-        }
-        if !is_last && proof.found {
-            // A segment is durable before the next one begins.
-            let what = format!("record {expected} is damaged within a finished segment");
-            return Err(LogError::corrupt(name, offset as u64, what).into());
-        }
-        Ok(())
-    }
-}
-
-/// The record at `offset`, or the mark of a clean end at the next block: it stands apart from what it proves, and the
-/// next life goes on behind it.
-fn next_record<'a>(
-    bytes: &'a [u8],
-    header: &SegmentHeader,
-    offset: usize,
-    last: LogSeq,
-) -> Option<(usize, RecordHeader, &'a [u8])> {
-    let read = |at: usize| {
-        let (record, payload) = RecordHeader::read(bytes.get(at..)?, header.id, header.index, at as u64)?;
-        Some((at, record, payload))
+    let recovery = Recovery {
+        clean: true,
+        ..Recovery::default()
     };
-    read(offset).or_else(|| {
-        read(offset.next_multiple_of(CLEAN_END_ALIGNMENT as usize))
-            .filter(|(_, record, _)| record.kind == Kind::CleanEnd && record.seq == last.plus(1))
-    })
+    Ok((log, recovery))
 }
 
-/// What valid records stand behind a place where none was expected to end.
-struct Later {
-    found: bool,
-    durable: LogSeq,
-}
-
-/// Looks for valid records of this log at or behind `offset`, at every place where one could begin.
-fn later_records(bytes: &[u8], header: &SegmentHeader, offset: usize, last: LogSeq) -> Later {
-    let mut later = Later {
-        found: false,
-        durable: LogSeq(0),
-    };
-    let mut at = offset.next_multiple_of(ALIGNMENT);
-    while at + RECORD_HEADER_BYTES <= bytes.len() {
-        match RecordHeader::read(&bytes[at..], header.id, header.index, at as u64) {
-            Some((record, _)) if record.seq > last => {
-                later.found = true;
-                later.durable = later.durable.max(record.durable);
-                at += record.size();
-            }
-            _ => at += ALIGNMENT,
-        }
+/// Makes the end of the log what was read: writes again what may be in the cache alone, wipes what stands behind the
+/// last record, so that a fragment can never be read as a record later, and syncs both.
+fn mend<D: Disk>(
+    disk: &D,
+    name: &str,
+    content: &Content,
+    bytes: &[u8],
+    recovery: &mut Recovery,
+) -> Result<D::File, LogError> {
+    let mut file = disk.open(name).map_err(LogError::io(name, "open"))?;
+    let (unproven, end) = (content.unproven as usize, content.end as usize);
+    if unproven < end {
+        file.write_at(&bytes[unproven..end], content.unproven)
+            .map_err(LogError::io(name, "write"))?;
     }
-    later
-}
-
-/// Overwrites what stands behind the last record, so that a fragment can never be read as a record later. Returns how
-/// many bytes were not zero.
-fn wipe<D: Disk>(name: &str, file: &mut D::File, from: u64, to: u64) -> Result<u64, LogError> {
-    let mut buffer = vec![0; WIPE_BYTES];
     let zeros = vec![0; WIPE_BYTES];
-    let mut wiped = 0;
-    let mut offset = from;
-    while offset < to {
-        let length = (to - offset).min(WIPE_BYTES as u64) as usize;
-        file.read_at(&mut buffer[..length], offset)
-            .map_err(LogError::io(name, "read"))?;
-        let dirty = buffer[..length].iter().filter(|byte| **byte != 0).count() as u64;
+    let mut offset = end;
+    for block in bytes[end..].chunks(WIPE_BYTES) {
+        let dirty = block.iter().filter(|byte| **byte != 0).count() as u64;
         if dirty > 0 {
-            wiped += dirty;
-            file.write_at(&zeros[..length], offset)
+            recovery.cut_bytes += dirty;
+            file.write_at(&zeros[..block.len()], offset as u64)
                 .map_err(LogError::io(name, "write"))?;
         }
-        offset += length as u64;
+        offset += block.len();
     }
-    Ok(wiped)
+    recovery.cut_records = content.cut_records;
+    file.sync().map_err(LogError::io(name, "sync"))?;
+    Ok(file)
 }

@@ -1,4 +1,7 @@
-//! The log against crashes, rot, a full disk and a failing sync.
+//! The log against rot, a full disk and a failing sync, and what it does when all is well.
+
+mod crash;
+mod rot;
 
 use trilemma_core::Rng;
 
@@ -83,85 +86,6 @@ fn many_appends_share_one_sync() {
     assert_eq!(disk.syncs() - before, 1, "nothing new, nothing to sync");
 }
 
-/// Runs a log through appends, syncs, snapshots, rolls and crashes, and checks after each restart that everything
-/// reported durable is there and nothing else was invented.
-fn crashes(seed: u64) {
-    let mut rng = Rng::new(seed);
-    let disk = MemoryDisk::new();
-    let mut durable = 0;
-    let mut snapshot = LogSeq(0);
-    // What each position may hold: a crash may lose the end, and other records take its numbers.
-    let mut salt: Vec<u64> = vec![0];
-    for life in 1..=6 {
-        let mut records = Records::new();
-        let (mut log, _) = Log::open(disk.clone(), OPTIONS, snapshot, |record: Record<'_>| {
-            records.push((record.seq.0, record.payload.to_vec()));
-            Ok::<(), LogError>(())
-        })
-        .unwrap_or_else(|error| panic!("seed {seed}, life {life}: {error}"));
-        let last = log.last().0;
-        assert!(
-            last >= durable,
-            "seed {seed}: {durable} was durable, {last} is left"
-        );
-        assert!(
-            last < salt.len() as u64,
-            "seed {seed}: record {last} was never appended"
-        );
-        let first = snapshot.0 + 1;
-        assert_eq!(records.len() as u64, last + 1 - first, "seed {seed}");
-        for (index, (seq, payload)) in records.iter().enumerate() {
-            assert_eq!(*seq, first + index as u64, "seed {seed}");
-            assert_eq!(
-                payload,
-                &body(*seq, salt[*seq as usize]),
-                "seed {seed}, record {seq}"
-            );
-        }
-        salt.truncate(last as usize + 1);
-        durable = last;
-        for _ in 0..rng.below(40) {
-            match rng.below(10) {
-                0..=5 => {
-                    let life_salt = life * 1000 + rng.below(1000);
-                    let seq = log.last().0 + 1;
-                    log.append(KEYSPACE, &body(seq, life_salt)).unwrap();
-                    salt.push(life_salt);
-                }
-                6 | 7 => {
-                    log.write().unwrap();
-                }
-                8 => durable = log.sync().unwrap().0,
-                _ => {
-                    durable = log.sync().unwrap().0;
-                    snapshot = LogSeq(rng.below(durable + 1).max(snapshot.0));
-                    log.release(snapshot).unwrap();
-                }
-            }
-            durable = durable.max(log.durable().0);
-        }
-        drop(log);
-        disk.crash(&mut rng);
-    }
-}
-
-fn body(seq: u64, salt: u64) -> Vec<u8> {
-    let mut rng = Rng::new(seq ^ (salt << 20));
-    let length = 8 + rng.below(600) as usize;
-    (0..length).map(|_| rng.next_u64() as u8).collect()
-}
-
-#[test]
-fn a_crash_loses_nothing_durable_and_invents_nothing() {
-    let seeds = std::env::var("TRILEMMA_SEEDS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(2000);
-    for seed in 0..seeds {
-        crashes(seed);
-    }
-}
-
 /// A closed log of several segments, and the number of its records.
 fn closed_log() -> (MemoryDisk, u64) {
     let disk = MemoryDisk::new();
@@ -172,60 +96,6 @@ fn closed_log() -> (MemoryDisk, u64) {
     }
     log.close().unwrap();
     (disk, 80)
-}
-
-/// Opens a damaged copy: either it is refused, or every record is right. Returns whether it was refused.
-fn refused_or_right(disk: &MemoryDisk, last: u64, what: &str) -> bool {
-    match open(disk) {
-        Err(LogError::Corrupt { .. } | LogError::Gap { .. }) => true,
-        Err(other) => panic!("{what}: {other}"),
-        Ok((_, _, records)) => {
-            assert!(
-                records == expected(1, last),
-                "{what}: records are missing or wrong"
-            );
-            false
-        }
-    }
-}
-
-#[test]
-fn every_damaged_sector_of_a_closed_log_is_found_or_harmless() {
-    let (disk, last) = closed_log();
-    let mut refused = 0;
-    for name in disk.list().unwrap() {
-        for sector in 0..disk.bytes(&name).len() / 512 {
-            for fill in [0_u8, 0xff, 0x5a] {
-                let copy = disk.copy();
-                copy.damage(&name, sector as u64 * 512, |bytes| bytes[..512].fill(fill));
-                let what = format!("{name}, sector {sector}, filled with {fill}");
-                refused += u32::from(refused_or_right(&copy, last, &what));
-            }
-        }
-    }
-    // Seven sectors of each header are unused, and some of the last segment is empty; all else must be noticed.
-    assert!(refused > 60, "only {refused} of the damaged sectors were noticed");
-}
-
-#[test]
-fn every_flipped_bit_of_a_closed_log_is_found_or_harmless() {
-    let (disk, last) = closed_log();
-    for name in disk.list().unwrap() {
-        let length = disk.bytes(&name).len();
-        for offset in (0..length).filter(|offset| *offset < 48 || *offset >= 4096) {
-            for bit in 0..8 {
-                let copy = disk.copy();
-                let was = disk.bytes(&name)[offset];
-                copy.damage(&name, offset as u64, |bytes| bytes[0] ^= 1 << bit);
-                let found = refused_or_right(&copy, last, &format!("{name}, byte {offset}, bit {bit}"));
-                // A byte of a record that is not padding can never be changed unnoticed.
-                assert!(
-                    found || was == 0 || offset >= 4096,
-                    "{name}, byte {offset}, bit {bit}"
-                );
-            }
-        }
-    }
 }
 
 #[test]
@@ -446,4 +316,143 @@ fn records_after_a_clean_end_come_back_too() {
             log.close().unwrap();
         }
     }
+}
+
+#[test]
+fn options_that_cannot_work_are_refused_and_say_what_can() {
+    for segment_bytes in [0, 4096, 8191, u64::MAX] {
+        let options = LogOptions {
+            segment_bytes,
+            ..OPTIONS
+        };
+        let disk = MemoryDisk::new();
+        let opened = Log::open(disk.clone(), options, LogSeq(0), |_| Ok::<(), LogError>(()));
+        let error = opened.expect_err("refused").to_string();
+        assert!(error.contains("from 8192 to"), "{error}");
+        assert!(disk.list().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn the_length_of_segments_may_change_between_starts() {
+    let disk = MemoryDisk::new();
+    let mut last = 0;
+    for segment_bytes in [8192, 32 * 1024, 12_000, 8192] {
+        let options = LogOptions {
+            segment_bytes,
+            ..OPTIONS
+        };
+        let mut shown = last;
+        let (mut log, _) = Log::open(disk.clone(), options, LogSeq(last), |record: Record<'_>| {
+            shown = record.seq.0;
+            Ok::<(), LogError>(())
+        })
+        .unwrap();
+        assert_eq!(shown, last);
+        append(&mut log, 200);
+        log.sync().unwrap();
+        last = log.last().0;
+        log.release(LogSeq(last)).unwrap();
+        // Recycled segments of another length are not used.
+        append(&mut log, 200);
+        last = log.sync().unwrap().0;
+        log.release(LogSeq(last)).unwrap();
+        assert!(log.segments.iter().all(|segment| segment.bytes == segment_bytes));
+    }
+    let verified = Log::verify(&disk, LogSeq(last)).unwrap();
+    assert!(verified.problems.is_empty(), "{:?}", verified.problems);
+}
+
+#[test]
+fn a_failing_read_is_told_and_changes_nothing() {
+    let (disk, last) = closed_log();
+    disk.set_faults(MemoryFaults {
+        fail_next_read: true,
+        ..MemoryFaults::default()
+    });
+    let error = open(&disk).unwrap_err();
+    assert!(matches!(error, LogError::Io { .. }), "{error}");
+    assert_eq!(open(&disk).unwrap().2, expected(1, last));
+}
+
+#[test]
+fn a_segment_is_made_ready_ahead() {
+    let disk = MemoryDisk::new();
+    let (mut log, ..) = open(&disk).unwrap();
+    log.prepare_next().unwrap();
+    assert_eq!(log.spares(), 0, "not wanted yet");
+    while !log.wants_spare() {
+        append(&mut log, 1);
+        log.write().unwrap();
+    }
+    log.prepare_next().unwrap();
+    assert_eq!(log.spares(), 1);
+    // From here on a full disk does not matter until the next segment is full.
+    disk.set_faults(MemoryFaults {
+        room: Some(0),
+        ..MemoryFaults::default()
+    });
+    while log.spares() == 1 {
+        append(&mut log, 1);
+    }
+    log.close().unwrap();
+}
+
+#[test]
+fn a_log_without_space_for_its_mark_still_closes() {
+    let disk = MemoryDisk::new();
+    let (mut log, ..) = open(&disk).unwrap();
+    append(&mut log, 4);
+    disk.set_faults(MemoryFaults {
+        room: Some(0),
+        ..MemoryFaults::default()
+    });
+    // In segments of 8 KiB the mark never fits behind records.
+    log.close().unwrap();
+    disk.set_faults(MemoryFaults::default());
+    let (_, recovery, records) = open(&disk).unwrap();
+    assert_eq!(records, expected(1, 4));
+    assert!(!recovery.clean);
+}
+
+#[test]
+fn segments_left_over_by_a_broken_release_go() {
+    let (disk, last) = closed_log();
+    let copy = disk.copy();
+    copy.remove("wal-0000000000000002").unwrap();
+    assert!(matches!(open(&copy), Err(LogError::Corrupt { .. })));
+    let (log, _, records) = open_at(&copy, LogSeq(60)).unwrap();
+    assert_eq!(records, expected(61, last));
+    assert_eq!(log.segments[0].index, 3);
+    assert!(
+        !copy
+            .list()
+            .unwrap()
+            .iter()
+            .any(|name| name == "wal-0000000000000001")
+    );
+}
+
+#[test]
+fn a_check_lists_everything_and_changes_nothing() {
+    let (disk, last) = closed_log();
+    let found = Log::verify(&disk, LogSeq(0)).unwrap();
+    assert!(found.problems.is_empty(), "{:?}", found.problems);
+    assert_eq!((found.id, found.clean, found.records), (Some(42), true, last));
+    assert_eq!((found.first, found.last), (LogSeq(1), LogSeq(last + 1)));
+    assert_eq!(found.segments.len(), disk.list().unwrap().len());
+    // The first segment has a damaged record, the third a damaged header.
+    disk.damage("wal-0000000000000001", 4200, |bytes| bytes[0] ^= 1);
+    disk.damage("wal-0000000000000003", 16, |bytes| bytes[0] ^= 1);
+    let names = disk.list().unwrap();
+    let before: Vec<_> = names.iter().map(|name| disk.bytes(name)).collect();
+    let found = Log::verify(&disk, LogSeq(0)).unwrap();
+    let problems: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems.iter().any(|text| text.contains("wal-0000000000000001")));
+    assert!(problems.iter().any(|text| text.contains("wal-0000000000000003")));
+    let after: Vec<_> = names.iter().map(|name| disk.bytes(name)).collect();
+    assert!(before == after && disk.list().unwrap() == names);
+    let empty = Log::verify(&MemoryDisk::new(), LogSeq(0)).unwrap();
+    assert_eq!((empty.records, empty.id), (0, None));
 }
