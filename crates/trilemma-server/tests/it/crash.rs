@@ -127,7 +127,7 @@ fn while_one_is_down(history: &History, time: &Range<Micros>, down: u32) {
             ),
             _ => {
                 assert_eq!(written, 0, "{name} needs every node");
-                let names = |event: &&&Event| matches!(event, Event::Refused { why, .. } if why.contains(&format!("node {down} cannot be reached")));
+                let names = |event: &&&Event| matches!(event, Event::Refused { why, .. } if why.contains(&format!("node {down}")) && why.contains("cannot be reached"));
                 assert!(
                     refusals.iter().any(|event| names(&event)),
                     "{name} names node {down}: {refusals:?}"
