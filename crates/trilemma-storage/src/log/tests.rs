@@ -99,6 +99,16 @@ fn closed_log() -> (MemoryDisk, u64) {
 }
 
 #[test]
+fn a_crash_loses_nothing_durable_and_invents_nothing() {
+    crash::many_lives();
+}
+
+#[test]
+fn every_flipped_bit_of_a_closed_log_is_found_or_harmless() {
+    rot::every_bit();
+}
+
+#[test]
 fn damage_that_is_provably_old_is_refused_and_names_the_place() {
     let disk = MemoryDisk::new();
     let (mut log, ..) = open(&disk).unwrap();
@@ -455,4 +465,43 @@ fn a_check_lists_everything_and_changes_nothing() {
     assert!(before == after && disk.list().unwrap() == names);
     let empty = Log::verify(&MemoryDisk::new(), LogSeq(0)).unwrap();
     assert_eq!((empty.records, empty.id), (0, None));
+}
+
+/// The format is frozen: a change of these bytes needs another magic, and a note for who upgrades.
+#[test]
+fn the_bytes_of_a_segment_are_as_documented() {
+    let disk = MemoryDisk::new();
+    let (mut log, ..) = open(&disk).unwrap();
+    log.append(KEYSPACE, b"hello").unwrap();
+    log.sync().unwrap();
+    log.append(KEYSPACE, &[]).unwrap();
+    log.close().unwrap();
+    let hex = |range: std::ops::Range<usize>| -> String {
+        let bytes = disk.bytes("wal-0000000000000001");
+        bytes[range].iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    assert_eq!(
+        hex(0..48),
+        concat!(
+            "5452494c57414c322a00000000000000010000000000000001000000000000000020000000000000",
+            "5c3565744c0b6e9d",
+        )
+    );
+    assert_eq!(
+        hex(4096..4144),
+        concat!(
+            "bcff654b394de52a05000000070000000100000000000000000000000000000001000000f08a9a48",
+            "68656c6c6f000000",
+        )
+    );
+    assert_eq!(
+        hex(4144..4184),
+        "3fd465c825327e1d000000000700000002000000000000000100000000000000010000006973ae69"
+    );
+    let mark = disk.bytes("wal-0000000000000002")[4096..4136].to_vec();
+    let mark: String = mark.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(
+        mark,
+        "88a274b41d1adbd400000000ffffffff0300000000000000020000000000000002000000fa50956c"
+    );
 }

@@ -76,18 +76,66 @@ fn a_lazy_record_becomes_durable_by_itself() {
     wait_durable(&events, LogSeq(1));
 }
 
+/// While the first batch is being reported, all others wait; they must then share a sync.
 #[test]
 fn many_batches_share_syncs() {
     let disk = MemoryDisk::new();
-    let (mut writer, events) = start(&disk);
-    for index in 0..2000 {
+    let replay = |_: Record<'_>| Ok::<(), LogError>(());
+    let (log, _) = Log::open(disk.clone(), OPTIONS, LogSeq(0), replay).unwrap();
+    let (sender, events) = mpsc::channel();
+    let (gate, waits) = mpsc::channel::<()>();
+    let report = move |event| {
+        drop(sender.send(event));
+        // The gate is dropped once everything is submitted.
+        assert!(waits.recv().is_err(), "nothing is ever sent");
+    };
+    let mut writer = LogWriter::spawn(log, disk.clone(), OPTIONS.segment_bytes, report).unwrap();
+    writer.submit(batch("0", true)).unwrap();
+    let first = events.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert!(matches!(first, LogEvent::Progress(progress) if progress.written == LogSeq(1)));
+    for index in 1..500 {
         writer.submit(batch(&format!("{index}"), true)).unwrap();
     }
-    wait_durable(&events, LogSeq(2000));
+    drop(gate);
+    wait_durable(&events, LogSeq(500));
     let counters = writer.counters();
-    assert_eq!(counters.records, 2000);
+    assert_eq!(counters.records, 500);
+    assert!(counters.syncs <= 3, "{} syncs for 500 batches", counters.syncs);
+    assert!(counters.sync_micros >= counters.sync_micros_max);
+    assert!(counters.sync_micros_max >= counters.sync_micros_last);
     writer.close().unwrap();
-    assert_eq!(records(&disk).len(), 2000);
+    assert_eq!(records(&disk).len(), 500);
+}
+
+#[test]
+fn a_record_too_large_has_no_number_and_harms_nothing() {
+    let disk = MemoryDisk::new();
+    let (mut writer, events) = start(&disk);
+    let large = Batch {
+        records: vec![
+            (KeyspaceId(1), "small".into()),
+            (KeyspaceId(1), vec![0; 64 * 1024].into()),
+        ],
+        forced: true,
+    };
+    assert!(matches!(writer.submit(large), Err(LogError::TooLarge { .. })));
+    assert_eq!(writer.submit(batch("a", true)).unwrap(), LogSeq(1));
+    wait_durable(&events, LogSeq(1));
+    writer.close().unwrap();
+    assert_eq!(records(&disk), [b"a"]);
+}
+
+#[test]
+fn a_queue_of_empty_records_is_bounded_too() {
+    let disk = MemoryDisk::new();
+    let (mut writer, _events) = start(&disk);
+    let many = Batch {
+        records: vec![(KeyspaceId(1), Bytes::new()); QUEUE_BYTES_MAX / QUEUE_RECORD_BYTES + 1],
+        forced: true,
+    };
+    let before = writer.last();
+    assert!(matches!(writer.submit(many), Err(LogError::Overloaded { .. })));
+    assert_eq!(writer.last(), before, "what is refused has no number");
 }
 
 #[test]
@@ -146,6 +194,125 @@ fn a_full_disk_is_told_and_told_again_when_there_is_room() {
     told(false);
     writer.close().unwrap();
     assert_eq!(records(&disk).len(), 9);
+}
+
+/// Beyond the end of the last segment nothing is acknowledged, nothing fails, and nothing is lost.
+#[test]
+fn a_full_disk_makes_the_log_wait_and_it_goes_on_where_it_stood() {
+    for recycle in [false, true] {
+        let disk = MemoryDisk::new();
+        let (mut writer, events) = start(&disk);
+        // Two segments, so that a release can make room.
+        for _ in 0..20 {
+            writer.submit(batch(&"x".repeat(4000), true)).unwrap();
+        }
+        wait_durable(&events, LogSeq(20));
+        disk.set_faults(MemoryFaults {
+            room: Some(0),
+            ..MemoryFaults::default()
+        });
+        for _ in 0..40 {
+            writer.submit(batch(&"y".repeat(4000), true)).unwrap();
+        }
+        let mut durable = LogSeq(0);
+        loop {
+            match events
+                .recv_timeout(Duration::from_secs(10))
+                .expect("space is reported")
+            {
+                LogEvent::Space { full: Some(_) } if writer.shared.records.load(Ordering::Relaxed) < 60 => {
+                    break;
+                }
+                LogEvent::Progress(progress) => durable = progress.durable,
+                LogEvent::Failed(error) => panic!("{error}"),
+                LogEvent::Space { .. } => {}
+            }
+        }
+        assert!(durable < LogSeq(60));
+        if recycle {
+            writer.release(LogSeq(20)).unwrap();
+        } else {
+            disk.set_faults(MemoryFaults::default());
+        }
+        let wanted = if recycle { 32 } else { 60 };
+        wait_durable(&events, LogSeq(wanted));
+        disk.set_faults(MemoryFaults::default());
+        writer.close().unwrap();
+        let snapshot = if recycle { LogSeq(20) } else { LogSeq(0) };
+        let mut shown = Vec::new();
+        Log::open(disk, OPTIONS, snapshot, |record: Record<'_>| {
+            shown.push((record.seq.0, record.payload[0]));
+            Ok::<(), LogError>(())
+        })
+        .unwrap();
+        let letter = |seq| if seq <= 20 { b'x' } else { b'y' };
+        let expected: Vec<(u64, u8)> = (snapshot.0 + 1..=60).map(|seq| (seq, letter(seq))).collect();
+        assert_eq!(shown, expected);
+    }
+}
+
+#[test]
+fn closing_without_space_for_what_waits_is_an_error() {
+    let disk = MemoryDisk::new();
+    let (mut writer, events) = start(&disk);
+    disk.set_faults(MemoryFaults {
+        room: Some(0),
+        ..MemoryFaults::default()
+    });
+    for _ in 0..40 {
+        writer.submit(batch(&"y".repeat(4000), true)).unwrap();
+    }
+    assert!(writer.close().is_err());
+    let failures: Vec<_> = events
+        .into_iter()
+        .filter(|event| matches!(event, LogEvent::Failed(LogError::NoSpace { .. })))
+        .collect();
+    assert_eq!(failures.len(), 1, "told once");
+    // What fitted is kept, in order; none of it was told to be more.
+    assert!((10..40).contains(&records(&disk).len()));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_real_directory_can_be_opened_again_at_once() {
+    let target = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
+    std::fs::create_dir_all(&target).unwrap();
+    let directory = tempfile::tempdir_in(target).unwrap();
+    let path = directory.path().join("a/node");
+    for life in 0..6_u64 {
+        let disk = crate::OsDisk::open(&path).unwrap_or_else(|error| panic!("life {life}: {error}"));
+        let mut found = 0;
+        let (log, _) = Log::open(disk.clone(), OPTIONS, LogSeq(0), |record: Record<'_>| {
+            assert_eq!(record.payload.len(), 3000);
+            found += 1;
+            Ok::<(), LogError>(())
+        })
+        .unwrap();
+        assert_eq!(found, life * 12);
+        let (sender, events) = mpsc::channel();
+        let report = move |event| drop(sender.send(event));
+        let mut writer = LogWriter::spawn(log, disk, OPTIONS.segment_bytes, report).unwrap();
+        // More than half a segment: a spare is in the making when the writer ends.
+        for _ in 0..12 {
+            writer.submit(batch(&"z".repeat(3000), true)).unwrap();
+        }
+        wait_durable(&events, writer.last());
+        if life % 2 == 0 {
+            writer.close().unwrap();
+        } else {
+            writer.abort();
+        }
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o700);
+    for entry in std::fs::read_dir(&path).unwrap() {
+        assert_eq!(
+            mode(&entry.unwrap().path()) & 0o077,
+            0,
+            "files are for their owner alone"
+        );
+    }
 }
 
 #[test]

@@ -134,8 +134,7 @@ impl World {
     }
 }
 
-#[test]
-fn a_crash_loses_nothing_durable_and_invents_nothing() {
+pub(super) fn many_lives() {
     let seeds = std::env::var("TRILEMMA_SEEDS")
         .ok()
         .and_then(|text| text.parse().ok())
