@@ -28,7 +28,7 @@
 //! it. One is kept: an older one helps only with the log behind it, which would double the disk's use for a fault that
 //! the other nodes repair. So damage to the newest is refused, never papered over with an older one whose log is gone.
 //!
-//! [`write`] needs nothing of a [`Log`](crate::Log) and may run on another thread while the log goes on.
+//! [`write()`] needs nothing of a [`Log`](crate::Log) and may run on another thread while the log goes on.
 
 use std::io;
 
@@ -85,7 +85,7 @@ pub fn write<D: Disk>(
     write_with_table(disk, log_id, at, [0; 32], sections)
 }
 
-/// [`write`], with a digest that [`verify`] gives back.
+/// [`write()`], with a digest that [`verify`] gives back.
 pub fn write_with_table<D: Disk>(
     disk: &D,
     log_id: u64,
