@@ -1,4 +1,6 @@
-//! History checkers: linearizability, transactions, convergence, sessions.
+//! History checkers: linearizability, transactions, convergence, sessions, watches.
 //!
-//! Empty so far. The checks that the demo and the protocols' own tests make stand beside them; the general ones, with
-//! an open history format, come with the simulator.
+//! Pure, and of use to anyone with a history: see [`history`] for the open format.
+
+pub mod history;
+pub mod verdict;
