@@ -4,3 +4,5 @@
 
 pub mod history;
 pub mod verdict;
+pub mod convergence;
+pub mod watch;

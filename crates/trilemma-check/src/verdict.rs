@@ -26,6 +26,18 @@ pub struct Violation {
 }
 
 impl Verdict {
+    /// An illegal history; `operations` in any order, with repeats.
+    pub(crate) fn illegal(
+        rule: &'static str,
+        what: String,
+        operations: impl IntoIterator<Item = usize>,
+    ) -> Self {
+        let mut operations: Vec<usize> = operations.into_iter().collect();
+        operations.sort_unstable();
+        operations.dedup();
+        Verdict::Illegal(Violation { rule, what, operations })
+    }
+
     /// Whether the history is legal.
     #[must_use]
     pub fn is_legal(&self) -> bool {
