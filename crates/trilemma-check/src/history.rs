@@ -13,6 +13,8 @@
 
 use serde::{Deserialize, Serialize};
 
+mod call;
+
 /// What one process did: a call, its interval and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

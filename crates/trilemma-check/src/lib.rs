@@ -3,6 +3,8 @@
 //! Pure, and of use to anyone with a history: see [`history`] for the open format.
 
 pub mod history;
+pub mod linearizability;
+pub mod model;
 pub mod verdict;
 pub mod convergence;
 pub mod watch;
