@@ -86,6 +86,12 @@ impl MemoryDisk {
         lock(&self.state).faults = faults;
     }
 
+    /// What will fail, as far as it has not failed yet.
+    #[must_use]
+    pub fn faults(&self) -> MemoryFaults {
+        lock(&self.state).faults
+    }
+
     /// Syncs of files so far.
     #[must_use]
     pub fn syncs(&self) -> u64 {

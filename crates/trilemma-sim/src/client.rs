@@ -1,0 +1,450 @@
+//! Clients: what they ask, what they remember, and the history of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trilemma_check::history::{Answer, Call, Change, Entry, Guard, Operation, Outcome};
+use trilemma_core::{
+    Attempt, Command, Key, KeyRange, Mutation, NodeId, OpId, Query, ReadLevel, ReadRequest, Reply, Request, Rng,
+    SessionId, Ticket, Value, Version, WriteError,
+};
+
+use crate::scenario::Protocol;
+
+/// Times that a client follows up on an unknown outcome before it gives up.
+const FOLLOW_UPS_MAX: u32 = 3;
+
+/// A read at the weakest level, which no linearizability check may see.
+#[derive(Clone, Debug)]
+pub struct LocalRead {
+    /// The node that answered.
+    pub node: NodeId,
+    /// The client.
+    pub client: u64,
+    /// When it was asked.
+    pub invoke: u64,
+    /// When it was answered.
+    pub returned: u64,
+    /// What was found: key, value, version of the write.
+    pub entries: Vec<(String, String, u64)>,
+}
+
+/// An operation under way.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// The keyspace.
+    pub slot: usize,
+    /// The operation's name.
+    pub op: OpId,
+    /// What the history will say.
+    pub call: Call,
+    /// The write, if it is one.
+    pub command: Option<Command>,
+    /// The read, if it is one.
+    pub query: Option<ReadRequest>,
+    /// When it was first asked.
+    pub invoke: u64,
+    /// Whether it was handed to a node at all, so that it may have happened.
+    pub sent: bool,
+    /// How often it was asked.
+    pub asked: u32,
+    /// The question under way: who was asked, under which ticket, and when.
+    pub question: Option<(NodeId, Ticket, u64)>,
+}
+
+/// What a client does next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The operation is over.
+    Done,
+    /// It asks again.
+    FollowUp,
+}
+
+/// One client.
+#[derive(Debug)]
+pub struct Client {
+    /// Its number, from 0.
+    pub id: u64,
+    /// Its choices.
+    pub rng: Rng,
+    /// What it waits for.
+    pub pending: Option<Pending>,
+    /// Its session in each keyspace.
+    pub sessions: BTreeMap<usize, (SessionId, u64)>,
+    /// What it last saw of each key: value and version.
+    pub seen: BTreeMap<(usize, String), (Option<String>, u64)>,
+    values: u64,
+    nonces: u64,
+}
+
+fn key_name(index: u64) -> String {
+    format!("k{index}")
+}
+
+impl Client {
+    /// A client that has done nothing yet.
+    #[must_use]
+    pub fn new(id: u64, rng: Rng) -> Self {
+        Self {
+            id,
+            rng,
+            pending: None,
+            sessions: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            values: 0,
+            nonces: 0,
+        }
+    }
+
+    /// Opens a new session in a keyspace.
+    pub fn open_session(&mut self, slot: usize, basis: Version) {
+        self.nonces += 1;
+        let nonce = (self.id + 1) << 32 | self.nonces << 8 | slot as u64;
+        self.sessions.insert(slot, (SessionId { basis, nonce }, 0));
+    }
+
+    fn next_op(&mut self, slot: usize) -> OpId {
+        let (session, seq) = self.sessions.entry(slot).or_default();
+        *seq += 1;
+        OpId {
+            session: *session,
+            seq: *seq,
+        }
+    }
+
+    fn value(&mut self) -> String {
+        self.values += 1;
+        format!("c{}v{}", self.id, self.values)
+    }
+
+    /// Chooses the next operation.
+    pub fn choose(&mut self, slot: usize, protocol: Protocol, keys: u32, time: u64) {
+        let key = key_name(self.rng.below(u64::from(keys)));
+        let many = matches!(protocol, Protocol::Raft | Protocol::TwoPhase);
+        let call = match self.rng.below(100) {
+            0..32 => Call::Put {
+                value: self.value(),
+                key,
+            },
+            32..60 => Call::Get { key },
+            60..72 if protocol != Protocol::Gossip => {
+                let expected = self.seen.get(&(slot, key.clone())).and_then(|(value, _)| value.clone());
+                let value = (!self.rng.per_mille(150)).then(|| self.value());
+                Call::Cas { key, expected, value }
+            }
+            72..80 => Call::Delete { key },
+            80..88 if many => self.command(slot, key, keys),
+            88..94 if many => {
+                let limit = self.rng.per_mille(300).then(|| 1 + self.rng.below(3) as u32);
+                Call::Range {
+                    start: key_name(self.rng.below(u64::from(keys))),
+                    end: None,
+                    limit,
+                }
+            }
+            60..72 => Call::Put {
+                value: self.value(),
+                key,
+            },
+            _ => Call::Get { key },
+        };
+        let local = self.rng.per_mille(120);
+        self.begin(slot, call, local, time);
+    }
+
+    fn command(&mut self, slot: usize, key: String, keys: u32) -> Call {
+        let other = key_name(self.rng.below(u64::from(keys)));
+        let guards = match self.seen.get(&(slot, key.clone())) {
+            Some((_, version)) if self.rng.per_mille(400) => vec![Guard::Version {
+                key: key.clone(),
+                is: *version,
+            }],
+            Some((value, _)) if self.rng.per_mille(500) => vec![Guard::Value {
+                key: key.clone(),
+                is: value.clone(),
+            }],
+            _ => Vec::new(),
+        };
+        let mut changes = vec![Change {
+            value: Some(self.value()),
+            key: key.clone(),
+        }];
+        if other != key {
+            let value = (!self.rng.per_mille(200)).then(|| self.value());
+            changes.push(Change { key: other, value });
+        }
+        Call::Command { guards, changes }
+    }
+
+    /// Begins an operation. `local`: a read is asked for at the weakest level.
+    pub fn begin(&mut self, slot: usize, call: Call, local: bool, time: u64) {
+        let command = command(&call);
+        let query = query(&call).map(|query| ReadRequest {
+            query,
+            at_least: local.then_some(ReadLevel::Local),
+        });
+        let op = if command.is_some() {
+            self.next_op(slot)
+        } else {
+            OpId::default()
+        };
+        self.pending = Some(Pending {
+            slot,
+            op,
+            call,
+            command,
+            query,
+            invoke: time,
+            sent: false,
+            asked: 0,
+            question: None,
+        });
+    }
+
+    /// The request for the operation under way: itself at first, then a retry or a question for its outcome.
+    pub fn request(&mut self) -> Option<Request> {
+        let ask_outcome = self.rng.per_mille(400);
+        let pending = self.pending.as_mut()?;
+        pending.asked += 1;
+        if let Some(query) = &pending.query {
+            return Some(Request::Read(query.clone()));
+        }
+        let command = pending.command.clone()?;
+        if pending.sent && ask_outcome {
+            return Some(Request::Outcome {
+                op: pending.op,
+                command: Some(command),
+            });
+        }
+        let attempt = if pending.sent { Attempt::Retry } else { Attempt::First };
+        Some(Request::Write {
+            op: pending.op,
+            attempt,
+            command,
+        })
+    }
+
+    /// Takes an answer, or that none will come, to the operation under way.
+    pub fn answer(&mut self, reply: Option<Reply>, time: u64, book: &mut Book) -> Next {
+        let Some(mut pending) = self.pending.take() else {
+            return Next::Done;
+        };
+        let server = served_by(reply.as_ref());
+        pending.question = None;
+        let told = match reply {
+            Some(Reply::Write(Ok(receipt))) => Told::Ok(written(&pending.call, receipt.won, receipt.version.0)),
+            Some(Reply::Write(Err(WriteError::NotApplied(refusal)))) => {
+                if matches!(refusal.reason, trilemma_core::Reason::SessionExpired) {
+                    self.sessions.remove(&pending.slot);
+                }
+                Told::Refused
+            }
+            Some(Reply::Write(Err(_))) | None => Told::Unknown,
+            Some(Reply::Outcome(Ok(trilemma_core::Outcome::Applied(receipt)))) => {
+                Told::Ok(written(&pending.call, receipt.won, receipt.version.0))
+            }
+            Some(Reply::Outcome(Ok(trilemma_core::Outcome::NotApplied))) => Told::Refused,
+            Some(Reply::Outcome(_)) => Told::Unknown,
+            Some(Reply::Read(Ok(read))) => return self.take_read(pending, &read, time, book),
+            Some(Reply::Read(Err(_))) => Told::Refused,
+        };
+        let is_read = pending.query.is_some();
+        if told == Told::Unknown && !is_read && pending.asked <= FOLLOW_UPS_MAX && self.rng.per_mille(600) {
+            self.pending = Some(pending);
+            return Next::FollowUp;
+        }
+        if is_read {
+            // A read that was not answered says nothing.
+            return Next::Done;
+        }
+        let outcome = match told {
+            Told::Ok(answer) => {
+                book.succeeded += 1;
+                self.remember_write(&pending, &answer);
+                Outcome::Ok(answer)
+            }
+            Told::Refused => Outcome::Fail,
+            Told::Unknown if pending.sent => Outcome::Unknown,
+            Told::Unknown => Outcome::Fail,
+        };
+        if let Some(server) = server {
+            book.served_by.insert((pending.slot, book.histories.get(&pending.slot).map_or(0, Vec::len)), server);
+        }
+        book.note(pending.slot, self.id, pending.invoke, time, pending.call, outcome);
+        Next::Done
+    }
+
+    fn remember_write(&mut self, pending: &Pending, answer: &Answer) {
+        let (won, version) = match answer {
+            Answer::Done { version } => (true, version.unwrap_or_default()),
+            Answer::Won { won, version } => (*won, version.unwrap_or_default()),
+            _ => return,
+        };
+        if !won {
+            return;
+        }
+        for mutation in pending.command.iter().flat_map(|command| &command.mutations) {
+            let value = mutation.value().map(ToString::to_string);
+            let version = if value.is_some() { version } else { 0 };
+            self.seen.insert((pending.slot, mutation.key().to_string()), (value, version));
+        }
+    }
+
+    fn take_read(&mut self, pending: Pending, read: &trilemma_core::ReadReply, time: u64, book: &mut Book) -> Next {
+        let entries: Vec<(String, String, u64)> = read
+            .entries
+            .iter()
+            .map(|entry| (entry.key.to_string(), entry.state.value.to_string(), entry.state.modified.0))
+            .collect();
+        if let Call::Get { key } = &pending.call {
+            let found = entries.first();
+            let seen = found.map_or((None, 0), |(_, value, version)| (Some(value.clone()), *version));
+            self.seen.insert((pending.slot, key.clone()), seen);
+        }
+        book.succeeded += 1;
+        let asked = pending.query.as_ref().and_then(|query| query.at_least);
+        if asked == Some(ReadLevel::Local) || read.achieved == ReadLevel::Local {
+            book.local_reads.entry(pending.slot).or_default().push(LocalRead {
+                node: read.served_by,
+                client: self.id,
+                invoke: pending.invoke,
+                returned: time,
+                entries,
+            });
+            return Next::Done;
+        }
+        let at = (read.version.0 > 0).then_some(read.version.0);
+        let answer = match &pending.call {
+            Call::Get { .. } => Answer::Value {
+                value: entries.first().map(|(_, value, _)| value.clone()),
+                version: entries.first().map(|(_, _, version)| *version),
+                at,
+            },
+            _ => Answer::Entries {
+                entries: entries
+                    .into_iter()
+                    .map(|(key, value, version)| Entry {
+                        key,
+                        value,
+                        version: Some(version),
+                    })
+                    .collect(),
+                more: read.more,
+                at,
+            },
+        };
+        book.note(pending.slot, self.id, pending.invoke, time, pending.call, Outcome::Ok(answer));
+        Next::Done
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Told {
+    Ok(Answer),
+    Refused,
+    Unknown,
+}
+
+/// What all clients together have seen.
+#[derive(Debug, Default)]
+pub struct Book {
+    /// The history of each keyspace.
+    pub histories: BTreeMap<usize, Vec<Operation>>,
+    /// Reads at the weakest level, apart.
+    pub local_reads: BTreeMap<usize, Vec<LocalRead>>,
+    /// Operations that succeeded.
+    pub succeeded: u64,
+    /// Writes, by keyspace and position in its history, that a lost disk may have taken along.
+    pub forgiven: BTreeSet<(usize, usize)>,
+    /// Who acknowledged each write, by keyspace and position in its history.
+    served_by: BTreeMap<(usize, usize), NodeId>,
+}
+
+impl Book {
+    /// A node has lost its disk: what it alone had acknowledged so far may be gone.
+    pub fn disk_lost(&mut self, node: NodeId) {
+        let lost = self.served_by.iter().filter(|(_, server)| **server == node);
+        self.forgiven.extend(lost.map(|(place, _)| *place));
+    }
+
+    fn note(&mut self, slot: usize, process: u64, invoke: u64, returned: u64, call: Call, outcome: Outcome) {
+        self.histories.entry(slot).or_default().push(Operation {
+            process,
+            invoke,
+            returned: Some(returned),
+            call,
+            outcome,
+        });
+    }
+}
+
+fn served_by(reply: Option<&Reply>) -> Option<NodeId> {
+    match reply {
+        Some(Reply::Write(Ok(receipt)) | Reply::Outcome(Ok(trilemma_core::Outcome::Applied(receipt)))) => {
+            Some(receipt.served_by)
+        }
+        _ => None,
+    }
+}
+
+fn written(call: &Call, won: bool, version: u64) -> Answer {
+    let version = (version > 0).then_some(version);
+    match call {
+        Call::Put { .. } | Call::Delete { .. } => Answer::Done { version },
+        _ => Answer::Won { won, version },
+    }
+}
+
+fn command(call: &Call) -> Option<Command> {
+    let value = |text: &Option<String>| text.as_ref().map(|text| Value::from(text.as_str()));
+    Some(match call {
+        Call::Put { key, value } => Command::put(key.as_str(), value.as_str()),
+        Call::Delete { key } => Command::delete(key.as_str()),
+        Call::Cas {
+            key,
+            expected,
+            value: new,
+        } => Command::compare_and_set(key.as_str(), value(expected), value(new)),
+        Call::Command { guards, changes } => Command {
+            guards: guards.iter().map(guard).collect(),
+            mutations: changes
+                .iter()
+                .map(|change| {
+                    let key = Key::from(change.key.as_str());
+                    match value(&change.value) {
+                        Some(value) => Mutation::Put { key, value, lease: None },
+                        None => Mutation::Delete { key },
+                    }
+                })
+                .collect(),
+        },
+        _ => return None,
+    })
+}
+
+fn guard(guard: &Guard) -> trilemma_core::Guard {
+    match guard {
+        Guard::Value { key, is } => trilemma_core::Guard::Value {
+            key: key.as_str().into(),
+            is: is.as_ref().map(|text| text.as_str().into()),
+        },
+        Guard::Version { key, is } => trilemma_core::Guard::Version {
+            key: key.as_str().into(),
+            is: Version(*is),
+        },
+    }
+}
+
+fn query(call: &Call) -> Option<Query> {
+    Some(match call {
+        Call::Get { key } => Query::Get(key.as_str().into()),
+        Call::Range { start, end, limit } => Query::Range {
+            range: KeyRange {
+                start: start.as_str().into(),
+                end: end.as_ref().map(|end| end.as_str().into()),
+            },
+            limit: limit.unwrap_or(0),
+        },
+        _ => return None,
+    })
+}

@@ -1,0 +1,169 @@
+//! What must hold after every event, whatever happens. Each protocol has its own; the common part looks at what every
+//! protocol tells the world: answers and changes.
+
+mod raft;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trilemma_core::{Applied, Entry, Key, NodeId, Ticket, Value, Version, codec};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::engine::Engine;
+use crate::scenario::Protocol;
+
+/// A broken rule: its name and what was seen.
+pub type Broken = (&'static str, String);
+
+/// The invariants of one keyspace.
+#[allow(clippy::large_enum_variant, reason = "there is one for each keyspace")]
+enum Special {
+    Raft(raft::RaftInvariants),
+    None,
+}
+
+/// What the world knows of one keyspace on one node.
+#[derive(Default)]
+struct Mirror {
+    entries: BTreeMap<Key, (Value, Version)>,
+    position: u64,
+}
+
+/// Watches a cluster over its whole life.
+pub struct Invariants {
+    special: Vec<Special>,
+    /// The one history of a keyspace whose changes have the same positions everywhere.
+    changes: Vec<Option<BTreeMap<u64, u64>>>,
+    mirrors: BTreeMap<(NodeId, usize), Mirror>,
+    answered: BTreeSet<(NodeId, Ticket)>,
+}
+
+fn mirror_of(entries: Vec<Entry>) -> BTreeMap<Key, (Value, Version)> {
+    entries.into_iter().map(|entry| (entry.key, (entry.state.value, entry.state.modified))).collect()
+}
+
+impl Invariants {
+    /// Watches the keyspaces of a scenario.
+    #[must_use]
+    pub fn new(parts: &[Protocol], nodes: u32) -> Self {
+        let special = |part: &Protocol| match part {
+            Protocol::Raft => Special::Raft(raft::RaftInvariants::new(nodes)),
+            _ => Special::None,
+        };
+        let shared = |part: &Protocol| matches!(part, Protocol::Raft | Protocol::TwoPhase).then(BTreeMap::new);
+        Self {
+            special: parts.iter().map(special).collect(),
+            changes: parts.iter().map(shared).collect(),
+            mirrors: BTreeMap::new(),
+            answered: BTreeSet::new(),
+        }
+    }
+
+    /// A node has loaded its state and not yet started.
+    pub fn start(&mut self, id: NodeId, slot: usize, engine: &Engine) -> Result<(), Broken> {
+        let mirror = Mirror {
+            entries: mirror_of(engine.entries()),
+            position: 0,
+        };
+        self.mirrors.insert((id, slot), mirror);
+        match (&mut self.special[slot], engine) {
+            (Special::Raft(raft), Engine::Raft(host)) => raft.start(id, host.protocol()),
+            _ => Ok(()),
+        }
+    }
+
+    /// A node has died.
+    pub fn crashed(&mut self, id: NodeId) {
+        for special in &mut self.special {
+            if let Special::Raft(raft) = special {
+                raft.crashed(id);
+            }
+        }
+    }
+
+    /// A node has lost its disk: it owes nothing any more.
+    pub fn wiped(&mut self, _id: NodeId) {}
+
+    /// A node has ended a turn.
+    pub fn observe(
+        &mut self,
+        id: NodeId,
+        slot: usize,
+        engine: &Engine,
+        reset: Option<u64>,
+        applied: &[Applied],
+    ) -> Result<(), Broken> {
+        self.mirror(id, slot, engine, reset, applied)?;
+        match (&mut self.special[slot], engine) {
+            (Special::Raft(raft), Engine::Raft(host)) => raft.observe(id, host.protocol()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes come in order, are the same on all nodes, and make exactly what the node shows.
+    fn mirror(
+        &mut self,
+        id: NodeId,
+        slot: usize,
+        engine: &Engine,
+        reset: Option<u64>,
+        applied: &[Applied],
+    ) -> Result<(), Broken> {
+        if reset.is_none() && applied.is_empty() {
+            return Ok(());
+        }
+        let mirror = self.mirrors.entry((id, slot)).or_default();
+        if let Some(position) = reset {
+            mirror.position = position;
+            mirror.entries = mirror_of(engine.entries());
+        }
+        for one in applied {
+            if one.position <= mirror.position && mirror.position > 0 {
+                let what = format!("node {id} tells of position {} after {}", one.position, mirror.position);
+                return Err(("watch-order", what));
+            }
+            mirror.position = one.position;
+            if let Some(changes) = &mut self.changes[slot] {
+                let digest = xxh3_64(&codec::encode(one));
+                if *changes.entry(one.position).or_insert(digest) != digest {
+                    let what = format!("node {id} has applied something else at position {}: {one:?}", one.position);
+                    return Err(("state-machine-safety", what));
+                }
+            }
+            if reset.is_some() {
+                continue;
+            }
+            for change in &one.changes {
+                match &change.now {
+                    Some(now) => {
+                        mirror.entries.insert(change.key.clone(), (now.value.clone(), now.modified));
+                    }
+                    None => {
+                        mirror.entries.remove(&change.key);
+                    }
+                }
+            }
+        }
+        let shown = mirror_of(engine.entries());
+        if shown != mirror.entries {
+            let what = format!("node {id} has told of changes that make {:?} and shows {shown:?}", mirror.entries);
+            return Err(("watch-content", what));
+        }
+        Ok(())
+    }
+
+    /// A message is about to leave.
+    pub fn send(&mut self, from: NodeId, to: NodeId, slot: usize, engine: &Engine, bytes: &[u8]) -> Result<(), Broken> {
+        match (&mut self.special[slot], engine) {
+            (Special::Raft(raft), Engine::Raft(host)) => raft.send(from, to, host.protocol(), bytes),
+            _ => Ok(()),
+        }
+    }
+
+    /// A proposal was answered.
+    pub fn answered(&mut self, id: NodeId, ticket: Ticket) -> Result<(), String> {
+        if self.answered.insert((id, ticket)) {
+            return Ok(());
+        }
+        Err(format!("node {id} has answered {ticket} twice"))
+    }
+}

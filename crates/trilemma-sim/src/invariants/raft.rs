@@ -1,0 +1,165 @@
+//! Raft's five properties (Ongaro and Ousterhout 2014, figure 3), and that promises are durable before they are made.
+
+use std::collections::BTreeMap;
+
+use trilemma_consensus::raft::{AppendResult, Index, Message, Raft, Term};
+use trilemma_core::{NodeId, codec};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Broken;
+
+/// What is known of one node in its present life.
+#[derive(Default)]
+struct Seen {
+    term: Term,
+    commit: Index,
+    led: Option<Term>,
+}
+
+/// See the module.
+pub(super) struct RaftInvariants {
+    nodes: u32,
+    /// Who was seen to lead each term.
+    leaders: BTreeMap<Term, NodeId>,
+    /// To whom each node has given its vote, over all its lives.
+    votes: BTreeMap<(NodeId, Term), NodeId>,
+    /// The one committed log: term and digest of each entry.
+    committed: BTreeMap<Index, (Term, u64)>,
+    /// The highest term in which each node has made a promise.
+    promised: BTreeMap<NodeId, Term>,
+    seen: BTreeMap<NodeId, Seen>,
+}
+
+impl RaftInvariants {
+    pub(super) fn new(nodes: u32) -> Self {
+        Self {
+            nodes,
+            leaders: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            promised: BTreeMap::new(),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn crashed(&mut self, id: NodeId) {
+        self.seen.remove(&id);
+    }
+
+    pub(super) fn start(&mut self, id: NodeId, raft: &Raft) -> Result<(), Broken> {
+        let promised = self.promised.get(&id).copied().unwrap_or_default();
+        if raft.term() < promised {
+            let what = format!("node {id} has made a promise in {promised:?} and starts in {:?}", raft.term());
+            return Err(("term-durability", what));
+        }
+        let seen = Seen {
+            term: raft.term(),
+            commit: raft.commit(),
+            led: None,
+        };
+        self.seen.insert(id, seen);
+        Ok(())
+    }
+
+    pub(super) fn observe(&mut self, id: NodeId, raft: &Raft) -> Result<(), Broken> {
+        let seen = self.seen.entry(id).or_default();
+        if raft.term() < seen.term {
+            let what = format!("node {id} goes back from {:?} to {:?}", seen.term, raft.term());
+            return Err(("term-monotone", what));
+        }
+        seen.term = raft.term();
+        let (from, to) = (seen.commit, raft.commit());
+        if to < from {
+            return Err(("commit-monotone", format!("node {id} commits {to:?} after {from:?}")));
+        }
+        seen.commit = to;
+        let is_new_leader = raft.is_leader() && seen.led != Some(raft.term());
+        if is_new_leader {
+            seen.led = Some(raft.term());
+        }
+        if to > from {
+            self.commit(id, raft, from, to)?;
+        }
+        if is_new_leader { self.lead(id, raft) } else { Ok(()) }
+    }
+
+    /// State machine safety: all nodes commit the same entry at an index.
+    fn commit(&mut self, id: NodeId, raft: &Raft, from: Index, to: Index) -> Result<(), Broken> {
+        if to > raft.log_end().index {
+            return Err(("commit-bound", format!("node {id} commits {to:?} and its log ends at {:?}", raft.log_end())));
+        }
+        for index in from.0 + 1..=to.0 {
+            let index = Index(index);
+            // Gone from the log: it came with a state.
+            let Some(entry) = raft.entry(index) else { continue };
+            let digest = (entry.term, xxh3_64(&codec::encode(entry)));
+            let known = *self.committed.entry(index).or_insert(digest);
+            if known != digest {
+                let what = format!(
+                    "node {id} commits an entry of {:?} at {index:?}, where one of {:?} was committed",
+                    entry.term, known.0
+                );
+                return Err(("state-machine-safety", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Election safety and leader completeness.
+    fn lead(&mut self, id: NodeId, raft: &Raft) -> Result<(), Broken> {
+        let term = raft.term();
+        let leader = *self.leaders.entry(term).or_insert(id);
+        if leader != id {
+            let what = format!("nodes {leader} and {id} both lead {term:?} ({} nodes)", self.nodes);
+            return Err(("election-safety", what));
+        }
+        let Some((last, _)) = self.committed.last_key_value() else { return Ok(()) };
+        if raft.log_end().index < *last {
+            let what = format!("node {id} leads {term:?} with a log up to {:?}; {last:?} is committed", raft.log_end());
+            return Err(("leader-completeness", what));
+        }
+        for (index, (term_there, _)) in &self.committed {
+            if let Some(entry) = raft.entry(*index)
+                && entry.term != *term_there
+                && *term_there < term
+            {
+                let what = format!("node {id} leads {term:?} without the committed entry {index:?} of {term_there:?}");
+                return Err(("leader-completeness", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Promises: a vote is given once in a term, and an acknowledged entry is durable.
+    pub(super) fn send(&mut self, from: NodeId, to: NodeId, raft: &Raft, bytes: &[u8]) -> Result<(), Broken> {
+        let Ok(message) = codec::decode::<Message>(bytes) else {
+            return Err(("codec", format!("node {from} sends bytes that do not decode")));
+        };
+        let mut promise = |term: Term| {
+            let promised = self.promised.entry(from).or_default();
+            *promised = (*promised).max(term);
+        };
+        match message {
+            Message::VoteReply { term, granted: true } => {
+                promise(term);
+                let voted = *self.votes.entry((from, term)).or_insert(to);
+                if voted != to {
+                    return Err(("one-vote", format!("node {from} votes for {to} and {voted} in {term:?}")));
+                }
+            }
+            Message::AppendReply {
+                term,
+                result: AppendResult::Matched(index),
+                ..
+            } => {
+                promise(term);
+                if index > raft.durable() && index > raft.commit() {
+                    let what = format!("node {from} acknowledges {index:?} and {:?} is durable", raft.durable());
+                    return Err(("ack-durable", what));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

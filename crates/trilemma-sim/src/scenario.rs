@@ -1,0 +1,347 @@
+//! Scenarios: everything that happens to a cluster from outside, as short readable text.
+//!
+//! A seed is turned into a scenario by [`crate::swarm`], a failing scenario is made short by [`crate::shrink`], and
+//! one written by hand runs like any other. One line is one thing; `#` begins a comment.
+//!
+//! ```text
+//! protocol raft                # raft, paxos, gossip, two-phase, mixed
+//! seed 17                      # of the remaining small choices: delays, losses, election timeouts
+//! nodes 3
+//! clients 2 keys 1 operations 20 think 5ms deadline 300ms
+//! knob raft.append_entries_max 1
+//! network loss 20 duplicate 10 delay 100us..2ms
+//! disk 100us..500us segment 16384 snapshot 4096
+//! clock 2 offset -3000 drift 200
+//! at 400ms crash 1 for 300ms
+//! at 500ms cut 1>3 for 200ms
+//! on 2 send append-reply #3 pause for 500ms
+//! heal 3s
+//! ```
+//!
+//! Chances are per mille. `at` is virtual time from the start; `on NODE EVENT #N` acts at the N-th such event of that
+//! node over all its lives. Events: `send KIND` and `receive KIND` (message kinds of the protocols), `append` (records
+//! were handed to the log, nothing was sent yet), `persist` (records became durable, nobody knows yet), `start`.
+//!
+//! | action | what it does |
+//! |---|---|
+//! | `crash N for D` | power fails: written and unsynced sectors survive at random; the node starts again after `D` |
+//! | `kill N for D` | the process dies: what was handed to the disk stays |
+//! | `tear N K for D` | power fails after `K` more disk operations |
+//! | `wipe N for D` | power fails and the disk is lost |
+//! | `rot N for D` | power fails and a stored bit flips; if the node notices, the bit is put right after `D` |
+//! | `pause N for D` | the process stands still |
+//! | `cut A>B for D` | nothing from `A` reaches `B`; `*` is any node |
+//! | `split A,B for D` | nothing passes between these nodes and the rest |
+//! | `drop KIND A>B for D` | messages of this kind are lost |
+//! | `noise L U M for D` | loss `L`, duplication `U`, and delays up to `M`, on all links |
+//! | `slow-disk N M for D` | each sync takes `M` |
+//! | `full-disk N for D` | no room for new bytes |
+//! | `fail-sync N for D`, `fail-write N for D` | the next sync or write fails, which must stop the node |
+//! | `jump N MS` | the wall clock jumps by this many milliseconds |
+//! | `snapshot N` | the node makes a snapshot of its keyspaces now |
+//!
+//! In `on` lines the node is left out of the action: it is the one that the event happened at.
+
+mod text;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use trilemma_core::NodeId;
+
+pub use text::ParseError;
+
+/// What runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// One keyspace of backend `raft`.
+    Raft,
+    /// One keyspace of backend `paxos`.
+    Paxos,
+    /// One keyspace of backend `gossip`.
+    Gossip,
+    /// One keyspace of backend `two-phase`.
+    TwoPhase,
+    /// One keyspace of each backend, on shared links, logs and disks.
+    Mixed,
+}
+
+impl Protocol {
+    /// Every protocol.
+    pub const ALL: [Protocol; 5] = [
+        Protocol::Raft,
+        Protocol::Paxos,
+        Protocol::Gossip,
+        Protocol::TwoPhase,
+        Protocol::Mixed,
+    ];
+
+    /// Its name in scenarios and on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Protocol::Raft => "raft",
+            Protocol::Paxos => "paxos",
+            Protocol::Gossip => "gossip",
+            Protocol::TwoPhase => "two-phase",
+            Protocol::Mixed => "mixed",
+        }
+    }
+
+    /// The backends of its keyspaces.
+    #[must_use]
+    pub const fn parts(self) -> &'static [Protocol] {
+        match self {
+            Protocol::Raft => &[Protocol::Raft],
+            Protocol::Paxos => &[Protocol::Paxos],
+            Protocol::Gossip => &[Protocol::Gossip],
+            Protocol::TwoPhase => &[Protocol::TwoPhase],
+            Protocol::Mixed => &[
+                Protocol::Raft,
+                Protocol::Paxos,
+                Protocol::Gossip,
+                Protocol::TwoPhase,
+            ],
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Protocol {
+    type Err = UnknownProtocol;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let found = Protocol::ALL.into_iter().find(|protocol| protocol.name() == text);
+        found.ok_or_else(|| UnknownProtocol(text.chars().take(40).collect()))
+    }
+}
+
+/// The text names no protocol.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("protocol \"{0}\": expected raft, paxos, gossip, two-phase or mixed")]
+pub struct UnknownProtocol(String);
+
+/// Everything that a run needs. Times and durations are nanoseconds of virtual time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    /// What runs.
+    pub protocol: Protocol,
+    /// Seed of the small choices.
+    pub seed: u64,
+    /// Nodes 1 to this number.
+    pub nodes: u32,
+    /// What clients do.
+    pub workload: Workload,
+    /// Settings of protocols, `protocol.setting`, that differ from the defaults.
+    pub knobs: BTreeMap<String, u64>,
+    /// How links behave.
+    pub network: Network,
+    /// How disks behave.
+    pub disk: Disk,
+    /// Clocks that are not right.
+    pub clocks: Vec<ClockFault>,
+    /// The faults.
+    pub faults: Vec<Fault>,
+    /// When all faults end and the cluster must recover.
+    pub heal: u64,
+}
+
+/// What clients do until the cluster is healed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Clients; each has one operation at a time.
+    pub clients: u32,
+    /// Keys per keyspace.
+    pub keys: u32,
+    /// Operations of all clients together.
+    pub operations: u32,
+    /// Mean time between two operations of one client.
+    pub think: u64,
+    /// Longest time that a client waits for an answer.
+    pub deadline: u64,
+}
+
+/// How links behave while nothing else is said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Messages lost, per mille.
+    pub loss: u32,
+    /// Messages delivered twice, per mille.
+    pub duplication: u32,
+    /// Shortest and longest delay.
+    pub delay: (u64, u64),
+}
+
+/// How disks behave while nothing else is said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Shortest and longest time of a sync.
+    pub sync: (u64, u64),
+    /// Bytes of a log segment.
+    pub segment: u64,
+    /// Bytes of log after which a snapshot is made.
+    pub snapshot: u64,
+}
+
+/// A clock that is not right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockFault {
+    /// Whose.
+    pub node: NodeId,
+    /// How far its wall clock is ahead, in milliseconds.
+    pub offset_ms: i64,
+    /// How much too fast both clocks run, in millionths.
+    pub drift_ppm: i64,
+}
+
+/// One fault: when, and what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// When it happens.
+    pub when: When,
+    /// What happens.
+    pub action: Action,
+}
+
+/// When a fault happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum When {
+    /// At this time.
+    At(u64),
+    /// When this happens at a node for the `count`-th time, from 1.
+    On {
+        /// The node.
+        node: NodeId,
+        /// What happens there.
+        probe: Probe,
+        /// Which time.
+        count: u32,
+    },
+}
+
+/// An event that a fault may wait for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Probe {
+    /// A message of this kind is about to leave.
+    Send(String),
+    /// A message of this kind is about to be handled.
+    Receive(String),
+    /// Records were handed to the log; nothing was sent yet.
+    Append,
+    /// Records became durable; nobody has been told.
+    Persist,
+    /// The node has started.
+    Start,
+}
+
+/// One direction of a link; `None` is any node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The sender.
+    pub from: Option<NodeId>,
+    /// The receiver.
+    pub to: Option<NodeId>,
+}
+
+impl Route {
+    /// Whether a message from `from` to `to` goes this way.
+    #[must_use]
+    pub fn covers(self, from: NodeId, to: NodeId) -> bool {
+        self.from.is_none_or(|node| node == from) && self.to.is_none_or(|node| node == to)
+    }
+}
+
+/// What a fault does. `length` is how long it lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the module's table describes each with its fields")]
+pub enum Action {
+    Crash { node: NodeId, length: u64 },
+    Kill { node: NodeId, length: u64 },
+    Tear { node: NodeId, operations: u64, length: u64 },
+    Wipe { node: NodeId, length: u64 },
+    Rot { node: NodeId, length: u64 },
+    Pause { node: NodeId, length: u64 },
+    Cut { route: Route, length: u64 },
+    Split { side: Vec<NodeId>, length: u64 },
+    Drop { kind: String, route: Route, length: u64 },
+    Noise { loss: u32, duplication: u32, delay: u64, length: u64 },
+    SlowDisk { node: NodeId, sync: u64, length: u64 },
+    FullDisk { node: NodeId, length: u64 },
+    FailSync { node: NodeId, length: u64 },
+    FailWrite { node: NodeId, length: u64 },
+    Jump { node: NodeId, ms: i64 },
+    Snapshot { node: NodeId },
+}
+
+impl Action {
+    /// The class of the fault, for coverage.
+    #[must_use]
+    pub const fn class(&self) -> &'static str {
+        match self {
+            Action::Crash { .. } => "crash",
+            Action::Kill { .. } => "kill",
+            Action::Tear { .. } => "tear",
+            Action::Wipe { .. } => "wipe",
+            Action::Rot { .. } => "rot",
+            Action::Pause { .. } => "pause",
+            Action::Cut { .. } => "cut",
+            Action::Split { .. } => "split",
+            Action::Drop { .. } => "drop",
+            Action::Noise { .. } => "noise",
+            Action::SlowDisk { .. } => "slow-disk",
+            Action::FullDisk { .. } => "full-disk",
+            Action::FailSync { .. } => "fail-sync",
+            Action::FailWrite { .. } => "fail-write",
+            Action::Jump { .. } => "jump",
+            Action::Snapshot { .. } => "snapshot",
+        }
+    }
+
+    /// The node it concerns, if it is one.
+    #[must_use]
+    pub const fn node(&self) -> Option<NodeId> {
+        match self {
+            Action::Crash { node, .. }
+            | Action::Kill { node, .. }
+            | Action::Tear { node, .. }
+            | Action::Wipe { node, .. }
+            | Action::Rot { node, .. }
+            | Action::Pause { node, .. }
+            | Action::SlowDisk { node, .. }
+            | Action::FullDisk { node, .. }
+            | Action::FailSync { node, .. }
+            | Action::FailWrite { node, .. }
+            | Action::Jump { node, .. }
+            | Action::Snapshot { node } => Some(*node),
+            Action::Cut { route, .. } | Action::Drop { route, .. } => route.from,
+            Action::Split { .. } | Action::Noise { .. } => None,
+        }
+    }
+
+    /// How long it lasts; 0 if it is over at once.
+    #[must_use]
+    pub const fn length(&self) -> u64 {
+        match self {
+            Action::Crash { length, .. }
+            | Action::Kill { length, .. }
+            | Action::Tear { length, .. }
+            | Action::Wipe { length, .. }
+            | Action::Rot { length, .. }
+            | Action::Pause { length, .. }
+            | Action::Cut { length, .. }
+            | Action::Split { length, .. }
+            | Action::Drop { length, .. }
+            | Action::Noise { length, .. }
+            | Action::SlowDisk { length, .. }
+            | Action::FullDisk { length, .. }
+            | Action::FailSync { length, .. }
+            | Action::FailWrite { length, .. } => *length,
+            Action::Jump { .. } | Action::Snapshot { .. } => 0,
+        }
+    }
+}

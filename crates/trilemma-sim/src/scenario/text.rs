@@ -1,0 +1,434 @@
+//! Scenarios as text: printing and parsing, which are inverse to each other.
+
+use std::fmt;
+use std::str::{FromStr, SplitWhitespace};
+
+use trilemma_core::NodeId;
+
+use super::{Action, ClockFault, Disk, Fault, Network, Probe, Protocol, Route, Scenario, When, Workload};
+
+/// Most lines of a scenario.
+const LINES_MAX: usize = 10_000;
+/// Most nodes, clients and keys.
+const COUNT_MAX: u32 = 1_000;
+/// Most operations.
+const OPERATIONS_MAX: u32 = 1_000_000;
+/// Longest time or duration: an hour.
+const TIME_MAX: u64 = 3_600_000_000_000;
+
+const UNITS: [(&str, u64); 4] = [("ns", 1), ("us", 1000), ("ms", 1_000_000), ("s", 1_000_000_000)];
+
+/// A line of a scenario that means nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {what}")]
+pub struct ParseError {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong with it and what was expected.
+    pub what: String,
+}
+
+/// A duration as it is printed: in the largest unit that divides it.
+pub(super) struct Time(pub(super) u64);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = UNITS.iter().rev().find(|(_, size)| self.0 % size == 0);
+        let (name, size) = unit.copied().unwrap_or(UNITS[0]);
+        write!(f, "{}{name}", self.0 / size)
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |node: Option<NodeId>| node.map_or("*".to_owned(), |node| node.0.to_string());
+        write!(f, "{}>{}", name(self.from), name(self.to))
+    }
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Probe::Send(kind) => write!(f, "send {kind}"),
+            Probe::Receive(kind) => write!(f, "receive {kind}"),
+            Probe::Append => f.write_str("append"),
+            Probe::Persist => f.write_str("persist"),
+            Probe::Start => f.write_str("start"),
+        }
+    }
+}
+
+/// What stands between an action's name and its `for`; without its node if `here`.
+fn arguments(action: &Action, here: bool) -> String {
+    let mut words = Vec::new();
+    match action {
+        Action::Cut { route, .. } => words.push(route.to_string()),
+        Action::Drop { kind, route, .. } => words.extend([kind.clone(), route.to_string()]),
+        Action::Split { side, .. } => {
+            let names: Vec<String> = side.iter().map(|node| node.0.to_string()).collect();
+            words.push(names.join(","));
+        }
+        Action::Noise {
+            loss,
+            duplication,
+            delay,
+            ..
+        } => words.extend([loss.to_string(), duplication.to_string(), Time(*delay).to_string()]),
+        _ => words.extend(action.node().filter(|_| !here).map(|node| node.0.to_string())),
+    }
+    match action {
+        Action::Tear { operations, .. } => words.push(operations.to_string()),
+        Action::SlowDisk { sync, .. } => words.push(Time(*sync).to_string()),
+        Action::Jump { ms, .. } => words.push(ms.to_string()),
+        _ => {}
+    }
+    if action.length() > 0 {
+        words.push(format!("for {}", Time(action.length())));
+    }
+    words.iter().map(|word| format!(" {word}")).collect()
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let here = match &self.when {
+            When::At(time) => {
+                write!(f, "at {} ", Time(*time))?;
+                false
+            }
+            When::On { node, probe, count } => {
+                write!(f, "on {} {probe} #{count} ", node.0)?;
+                true
+            }
+        };
+        write!(f, "{}{}", self.action.class(), arguments(&self.action, here))
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Workload {
+            clients,
+            keys,
+            operations,
+            think,
+            deadline,
+        } = &self.workload;
+        writeln!(f, "protocol {}\nseed {}\nnodes {}", self.protocol, self.seed, self.nodes)?;
+        writeln!(
+            f,
+            "clients {clients} keys {keys} operations {operations} think {} deadline {}",
+            Time(*think),
+            Time(*deadline)
+        )?;
+        for (name, value) in &self.knobs {
+            writeln!(f, "knob {name} {value}")?;
+        }
+        let Network {
+            loss,
+            duplication,
+            delay,
+        } = &self.network;
+        let (low, high) = (Time(delay.0), Time(delay.1));
+        writeln!(f, "network loss {loss} duplicate {duplication} delay {low}..{high}")?;
+        let Disk {
+            sync,
+            segment,
+            snapshot,
+        } = &self.disk;
+        let (low, high) = (Time(sync.0), Time(sync.1));
+        writeln!(f, "disk {low}..{high} segment {segment} snapshot {snapshot}")?;
+        for clock in &self.clocks {
+            let ClockFault {
+                node,
+                offset_ms,
+                drift_ppm,
+            } = clock;
+            writeln!(f, "clock {} offset {offset_ms} drift {drift_ppm}", node.0)?;
+        }
+        for fault in &self.faults {
+            writeln!(f, "{fault}")?;
+        }
+        writeln!(f, "heal {}", Time(self.heal))
+    }
+}
+
+/// The words of one line, with errors that say what was expected.
+struct Words<'a> {
+    words: SplitWhitespace<'a>,
+    nodes: u32,
+}
+
+type Parsed<T> = Result<T, String>;
+
+impl<'a> Words<'a> {
+    fn next(&mut self, what: &str) -> Parsed<&'a str> {
+        self.words.next().ok_or_else(|| format!("the line ends where {what} was expected"))
+    }
+
+    fn literal(&mut self, word: &str) -> Parsed<()> {
+        let found = self.next(&format!("\"{word}\""))?;
+        if found == word {
+            return Ok(());
+        }
+        Err(format!("\"{found}\": expected \"{word}\""))
+    }
+
+    fn number<T: FromStr + PartialOrd + fmt::Display>(&mut self, what: &str, low: T, high: T) -> Parsed<T> {
+        let word = self.next(what)?;
+        match word.parse::<T>() {
+            Ok(number) if number >= low && number <= high => Ok(number),
+            _ => Err(format!("\"{word}\": expected {what} from {low} to {high}")),
+        }
+    }
+
+    fn time(&mut self, what: &str) -> Parsed<u64> {
+        let word = self.next(what)?;
+        time(word).ok_or_else(|| format!("\"{word}\": expected {what} such as 300us, 20ms or 3s, at most an hour"))
+    }
+
+    fn times(&mut self, what: &str) -> Parsed<(u64, u64)> {
+        let word = self.next(what)?;
+        let pair = word.split_once("..").and_then(|(low, high)| Some((time(low)?, time(high)?)));
+        match pair {
+            Some((low, high)) if low <= high => Ok((low, high)),
+            _ => Err(format!("\"{word}\": expected {what} such as 100us..2ms")),
+        }
+    }
+
+    fn length(&mut self) -> Parsed<u64> {
+        self.literal("for")?;
+        self.time("a duration")
+    }
+
+    fn node(&mut self) -> Parsed<NodeId> {
+        let nodes = self.nodes;
+        Ok(NodeId(self.number("a node", 1, nodes)?))
+    }
+
+    fn route(&mut self) -> Parsed<Route> {
+        let word = self.next("a route")?;
+        let nodes = self.nodes;
+        let end = |text: &str| match text.parse::<u32>() {
+            _ if text == "*" => Some(None),
+            Ok(node) if (1..=nodes).contains(&node) => Some(Some(NodeId(node))),
+            _ => None,
+        };
+        word.split_once('>')
+            .and_then(|(from, to)| Some(Route { from: end(from)?, to: end(to)? }))
+            .ok_or_else(|| format!("\"{word}\": expected a route such as 1>2 or *>3, with nodes up to {nodes}"))
+    }
+
+    fn side(&mut self) -> Parsed<Vec<NodeId>> {
+        let word = self.next("nodes")?;
+        let nodes = self.nodes;
+        let parse = |part: &str| part.parse().ok().filter(|node| (1..=nodes).contains(node)).map(NodeId);
+        let side: Option<Vec<NodeId>> = word.split(',').map(parse).collect();
+        side.ok_or_else(|| format!("\"{word}\": expected nodes such as 1,2, up to {nodes}"))
+    }
+
+    fn end(mut self) -> Parsed<()> {
+        self.words.next().map_or(Ok(()), |word| Err(format!("\"{word}\": expected the end of the line")))
+    }
+}
+
+fn time(word: &str) -> Option<u64> {
+    let digits = word.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let (_, size) = UNITS.iter().find(|(name, _)| *name == &word[digits.len()..])?;
+    let time = digits.parse::<u64>().ok()?.checked_mul(*size)?;
+    (time <= TIME_MAX).then_some(time)
+}
+
+fn action(words: &mut Words<'_>, here: Option<NodeId>) -> Parsed<Action> {
+    let name = words.next("an action")?;
+    let node = |words: &mut Words<'_>| here.map_or_else(|| words.node(), Ok);
+    Ok(match name {
+        "crash" => Action::Crash { node: node(words)?, length: words.length()? },
+        "kill" => Action::Kill { node: node(words)?, length: words.length()? },
+        "tear" => Action::Tear {
+            node: node(words)?,
+            operations: words.number("disk operations", 0, 1_000_000)?,
+            length: words.length()?,
+        },
+        "wipe" => Action::Wipe { node: node(words)?, length: words.length()? },
+        "rot" => Action::Rot { node: node(words)?, length: words.length()? },
+        "pause" => Action::Pause { node: node(words)?, length: words.length()? },
+        "cut" => Action::Cut { route: words.route()?, length: words.length()? },
+        "split" => Action::Split { side: words.side()?, length: words.length()? },
+        "drop" => Action::Drop {
+            kind: words.next("a message kind")?.to_owned(),
+            route: words.route()?,
+            length: words.length()?,
+        },
+        "noise" => Action::Noise {
+            loss: words.number("a loss per mille", 0, 1000)?,
+            duplication: words.number("copies per mille", 0, 1000)?,
+            delay: words.time("the longest delay")?,
+            length: words.length()?,
+        },
+        "slow-disk" => Action::SlowDisk {
+            node: node(words)?,
+            sync: words.time("the time of a sync")?,
+            length: words.length()?,
+        },
+        "full-disk" => Action::FullDisk { node: node(words)?, length: words.length()? },
+        "fail-sync" => Action::FailSync { node: node(words)?, length: words.length()? },
+        "fail-write" => Action::FailWrite { node: node(words)?, length: words.length()? },
+        "jump" => Action::Jump {
+            node: node(words)?,
+            ms: words.number("milliseconds", -(TIME_MAX as i64), TIME_MAX as i64)?,
+        },
+        "snapshot" => Action::Snapshot { node: node(words)? },
+        _ => return Err(format!("\"{name}\": no such action; `trilemma_sim::scenario` lists them")),
+    })
+}
+
+fn probe(words: &mut Words<'_>) -> Parsed<Probe> {
+    let name = words.next("an event")?;
+    Ok(match name {
+        "send" => Probe::Send(words.next("a message kind")?.to_owned()),
+        "receive" => Probe::Receive(words.next("a message kind")?.to_owned()),
+        "append" => Probe::Append,
+        "persist" => Probe::Persist,
+        "start" => Probe::Start,
+        _ => return Err(format!("\"{name}\": expected send, receive, append, persist or start")),
+    })
+}
+
+fn count(words: &mut Words<'_>) -> Parsed<u32> {
+    let word = words.next("#N")?;
+    let number = word.strip_prefix('#').and_then(|digits| digits.parse().ok());
+    number
+        .filter(|number| *number > 0)
+        .ok_or_else(|| format!("\"{word}\": expected which occurrence, such as #3"))
+}
+
+impl Default for Scenario {
+    /// Three nodes, two clients, 20 operations, no faults, healed after one second.
+    fn default() -> Self {
+        const MS: u64 = 1_000_000;
+        Self {
+            protocol: Protocol::Raft,
+            seed: 0,
+            nodes: 3,
+            workload: Workload {
+                clients: 2,
+                keys: 2,
+                operations: 20,
+                think: 10 * MS,
+                deadline: 500 * MS,
+            },
+            knobs: Default::default(),
+            network: Network {
+                loss: 0,
+                duplication: 0,
+                delay: (MS / 10, MS / 2),
+            },
+            disk: Disk {
+                sync: (MS / 10, MS / 2),
+                segment: 64 * 1024,
+                snapshot: 16 * 1024,
+            },
+            clocks: Vec::new(),
+            faults: Vec::new(),
+            heal: 1000 * MS,
+        }
+    }
+}
+
+impl Scenario {
+    fn line(&mut self, line: &str) -> Parsed<()> {
+        let mut words = Words {
+            words: line.split_whitespace(),
+            nodes: self.nodes,
+        };
+        match words.next("a word")? {
+            "protocol" => {
+                let name = words.next("a protocol")?;
+                self.protocol = name.parse().map_err(|error: super::UnknownProtocol| error.to_string())?;
+            }
+            "seed" => self.seed = words.number("a seed", 0, u64::MAX)?,
+            "nodes" => self.nodes = words.number("a number of nodes", 1, COUNT_MAX)?,
+            "clients" => {
+                self.workload.clients = words.number("a number of clients", 1, COUNT_MAX)?;
+                words.literal("keys")?;
+                self.workload.keys = words.number("a number of keys", 1, COUNT_MAX)?;
+                words.literal("operations")?;
+                self.workload.operations = words.number("a number of operations", 0, OPERATIONS_MAX)?;
+                words.literal("think")?;
+                self.workload.think = words.time("a duration")?;
+                words.literal("deadline")?;
+                self.workload.deadline = words.time("a duration")?;
+            }
+            "knob" => {
+                let name = words.next("a setting")?;
+                if !crate::engine::is_knob(name) {
+                    return Err(format!("\"{name}\": no such setting; `trilemma_sim::engine` lists them"));
+                }
+                let value = words.number("a value", 0, u64::MAX)?;
+                self.knobs.insert(name.to_owned(), value);
+            }
+            "network" => {
+                words.literal("loss")?;
+                self.network.loss = words.number("a loss per mille", 0, 1000)?;
+                words.literal("duplicate")?;
+                self.network.duplication = words.number("copies per mille", 0, 1000)?;
+                words.literal("delay")?;
+                self.network.delay = words.times("delays")?;
+            }
+            "disk" => {
+                self.disk.sync = words.times("times of a sync")?;
+                words.literal("segment")?;
+                self.disk.segment = words.number("bytes of a segment", 8 * 1024, 1 << 30)?;
+                words.literal("snapshot")?;
+                self.disk.snapshot = words.number("bytes between snapshots", 1, u64::MAX)?;
+            }
+            "clock" => {
+                let node = words.node()?;
+                words.literal("offset")?;
+                let offset_ms = words.number("milliseconds", -(TIME_MAX as i64), TIME_MAX as i64)?;
+                words.literal("drift")?;
+                let drift_ppm = words.number("millionths", -900_000, 10_000_000)?;
+                self.clocks.push(ClockFault { node, offset_ms, drift_ppm });
+            }
+            "at" => {
+                let time = words.time("a time")?;
+                let action = action(&mut words, None)?;
+                self.faults.push(Fault { when: When::At(time), action });
+            }
+            "on" => {
+                let node = words.node()?;
+                let probe = probe(&mut words)?;
+                let count = count(&mut words)?;
+                let action = action(&mut words, Some(node))?;
+                self.faults.push(Fault { when: When::On { node, probe, count }, action });
+            }
+            "heal" => self.heal = words.time("a time")?,
+            other => return Err(format!("\"{other}\": no such line; `trilemma_sim::scenario` lists them")),
+        }
+        words.end()
+    }
+}
+
+impl FromStr for Scenario {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let mut scenario = Scenario::default();
+        for (index, line) in text.lines().enumerate() {
+            let failed = |what| ParseError { line: index + 1, what };
+            if index >= LINES_MAX {
+                return Err(failed(format!("a scenario has at most {LINES_MAX} lines")));
+            }
+            // `#` begins a comment, `#3` an occurrence.
+            let end = line
+                .match_indices('#')
+                .find(|(at, _)| !line[at + 1..].starts_with(|c: char| c.is_ascii_digit()))
+                .map_or(line.len(), |(at, _)| at);
+            let line = line[..end].trim();
+            if !line.is_empty() {
+                scenario.line(line).map_err(failed)?;
+            }
+        }
+        Ok(scenario)
+    }
+}

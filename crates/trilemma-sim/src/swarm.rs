@@ -1,0 +1,368 @@
+//! From a seed to a scenario: swarm testing (Groce et al. 2012).
+//!
+//! Each seed leaves out some classes of faults altogether, because faults hide each other's bugs, and draws every
+//! setting from {minimum, tiny, default, huge}, because many bugs need a batch of one or a queue of two.
+
+use trilemma_core::{NodeId, Rng};
+
+use crate::choices::{Choices, Purpose};
+use crate::engine::Knobs;
+use crate::scenario::{Action, ClockFault, Disk, Fault, Network, Probe, Protocol, Route, Scenario, When, Workload};
+
+const US: u64 = 1_000;
+const MS: u64 = 1_000_000;
+
+/// Values of a setting that a seed may draw; `u64::MAX` leaves the default.
+const DEFAULT: u64 = u64::MAX;
+
+type Setting = (&'static str, &'static [u64]);
+
+const RAFT: &[Setting] = &[
+    ("raft.disk_stall", &[100_000, 500_000, 5_000_000, DEFAULT]),
+    ("raft.append_entries_max", &[1, 2, 8, DEFAULT]),
+    ("raft.append_bytes", &[1, 200, DEFAULT]),
+    ("raft.inflight_max", &[1, 2, DEFAULT]),
+    ("raft.inflight_bytes", &[1, 300, DEFAULT]),
+    ("raft.uncommitted_bytes", &[300, 4096, DEFAULT, DEFAULT]),
+    ("raft.kept_entries", &[0, 1, 5, DEFAULT]),
+    ("raft.kept_bytes", &[0, 500, DEFAULT, DEFAULT]),
+    ("raft.waiting_max", &[2, DEFAULT, DEFAULT]),
+    ("raft.chunks_inflight", &[1, DEFAULT]),
+    ("raft.sessions_max", &[2, 8, DEFAULT, DEFAULT]),
+];
+const PAXOS: &[Setting] = &[
+    ("paxos.round_timeout", &[10_000, 30_000, DEFAULT, 400_000]),
+    ("paxos.backoff_min", &[20, DEFAULT]),
+    ("paxos.backoff_max", &[1000, DEFAULT, 300_000]),
+    ("paxos.sync_interval", &[20_000, 100_000, DEFAULT]),
+    ("paxos.settle_after", &[10_000, 100_000, DEFAULT]),
+    ("paxos.operations_max", &[3, DEFAULT, DEFAULT]),
+    ("paxos.operations_per_key_max", &[1, 2, DEFAULT, DEFAULT]),
+    ("paxos.keys_max", &[1, 2, DEFAULT, DEFAULT]),
+    ("paxos.cache_max", &[0, 1, DEFAULT, DEFAULT]),
+    ("paxos.recent_max", &[2, 6, DEFAULT, DEFAULT]),
+    ("paxos.combine_max", &[1, 2, DEFAULT]),
+];
+const GOSSIP: &[Setting] = &[
+    ("gossip.tick", &[10_000, 30_000, DEFAULT, DEFAULT]),
+    ("gossip.fanout", &[1, 2, DEFAULT]),
+    ("gossip.flush_peers_max", &[0, 1, DEFAULT]),
+    ("gossip.sync_ticks", &[1, 3, DEFAULT]),
+    ("gossip.accept_drift", &[10_000, DEFAULT, 5_000_000]),
+    ("gossip.tombstone_age_min", &[0, 50_000, DEFAULT]),
+    ("gossip.siblings_max", &[1, 2, DEFAULT]),
+    ("gossip.parked_max", &[1, 3, DEFAULT]),
+    ("gossip.rumours_max", &[1, 4, DEFAULT]),
+    ("gossip.tick_bytes_max", &[1, 300, DEFAULT]),
+    ("gossip.page_bytes", &[1, 300, DEFAULT]),
+    ("gossip.intervals_max", &[1, 3, DEFAULT]),
+    ("gossip.serving_max", &[1, DEFAULT]),
+    ("gossip.sessions_max", &[2, 8, DEFAULT, DEFAULT]),
+];
+const TWO_PHASE: &[Setting] = &[
+    ("two-phase.pipeline_depth", &[1, 2, DEFAULT, 32]),
+    ("two-phase.batch_bytes", &[1, 200, DEFAULT]),
+    ("two-phase.queue_max", &[2, 8, DEFAULT, DEFAULT]),
+    ("two-phase.queue_bytes", &[300, DEFAULT, DEFAULT]),
+    ("two-phase.reads_max", &[2, DEFAULT, DEFAULT]),
+    ("two-phase.prepare_timeout", &[30_000, 100_000, DEFAULT]),
+    ("two-phase.retry_interval", &[5_000, 20_000, DEFAULT]),
+    ("two-phase.sessions_max", &[2, 8, DEFAULT, DEFAULT]),
+];
+
+/// Message kinds of a protocol, for faults that pick one.
+#[must_use]
+pub fn kinds(protocol: Protocol) -> &'static [&'static str] {
+    match protocol {
+        Protocol::Raft => &[
+            "pre-vote",
+            "pre-vote-reply",
+            "vote",
+            "vote-reply",
+            "heartbeat",
+            "append",
+            "append-reply",
+            "snapshot",
+            "snapshot-reply",
+            "forward",
+            "forward-reply",
+        ],
+        Protocol::Paxos => &["asks", "answers", "digest", "listing", "next-page", "fetch", "values"],
+        Protocol::Gossip => GOSSIP_KINDS,
+        Protocol::TwoPhase => TWO_PHASE_KINDS,
+        Protocol::Mixed => &["append", "asks", "answers", "vote-reply", "append-reply"],
+    }
+}
+
+const GOSSIP_KINDS: &[&str] = &["rumours", "compare", "pull", "page", "more"];
+const TWO_PHASE_KINDS: &[&str] = &[
+    "prepare", "announce", "settled", "probe", "hello", "vote", "refusal", "resend", "inquire", "evidence", "forwards",
+    "answers", "install", "fetch", "piece",
+];
+
+/// What a seed leaves in.
+struct Swarm {
+    rng: Rng,
+    protocol: Protocol,
+    nodes: u32,
+    heal: u64,
+}
+
+/// The scenario of a seed.
+#[must_use]
+pub fn scenario(protocol: Protocol, seed: u64) -> Scenario {
+    let mut rng = Choices::new(seed).stream(Purpose::Plan, protocol as u64);
+    let nodes = [3, 3, 3, 3, 3, 3, 5, 5, 2, 4][rng.below(10) as usize];
+    let heal = [1500, 2500, 4000][rng.below(3) as usize] * MS;
+    let mut swarm = Swarm {
+        rng,
+        protocol,
+        nodes,
+        heal,
+    };
+    Scenario {
+        protocol,
+        seed,
+        nodes,
+        workload: swarm.workload(),
+        knobs: swarm.knobs(),
+        network: swarm.network(),
+        disk: swarm.disk(),
+        clocks: swarm.clocks(),
+        faults: swarm.faults(),
+        heal,
+    }
+}
+
+impl Swarm {
+    fn pick<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.rng.below(items.len() as u64) as usize]
+    }
+
+    fn node(&mut self) -> NodeId {
+        NodeId(1 + self.rng.below(self.nodes.into()) as u32)
+    }
+
+    fn workload(&mut self) -> Workload {
+        let clients = self.pick(&[2, 3, 4, 6, 10]);
+        let operations = 110 + self.rng.below(60) as u32;
+        let parts = self.protocol.parts().len() as u64;
+        // So that the operations spread over the time of the faults.
+        let think = self.heal * u64::from(clients) / u64::from(operations) / parts;
+        Workload {
+            clients,
+            keys: self.pick(&[1, 2, 3, 6]),
+            operations,
+            think: think * self.pick(&[10, 50, 80]) / 100,
+            deadline: self.pick(&[50, 200, 500, 2000]) * MS,
+        }
+    }
+
+    fn knobs(&mut self) -> Knobs {
+        let mut knobs = Knobs::new();
+        for part in self.protocol.parts() {
+            let table = match part {
+                Protocol::Paxos => PAXOS,
+                Protocol::Gossip => GOSSIP,
+                Protocol::TwoPhase => TWO_PHASE,
+                _ => RAFT,
+            };
+            let share = self.pick(&[0, 200, 600]);
+            for (name, values) in table {
+                let value = self.pick(values);
+                if value != DEFAULT && self.rng.per_mille(share) {
+                    knobs.insert((*name).to_owned(), value);
+                }
+            }
+            if *part == Protocol::Raft && self.rng.per_mille(500) {
+                let election = self.pick(&[60_000, 300_000]);
+                knobs.insert("raft.election_timeout".to_owned(), election);
+                knobs.insert("raft.heartbeat".to_owned(), election / 3);
+            }
+        }
+        knobs
+    }
+
+    fn network(&mut self) -> Network {
+        let low = self.pick(&[10, 100, 500]) * US;
+        Network {
+            loss: self.pick(&[0, 0, 5, 20, 100]),
+            duplication: self.pick(&[0, 0, 10, 100]),
+            delay: (low, low + self.pick(&[50, 500, 5_000, 20_000]) * US),
+        }
+    }
+
+    fn disk(&mut self) -> Disk {
+        let low = self.pick(&[10, 100, 1000]) * US;
+        Disk {
+            sync: (low, low + self.pick(&[50, 500, 5_000]) * US),
+            segment: self.pick(&[12, 16, 64]) * 1024,
+            snapshot: self.pick(&[500, 2_000, 10_000, 100_000]),
+        }
+    }
+
+    fn clocks(&mut self) -> Vec<ClockFault> {
+        if self.rng.per_mille(500) {
+            return Vec::new();
+        }
+        let drifts: &[i64] = &[0, 200, -200, 50_000, -300_000, 1_000_000];
+        let mut clocks = Vec::new();
+        for node in 1..=self.nodes {
+            if self.rng.per_mille(500) {
+                clocks.push(ClockFault {
+                    node: NodeId(node),
+                    offset_ms: self.rng.below(2000) as i64 - 1000,
+                    drift_ppm: self.pick(drifts),
+                });
+            }
+        }
+        clocks
+    }
+
+    fn faults(&mut self) -> Vec<Fault> {
+        let classes = self.classes();
+        if classes.is_empty() {
+            return Vec::new();
+        }
+        let mut faults = Vec::new();
+        let timed = 4 + self.rng.below(30);
+        for _ in 0..timed {
+            let class = self.pick(&classes);
+            let at = 50 * MS + self.rng.below(self.heal * 9 / 10);
+            let node = self.node();
+            if let Some(action) = self.action(class, node) {
+                faults.push(Fault {
+                    when: When::At(at),
+                    action,
+                });
+            }
+        }
+        if self.rng.per_mille(600) {
+            for _ in 0..1 + self.rng.below(8) {
+                let class = self.pick(&classes);
+                let node = self.node();
+                let probe = self.probe();
+                let bound = self.pick_bound();
+                let count = 1 + self.rng.below(bound) as u32;
+                if let Some(action) = self.action(class, node).filter(|action| action.node() == Some(node)) {
+                    faults.push(Fault {
+                        when: When::On { node, probe, count },
+                        action,
+                    });
+                }
+            }
+        }
+        faults
+    }
+
+    fn pick_bound(&mut self) -> u64 {
+        self.pick(&[3, 10, 60])
+    }
+
+    fn probe(&mut self) -> Probe {
+        let part = self.pick(self.protocol.parts());
+        let kind = self.rng.pick(kinds(part)).map(|kind| (*kind).to_owned());
+        match (self.rng.below(5), kind) {
+            (0, Some(kind)) => Probe::Receive(kind),
+            (1 | 2, Some(kind)) => Probe::Send(kind),
+            (3, _) => Probe::Append,
+            _ => Probe::Persist,
+        }
+    }
+
+    /// The classes that this seed has: each with a chance of a half, never all.
+    fn classes(&mut self) -> Vec<&'static str> {
+        let all = [
+            "crash", "kill", "tear", "wipe", "rot", "pause", "cut", "split", "drop", "noise", "slow-disk", "full-disk",
+            "fail-sync", "fail-write", "jump", "snapshot", "isolate",
+        ];
+        let feasible = |class: &&str| match *class {
+            // A node that has lost its disk must not come back under its old name where votes count.
+            "wipe" => self.protocol == Protocol::Gossip,
+            _ => true,
+        };
+        let classes: Vec<&'static str> = all.into_iter().filter(feasible).collect();
+        classes.into_iter().filter(|_| self.rng.per_mille(400)).collect()
+    }
+
+    fn length(&mut self) -> u64 {
+        // From 5 ms to about 1.3 s, log-uniform.
+        let length = (5 * MS) << self.rng.below(8);
+        length + self.rng.below(length)
+    }
+
+    fn route(&mut self) -> Route {
+        let from = self.node();
+        let to = loop {
+            let to = self.node();
+            if to != from {
+                break to;
+            }
+        };
+        match self.rng.below(6) {
+            0 => Route { from: None, to: Some(to) },
+            1 => Route { from: Some(from), to: None },
+            _ => Route { from: Some(from), to: Some(to) },
+        }
+    }
+
+    fn action(&mut self, class: &'static str, node: NodeId) -> Option<Action> {
+        let length = self.length();
+        Some(match class {
+            "crash" => Action::Crash { node, length },
+            "kill" => Action::Kill { node, length },
+            "tear" => Action::Tear {
+                node,
+                operations: self.rng.below(6),
+                length,
+            },
+            "wipe" => Action::Wipe { node, length },
+            "rot" => Action::Rot { node, length },
+            "pause" => Action::Pause { node, length },
+            "cut" => Action::Cut {
+                route: self.route(),
+                length,
+            },
+            "isolate" => Action::Split {
+                side: vec![node],
+                length,
+            },
+            "split" => {
+                let mut side: Vec<NodeId> = (1..=self.nodes).map(NodeId).collect();
+                side.retain(|_| self.rng.per_mille(500));
+                if side.is_empty() {
+                    return None;
+                }
+                Action::Split { side, length }
+            }
+            "drop" => {
+                let part = self.pick(self.protocol.parts());
+                let kind = self.rng.pick(kinds(part)).map(|kind| (*kind).to_owned())?;
+                Action::Drop {
+                    kind,
+                    route: self.route(),
+                    length,
+                }
+            }
+            "noise" => Action::Noise {
+                loss: self.pick(&[0, 100, 300, 700]),
+                duplication: self.pick(&[0, 100, 500]),
+                delay: self.pick(&[1, 10, 50, 300]) * MS,
+                length,
+            },
+            "slow-disk" => Action::SlowDisk {
+                node,
+                sync: self.pick(&[10, 50, 300, 1000]) * MS,
+                length,
+            },
+            "full-disk" => Action::FullDisk { node, length },
+            "fail-sync" => Action::FailSync { node, length },
+            "fail-write" => Action::FailWrite { node, length },
+            "jump" => Action::Jump {
+                node,
+                ms: self.rng.below(3000) as i64 - 1500,
+            },
+            _ => Action::Snapshot { node },
+        })
+    }
+}

@@ -1,0 +1,407 @@
+//! The world: nodes, links, clients and one queue of events in virtual time.
+//!
+//! Everything happens in one thread, in the order of (time, sequence number). A run has three parts: clients work
+//! while faults happen; then everything is healed and every node must accept a write within [`RECOVERY_BOUND`], all
+//! nodes must come to show the same, and final reads are made; then the histories are judged.
+
+mod clients;
+mod ending;
+mod faults;
+mod turn;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use bytes::Bytes;
+use trilemma_core::liveness::Beat;
+use trilemma_core::{Incarnation, NodeId, PeerView, Proposal, Rng, Ticket};
+use trilemma_storage::{LogSeq, MemoryDisk};
+
+use crate::choices::{Choices, Purpose};
+use crate::client::{Book, Client};
+use crate::clock::Clock;
+use crate::coverage::{Coverage, PHASE_LENGTH};
+use crate::invariants::Invariants;
+use crate::node::Process;
+use crate::report::{Failure, Report};
+use crate::scenario::{Action, Probe, Protocol, Scenario, When};
+use crate::trace::Trace;
+
+/// Time after the heal within which every node must have accepted a write and all must show the same.
+pub const RECOVERY_BOUND: u64 = 20_000_000_000;
+/// Most events of a run: far above what any needs, so more is a storm.
+const EVENTS_MAX: u64 = 3_000_000;
+/// A virtual millisecond.
+pub(crate) const MS: u64 = 1_000_000;
+/// Time that lazy records wait for company, as in the log's writer.
+const LAZY_DELAY: u64 = 5 * MS;
+
+/// Something that happens at a time.
+#[derive(Debug)]
+enum Event {
+    Start { node: NodeId },
+    Deliver { from: NodeId, to: NodeId, life: Incarnation, slot: usize, kind: &'static str, bytes: Bytes },
+    Beat { from: NodeId, to: NodeId, life: Incarnation, beat: Beat },
+    Propose { node: NodeId, life: Incarnation, slot: usize, proposal: Proposal },
+    Wake { node: NodeId, life: Incarnation },
+    DiskDone { node: NodeId, life: Incarnation },
+    Lazy { node: NodeId, life: Incarnation },
+    WriteSnapshot { node: NodeId, life: Incarnation },
+    Client { client: usize },
+    GiveUp { client: usize, ticket: Ticket },
+    Fault { index: usize },
+    FaultEnds { index: usize },
+    Heal,
+    Look,
+}
+
+struct Queued {
+    at: u64,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Queued {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Queued {}
+
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Queued {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+/// What outlives a node's processes.
+struct Node {
+    id: NodeId,
+    disk: MemoryDisk,
+    /// The disk before a bit of it flipped, to be put back when the node has noticed.
+    sound: Option<MemoryDisk>,
+    rng: Rng,
+    instances: Rng,
+    clock: Clock,
+    process: Option<Process>,
+    /// The last life that the outside knows of.
+    life: Incarnation,
+    /// Records that were durable when the last process ended.
+    durable: LogSeq,
+    /// Stands still until then.
+    paused_until: u64,
+    /// The time of the wake that is queued.
+    wake_at: u64,
+    /// Started at this time.
+    started: u64,
+    /// Power fails at the next disk operation that does.
+    tearing: Option<u64>,
+    lazy_queued: bool,
+    /// What it did lately, for coverage.
+    recent: BTreeMap<&'static str, u64>,
+    /// How long a sync takes at least, if a fault says so.
+    slow_disk: Option<u64>,
+    /// A restart is queued; others need not queue one.
+    starting: bool,
+}
+
+/// An `on` line of the scenario.
+struct Trigger {
+    node: NodeId,
+    probe: Probe,
+    left: u32,
+    index: usize,
+}
+
+/// See the module.
+pub(crate) struct World<'a> {
+    scenario: &'a Scenario,
+    parts: &'static [Protocol],
+    now: u64,
+    queue: BinaryHeap<Reverse<Queued>>,
+    queued: u64,
+    nodes: Vec<Node>,
+    links: BTreeMap<(NodeId, NodeId), Rng>,
+    clients: Vec<Client>,
+    book: Book,
+    asked: u64,
+    tickets: u64,
+    triggers: Vec<Trigger>,
+    /// Faults that are going on: position in the scenario.
+    active: Vec<usize>,
+    healed: bool,
+    ending: ending::Ending,
+    invariants: Invariants,
+    coverage: Coverage,
+    faults: u64,
+    trace: Trace,
+    failure: Option<Failure>,
+}
+
+/// Runs a scenario.
+pub(crate) fn run(scenario: &Scenario, verbose: bool) -> Report {
+    let mut world = World::new(scenario, verbose);
+    let mut events = 0;
+    while world.failure.is_none() && !world.ending.is_over() {
+        let Some(Reverse(next)) = world.queue.pop() else {
+            break;
+        };
+        events += 1;
+        world.now = next.at;
+        world.handle(next.event);
+        if events > EVENTS_MAX {
+            world.fail("storm", format!("more than {EVENTS_MAX} events"));
+        }
+    }
+    world.finish(events)
+}
+
+impl<'a> World<'a> {
+    fn new(scenario: &'a Scenario, verbose: bool) -> Self {
+        let choices = Choices::new(scenario.seed);
+        let ids = || (1..=scenario.nodes).map(NodeId);
+        let node = |id: NodeId| {
+            let fault = scenario.clocks.iter().rev().find(|clock| clock.node == id);
+            Node {
+                id,
+                disk: MemoryDisk::new(),
+                sound: None,
+                rng: choices.stream(Purpose::Disk, id.0.into()),
+                instances: choices.stream(Purpose::Instance, id.0.into()),
+                clock: fault.map_or(Clock::new(0, 0), |fault| Clock::new(fault.offset_ms, fault.drift_ppm)),
+                process: None,
+                life: Incarnation(0),
+                durable: LogSeq(0),
+                paused_until: 0,
+                wake_at: u64::MAX,
+                started: 0,
+                tearing: None,
+                lazy_queued: false,
+                recent: BTreeMap::new(),
+                slow_disk: None,
+                starting: false,
+            }
+        };
+        let pairs = ids().flat_map(|from| ids().map(move |to| (from, to)));
+        let link = |(from, to): (NodeId, NodeId)| {
+            let index = u64::from(from.0) << 32 | u64::from(to.0);
+            ((from, to), choices.stream(Purpose::Link, index))
+        };
+        let clients = u64::from(scenario.workload.clients);
+        let parts = scenario.protocol.parts();
+        let mut world = Self {
+            scenario,
+            parts,
+            now: 0,
+            queue: BinaryHeap::new(),
+            queued: 0,
+            nodes: ids().map(node).collect(),
+            links: pairs.map(link).collect(),
+            clients: (0..clients)
+                .map(|id| Client::new(id, choices.stream(Purpose::Client, id)))
+                .collect(),
+            book: Book::default(),
+            asked: 0,
+            tickets: 0,
+            triggers: Vec::new(),
+            active: Vec::new(),
+            healed: false,
+            ending: ending::Ending::default(),
+            invariants: Invariants::new(parts, scenario.nodes),
+            coverage: Coverage::default(),
+            faults: 0,
+            trace: Trace::new(verbose),
+            failure: None,
+        };
+        world.plan();
+        world
+    }
+
+    /// Puts into the queue what is known from the start.
+    fn plan(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.nodes[node].starting = true;
+            let delay = self.nodes[node].rng.below(2 * MS);
+            let node = self.nodes[node].id;
+            self.schedule(delay, Event::Start { node });
+        }
+        for client in 0..self.clients.len() {
+            let delay = self.clients[client].rng.below(20 * MS);
+            self.schedule(delay, Event::Client { client });
+        }
+        for (index, fault) in self.scenario.faults.iter().enumerate() {
+            match &fault.when {
+                When::At(at) => self.schedule(*at, Event::Fault { index }),
+                When::On { node, probe, count } => self.triggers.push(Trigger {
+                    node: *node,
+                    probe: probe.clone(),
+                    left: *count,
+                    index,
+                }),
+            }
+        }
+        self.schedule(self.scenario.heal, Event::Heal);
+    }
+
+    fn schedule(&mut self, delay: u64, event: Event) {
+        self.schedule_at(self.now.saturating_add(delay), event);
+    }
+
+    fn schedule_at(&mut self, at: u64, event: Event) {
+        self.queued += 1;
+        self.queue.push(Reverse(Queued {
+            at: at.max(self.now),
+            number: self.queued,
+            event,
+        }));
+    }
+
+    fn node(&mut self, id: NodeId) -> &mut Node {
+        &mut self.nodes[id.0 as usize - 1]
+    }
+
+    /// The running process of this life of a node.
+    fn process(&mut self, id: NodeId, life: Incarnation) -> Option<&mut Process> {
+        let process = self.node(id).process.as_mut()?;
+        (process.life == life).then_some(process)
+    }
+
+    fn fail(&mut self, checker: &'static str, what: String) {
+        let time = self.now;
+        self.trace.line(time, || format!("FAILED {checker}: {what}"));
+        self.failure.get_or_insert(Failure { checker, what, time });
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.trace.number(self.now);
+        if let Some(node) = event.node()
+            && self.node(node).paused_until > self.now
+        {
+            let until = self.node(node).paused_until;
+            return self.schedule_at(until, event);
+        }
+        match event {
+            Event::Start { node } => self.start(node),
+            Event::Deliver {
+                from,
+                to,
+                life,
+                slot,
+                kind,
+                bytes,
+            } => self.deliver(from, to, life, slot, kind, bytes),
+            Event::Beat { from, to, life, beat } => self.beat(from, to, life, beat),
+            Event::Propose { node, life, slot, proposal } => self.propose(node, life, slot, proposal),
+            Event::Wake { node, life } => self.wake(node, life),
+            Event::DiskDone { node, life } => self.disk_done(node, life),
+            Event::Lazy { node, life } => self.lazy(node, life),
+            Event::WriteSnapshot { node, life } => self.write_snapshot(node, life),
+            Event::Client { client } => self.client(client),
+            Event::GiveUp { client, ticket } => self.give_up(client, ticket),
+            Event::Fault { index } => self.fault(index),
+            Event::FaultEnds { index } => self.fault_ends(index),
+            Event::Heal => self.heal(),
+            Event::Look => self.look(),
+        }
+    }
+
+    /// Notes that a node did something, for coverage.
+    fn did(&mut self, node: NodeId, what: &'static str) {
+        let now = self.now;
+        self.node(node).recent.insert(what, now);
+    }
+
+    /// Counts a fault at a node, in all phases that the node is in.
+    fn cover(&mut self, class: &'static str, node: NodeId) {
+        let now = self.now;
+        let node = &self.nodes[node.0 as usize - 1];
+        let mut any = false;
+        for (phase, at) in &node.recent {
+            if now.saturating_sub(*at) <= PHASE_LENGTH {
+                self.coverage.hit(class, phase);
+                any = true;
+            }
+        }
+        if !any {
+            self.coverage.hit(class, "idle");
+        }
+    }
+
+    /// The active faults.
+    fn actions(&self) -> impl Iterator<Item = &'a Action> + '_ {
+        let faults = &self.scenario.faults;
+        self.active.iter().map(move |index| &faults[*index].action)
+    }
+
+    fn finish(mut self, events: u64) -> Report {
+        if self.failure.is_none() && !self.ending.is_over() {
+            self.fail("liveness", "nothing happens any more".to_owned());
+        }
+        let mut report = Report {
+            failure: self.failure.take(),
+            operations: self.asked,
+            succeeded: self.book.succeeded,
+            faults: self.faults,
+            events,
+            virtual_time: self.now,
+            coverage: std::mem::take(&mut self.coverage),
+            ..Report::default()
+        };
+        if report.failure.is_none() {
+            self.judge(&mut report);
+        }
+        report.hash = self.trace.digest();
+        report.trace = self.trace.take_lines();
+        report.histories = std::mem::take(&mut self.book.histories);
+        report
+    }
+
+    fn judge(&mut self, report: &mut Report) {
+        for (slot, part) in self.parts.iter().enumerate() {
+            let shown: Vec<_> = self
+                .nodes
+                .iter()
+                .filter_map(|node| Some((node.id, node.process.as_ref()?.slots[slot].engine.entries())))
+                .collect();
+            let verdict = crate::judge::judge(*part, slot, &self.book, &shown);
+            match verdict {
+                crate::judge::Judgement::Legal => {}
+                crate::judge::Judgement::Undecided(_) => report.undecided += 1,
+                crate::judge::Judgement::Illegal(checker, what) => {
+                    report.failure.get_or_insert(Failure {
+                        checker,
+                        what: format!("{part}: {what}"),
+                        time: self.now,
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl Event {
+    /// The node whose process handles it.
+    const fn node(&self) -> Option<NodeId> {
+        match self {
+            Event::Deliver { to: node, .. }
+            | Event::Beat { to: node, .. }
+            | Event::Propose { node, .. }
+            | Event::Wake { node, .. }
+            | Event::DiskDone { node, .. }
+            | Event::Lazy { node, .. }
+            | Event::WriteSnapshot { node, .. } => Some(*node),
+            _ => None,
+        }
+    }
+}
+
+fn view_inputs(view: &PeerView, slots: usize) -> impl Iterator<Item = (usize, PeerView)> + '_ {
+    (0..slots).map(move |slot| (slot, view.clone()))
+}

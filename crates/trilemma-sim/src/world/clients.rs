@@ -1,0 +1,185 @@
+//! Clients in the world: whom they ask, when they give up, what they hear when a node dies.
+
+use trilemma_core::host::GroupInput;
+use trilemma_core::{Incarnation, NodeId, Proposal, Reply, Request, Ticket};
+
+use super::{Event, MS, World};
+use crate::client::Next;
+
+/// Time beyond its deadline after which a proposal counts as forgotten.
+const DEADLINE_SLACK: u64 = 25 * MS;
+
+impl World<'_> {
+    /// A client's turn: it begins its next operation, or asks again about the one under way.
+    pub(super) fn client(&mut self, client: usize) {
+        if self.ending.is_prober(client) {
+            return self.prober(client);
+        }
+        let workload = &self.scenario.workload;
+        let over = self.healed || self.asked >= u64::from(workload.operations);
+        if self.clients[client].pending.is_none() {
+            if over {
+                return;
+            }
+            self.asked += 1;
+            let time = self.now;
+            let this = &mut self.clients[client];
+            let slot = this.rng.below(self.parts.len() as u64) as usize;
+            this.choose(slot, self.parts[slot], workload.keys, time);
+        }
+        let node = NodeId(1 + self.clients[client].rng.below(self.nodes.len() as u64) as u32);
+        let shortest = workload.deadline / 8;
+        let deadline = shortest + self.clients[client].rng.below(workload.deadline - shortest + 1);
+        self.ask(client, node, deadline);
+    }
+
+    /// Puts the client's operation to a node; to the next turn if the node cannot be reached.
+    pub(super) fn ask(&mut self, client: usize, id: NodeId, deadline: u64) {
+        let now = self.now;
+        let is_up = self.node(id).process.is_some();
+        if !is_up {
+            // Nobody is there, so nothing was sent: another node, a little later.
+            let delay = MS + self.clients[client].rng.below(20 * MS);
+            return self.schedule(delay, Event::Client { client });
+        }
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.open_session(client, id);
+        let this = &mut self.clients[client];
+        let Some(request) = this.request() else { return };
+        let Some(pending) = &mut this.pending else { return };
+        pending.question = Some((id, ticket, now));
+        pending.sent = true;
+        let slot = pending.slot;
+        self.trace.line(now, || format!("client {client} asks {id} {}", brief(&request)));
+        let node = self.node(id);
+        let instant = node.clock.instant(now) + std::time::Duration::from_nanos(deadline);
+        let give_up = node.clock.time_of(instant).saturating_add(DEADLINE_SLACK);
+        self.schedule_at(give_up, Event::GiveUp { client, ticket });
+        let proposal = Proposal {
+            ticket,
+            deadline: instant,
+            request,
+        };
+        let delay = self.clients[client].rng.below(MS / 5);
+        let life = self.node(id).life;
+        self.schedule(
+            delay,
+            Event::Propose {
+                node: id,
+                life,
+                slot,
+                proposal,
+            },
+        );
+    }
+
+    pub(super) fn propose(&mut self, id: NodeId, life: Incarnation, slot: usize, proposal: Proposal) {
+        if self.process(id, life).is_some() {
+            self.turn(id, |process, now| process.step(slot, now, GroupInput::Propose(proposal)));
+        }
+    }
+
+    fn open_session(&mut self, client: usize, id: NodeId) {
+        let time = self.now;
+        let Some(pending) = &self.clients[client].pending else { return };
+        let (slot, sent) = (pending.slot, pending.sent);
+        if sent || pending.command.is_none() {
+            return;
+        }
+        let known = self.clients[client].sessions.contains_key(&slot);
+        // Now and then a client comes back as a new one.
+        if known && !self.clients[client].rng.per_mille(30) && pending_has_session(&self.clients[client]) {
+            return;
+        }
+        let node = self.node(id);
+        let now = node.clock.now(time);
+        let Some(process) = &node.process else { return };
+        let basis = process.slots[slot].engine.status(now).version;
+        let this = &mut self.clients[client];
+        this.open_session(slot, basis);
+        if let (Some((session, seq)), Some(pending)) = (this.sessions.get_mut(&slot), &mut this.pending) {
+            *seq = 1;
+            pending.op.session = *session;
+            pending.op.seq = 1;
+        }
+    }
+
+    /// A node has answered a proposal.
+    pub(super) fn answered(&mut self, id: NodeId, ticket: Ticket, reply: Reply) {
+        let asked = |question: Option<(NodeId, Ticket, u64)>| question.is_some_and(|(_, asked, _)| asked == ticket);
+        let waiting = self.clients.iter().position(|client| {
+            client.pending.as_ref().is_some_and(|pending| asked(pending.question))
+        });
+        if let Err(what) = self.invariants.answered(id, ticket) {
+            return self.fail("one-answer", what);
+        }
+        let now = self.now;
+        self.trace.number(ticket.0);
+        self.trace.line(now, || format!("{id} answers {ticket}: {reply:?}"));
+        if let Some(client) = waiting {
+            self.tell(client, Some(reply));
+        }
+    }
+
+    /// Tells a client what came of its question and plans its next turn.
+    pub(super) fn tell(&mut self, client: usize, reply: Option<Reply>) {
+        let now = self.now;
+        if self.ending.is_prober(client) {
+            return self.probed(client, reply);
+        }
+        let think = self.scenario.workload.think;
+        let this = &mut self.clients[client];
+        let next = this.answer(reply, now, &mut self.book);
+        let delay = match next {
+            Next::Done => this.rng.below(2 * think + 1),
+            Next::FollowUp => this.rng.below(30 * MS),
+        };
+        self.schedule(delay, Event::Client { client });
+    }
+
+    /// A client has waited long enough. That the node has not answered by then is a fault of the node, unless it is
+    /// dead, stands still, or waits for its disk.
+    pub(super) fn give_up(&mut self, client: usize, ticket: Ticket) {
+        let Some(pending) = &self.clients[client].pending else { return };
+        let Some((id, asked, since)) = pending.question else { return };
+        if asked != ticket {
+            return;
+        }
+        let node = self.node(id);
+        let stood_still = node.paused_until > since;
+        let waits = node.process.as_ref().is_none_or(crate::node::Process::is_writing);
+        if !stood_still && !waits {
+            let what = format!("node {id} has not answered {ticket} by its deadline: {}", pending_text(&self.clients[client]));
+            return self.fail("deadline", what);
+        }
+        self.tell(client, None);
+    }
+
+    /// A node has died: its clients hear nothing more from it.
+    pub(super) fn connections_lost(&mut self, id: NodeId) {
+        for client in 0..self.clients.len() {
+            let pending = &self.clients[client].pending;
+            let asked = pending.as_ref().and_then(|pending| pending.question);
+            if asked.is_some_and(|(node, _, _)| node == id) {
+                self.tell(client, None);
+            }
+        }
+    }
+}
+
+fn pending_has_session(client: &crate::client::Client) -> bool {
+    client.pending.as_ref().is_some_and(|pending| pending.op.session.nonce != 0)
+}
+
+fn pending_text(client: &crate::client::Client) -> String {
+    client.pending.as_ref().map(|pending| format!("{:?}", pending.call)).unwrap_or_default()
+}
+
+fn brief(request: &Request) -> String {
+    match request {
+        Request::Write { op, attempt, command } => format!("{attempt:?} {op} {command:?}"),
+        Request::Read(read) => format!("{read:?}"),
+        Request::Outcome { op, .. } => format!("outcome of {op}"),
+    }
+}

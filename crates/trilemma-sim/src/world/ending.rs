@@ -1,0 +1,192 @@
+//! The end of a run: everything is healed, and the cluster must show that it has recovered.
+
+use trilemma_check::history::Call;
+use trilemma_core::{NodeId, Outcome, Reply};
+
+use super::{Event, MS, RECOVERY_BOUND, World};
+use crate::choices::{Choices, Purpose};
+use crate::client::{Client, Next};
+use crate::scenario::Protocol;
+
+/// Time between two looks at a healed cluster.
+const LOOK_INTERVAL: u64 = 20 * MS;
+/// How long a prober waits for an answer.
+const PROBE_DEADLINE: u64 = 1000 * MS;
+
+/// How far the probe of one keyspace on one node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// A write must succeed.
+    Writing,
+    /// It has.
+    Written,
+    /// Every key is read, this one next.
+    Reading(u32),
+    /// All were.
+    Done,
+}
+
+#[derive(Debug)]
+struct Prober {
+    client: usize,
+    node: NodeId,
+    slot: usize,
+    stage: Stage,
+    last: String,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Ending {
+    healed_at: u64,
+    probers: Vec<Prober>,
+    over: bool,
+}
+
+impl Ending {
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    pub(super) fn is_prober(&self, client: usize) -> bool {
+        self.probers.first().is_some_and(|first| client >= first.client)
+    }
+
+    fn of(&mut self, client: usize) -> &mut Prober {
+        let first = self.probers[0].client;
+        &mut self.probers[client - first]
+    }
+}
+
+impl World<'_> {
+    pub(super) fn heal(&mut self) {
+        let now = self.now;
+        self.trace.line(now, || "all faults end".to_owned());
+        self.healed = true;
+        self.end_all_faults();
+        self.ending.healed_at = now;
+        let choices = Choices::new(self.scenario.seed);
+        for index in 0..self.nodes.len() {
+            for slot in 0..self.parts.len() {
+                let client = self.clients.len();
+                let stream = choices.stream(Purpose::Client, client as u64);
+                self.clients.push(Client::new(client as u64, stream));
+                self.ending.probers.push(Prober {
+                    client,
+                    node: NodeId(index as u32 + 1),
+                    slot,
+                    stage: Stage::Writing,
+                    last: "nothing".to_owned(),
+                });
+                self.schedule(MS, Event::Client { client });
+            }
+        }
+        self.schedule(LOOK_INTERVAL, Event::Look);
+    }
+
+    /// A prober's turn.
+    pub(super) fn prober(&mut self, client: usize) {
+        let time = self.now;
+        let keys = self.scenario.workload.keys;
+        let Prober { node, slot, stage, .. } = *self.ending.of(client);
+        if self.clients[client].pending.is_none() {
+            let this = &mut self.clients[client];
+            match stage {
+                Stage::Writing => {
+                    let value = format!("p{client}t{time}");
+                    let key = "probe".to_owned();
+                    this.begin(slot, Call::Put { key, value }, false, time);
+                    self.asked += 1;
+                }
+                Stage::Reading(key) => {
+                    let key = if key == keys { "probe".to_owned() } else { format!("k{key}") };
+                    this.begin(slot, Call::Get { key }, false, time);
+                }
+                Stage::Written | Stage::Done => return,
+            }
+        }
+        self.ask(client, node, PROBE_DEADLINE);
+    }
+
+    /// A prober has its answer.
+    pub(super) fn probed(&mut self, client: usize, reply: Option<Reply>) {
+        let good = matches!(
+            reply,
+            Some(Reply::Write(Ok(_)) | Reply::Read(Ok(_)) | Reply::Outcome(Ok(Outcome::Applied(_))))
+        );
+        let last = format!("{reply:?}");
+        let time = self.now;
+        let next = self.clients[client].answer(reply, time, &mut self.book);
+        let keys = self.scenario.workload.keys;
+        let prober = self.ending.of(client);
+        prober.last = last;
+        match prober.stage {
+            Stage::Writing if good => prober.stage = Stage::Written,
+            Stage::Reading(key) if good && key >= keys => prober.stage = Stage::Done,
+            Stage::Reading(key) if good => prober.stage = Stage::Reading(key + 1),
+            _ => {}
+        }
+        let delay = if good || next == Next::FollowUp { 0 } else { 20 * MS };
+        self.schedule(delay, Event::Client { client });
+    }
+
+    /// Looks how far the cluster has recovered.
+    pub(super) fn look(&mut self) {
+        if self.now > self.ending.healed_at + RECOVERY_BOUND {
+            return self.not_recovered();
+        }
+        self.schedule(LOOK_INTERVAL, Event::Look);
+        let stages = |world: &Self, wanted: Stage| world.ending.probers.iter().all(|prober| prober.stage == wanted);
+        let first = self.ending.probers[0].client;
+        let idle = self.clients[..first].iter().all(|client| client.pending.is_none());
+        if idle && stages(self, Stage::Written) {
+            for index in 0..self.ending.probers.len() {
+                let prober = &mut self.ending.probers[index];
+                // A convergent keyspace has no reads but local ones; its replicas are compared instead.
+                let reads = self.parts[prober.slot] != Protocol::Gossip;
+                prober.stage = if reads { Stage::Reading(0) } else { Stage::Done };
+                let client = prober.client;
+                self.schedule(0, Event::Client { client });
+            }
+        } else if stages(self, Stage::Done) && self.differing().is_none() {
+            self.ending.over = true;
+        }
+    }
+
+    /// The first keyspace of which not all nodes show the same.
+    fn differing(&self) -> Option<usize> {
+        (0..self.parts.len()).find(|slot| {
+            let mut shown = self.nodes.iter().map(|node| Some(node.process.as_ref()?.slots[*slot].engine.entries()));
+            let first = shown.next().flatten();
+            first.is_none() || shown.any(|other| other != first)
+        })
+    }
+
+    fn not_recovered(&mut self) {
+        let seconds = RECOVERY_BOUND / 1_000_000_000;
+        let waiting = self.ending.probers.iter().find(|prober| !matches!(prober.stage, Stage::Written | Stage::Done));
+        if let Some(prober) = waiting {
+            let status = self.nodes[prober.node.0 as usize - 1]
+                .process
+                .as_ref()
+                .map(|process| process.slots[prober.slot].engine.status(self.nodes[prober.node.0 as usize - 1].clock.now(self.now)));
+            let what = format!(
+                "{seconds} s after the heal, {} on node {} is at {:?}; last answer {}; status {status:?}",
+                self.parts[prober.slot], prober.node, prober.stage, prober.last
+            );
+            return self.fail("liveness", what);
+        }
+        if let Some(slot) = self.differing() {
+            let shown: Vec<_> = self
+                .nodes
+                .iter()
+                .map(|node| node.process.as_ref().map(|process| process.slots[slot].engine.entries()))
+                .collect();
+            let what = format!("{seconds} s after the heal the nodes show different entries of {}: {shown:?}", self.parts[slot]);
+            return self.fail("convergence", what);
+        }
+        let busy = self.clients.iter().find(|client| client.pending.is_some());
+        let what = format!("{seconds} s after the heal a client still waits: {busy:?}");
+        self.fail("liveness", what);
+    }
+}

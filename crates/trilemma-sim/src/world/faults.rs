@@ -1,0 +1,326 @@
+//! Faults: what the scenario's lines do, when they begin and when they end.
+
+use std::time::Duration;
+
+use trilemma_core::{NodeId, Rng};
+use trilemma_storage::{Disk as _, LogSeq, MemoryDisk, MemoryFaults};
+
+use super::{Event, MS, World};
+use crate::scenario::{Action, Fault, Probe, When};
+
+/// A delay above this, beyond what the network does anyway, counts as a fault.
+const LONG_DELAY: u64 = 5 * MS;
+
+impl World<'_> {
+    /// Something happened at a node. `true` if a fault that waited for it has ended the node's process.
+    pub(super) fn probe(&mut self, node: NodeId, probe: &Probe) -> bool {
+        if self.triggers.is_empty() || self.healed {
+            return false;
+        }
+        let mut due = Vec::new();
+        for trigger in &mut self.triggers {
+            if trigger.node == node && trigger.left > 0 && trigger.probe == *probe {
+                trigger.left -= 1;
+                if trigger.left == 0 {
+                    due.push(trigger.index);
+                }
+            }
+        }
+        for index in due {
+            self.fault(index);
+        }
+        self.node(node).process.is_none()
+    }
+
+    pub(super) fn fault(&mut self, index: usize) {
+        if self.healed {
+            return;
+        }
+        let now = self.now;
+        let Fault { when, action } = &self.scenario.faults[index];
+        let triggered = matches!(when, When::On { .. });
+        self.trace.line(now, || format!("fault {}", self_describe(&self.scenario.faults[index])));
+        let class = action.class();
+        for node in self.concerned(action) {
+            self.cover(class, node);
+            if triggered {
+                self.cover("triggered", node);
+            }
+        }
+        self.faults += 1;
+        self.active.push(index);
+        self.begin(action);
+        self.schedule(action.length(), Event::FaultEnds { index });
+    }
+
+    fn concerned(&self, action: &Action) -> Vec<NodeId> {
+        match action {
+            Action::Split { side, .. } => side.clone(),
+            Action::Noise { .. } => Vec::new(),
+            Action::Cut { route, .. } | Action::Drop { route, .. } => route.from.into_iter().chain(route.to).collect(),
+            other => other.node().into_iter().collect(),
+        }
+    }
+
+    fn begin(&mut self, action: &Action) {
+        let faults = |node: &NodeId, world: &Self| world.nodes[node.0 as usize - 1].disk.faults();
+        match action {
+            Action::Crash { node, .. } => self.power_fails(*node),
+            Action::Kill { node, length } => self.process_ends(*node, *length),
+            Action::Tear { node, operations, .. } => {
+                let torn = MemoryFaults {
+                    operations: Some(*operations),
+                    ..faults(node, self)
+                };
+                let node = self.node(*node);
+                node.tearing = Some(*operations);
+                node.disk.set_faults(torn);
+            }
+            Action::Wipe { node, .. } => {
+                self.power_fails(*node);
+                let node = self.node(*node);
+                node.disk = MemoryDisk::new();
+                node.durable = LogSeq(0);
+                let id = node.id;
+                self.invariants.wiped(id);
+                self.book.disk_lost(id);
+            }
+            Action::Rot { node, .. } => self.rot(*node),
+            Action::Pause { node, length } => {
+                let until = self.now + length;
+                let node = self.node(*node);
+                node.paused_until = node.paused_until.max(until);
+            }
+            Action::SlowDisk { node, sync, .. } => self.node(*node).slow_disk = Some(*sync),
+            Action::FullDisk { node, .. } => {
+                let full = MemoryFaults {
+                    room: Some(0),
+                    ..faults(node, self)
+                };
+                self.node(*node).disk.set_faults(full);
+            }
+            Action::FailSync { node, .. } => {
+                let failing = MemoryFaults {
+                    fail_next_sync: true,
+                    ..faults(node, self)
+                };
+                self.node(*node).disk.set_faults(failing);
+            }
+            Action::FailWrite { node, .. } => {
+                let failing = MemoryFaults {
+                    fail_next_write: true,
+                    ..faults(node, self)
+                };
+                self.node(*node).disk.set_faults(failing);
+            }
+            Action::Jump { node, ms } => self.node(*node).clock.jump(*ms),
+            Action::Snapshot { node } => {
+                if let Some(process) = self.node(*node).process.as_mut() {
+                    process.take_snapshot(0, true);
+                }
+            }
+            // These hold for as long as they are active.
+            Action::Cut { .. } | Action::Split { .. } | Action::Drop { .. } | Action::Noise { .. } => {}
+        }
+    }
+
+    pub(super) fn fault_ends(&mut self, index: usize) {
+        let Some(place) = self.active.iter().position(|active| *active == index) else {
+            return;
+        };
+        self.active.remove(place);
+        let action = &self.scenario.faults[index].action;
+        match action {
+            Action::Crash { node, .. } | Action::Kill { node, .. } | Action::Wipe { node, .. } | Action::Rot { node, .. } => {
+                self.start_later(*node, 0);
+            }
+            Action::Tear { node, .. } => {
+                // If nothing was written meanwhile, the power does not fail after all.
+                let node = self.node(*node);
+                if node.tearing.take().is_some() {
+                    let whole = MemoryFaults {
+                        operations: None,
+                        ..node.disk.faults()
+                    };
+                    node.disk.set_faults(whole);
+                }
+                let id = node.id;
+                self.start_later(id, 0);
+            }
+            Action::SlowDisk { node, .. } => self.node(*node).slow_disk = None,
+            Action::FullDisk { node, .. } | Action::FailSync { node, .. } | Action::FailWrite { node, .. } => {
+                let node = self.node(*node);
+                let whole = MemoryFaults {
+                    operations: node.disk.faults().operations,
+                    ..MemoryFaults::default()
+                };
+                node.disk.set_faults(whole);
+                let id = node.id;
+                self.start_later(id, 0);
+                self.retry_write(id);
+            }
+            _ => {}
+        }
+    }
+
+    /// Room has come back: what waited for it goes on.
+    fn retry_write(&mut self, id: NodeId) {
+        if let Some(process) = self.node(id).process.as_mut() {
+            process.force();
+            self.turn(id, |_, _| {});
+        }
+    }
+
+    /// Starts a node that is down, after a while, if nothing else will.
+    pub(super) fn start_later(&mut self, id: NodeId, delay: u64) {
+        let node = self.node(id);
+        if node.process.is_none() && !node.starting {
+            node.starting = true;
+            self.schedule(delay, Event::Start { node: id });
+        }
+    }
+
+    /// The process dies and the system goes on: what was handed to the disk stays.
+    pub(super) fn process_ends(&mut self, id: NodeId, restart_after: u64) {
+        self.end(id);
+        if !self.active.iter().any(|index| matches!(&self.scenario.faults[*index].action, Action::Kill { node, .. } if *node == id)) {
+            self.start_later(id, restart_after);
+        }
+    }
+
+    fn end(&mut self, id: NodeId) {
+        let now = self.now;
+        let node = self.node(id);
+        if let Some(process) = node.process.take() {
+            node.durable = process.durable();
+            node.paused_until = 0;
+            drop(process);
+            self.trace.line(now, || format!("{id} is down"));
+            self.invariants.crashed(id);
+            self.connections_lost(id);
+        }
+    }
+
+    /// Power fails: of what was not synced, a random part survives.
+    pub(super) fn power_fails(&mut self, id: NodeId) {
+        self.end(id);
+        let node = self.node(id);
+        node.disk.crash(&mut node.rng);
+        let torn = node.tearing.take().is_some();
+        if torn {
+            // The fault's end starts it; if that is over, nobody else would.
+            let waits = self.active.iter().any(|index| matches!(&self.scenario.faults[*index].action, Action::Tear { node, .. } if *node == id));
+            if !waits {
+                self.start_later(id, MS);
+            }
+        }
+    }
+
+    /// One stored bit flips, in a record that is provably durable: what stands before the last sync.
+    fn rot(&mut self, id: NodeId) {
+        self.power_fails(id);
+        let node = self.node(id);
+        let Ok(names) = node.disk.list() else { return };
+        let mut files: Vec<&String> = names.iter().filter(|name| name.starts_with("wal-")).collect();
+        files.sort();
+        // The last segment's end may be the one place where damage cannot be told from a torn write.
+        files.pop();
+        let Some(name) = node.rng.pick(&files).map(|name| (*name).clone()) else { return };
+        let length = node.disk.bytes(&name).len() as u64;
+        let (offset, bit) = (node.rng.below(length), node.rng.below(8));
+        node.sound = Some(node.disk.copy());
+        node.disk.damage(&name, offset, |bytes| {
+            if let Some(byte) = bytes.first_mut() {
+                *byte ^= 1 << bit;
+            }
+        });
+    }
+
+    /// Whether nothing passes from one node to another.
+    pub(super) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.actions().any(|action| match action {
+            Action::Cut { route, .. } => route.covers(from, to),
+            Action::Split { side, .. } => side.contains(&from) != side.contains(&to),
+            _ => false,
+        })
+    }
+
+    /// What the network does with a message: when its copies arrive, or `None` if it is lost.
+    pub(super) fn transmit(&mut self, from: NodeId, to: NodeId, kind: &'static str) -> Option<[Option<u64>; 2]> {
+        let network = &self.scenario.network;
+        let (mut loss, mut copies, mut delay) = (network.loss, network.duplication, network.delay);
+        if self.healed {
+            (loss, copies, delay) = (0, 0, (delay.0.min(MS), delay.1.min(2 * MS)));
+        }
+        let mut lost = None;
+        for action in self.actions() {
+            match action {
+                Action::Noise {
+                    loss: l,
+                    duplication,
+                    delay: most,
+                    ..
+                } => {
+                    loss = loss.max(*l);
+                    copies = copies.max(*duplication);
+                    delay.1 = delay.1.max(*most);
+                }
+                Action::Cut { route, .. } if route.covers(from, to) => lost = Some("cut-message"),
+                Action::Split { side, .. } if side.contains(&from) != side.contains(&to) => lost = Some("cut-message"),
+                Action::Drop { kind: k, route, .. } if k == kind && route.covers(from, to) => lost = Some("drop-message"),
+                _ => {}
+            }
+        }
+        let rng = self.links.get_mut(&(from, to))?;
+        if lost.is_none() && rng.per_mille(loss) {
+            lost = Some("loss");
+        }
+        if let Some(class) = lost {
+            self.message_fault(class, kind);
+            return None;
+        }
+        let first = random_delay(rng, delay);
+        let second = rng.per_mille(copies).then(|| random_delay(rng, delay));
+        if second.is_some() {
+            self.message_fault("duplication", kind);
+        }
+        if first > LONG_DELAY {
+            self.message_fault("delay", kind);
+        }
+        Some([Some(first), second])
+    }
+
+    fn message_fault(&mut self, class: &'static str, kind: &'static str) {
+        // Beats are no part of a protocol.
+        if kind != "beat" {
+            self.faults += 1;
+            self.coverage.hit(class, kind);
+        }
+    }
+
+    /// Ends all faults for good.
+    pub(super) fn end_all_faults(&mut self) {
+        self.active.clear();
+        self.triggers.clear();
+        for index in 0..self.nodes.len() {
+            let now = self.now;
+            let node = &mut self.nodes[index];
+            node.paused_until = node.paused_until.min(now);
+            node.slow_disk = None;
+            node.tearing = None;
+            node.disk.set_faults(MemoryFaults::default());
+            let id = node.id;
+            self.start_later(id, 0);
+            self.retry_write(id);
+        }
+    }
+}
+
+fn random_delay(rng: &mut Rng, (low, high): (u64, u64)) -> u64 {
+    let delay = rng.between(Duration::from_nanos(low), Duration::from_nanos(high));
+    delay.as_nanos() as u64
+}
+
+fn self_describe(fault: &Fault) -> String {
+    fault.to_string()
+}

@@ -1,0 +1,355 @@
+//! What a node does with one input: the order of the driver's turn, with a place for a fault between any two parts.
+
+use bytes::Bytes;
+use trilemma_core::host::{GroupInput, Outgoing};
+use trilemma_core::liveness::Beat;
+use trilemma_core::{Incarnation, NodeId, Now, Reply, Ticket};
+use trilemma_storage::LogSeq;
+
+use super::{Event, LAZY_DELAY, MS, World, view_inputs};
+use crate::node::{Process, Start, Stopped};
+use crate::scenario::{Action, Probe};
+
+impl World<'_> {
+    pub(super) fn start(&mut self, id: NodeId) {
+        let now = self.now;
+        let scenario = self.scenario;
+        let node = self.node(id);
+        node.starting = false;
+        if node.process.is_some() {
+            return;
+        }
+        node.clock.start(now);
+        // What a lost disk held is below the wall clock; see the runtime's recovery.
+        let life_min = node.life.0 + 1;
+        let start = Start {
+            scenario,
+            node: id,
+            life_min,
+        };
+        let expected = node.durable;
+        match Process::start(&node.disk, start, &mut node.instances) {
+            Ok((process, found)) => {
+                if found.last.max(found.snapshot) < expected {
+                    let what = format!(
+                        "node {id} had made record {expected} durable and found only {} after its restart",
+                        found.last
+                    );
+                    return self.fail("durability", what);
+                }
+                node.life = process.life;
+                node.durable = LogSeq(0);
+                node.started = now;
+                node.wake_at = u64::MAX;
+                node.lazy_queued = false;
+                node.sound = None;
+                node.process = Some(process);
+                self.trace.line(now, || format!("{id} starts with {found:?}"));
+                self.did(id, "starting");
+                self.started(id);
+            }
+            Err(stopped) => self.refused_start(id, &stopped),
+        }
+    }
+
+    fn started(&mut self, id: NodeId) {
+        for slot in 0..self.parts.len() {
+            let Some(process) = &self.nodes[id.0 as usize - 1].process else { return };
+            if let Err(failure) = self.invariants.start(id, slot, &process.slots[slot].engine) {
+                return self.fail(failure.0, failure.1);
+            }
+        }
+        self.turn(id, |process, now| {
+            for slot in 0..process.slots.len() {
+                process.step(slot, now, GroupInput::Start);
+            }
+        });
+        self.probe(id, &Probe::Start);
+    }
+
+    /// A node that refuses its own disk has found the damage that was done to it, or is wrong.
+    fn refused_start(&mut self, id: NodeId, stopped: &Stopped) {
+        let now = self.now;
+        let node = self.node(id);
+        if let Some(sound) = node.sound.take() {
+            node.disk = sound;
+            node.starting = true;
+            self.trace.line(now, || format!("{id} refuses its damaged disk: {stopped}"));
+            return self.schedule(10 * MS, Event::Start { node: id });
+        }
+        if node.tearing.is_some() {
+            self.trace.line(now, || format!("{id} loses power while it starts"));
+            return self.power_fails(id);
+        }
+        self.fail("recovery", format!("node {id} refuses to start: {stopped}"));
+    }
+
+    /// Runs one turn of a node.
+    pub(super) fn turn(&mut self, id: NodeId, input: impl FnOnce(&mut Process, Now)) {
+        let time = self.now;
+        let Some(life) = self.run_steps(id, input) else { return };
+        let slots = self.parts.len();
+        if let Some(process) = self.process(id, life)
+            && process.append() > 0
+        {
+            self.probe(id, &Probe::Append);
+        }
+        if self.process(id, life).is_none() {
+            return;
+        }
+        self.write(id, life);
+        for slot in 0..slots {
+            let Some(process) = self.process(id, life) else { return };
+            let output = &mut process.slots[slot].output;
+            let sends = std::mem::take(&mut output.sends);
+            let rejected = output.rejected.take();
+            if let Some((from, error)) = rejected {
+                self.fail("codec", format!("node {id} cannot read a message of node {from}: {error}"));
+            }
+            for outgoing in sends {
+                if self.process(id, life).is_none() {
+                    return;
+                }
+                self.send(id, slot, outgoing);
+            }
+        }
+        let Some(process) = self.process(id, life) else { return };
+        let mut answers: Vec<(Ticket, Reply)> = Vec::new();
+        for slot in &mut process.slots {
+            answers.append(&mut slot.output.replies);
+        }
+        self.observe(id);
+        for (ticket, reply) in answers {
+            self.answered(id, ticket, reply);
+        }
+        self.after_turn(id, life, time);
+    }
+
+    /// The steps of a turn: the input, wakes that are due, beats.
+    fn run_steps(&mut self, id: NodeId, input: impl FnOnce(&mut Process, Now)) -> Option<Incarnation> {
+        let time = self.now;
+        let node = self.node(id);
+        let now = node.clock.now(time);
+        let process = node.process.as_mut()?;
+        input(process, now);
+        process.wake_due(now);
+        let mut beats = Vec::new();
+        if process.liveness.wake_at() <= now.instant {
+            let view = process.liveness.tick(now.instant, |to, beat| beats.push((to, beat)));
+            if let Some(view) = view {
+                for (slot, view) in view_inputs(&view, process.slots.len()) {
+                    process.step(slot, now, GroupInput::Peers(view));
+                }
+                process.wake_due(now);
+            }
+        }
+        let life = process.life;
+        for (to, beat) in beats {
+            self.send_beat(id, to, beat);
+        }
+        Some(life)
+    }
+
+    /// Hands what waits to the disk.
+    fn write(&mut self, id: NodeId, life: Incarnation) {
+        let sync = self.scenario.disk.sync;
+        let node = self.node(id);
+        let Some(process) = node.process.as_mut() else { return };
+        match process.begin_write() {
+            Ok(true) => {
+                let latency = sync.0 + node.rng.below(sync.1 - sync.0 + 1);
+                let latency = node.slow_disk.map_or(latency, |slow| slow.max(latency));
+                self.did(id, "syncing");
+                self.schedule(latency, Event::DiskDone { node: id, life });
+            }
+            Ok(false) => {
+                if process.has_lazy() && !node.lazy_queued {
+                    node.lazy_queued = true;
+                    self.schedule(LAZY_DELAY, Event::Lazy { node: id, life });
+                }
+            }
+            Err(stopped) => self.disk_failed(id, &stopped),
+        }
+    }
+
+    pub(super) fn lazy(&mut self, id: NodeId, life: Incarnation) {
+        let Some(process) = self.process(id, life) else { return };
+        process.force();
+        self.node(id).lazy_queued = false;
+        self.write(id, life);
+    }
+
+    pub(super) fn disk_done(&mut self, id: NodeId, life: Incarnation) {
+        let Some(process) = self.process(id, life) else { return };
+        match process.end_write() {
+            Ok(durable) => {
+                self.trace.number(durable.0);
+                self.probe(id, &Probe::Persist);
+                self.turn(id, |process, now| process.tell_durable(now));
+            }
+            Err(stopped) => self.disk_failed(id, &stopped),
+        }
+    }
+
+    /// A disk that says no ends the process, and only an injected fault makes it say no.
+    fn disk_failed(&mut self, id: NodeId, stopped: &Stopped) {
+        let now = self.now;
+        self.trace.line(now, || format!("{id} stops: {stopped}"));
+        if self.node(id).tearing.is_some() {
+            return self.power_fails(id);
+        }
+        let injected = self.actions().find_map(|action| match action {
+            Action::FailSync { node, length } | Action::FailWrite { node, length } if *node == id => Some(*length),
+            _ => None,
+        });
+        match injected {
+            Some(length) => self.process_ends(id, length.max(MS)),
+            None => self.fail("storage", format!("node {id} stops without an injected fault: {stopped}")),
+        }
+    }
+
+    /// Snapshots, and the next wake.
+    fn after_turn(&mut self, id: NodeId, life: Incarnation, time: u64) {
+        let every = self.scenario.disk.snapshot;
+        let node = self.node(id);
+        let Some(process) = node.process.as_mut().filter(|process| process.life == life) else {
+            return;
+        };
+        process.take_snapshot(every, false);
+        if process.snapshot_ready() {
+            let latency = node.rng.below(5 * MS);
+            self.schedule(latency, Event::WriteSnapshot { node: id, life });
+        }
+        let node = self.node(id);
+        let Some(process) = &node.process else { return };
+        let groups = process.slots.iter().map(|slot| slot.engine.wake_at());
+        let instant = groups.chain([process.liveness.wake_at()]).min();
+        let at = instant.map_or(u64::MAX, |instant| node.clock.time_of(instant)).max(time + 1);
+        if at < node.wake_at {
+            node.wake_at = at;
+            self.schedule_at(at, Event::Wake { node: id, life });
+        }
+    }
+
+    pub(super) fn wake(&mut self, id: NodeId, life: Incarnation) {
+        let now = self.now;
+        if self.process(id, life).is_none() {
+            return;
+        }
+        let node = self.node(id);
+        if node.wake_at > now {
+            return;
+        }
+        node.wake_at = u64::MAX;
+        self.turn(id, |_, _| {});
+    }
+
+    pub(super) fn write_snapshot(&mut self, id: NodeId, life: Incarnation) {
+        if self.process(id, life).is_none() {
+            return;
+        }
+        self.did(id, "snapshotting");
+        let node = self.node(id);
+        let disk = node.disk.clone();
+        let Some(process) = node.process.as_mut() else { return };
+        let result = process.write_snapshot(&disk);
+        let torn = node.tearing.is_some() && disk.faults().operations == Some(0);
+        match result {
+            Err(stopped) => self.disk_failed(id, &stopped),
+            Ok(_) if torn => self.power_fails(id),
+            Ok(_) => {}
+        }
+    }
+
+    /// Looks at what a node has become.
+    fn observe(&mut self, id: NodeId) {
+        for slot in 0..self.parts.len() {
+            let Some(process) = self.nodes[id.0 as usize - 1].process.as_mut() else { return };
+            let slot_of = &mut process.slots[slot];
+            let reset = slot_of.output.reset.take();
+            let applied = std::mem::take(&mut slot_of.output.applied);
+            if let Err(failure) = self.invariants.observe(id, slot, &slot_of.engine, reset, &applied) {
+                return self.fail(failure.0, failure.1);
+            }
+        }
+    }
+
+    fn send(&mut self, from: NodeId, slot: usize, outgoing: Outgoing) {
+        let Outgoing { to, kind, bytes, .. } = outgoing;
+        if self.probe(from, &Probe::Send(kind.to_owned())) {
+            return;
+        }
+        let Some(process) = &self.nodes[from.0 as usize - 1].process else { return };
+        if let Err(failure) = self.invariants.send(from, to, slot, &process.slots[slot].engine, &bytes) {
+            return self.fail(failure.0, failure.1);
+        }
+        self.did(from, kind);
+        if let Some(delays) = self.transmit(from, to, kind) {
+            for delay in delays.into_iter().flatten() {
+                let life = self.node(to).life;
+                let bytes = bytes.clone();
+                self.schedule(
+                    delay,
+                    Event::Deliver {
+                        from,
+                        to,
+                        life,
+                        slot,
+                        kind,
+                        bytes,
+                    },
+                );
+            }
+        }
+    }
+
+    fn send_beat(&mut self, from: NodeId, to: NodeId, beat: Beat) {
+        if let Some(delays) = self.transmit(from, to, "beat") {
+            let life = self.node(to).life;
+            for delay in delays.into_iter().flatten() {
+                self.schedule(delay, Event::Beat { from, to, life, beat });
+            }
+        }
+    }
+
+    pub(super) fn deliver(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        life: Incarnation,
+        slot: usize,
+        kind: &'static str,
+        bytes: Bytes,
+    ) {
+        if self.process(to, life).is_none() || self.is_cut(from, to) {
+            return;
+        }
+        self.trace.number(u64::from(from.0) << 32 | u64::from(to.0));
+        self.trace.bytes(&bytes);
+        let now = self.now;
+        self.trace.line(now, || format!("{from} > {to} {kind}"));
+        if self.probe(to, &Probe::Receive(kind.to_owned())) {
+            return;
+        }
+        self.did(to, kind);
+        self.turn(to, |process, now| process.step(slot, now, GroupInput::Receive { from, bytes }));
+    }
+
+    pub(super) fn beat(&mut self, from: NodeId, to: NodeId, life: Incarnation, beat: Beat) {
+        if self.process(to, life).is_none() || self.is_cut(from, to) {
+            return;
+        }
+        let now = self.now;
+        let node = self.node(to);
+        let instant = node.clock.instant(now);
+        let Some(process) = node.process.as_mut() else { return };
+        if let Some(view) = process.liveness.receive(instant, from, beat) {
+            self.trace.line(now, || format!("{to} sees {view:?}"));
+            self.turn(to, |process, now| {
+                for (slot, view) in view_inputs(&view, process.slots.len()) {
+                    process.step(slot, now, GroupInput::Peers(view));
+                }
+            });
+        }
+    }
+}
