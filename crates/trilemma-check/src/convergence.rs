@@ -114,10 +114,13 @@ fn difference(
             values
         };
         let (left, right) = (of(first), of(other));
-        let same = |((a, v), (b, w)): (&(String, Option<u64>), &(String, Option<u64>))| {
-            a == b && (v == w || v.is_none() || w.is_none())
-        };
-        if left.len() == right.len() && left.iter().zip(&right).all(same) {
+        let same = left
+            .iter()
+            .zip(&right)
+            .all(|((value, version), (other, of_other))| {
+                value == other && (version == of_other || version.is_none() || of_other.is_none())
+            });
+        if left.len() == right.len() && same {
             continue;
         }
         let what = format!(

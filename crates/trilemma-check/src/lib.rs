@@ -8,3 +8,4 @@ pub mod model;
 pub mod verdict;
 pub mod convergence;
 pub mod watch;
+pub mod sessions;

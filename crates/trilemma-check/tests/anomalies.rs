@@ -7,6 +7,10 @@
 mod convergence;
 #[path = "anomalies/random.rs"]
 mod random;
+#[path = "anomalies/sessions.rs"]
+mod sessions;
+#[path = "anomalies/watch.rs"]
+mod watch;
 
 use random::Random;
 use trilemma_check::verdict::Verdict;

@@ -1,0 +1,209 @@
+//! Session guarantees (Terry et al. 1994): what each process may expect of its own earlier operations.
+//!
+//! Rules: `read-your-writes`, `monotonic-reads`, `monotonic-writes`, `writes-follow-reads`. A history is judged by
+//! versions where they are ordered, else by tokens: whoever has seen a write replaced may not see it again.
+//!
+//! A read that finds nothing is right if a delete may have replaced what the process knew. Operations of unknown
+//! outcome bind nobody: neither must they be seen, nor may they not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::convergence::{Content, Fate, Write, writes};
+use crate::history::{Answer, Call, Operation, Outcome};
+use crate::verdict::Verdict;
+
+mod session;
+
+use session::Session;
+
+/// What versions say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// One order for all keys: a write's version is above all that its session has read or written, and the version
+    /// that a read reflects ([`Answer::Value`]'s `at`) counts.
+    Keyspace,
+    /// Versions of one key are ordered; those of different keys say nothing about each other.
+    PerKey,
+    /// Versions only name writes. Where an answer has none, a value that was written once names its write.
+    Opaque,
+}
+
+/// What is promised. A service that promises less is judged by less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guarantees {
+    /// A read reflects the acknowledged writes of its process.
+    pub read_your_writes: bool,
+    /// A read reflects what earlier reads of its process have shown.
+    pub monotonic_reads: bool,
+    /// A process's writes take effect in their order. With `writes_follow_reads` it also lets tokens tell what an
+    /// own write has replaced.
+    pub monotonic_writes: bool,
+    /// A write comes after what its process had read. Not visible where versions are [`Order::Opaque`].
+    pub writes_follow_reads: bool,
+}
+
+impl Guarantees {
+    /// All four.
+    pub const ALL: Self = Self {
+        read_your_writes: true,
+        monotonic_reads: true,
+        monotonic_writes: true,
+        writes_follow_reads: true,
+    };
+
+    fn holds(self, rule: &str) -> bool {
+        match rule {
+            "read-your-writes" => self.read_your_writes,
+            "monotonic-reads" => self.monotonic_reads,
+            "monotonic-writes" => self.monotonic_writes,
+            _ => self.writes_follow_reads,
+        }
+    }
+}
+
+/// Checks each process of `history` by itself.
+#[must_use]
+pub fn check(history: &[Operation], order: Order, guarantees: Guarantees) -> Verdict {
+    let all = writes(history);
+    let known = Known::new(&all, history.len());
+    let mut processes: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    for (at, operation) in history.iter().enumerate() {
+        processes.entry(operation.process).or_default().push(at);
+    }
+    for (process, mut operations) in processes {
+        operations.sort_by_key(|at| (history[*at].invoke, *at));
+        let mut session = Session::new(process, order, guarantees, &known);
+        for at in operations {
+            if let Some(found) = step(&mut session, at, &history[at], &known, guarantees) {
+                return found;
+            }
+        }
+    }
+    Verdict::Legal
+}
+
+/// What the history tells of writes.
+struct Known<'a> {
+    all: &'a [Write<'a>],
+    /// Those of each operation.
+    of_operation: Vec<Vec<usize>>,
+    /// Those that put this value to this key and did not fail.
+    makers: BTreeMap<(&'a str, &'a str), Vec<usize>>,
+    /// Keys that somebody writes, whatever came of it.
+    keys: BTreeSet<&'a str>,
+    /// Deletes that did not fail.
+    deletes: BTreeMap<&'a str, Vec<usize>>,
+}
+
+impl<'a> Known<'a> {
+    fn new(all: &'a [Write<'a>], operations: usize) -> Self {
+        let mut known = Self {
+            all,
+            of_operation: vec![Vec::new(); operations],
+            makers: BTreeMap::new(),
+            keys: all.iter().map(|write| write.key).collect(),
+            deletes: BTreeMap::new(),
+        };
+        for (at, write) in all.iter().enumerate() {
+            known.of_operation[write.operation].push(at);
+            match write.content {
+                _ if write.fate == Fate::Failed => {}
+                Content::Put(value) => known.makers.entry((write.key, value)).or_default().push(at),
+                Content::Delete => known.deletes.entry(write.key).or_default().push(at),
+                Content::Add(_) => {}
+            }
+        }
+        known
+    }
+
+    /// The only write that can have made this value, if there is only one.
+    fn maker(&self, key: &str, value: &str) -> Option<&'a Write<'a>> {
+        match self.makers.get(&(key, value)).map_or(&[][..], |found| found) {
+            [only] => Some(&self.all[*only]),
+            _ => None,
+        }
+    }
+
+    /// Whether some delete may have made a version of `key` that is at least `floor`.
+    fn deletes_after(&self, key: &str, floor: u64) -> bool {
+        let deletes = self.deletes.get(key).map_or(&[][..], |found| found);
+        deletes
+            .iter()
+            .any(|at| self.all[*at].version.is_none_or(|version| version >= floor))
+    }
+
+    fn is_deleted(&self, key: &str) -> bool {
+        self.deletes.contains_key(key)
+    }
+}
+
+fn step<'a>(
+    session: &mut Session<'a, '_>,
+    at: usize,
+    operation: &Operation,
+    known: &Known<'a>,
+    guarantees: Guarantees,
+) -> Option<Verdict> {
+    let Outcome::Ok(answer) = &operation.outcome else {
+        return None;
+    };
+    let holds = |found: &Verdict| matches!(found, Verdict::Illegal(found) if guarantees.holds(found.rule));
+    match (&operation.call, answer) {
+        (
+            Call::Get { key },
+            Answer::Value {
+                value,
+                version,
+                at: reflects,
+            },
+        ) => {
+            let key_read = session.read(at, key, value.as_deref(), *version).filter(holds);
+            key_read.or_else(|| session.reflects(at, *reflects).filter(holds))
+        }
+        (
+            Call::Range { start, end, .. },
+            Answer::Entries {
+                entries,
+                more,
+                at: reflects,
+            },
+        ) => {
+            for entry in entries {
+                let found = session
+                    .read(at, &entry.key, Some(&entry.value), entry.version)
+                    .filter(holds);
+                if found.is_some() {
+                    return found;
+                }
+            }
+            let upto = if *more {
+                entries.last().map(|last| last.key.as_str())
+            } else {
+                None
+            };
+            let within = |key: &str| {
+                key >= start.as_str()
+                    && end.as_ref().is_none_or(|end| key < end.as_str())
+                    && (!more || upto.is_some_and(|upto| key <= upto))
+                    && !entries.iter().any(|entry| entry.key == key)
+            };
+            for key in session.known_keys(within) {
+                let found = session.read(at, key, None, None).filter(holds);
+                if found.is_some() {
+                    return found;
+                }
+            }
+            session.reflects(at, *reflects).filter(holds)
+        }
+        (_, Answer::Won { won: false, version }) => session.reflects(at, *version).filter(holds),
+        _ => {
+            for write in &known.of_operation[at] {
+                let found = session.write(&known.all[*write]);
+                if let Some(found) = found.into_iter().find(holds) {
+                    return Some(found);
+                }
+            }
+            None
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! What one process has read and written so far, and what that demands of its next operation.
+
+use std::collections::BTreeMap;
+
+use super::{Guarantees, Known, Order};
+use crate::convergence::{Content, Fate, Write};
+use crate::verdict::Verdict;
+
+/// Names a write: by its operation where its value tells it, else by its version. Never by both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Token {
+    Version(u64),
+    Operation(usize),
+}
+
+/// How the process knows something.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    operation: usize,
+    own_write: bool,
+}
+
+/// A version that the process knows.
+#[derive(Clone, Copy, Debug)]
+struct Floor {
+    version: u64,
+    source: Source,
+}
+
+#[derive(Debug, Default)]
+struct Key {
+    /// The greatest version written, and the greatest read.
+    written: Option<Floor>,
+    read: Option<Floor>,
+    /// The version above which everything must be: it was seen to be gone.
+    gone: Option<Floor>,
+    /// The write known last, and how.
+    now: Option<(Option<Token>, Source)>,
+    /// Writes that were seen or known to be replaced, by what.
+    past: BTreeMap<Token, Source>,
+}
+
+/// One process.
+pub(super) struct Session<'a, 'k> {
+    process: u64,
+    order: Order,
+    /// An own write surely replaces what the process knew: else one that loses against it would be blamed.
+    replaces: bool,
+    known: &'k Known<'a>,
+    keys: BTreeMap<&'a str, Key>,
+    /// The greatest version written, and read, of any key.
+    written: Option<Floor>,
+    read: Option<Floor>,
+}
+
+fn raise(floor: &mut Option<Floor>, version: u64, operation: usize, own_write: bool) {
+    if floor.is_none_or(|floor| floor.version < version) {
+        let source = Source { operation, own_write };
+        *floor = Some(Floor { version, source });
+    }
+}
+
+impl<'a, 'k> Session<'a, 'k> {
+    pub(super) fn new(process: u64, order: Order, guarantees: Guarantees, known: &'k Known<'a>) -> Self {
+        Self {
+            process,
+            order,
+            replaces: guarantees.writes_follow_reads && guarantees.monotonic_writes,
+            known,
+            keys: BTreeMap::new(),
+            written: None,
+            read: None,
+        }
+    }
+
+    /// The keys that the process knows something of and that `choose` accepts.
+    pub(super) fn known_keys(&self, choose: impl Fn(&str) -> bool) -> Vec<&'a str> {
+        self.keys.keys().copied().filter(|key| choose(key)).collect()
+    }
+
+    fn wrong(&self, rule: &'static str, at: usize, because: Source, what: &str) -> Option<Verdict> {
+        let what = format!("operation {at} of process {} {what}", self.process);
+        Some(Verdict::illegal(rule, what, [at, because.operation]))
+    }
+
+    /// A read of a key.
+    pub(super) fn read(
+        &mut self,
+        at: usize,
+        key: &str,
+        value: Option<&str>,
+        version: Option<u64>,
+    ) -> Option<Verdict> {
+        let maker = value.and_then(|value| self.known.maker(key, value));
+        // A key that nobody writes is the matter of the check for thin air.
+        let key = *self.known.keys.get(key)?;
+        let version = version.or(maker.and_then(|maker| maker.version));
+        match (self.order, value, version) {
+            (Order::Opaque, Some(_), _) | (_, Some(_), None) => {
+                let maker = maker.map(|maker| Token::Operation(maker.operation));
+                let named = maker.or(version.map(Token::Version));
+                self.read_token(at, key, named)
+            }
+            (_, Some(_), Some(version)) => self.read_version(at, key, version),
+            (_, None, _) => self.read_nothing(at, key),
+        }
+    }
+
+    fn read_version(&mut self, at: usize, key: &'a str, version: u64) -> Option<Verdict> {
+        let state = self.keys.entry(key).or_default();
+        let (written, read, gone) = (state.written, state.read, state.gone);
+        raise(&mut state.read, version, at, false);
+        raise(&mut self.read, version, at, false);
+        if let Some(floor) = written.filter(|floor| version < floor.version) {
+            let what = format!(
+                "read {key} at version {version}, older than version {} of its own operation {}",
+                floor.version, floor.source.operation
+            );
+            return self.wrong("read-your-writes", at, floor.source, &what);
+        }
+        if let Some(floor) = read.filter(|floor| version < floor.version) {
+            let what = format!(
+                "read {key} at version {version}, older than version {} that operation {} had read",
+                floor.version, floor.source.operation
+            );
+            return self.wrong("monotonic-reads", at, floor.source, &what);
+        }
+        let floor = gone.filter(|floor| version <= floor.version)?;
+        let what = format!(
+            "read {key} at version {version}, which operation {} had found replaced and removed",
+            floor.source.operation
+        );
+        self.wrong("monotonic-reads", at, floor.source, &what)
+    }
+
+    fn read_nothing(&mut self, at: usize, key: &'a str) -> Option<Verdict> {
+        let source = Source {
+            operation: at,
+            own_write: false,
+        };
+        let state = self.keys.entry(key).or_default();
+        let newest = [state.read, state.written]
+            .into_iter()
+            .flatten()
+            .max_by_key(|floor| floor.version);
+        if let Some(floor) = newest {
+            state.gone = Some(Floor {
+                version: floor.version,
+                source,
+            });
+            if !self.known.deletes_after(key, floor.version) {
+                let rule = if floor.source.own_write {
+                    "read-your-writes"
+                } else {
+                    "monotonic-reads"
+                };
+                let what = format!(
+                    "found no {key}, though its process knew version {} from operation {} and no delete is newer",
+                    floor.version, floor.source.operation
+                );
+                return self.wrong(rule, at, floor.source, &what);
+            }
+        }
+        let before = state.now.replace((None, source));
+        if let Some((Some(token), because)) = before {
+            state.past.insert(token, source);
+            if !self.known.is_deleted(key) {
+                let rule = if because.own_write {
+                    "read-your-writes"
+                } else {
+                    "monotonic-reads"
+                };
+                let what = format!(
+                    "found no {key}, though its process knew it from operation {} and nobody deletes it",
+                    because.operation
+                );
+                return self.wrong(rule, at, because, &what);
+            }
+        }
+        None
+    }
+
+    fn read_token(&mut self, at: usize, key: &'a str, token: Option<Token>) -> Option<Verdict> {
+        let source = Source {
+            operation: at,
+            own_write: false,
+        };
+        let state = self.keys.entry(key).or_default();
+        let token = token?;
+        if let Some(because) = state.past.get(&token).copied() {
+            let rule = if because.own_write {
+                "read-your-writes"
+            } else {
+                "monotonic-reads"
+            };
+            let what = format!(
+                "read {key} as it was before operation {}, which had replaced it or found it replaced",
+                because.operation
+            );
+            return self.wrong(rule, at, because, &what);
+        }
+        self.replace(key, Some(token), source);
+        None
+    }
+
+    /// The process knows now that `token` is what the key holds.
+    fn replace(&mut self, key: &'a str, token: Option<Token>, source: Source) {
+        let state = self.keys.entry(key).or_default();
+        if let Some((Some(before), _)) = state.now
+            && Some(before) != token
+        {
+            state.past.insert(before, source);
+        }
+        if state.now.is_none_or(|(before, _)| before != token) {
+            state.now = Some((token, source));
+        }
+    }
+
+    /// An acknowledged write of one key.
+    pub(super) fn write(&mut self, write: &Write<'a>) -> Vec<Verdict> {
+        if write.fate != Fate::Acknowledged || matches!(write.content, Content::Add(_)) {
+            return Vec::new();
+        }
+        let at = write.operation;
+        let source = Source {
+            operation: at,
+            own_write: true,
+        };
+        let token = match write.content {
+            Content::Put(value) if self.known.maker(write.key, value).is_some() => Some(Token::Operation(at)),
+            Content::Put(_) => write.version.map(Token::Version),
+            Content::Delete | Content::Add(_) => None,
+        };
+        if self.replaces {
+            self.replace(write.key, token, source);
+        } else {
+            self.keys.entry(write.key).or_default().now = Some((token, source));
+        }
+        let Some(version) = write.version.filter(|_| self.order != Order::Opaque) else {
+            return Vec::new();
+        };
+        let state = self.keys.entry(write.key).or_default();
+        let (written, read) = match self.order {
+            Order::Keyspace => (self.written, self.read),
+            _ => (state.written, state.read),
+        };
+        raise(&mut state.written, version, at, true);
+        raise(&mut self.written, version, at, true);
+        let mut found = Vec::new();
+        // The parts of one command share its version.
+        if let Some(floor) = written.filter(|floor| version <= floor.version && floor.source.operation != at)
+        {
+            let what = format!(
+                "wrote {} at version {version}, not after version {} of its own earlier operation {}",
+                write.key, floor.version, floor.source.operation
+            );
+            found.extend(self.wrong("monotonic-writes", at, floor.source, &what));
+        }
+        if let Some(floor) = read.filter(|floor| version <= floor.version) {
+            let what = format!(
+                "wrote {} at version {version}, not after version {} that operation {} had read",
+                write.key, floor.version, floor.source.operation
+            );
+            found.extend(self.wrong("writes-follow-reads", at, floor.source, &what));
+        }
+        found
+    }
+
+    /// A read of the whole keyspace as of `version`.
+    pub(super) fn reflects(&mut self, at: usize, version: Option<u64>) -> Option<Verdict> {
+        let version = version.filter(|_| self.order == Order::Keyspace)?;
+        let (written, read) = (self.written, self.read);
+        raise(&mut self.read, version, at, false);
+        if let Some(floor) = written.filter(|floor| version < floor.version) {
+            let what = format!(
+                "reflects version {version}, before version {} of its own operation {}",
+                floor.version, floor.source.operation
+            );
+            return self.wrong("read-your-writes", at, floor.source, &what);
+        }
+        let floor = read.filter(|floor| version < floor.version)?;
+        let what = format!(
+            "reflects version {version}, before version {} that operation {} had read",
+            floor.version, floor.source.operation
+        );
+        self.wrong("monotonic-reads", at, floor.source, &what)
+    }
+}
