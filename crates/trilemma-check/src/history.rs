@@ -14,6 +14,11 @@
 use serde::{Deserialize, Serialize};
 
 mod call;
+mod read;
+#[cfg(test)]
+mod tests;
+
+pub use read::{History, LINE_BYTES_MAX, OPERATIONS_MAX, ReadError};
 
 /// What one process did: a call, its interval and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -81,10 +81,7 @@ impl Model {
 
     /// Says the first operation that asks for something that the model does not have.
     pub fn accepts(self, operations: &[Operation]) -> Result<(), Unfit> {
-        match operations
-            .iter()
-            .position(|operation| !self.has(&operation.call))
-        {
+        match operations.iter().position(|operation| !self.has(&operation.call)) {
             None => Ok(()),
             Some(position) => Err(Unfit {
                 operation: position,

@@ -14,10 +14,13 @@ use crate::history::{Call, Operation};
 use crate::model::Model;
 use crate::verdict::{Verdict, Violation};
 
+mod collections;
 mod prepare;
+mod search;
 #[cfg(test)]
 mod tests;
 mod witness;
+mod zones;
 
 /// How much work a check may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,21 +89,51 @@ pub struct Report {
 /// Whatever the model does not have makes the result undecided: nothing is skipped in silence.
 #[must_use]
 pub fn check(operations: &[Operation], model: Model, budget: Budget) -> Report {
-    let _ = budget;
     if let Err(unfit) = model.accepts(operations) {
         return Report {
-            verdict: Verdict::Undecided { why: unfit.to_string() },
+            verdict: Verdict::Undecided {
+                why: unfit.to_string(),
+            },
             engines: Vec::new(),
         };
     }
-    let mut summary = Summary::default();
+    let mut report = Report {
+        verdict: Verdict::Legal,
+        engines: Vec::new(),
+    };
     for object in objects(operations, model) {
-        match prepare::prepare(&object, model) {
-            Err(violation) => summary.add("answers", Finding::illegal(violation)),
-            Ok(prepared) => summary.add("witness", witness::run(&prepared)),
-        }
+        report.add(judge(&object, model, budget));
     }
-    summary.report()
+    report
+}
+
+/// One engine's name and result.
+type Named = (&'static str, Finding);
+
+/// Lets every engine judge one object.
+fn judge(object: &[prepare::Numbered<'_>], model: Model, budget: Budget) -> Vec<Named> {
+    let prepared = match prepare::prepare(object, model) {
+        Ok(prepared) => prepared,
+        Err(violation) => return vec![("answers", Finding::illegal(violation))],
+    };
+    let mut findings = if matches!(model, Model::Set | Model::List) {
+        vec![("collections", collections::run(object))]
+    } else {
+        vec![
+            ("witness", witness::run(&prepared)),
+            ("zones", zones::run(&prepared)),
+        ]
+    };
+    let is_decided = findings
+        .iter()
+        .any(|(_, finding)| matches!(finding, Finding::Verdict(_)));
+    let steps = if is_decided {
+        budget.steps_to_confirm
+    } else {
+        budget.steps
+    };
+    findings.push(("search", search::run(&prepared, steps)));
+    findings
 }
 
 /// The operations of each object.
@@ -137,48 +170,64 @@ fn key_of(call: &Call) -> &str {
     }
 }
 
-/// The findings of each engine over all objects.
-#[derive(Default)]
-struct Summary {
-    engines: Vec<(&'static str, Finding)>,
-}
-
-impl Summary {
-    /// Of several objects the worst finding stands: illegal, undecided, not applicable, legal.
-    fn add(&mut self, engine: &'static str, finding: Finding) {
-        let rank = |finding: &Finding| match finding {
-            Finding::Verdict(Verdict::Illegal(_)) => 3,
-            Finding::Verdict(Verdict::Undecided { .. }) => 2,
-            Finding::NotApplicable { .. } => 1,
-            Finding::Verdict(Verdict::Legal) => 0,
-        };
-        match self.engines.iter_mut().find(|(name, _)| *name == engine) {
-            None => self.engines.push((engine, finding)),
-            Some((_, worst)) if rank(&finding) > rank(worst) => *worst = finding,
-            Some(_) => {}
+impl Report {
+    /// Adds what was found about one object: the worst stands.
+    fn add(&mut self, findings: Vec<Named>) {
+        let verdict = combined(&findings);
+        if rank(&Finding::Verdict(verdict.clone())) > rank(&Finding::Verdict(self.verdict.clone())) {
+            self.verdict = verdict;
         }
-    }
-
-    fn report(self) -> Report {
-        let mut verdict = Verdict::Undecided {
-            why: "no engine could judge the history".into(),
-        };
-        if self.engines.is_empty() {
-            verdict = Verdict::Legal;
-        }
-        for (_, finding) in &self.engines {
-            match finding {
-                Finding::Verdict(Verdict::Illegal(violation)) => {
-                    verdict = Verdict::Illegal(violation.clone());
-                    break;
-                }
-                Finding::Verdict(found) => verdict = found.clone(),
-                Finding::NotApplicable { .. } => {}
+        for (engine, finding) in findings {
+            match self.engines.iter_mut().find(|(name, _)| *name == engine) {
+                None => self.engines.push((engine, finding)),
+                Some((_, worst)) if rank(&finding) > rank(worst) => *worst = finding,
+                Some(_) => {}
             }
         }
-        Report {
-            verdict,
-            engines: self.engines,
-        }
+    }
+}
+
+fn rank(finding: &Finding) -> u8 {
+    match finding {
+        Finding::Verdict(Verdict::Illegal(_)) => 3,
+        Finding::Verdict(Verdict::Undecided { .. }) => 2,
+        Finding::NotApplicable { .. } => 1,
+        Finding::Verdict(Verdict::Legal) => 0,
+    }
+}
+
+/// What all engines together say of one object.
+///
+/// The witness alone looks at versions, so it may refute what values and times alone allow. Any other contradiction
+/// between two engines is a mistake in one of them.
+fn combined(findings: &[Named]) -> Verdict {
+    let refuted = findings.iter().find_map(|(engine, finding)| match finding {
+        Finding::Verdict(Verdict::Illegal(violation)) => Some((*engine, violation)),
+        _ => None,
+    });
+    let is_legal = |finding: &Finding| *finding == Finding::Verdict(Verdict::Legal);
+    let approved = findings.iter().find(|(_, finding)| is_legal(finding));
+    match (refuted, approved) {
+        (Some((engine, violation)), Some((other, _))) if engine != "witness" => Verdict::Illegal(Violation {
+            rule: "engines-disagree",
+            what: format!(
+                "{other} finds the history legal, {engine} does not: {}; one of them is wrong, report it with the history",
+                violation.what
+            ),
+            operations: violation.operations.clone(),
+        }),
+        (Some((_, violation)), _) => Verdict::Illegal(violation.clone()),
+        (None, Some(_)) => Verdict::Legal,
+        (None, None) => undecided(findings),
+    }
+}
+
+fn undecided(findings: &[Named]) -> Verdict {
+    let reasons: Vec<String> = findings
+        .iter()
+        .map(|(engine, finding)| format!("{engine}: {finding}"))
+        .collect();
+    Verdict::Undecided {
+        why: reasons.join("; "),
     }
 }

@@ -190,13 +190,19 @@ impl<'a> Prepared<'a> {
                 _ => {}
             }
             match &operation.outcome {
-                Outcome::Ok(Answer::Value { value: Some(value), .. }) => values.push(value),
+                Outcome::Ok(Answer::Value {
+                    value: Some(value), ..
+                }) => values.push(value),
                 Outcome::Ok(Answer::Entries { entries, .. }) => {
                     keys.extend(entries.iter().map(|entry| entry.key.as_str()));
                     values.extend(entries.iter().map(|entry| entry.value.as_str()));
                 }
                 Outcome::Ok(Answer::Elements { elements }) => {
-                    let names = if model == Model::Set { &mut *keys } else { &mut *values };
+                    let names = if model == Model::Set {
+                        &mut *keys
+                    } else {
+                        &mut *values
+                    };
                     names.extend(elements.iter().map(String::as_str));
                     values.push("");
                 }
@@ -349,7 +355,11 @@ impl<'a> Prepared<'a> {
                     while found.next_if_eq(&key).is_some() {
                         value = present;
                     }
-                    self.facts.push(Fact { key, value, version: 0 });
+                    self.facts.push(Fact {
+                        key,
+                        value,
+                        version: 0,
+                    });
                 }
             }
             (Call::List { key }, Answer::Elements { elements }) => {
@@ -387,7 +397,8 @@ impl<'a> Prepared<'a> {
         if limit.is_some_and(|limit| limit > 0 && entries.len() > limit as usize) {
             return wrong("returned more entries than its limit");
         }
-        let outside = |entry: &Entry| entry.key.as_str() < start || end.is_some_and(|end| entry.key.as_str() >= end);
+        let outside =
+            |entry: &Entry| entry.key.as_str() < start || end.is_some_and(|end| entry.key.as_str() >= end);
         if entries.iter().any(outside) {
             return wrong("returned a key outside of the range");
         }

@@ -37,10 +37,22 @@ fn get(invoke: u64, returned: u64, key: &str, value: Option<&str>, version: u64,
         version: (version > 0).then_some(version),
         at: (at > 0).then_some(at),
     };
-    op(2, invoke, returned, Call::Get { key: key.into() }, Outcome::Ok(answer))
+    op(
+        2,
+        invoke,
+        returned,
+        Call::Get { key: key.into() },
+        Outcome::Ok(answer),
+    )
 }
 
-fn cas(invoke: u64, returned: u64, (from, to): (Option<&str>, Option<&str>), won: Option<bool>, version: u64) -> Operation {
+fn cas(
+    invoke: u64,
+    returned: u64,
+    (from, to): (Option<&str>, Option<&str>),
+    won: Option<bool>,
+    version: u64,
+) -> Operation {
     let call = Call::Cas {
         key: "a".into(),
         expected: from.map(Into::into),
@@ -55,7 +67,14 @@ fn cas(invoke: u64, returned: u64, (from, to): (Option<&str>, Option<&str>), won
     op(3, invoke, returned, call, outcome)
 }
 
-fn range(invoke: u64, returned: u64, limit: Option<u32>, found: &[(&str, &str)], more: bool, at: u64) -> Operation {
+fn range(
+    invoke: u64,
+    returned: u64,
+    limit: Option<u32>,
+    found: &[(&str, &str)],
+    more: bool,
+    at: u64,
+) -> Operation {
     let entries = found.iter().map(|(key, value)| Entry {
         key: (*key).into(),
         value: (*value).into(),
@@ -112,7 +131,11 @@ fn a_read_that_misses_a_complete_write_is_stale() {
         let violation = illegal(&history, model, "stale-read");
         assert_eq!(violation.operations, [1, 2]);
     }
-    let overlapping = [history[0].clone(), put(2, 4, "a", "y", done(2)), history[2].clone()];
+    let overlapping = [
+        history[0].clone(),
+        put(2, 4, "a", "y", done(2)),
+        history[2].clone(),
+    ];
     legal(&overlapping, Model::KeyValue);
 }
 
@@ -120,10 +143,21 @@ fn a_read_that_misses_a_complete_write_is_stale() {
 fn an_unknown_write_may_be_seen_late_or_never() {
     let unknown = put(0, 1, "a", "x", Outcome::Unknown);
     let other = put(2, 3, "a", "y", done(4));
-    legal(&[unknown.clone(), other.clone(), get(5, 6, "a", Some("y"), 4, 9)], Model::KeyValue);
-    legal(&[unknown.clone(), other.clone(), get(5, 6, "a", Some("x"), 7, 9)], Model::KeyValue);
+    legal(
+        &[unknown.clone(), other.clone(), get(5, 6, "a", Some("y"), 4, 9)],
+        Model::KeyValue,
+    );
+    legal(
+        &[unknown.clone(), other.clone(), get(5, 6, "a", Some("x"), 7, 9)],
+        Model::KeyValue,
+    );
     illegal(
-        &[unknown, other, get(5, 6, "a", Some("x"), 7, 9), get(7, 8, "a", Some("y"), 4, 9)],
+        &[
+            unknown,
+            other,
+            get(5, 6, "a", Some("x"), 7, 9),
+            get(7, 8, "a", Some("y"), 4, 9),
+        ],
         Model::KeyValue,
         "wrong-state",
     );
@@ -138,12 +172,19 @@ fn an_unknown_delete_explains_a_missing_key() {
         get(6, 7, "a", None, 0, 3),
     ];
     legal(&history, Model::KeyValue);
-    illegal(&[history[0].clone(), history[3].clone()], Model::KeyValue, "wrong-state");
+    illegal(
+        &[history[0].clone(), history[3].clone()],
+        Model::KeyValue,
+        "wrong-state",
+    );
 }
 
 #[test]
 fn a_failed_write_must_not_be_seen() {
-    let history = [put(0, 1, "a", "x", Outcome::Fail), get(2, 3, "a", Some("x"), 1, 1)];
+    let history = [
+        put(0, 1, "a", "x", Outcome::Fail),
+        get(2, 3, "a", Some("x"), 1, 1),
+    ];
     illegal(&history, Model::KeyValue, "failed-write-seen");
     illegal(&history[1..], Model::KeyValue, "value-from-nowhere");
 }
@@ -168,18 +209,50 @@ fn a_command_changes_all_keys_at_once() {
             key: "a".into(),
             is: 0,
         }],
-        changes: ["a", "b"].map(|key| Change { key: key.into(), value: Some("x".into()) }).into(),
+        changes: ["a", "b"]
+            .map(|key| Change {
+                key: key.into(),
+                value: Some("x".into()),
+            })
+            .into(),
     };
-    let won = Outcome::Ok(Answer::Won { won: true, version: Some(1) });
+    let won = Outcome::Ok(Answer::Won {
+        won: true,
+        version: Some(1),
+    });
     let command = op(1, 0, 9, command, won);
-    legal(&[command.clone(), range(1, 2, None, &[("a", "x"), ("b", "x")], false, 1)], Model::KeyValue);
-    legal(&[command.clone(), range(1, 2, Some(1), &[("a", "x")], true, 1)], Model::KeyValue);
-    illegal(&[command.clone(), range(1, 2, None, &[("a", "x")], false, 1)], Model::KeyValue, "wrong-state");
-    illegal(&[command, range(1, 2, Some(1), &[("a", "x")], false, 1)], Model::KeyValue, "wrong-state");
+    legal(
+        &[
+            command.clone(),
+            range(1, 2, None, &[("a", "x"), ("b", "x")], false, 1),
+        ],
+        Model::KeyValue,
+    );
+    legal(
+        &[command.clone(), range(1, 2, Some(1), &[("a", "x")], true, 1)],
+        Model::KeyValue,
+    );
+    illegal(
+        &[command.clone(), range(1, 2, None, &[("a", "x")], false, 1)],
+        Model::KeyValue,
+        "wrong-state",
+    );
+    illegal(
+        &[command, range(1, 2, Some(1), &[("a", "x")], false, 1)],
+        Model::KeyValue,
+        "wrong-state",
+    );
 }
 
 #[test]
 fn a_call_that_the_model_does_not_have_is_never_skipped() {
-    let report = check(&[range(1, 2, None, &[], false, 1)], Model::PerKey, Budget::default());
-    assert!(matches!(report.verdict, Verdict::Undecided { ref why } if why.contains("range")), "{report:?}");
+    let report = check(
+        &[range(1, 2, None, &[], false, 1)],
+        Model::PerKey,
+        Budget::default(),
+    );
+    assert!(
+        matches!(report.verdict, Verdict::Undecided { ref why } if why.contains("range")),
+        "{report:?}"
+    );
 }

@@ -257,7 +257,9 @@ impl Witness<'_, '_> {
                 match (writers.first(), self.place[number]) {
                     (None, _) => return Err(self.unwritten(written, number, key, value, 0)),
                     (Some(_), UNPLACED) => {
-                        return Err(Stop::NotApplicable("an unknown write was seen by a read that says no version"));
+                        return Err(Stop::NotApplicable(
+                            "an unknown write was seen by a read that says no version",
+                        ));
                     }
                     (Some(&writer), place) => {
                         let earliest = first.entry(writer as usize).or_insert(place);
@@ -309,5 +311,9 @@ fn violation(prepared: &Prepared<'_>, rule: &'static str, what: String, ops: &[u
     let mut operations: Vec<usize> = ops.iter().map(|op| prepared.ops[*op].index as usize).collect();
     operations.sort_unstable();
     operations.dedup();
-    Violation { rule, what, operations }
+    Violation {
+        rule,
+        what,
+        operations,
+    }
 }

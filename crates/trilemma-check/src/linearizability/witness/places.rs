@@ -180,9 +180,18 @@ fn inverted(prepared: &Prepared<'_>, late: usize, early: Option<usize>) -> Broke
     let early = early.unwrap_or(late);
     let is_read = |number: usize| !prepared.ops[number].changes();
     let (rule, words) = match (is_read(early), is_read(late)) {
-        (false, true) => ("stale-read", "a read does not see a change that was complete before it began"),
-        (true, true) => ("reads-go-back", "a read sees an older state than one that was complete before it began"),
-        (_, false) => ("real-time", "a change is ordered before an operation that was complete before it began"),
+        (false, true) => (
+            "stale-read",
+            "a read does not see a change that was complete before it began",
+        ),
+        (true, true) => (
+            "reads-go-back",
+            "a read sees an older state than one that was complete before it began",
+        ),
+        (_, false) => (
+            "real-time",
+            "a change is ordered before an operation that was complete before it began",
+        ),
     };
     Broken {
         violation: violation(prepared, rule, words.into(), &[early, late]),
@@ -205,7 +214,10 @@ fn nowhere(
     let mut broken = match frontier {
         Some(_) if !stretches.is_empty() => inverted(prepared, number, frontier),
         _ => {
-            let keys = facts.iter().map(|fact| fact.key).chain(guards.iter().map(|guard| guard.key()));
+            let keys = facts
+                .iter()
+                .map(|fact| fact.key)
+                .chain(guards.iter().map(|guard| guard.key()));
             let lasts = keys.filter_map(|key| timelines.before(key, UNPLACED));
             ops.extend(lasts.map(|moment| moment.op as usize));
             let what = "what an operation saw was never so at one time".to_owned();
@@ -221,7 +233,11 @@ fn nowhere(
         .map(|fact| (fact.key, Some(fact.value)))
         .collect();
     wants.extend(guards.iter().map(|guard| (guard.key(), None)));
-    wants.extend(op.some_of.into_iter().flat_map(|(from, to)| (from..to).map(|key| (key, None))));
+    wants.extend(
+        op.some_of
+            .into_iter()
+            .flat_map(|(from, to)| (from..to).map(|key| (key, None))),
+    );
     broken.need = Some(Need {
         observer: number,
         place: UNPLACED,

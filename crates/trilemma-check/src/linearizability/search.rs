@@ -1,0 +1,88 @@
+//! The search for an order (Wing and Gong 1993), with the memory of Lowe (2017): a state reached twice with the same
+//! operations done is searched once.
+//!
+//! Black box: it looks at values and times, not at versions. (A guard on a version is read as one on the value that
+//! this version is known to have; where that is not known the guard is not judged.) Legal means that an order was
+//! found; illegal that all were tried.
+//!
+//! Three rules keep it short without losing an order:
+//! - What only reads, and may be done now, is done now: it changes nothing for the others.
+//! - A value that only one operation writes is not overwritten while some answer has still to see it.
+//! - An unknown operation whose unique value was seen took effect, before the first who saw it returned; one whose
+//!   value nobody saw, and whose effect nobody could otherwise notice, is left out.
+//!
+//! An object of many keys is first looked at key by key. That each key's part has an order is necessary for the
+//! whole to have one, not sufficient when operations touch several keys; so then the whole object is searched too.
+
+use super::Finding;
+use super::prepare::Prepared;
+use crate::verdict::{Verdict, Violation};
+
+mod memo;
+mod narrow;
+mod task;
+mod walk;
+
+use task::Task;
+use walk::Outcome;
+
+/// Looks for an order in at most `steps` steps for each part.
+pub(super) fn run(prepared: &Prepared<'_>, steps: u64) -> Finding {
+    let scope = narrow::narrow(prepared);
+    if prepared.keys.len() <= 1 {
+        return finding(prepared, Task::whole(prepared, &scope), steps, "");
+    }
+    let (tasks, is_exact) = Task::per_key(prepared, &scope);
+    let mut worst = Finding::legal();
+    for (key, task) in tasks.into_iter().enumerate() {
+        let part = finding(prepared, task, steps, prepared.keys[key]);
+        match part {
+            Finding::Verdict(Verdict::Legal) => {}
+            Finding::Verdict(Verdict::Illegal(_)) => return part,
+            _ => worst = part,
+        }
+    }
+    if is_exact {
+        return worst;
+    }
+    finding(prepared, Task::whole(prepared, &scope), steps, "")
+}
+
+fn finding(prepared: &Prepared<'_>, task: Task, steps: u64, key: &str) -> Finding {
+    let is_relaxed = task.is_relaxed;
+    match walk::walk(task, steps) {
+        Outcome::Found if is_relaxed => Finding::NotApplicable {
+            why: "a guard is on a version that no answer tells",
+        },
+        Outcome::Found => Finding::legal(),
+        Outcome::OutOfSteps => {
+            let of = if key.is_empty() {
+                "the whole object".into()
+            } else {
+                format!("key {key}")
+            };
+            let why = format!("the search for an order of {of} ended after {steps} steps; allow more");
+            Finding::Verdict(Verdict::Undecided { why })
+        }
+        Outcome::None { stuck, pending } => {
+            let mut operations: Vec<usize> = pending
+                .iter()
+                .chain([&stuck])
+                .map(|op| prepared.ops[*op as usize].index as usize)
+                .collect();
+            operations.sort_unstable();
+            operations.dedup();
+            let of = if key.is_empty() {
+                String::new()
+            } else {
+                format!(" of key {key}")
+            };
+            let stuck = prepared.ops[stuck as usize].index;
+            Finding::illegal(Violation {
+                rule: "linearizability",
+                what: format!("no order{of} explains all answers up to the return of operation {stuck}"),
+                operations,
+            })
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What answers tell about unknown operations: which took effect, by when, and which nobody can have noticed.
+
+use super::super::prepare::{ABSENT, Condition, Op, Prepared};
+
+/// What is known of each operation beyond its own answer.
+pub(super) struct Scope {
+    /// For each operation when it must have taken effect; `None`: never mind it.
+    pub(super) fates: Vec<Option<Fate>>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Fate {
+    /// Whether it took effect.
+    pub(super) is_certain: bool,
+    /// When at the latest, if it did.
+    pub(super) end: u64,
+}
+
+/// When a value was seen first, by the return of those who saw it: key, value, time.
+struct Sightings(Vec<(u32, u64, u64)>);
+
+impl Sightings {
+    fn sort(&mut self) {
+        self.0.sort_unstable();
+        self.0.dedup_by_key(|(key, value, _)| (*key, *value));
+    }
+
+    fn first(&self, key: u32, value: u64) -> Option<u64> {
+        let place = self
+            .0
+            .partition_point(|(other_key, other_value, _)| (*other_key, *other_value) < (key, value));
+        let (found_key, found_value, end) = *self.0.get(place)?;
+        ((found_key, found_value) == (key, value)).then_some(end)
+    }
+
+    fn add(&mut self, prepared: &Prepared<'_>, op: &Op, end: u64) {
+        let facts = op.facts.of(&prepared.facts).iter();
+        self.0.extend(facts.map(|fact| (fact.key, fact.value, end)));
+        if op.won {
+            for guard in op.guards.of(&prepared.guards) {
+                if let Condition::Value { key, is } = guard {
+                    self.0.push((*key, *is, end));
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn narrow(prepared: &Prepared<'_>) -> Scope {
+    let mut fates: Vec<Option<Fate>> = prepared
+        .ops
+        .iter()
+        .map(|op| {
+            Some(Fate {
+                is_certain: op.certain,
+                end: op.end,
+            })
+        })
+        .collect();
+    if prepared.ops.iter().all(|op| op.certain) {
+        return Scope { fates };
+    }
+    let mut sightings = Sightings(Vec::with_capacity(prepared.facts.len()));
+    for op in prepared.ops.iter().filter(|op| op.certain) {
+        sightings.add(prepared, op, op.end);
+    }
+    sightings.sort();
+    let mut writes: Vec<(u32, u64)> = Vec::with_capacity(prepared.edits.len());
+    for op in prepared.ops.iter().filter(|op| op.changes()) {
+        writes.extend(
+            op.edits
+                .of(&prepared.edits)
+                .iter()
+                .map(|edit| (edit.key, edit.value)),
+        );
+    }
+    writes.sort_unstable();
+    // Each turn makes at least one more certain, whose guards are sightings in turn.
+    while require_seen(prepared, &mut fates, &mut sightings, &writes) {}
+    let noticeable = noticeable_keys(prepared);
+    for (number, op) in prepared.ops.iter().enumerate() {
+        let is_hidden = |edit: &super::super::prepare::Edit| {
+            !edit.appends
+                && edit.value != ABSENT
+                && !noticeable[edit.key as usize]
+                && sightings.first(edit.key, edit.value).is_none()
+        };
+        let is_open = fates[number].is_some_and(|fate| !fate.is_certain);
+        if is_open && op.edits.of(&prepared.edits).iter().all(is_hidden) {
+            fates[number] = None;
+        }
+    }
+    Scope { fates }
+}
+
+/// Marks the unknown operations that must have taken effect; tells whether there were more.
+fn require_seen(
+    prepared: &Prepared<'_>,
+    fates: &mut [Option<Fate>],
+    sightings: &mut Sightings,
+    writes: &[(u32, u64)],
+) -> bool {
+    let mut has_more = false;
+    for (number, op) in prepared.ops.iter().enumerate() {
+        if fates[number].is_none_or(|fate| fate.is_certain) {
+            continue;
+        }
+        let seen_by = op.edits.of(&prepared.edits).iter().filter_map(|edit| {
+            let from = writes.partition_point(|write| *write < (edit.key, edit.value));
+            let is_unique = writes.get(from + 1) != Some(&(edit.key, edit.value));
+            let can_tell = is_unique && !edit.appends && edit.value != ABSENT;
+            sightings.first(edit.key, edit.value).filter(|_| can_tell)
+        });
+        if let Some(end) = seen_by.min() {
+            fates[number] = Some(Fate {
+                is_certain: true,
+                end,
+            });
+            sightings.add(prepared, op, end);
+            has_more = true;
+        }
+    }
+    if has_more {
+        sightings.sort();
+    }
+    has_more
+}
+
+/// The keys of which a hidden value may be noticed: by a command that lost, a guard on a version, a range cut short.
+fn noticeable_keys(prepared: &Prepared<'_>) -> Vec<bool> {
+    let mut noticeable = vec![false; prepared.keys.len()];
+    for op in &prepared.ops {
+        for guard in op.guards.of(&prepared.guards) {
+            if !op.won || matches!(guard, Condition::Version { .. }) {
+                noticeable[guard.key() as usize] = true;
+            }
+        }
+        if let Some((from, to)) = op.some_of {
+            noticeable[from as usize..to as usize].fill(true);
+        }
+    }
+    noticeable
+}
