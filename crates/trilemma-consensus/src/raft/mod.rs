@@ -39,8 +39,8 @@ use std::time::Duration;
 use trilemma_core::protocol::Peer;
 use trilemma_core::table::{Table, TableLoader};
 use trilemma_core::{
-    Checkpoint, Corrupt, Effects, Entry as TableEntry, Input, Instant, KeyRange, LiveStatus, NodeId, Now,
-    PeerView, Protocol, Rng, Version, codec,
+    AppendSeq, Checkpoint, Corrupt, Effects, Entry as TableEntry, Input, Instant, KeyRange, LiveStatus,
+    NodeId, Now, PeerView, Protocol, Rng, Version, codec,
 };
 
 pub use config::RaftConfig;
@@ -97,6 +97,11 @@ pub struct Raft {
     replayed_parts: Vec<bytes::Bytes>,
     /// Something waits for the end of the turn.
     dirty: bool,
+    /// The append of the present term and vote, and the last append that is durable.
+    hard_state_at: AppendSeq,
+    persisted: AppendSeq,
+    /// No read that waits is due before this.
+    reads_due: Instant,
 }
 
 #[derive(Debug)]
@@ -128,6 +133,9 @@ impl Raft {
             restoring: None,
             replayed_parts: Vec::new(),
             dirty: false,
+            hard_state_at: AppendSeq(0),
+            persisted: AppendSeq(0),
+            reads_due: Instant::NEVER,
         }
     }
 
@@ -189,12 +197,17 @@ impl Raft {
         &self.table
     }
 
+    /// Whether a restart would begin in the present term.
+    fn term_is_durable(&self) -> bool {
+        self.hard_state_at <= self.persisted
+    }
+
     fn applied(&self) -> Index {
         Index(self.table.version().0)
     }
 
-    fn append_hard_state(&self, out: &mut Out) {
-        out.append(Record::HardState {
+    fn append_hard_state(&mut self, out: &mut Out) {
+        self.hard_state_at = out.append(Record::HardState {
             term: self.term,
             vote: self.vote,
         });
@@ -226,12 +239,7 @@ impl Raft {
             Role::Leader(leader) => leader.wake_at(&self.config),
             _ => self.election_at,
         };
-        let reads = if self.at_version.is_waiting() {
-            now + self.config.heartbeat
-        } else {
-            Instant::NEVER
-        };
-        out.wake_at(role.min(self.proposals.wake_at()).min(reads));
+        out.wake_at(role.min(self.proposals.wake_at()).min(self.reads_due));
     }
 
     fn on_peers(&mut self, now: Instant, view: PeerView, out: &mut Out) {
@@ -434,6 +442,7 @@ impl Protocol for Raft {
             Input::Receive { from, message } => self.receive(now, from, message, out),
             Input::Persisted { up_to } => {
                 self.log.persisted(up_to);
+                self.persisted = self.persisted.max(up_to);
                 self.advance_commit(now, out);
                 self.apply(now, out);
             }

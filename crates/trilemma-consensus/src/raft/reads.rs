@@ -63,13 +63,6 @@ impl Reads {
     }
 }
 
-impl AtVersion {
-    /// Whether a read waits, so that deadlines must be looked at.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.count > 0
-    }
-}
-
 impl Raft {
     /// Serves a read that needs no leader, or makes it wait for its version. `false`: it needs the leader.
     pub(super) fn read_here(
@@ -112,6 +105,7 @@ impl Raft {
             );
         }
         self.at_version.count += 1;
+        self.reads_due = self.reads_due.min(waiting.deadline);
         self.at_version
             .waiting
             .entry(index)
@@ -156,6 +150,7 @@ impl Raft {
             return self.answer(asker, refusal(Owed::Read, Reason::Overloaded { what }), out);
         }
         let index = commit.max(leader.noop);
+        self.reads_due = self.reads_due.min(deadline);
         leader.reads.wants_round = true;
         let round = leader.reads.round + 1;
         leader.reads.registered.push_back((
@@ -213,10 +208,15 @@ impl Raft {
 
     /// Answers reads that are overdue.
     pub(super) fn expire_reads(&mut self, now: Instant, out: &mut Out) {
+        if self.reads_due > now {
+            return;
+        }
+        let mut due = Instant::NEVER;
         let mut overdue = Vec::new();
         for reads in self.at_version.waiting.values_mut() {
             reads.retain(|(waiting, _)| {
                 let keep = waiting.deadline > now;
+                due = if keep { due.min(waiting.deadline) } else { due };
                 if !keep {
                     overdue.push(waiting.asker);
                 }
@@ -228,12 +228,14 @@ impl Raft {
         if let Role::Leader(leader) = &mut self.role {
             leader.reads.registered.retain(|(_, _, waiting)| {
                 let keep = waiting.deadline > now;
+                due = if keep { due.min(waiting.deadline) } else { due };
                 if !keep {
                     overdue.push(waiting.asker);
                 }
                 keep
             });
         }
+        self.reads_due = due;
         for asker in overdue {
             self.answer(asker, refusal(Owed::Read, Reason::Deadline), out);
         }

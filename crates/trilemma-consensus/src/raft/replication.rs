@@ -276,7 +276,7 @@ impl Raft {
             self.take_entries(now, prev.index.next(), entries, out);
         }
         self.commit = self.commit.max(commit.min(matched).min(self.log.last()));
-        if matched <= self.log.durable() {
+        if matched <= self.log.durable() && self.term_is_durable() {
             // It promises nothing that is not durable already, so a read round need not wait for a busy disk.
             out.send(from, reply(AppendResult::Matched(matched)));
         } else {
