@@ -51,7 +51,7 @@ impl World<'_> {
         pending.question = Some((id, ticket, now));
         pending.sent = true;
         let slot = pending.slot;
-        self.trace.line(now, || format!("client {client} asks {id} {}", brief(&request)));
+        self.trace.line(now, || format!("client {client} asks {id} {ticket} {}", brief(&request)));
         let node = self.node(id);
         let instant = node.clock.instant(now) + std::time::Duration::from_nanos(deadline);
         let give_up = node.clock.time_of(instant).saturating_add(DEADLINE_SLACK);

@@ -81,7 +81,24 @@ impl World<'_> {
             self.trace.line(now, || format!("{id} loses power while it starts"));
             return self.power_fails(id);
         }
+        if self.injected_failure(id).is_some() {
+            self.trace.line(now, || format!("{id} cannot start: {stopped}"));
+            // Whatever was armed has gone off.
+            return self.start_later(id, 20 * MS);
+        }
         self.fail("recovery", format!("node {id} refuses to start: {stopped}"));
+    }
+
+    /// For how long a fault makes this node's disk fail.
+    fn injected_failure(&self, id: NodeId) -> Option<u64> {
+        self.actions().find_map(|action| match action {
+            Action::FailSync { node, length } | Action::FailWrite { node, length } | Action::FullDisk { node, length }
+                if *node == id =>
+            {
+                Some(*length)
+            }
+            _ => None,
+        })
     }
 
     /// Runs one turn of a node.
@@ -198,10 +215,7 @@ impl World<'_> {
         if self.node(id).tearing.is_some() {
             return self.power_fails(id);
         }
-        let injected = self.actions().find_map(|action| match action {
-            Action::FailSync { node, length } | Action::FailWrite { node, length } if *node == id => Some(*length),
-            _ => None,
-        });
+        let injected = self.injected_failure(id);
         match injected {
             Some(length) => self.process_ends(id, length.max(MS)),
             None => self.fail("storage", format!("node {id} stops without an injected fault: {stopped}")),
