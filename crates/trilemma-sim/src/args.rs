@@ -16,6 +16,7 @@ Usage: trilemma-sim --protocol raft|paxos|gossip|two-phase|mixed|all [options]
   --scenario FILE  runs a scenario
   --threads T      threads (default: all processors)
   --fail-fast      stops at the first failure
+  --history FILE   writes the history of that run, one file for each keyspace: FILE.<number>.jsonl
   --coverage FILE  adds the coverage of this campaign to a file
   --full-coverage  fails if a feasible cell of the coverage is empty
   --hashes         prints the trace hash of each seed
@@ -38,6 +39,7 @@ pub(crate) struct Args {
     pub(crate) threads: usize,
     pub(crate) fail_fast: bool,
     pub(crate) coverage: Option<String>,
+    pub(crate) history: Option<String>,
     pub(crate) full_coverage: bool,
     pub(crate) hashes: bool,
 }
@@ -63,6 +65,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Args, String> {
             }
             "--threads" => args.threads = number(value()?)?.clamp(1, 256) as usize,
             "--scenario" => args.scenario = Some(value()?.clone()),
+            "--history" => args.history = Some(value()?.clone()),
             "--coverage" => args.coverage = Some(value()?.clone()),
             "--trace" => args.trace = true,
             "--print" => args.print = true,

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use trilemma_check::history::History;
 use trilemma_sim::coverage::Coverage;
 use trilemma_sim::{Protocol, Report, Scenario, run as run_scenario, swarm};
 
@@ -70,7 +71,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     if let Some(file) = &args.scenario {
         return one_file(args, file);
     }
-    if args.single && (args.print || args.trace || args.shrink) {
+    if args.single && (args.print || args.trace || args.shrink || args.history.is_some()) {
         let scenario = swarm::scenario(args.protocols[0], args.from);
         return one(args, &scenario);
     }
@@ -184,6 +185,17 @@ fn one(args: &Args, scenario: &Scenario) -> ExitCode {
             failure.checker,
             quote(&failure.what)
         );
+    }
+    if let Some(file) = &args.history {
+        for (slot, operations) in &report.histories {
+            let name = format!("{file}.{slot}.jsonl");
+            let history = History {
+                operations: operations.clone(),
+            };
+            if let Err(error) = std::fs::File::create(&name).and_then(|file| history.write(file)) {
+                eprintln!("{name}: {error}");
+            }
+        }
     }
     println!("hash {:032x}", report.hash);
     let mut totals = Totals::default();
