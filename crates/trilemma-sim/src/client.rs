@@ -47,6 +47,8 @@ pub struct Pending {
     pub sent: bool,
     /// How often it was asked.
     pub asked: u32,
+    /// Who was asked first: a convergent keyspace knows an operation by the node that had it.
+    pub first_asked: Option<NodeId>,
     /// The question under way: who was asked, under which ticket, and when.
     pub question: Option<(NodeId, Ticket, u64)>,
 }
@@ -73,6 +75,9 @@ pub struct Client {
     pub sessions: BTreeMap<usize, (SessionId, u64)>,
     /// What it last saw of each key: value and version.
     pub seen: BTreeMap<(usize, String), (Option<String>, u64)>,
+    parts: &'static [Protocol],
+    /// Whether disks may be lost in this run, so that a node may not know any more what it was asked.
+    amnesia: bool,
     values: u64,
     nonces: u64,
 }
@@ -84,10 +89,12 @@ fn key_name(index: u64) -> String {
 impl Client {
     /// A client that has done nothing yet.
     #[must_use]
-    pub fn new(id: u64, rng: Rng) -> Self {
+    pub fn new(id: u64, rng: Rng, parts: &'static [Protocol], amnesia: bool) -> Self {
         Self {
             id,
             rng,
+            parts,
+            amnesia,
             pending: None,
             sessions: BTreeMap::new(),
             seen: BTreeMap::new(),
@@ -197,6 +204,7 @@ impl Client {
             invoke: time,
             sent: false,
             asked: 0,
+            first_asked: None,
             question: None,
         });
     }
@@ -249,7 +257,8 @@ impl Client {
             Some(Reply::Read(Err(_))) => Told::Refused,
         };
         let is_read = pending.query.is_some();
-        if told == Told::Unknown && !is_read && pending.asked <= FOLLOW_UPS_MAX && self.rng.per_mille(600) {
+        let forgetful = self.amnesia && self.parts[pending.slot] == Protocol::Gossip;
+        if told == Told::Unknown && !is_read && !forgetful && pending.asked <= FOLLOW_UPS_MAX && self.rng.per_mille(600) {
             self.pending = Some(pending);
             return Next::FollowUp;
         }
@@ -313,7 +322,10 @@ impl Client {
             });
             return Next::Done;
         }
-        let at = (read.version.0 > 0).then_some(read.version.0);
+        // A two-phase node reads a key at once when no open batch touches it, so its version says only what the read
+        // reflects at least.
+        let exact = self.parts[pending.slot] != Protocol::TwoPhase;
+        let at = (exact && read.version.0 > 0).then_some(read.version.0);
         let answer = match &pending.call {
             Call::Get { .. } => Answer::Value {
                 value: entries.first().map(|(_, value, _)| value.clone()),

@@ -151,6 +151,14 @@ pub struct Scenario {
     pub heal: u64,
 }
 
+impl Scenario {
+    /// Whether some node may lose its disk.
+    #[must_use]
+    pub fn has_wipes(&self) -> bool {
+        self.faults.iter().any(|fault| matches!(fault.action, Action::Wipe { .. }))
+    }
+}
+
 /// What clients do until the cluster is healed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {

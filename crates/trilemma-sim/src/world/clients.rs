@@ -5,6 +5,7 @@ use trilemma_core::{Incarnation, NodeId, Proposal, Reply, Request, Ticket};
 
 use super::{Event, MS, World};
 use crate::client::Next;
+use crate::scenario::Protocol;
 
 /// Time beyond its deadline after which a proposal counts as forgotten.
 const DEADLINE_SLACK: u64 = 25 * MS;
@@ -28,6 +29,10 @@ impl World<'_> {
             this.choose(slot, self.parts[slot], workload.keys, time);
         }
         let node = NodeId(1 + self.clients[client].rng.below(self.nodes.len() as u64) as u32);
+        let bound = self.clients[client].pending.as_ref().and_then(|pending| {
+            pending.first_asked.filter(|_| self.parts[pending.slot] == Protocol::Gossip)
+        });
+        let node = bound.unwrap_or(node);
         let shortest = workload.deadline / 8;
         let deadline = shortest + self.clients[client].rng.below(workload.deadline - shortest + 1);
         self.ask(client, node, deadline);
@@ -50,6 +55,7 @@ impl World<'_> {
         let Some(pending) = &mut this.pending else { return };
         pending.question = Some((id, ticket, now));
         pending.sent = true;
+        pending.first_asked.get_or_insert(id);
         let slot = pending.slot;
         self.trace.line(now, || format!("client {client} asks {id} {ticket} {}", brief(&request)));
         let node = self.node(id);
