@@ -141,6 +141,7 @@ impl Judge<'_, '_> {
 /// Sweeps over time: each operation gets the earliest place that is right and behind all that returned before it.
 fn real_time(prepared: &Prepared<'_>, place: &[Place], timelines: &Timelines) -> Result<(), Broken> {
     let ops = &prepared.ops;
+    let place = &settled(prepared, place);
     let takes_part = |number: &usize| ops[*number].certain || place[*number] != UNPLACED;
     let mut begins: Vec<usize> = (0..ops.len()).filter(takes_part).collect();
     let mut returns = begins.clone();
@@ -150,6 +151,8 @@ fn real_time(prepared: &Prepared<'_>, place: &[Place], timelines: &Timelines) ->
     let mut placed = place.to_vec();
     // The furthest place of what has returned, and who stands there.
     let mut frontier: (Place, Option<usize>) = (0, None);
+    // What was placed by this sweep alone, and would stand elsewhere if an unknown operation had taken effect.
+    let mut movable: Vec<usize> = Vec::new();
     for number in begins {
         let op = &ops[number];
         while let Some(returned) = returns.next_if(|returned| ops[*returned].end < op.invoke) {
@@ -159,7 +162,9 @@ fn real_time(prepared: &Prepared<'_>, place: &[Place], timelines: &Timelines) ->
         }
         if place[number] != UNPLACED {
             if place[number] < frontier.0 {
-                return Err(inverted(prepared, number, frontier.1));
+                let mut broken = inverted(prepared, number, frontier.1);
+                broken.need = need(prepared, number, &movable);
+                return Err(broken);
             }
             continue;
         }
@@ -169,11 +174,59 @@ fn real_time(prepared: &Prepared<'_>, place: &[Place], timelines: &Timelines) ->
             .find(|(_, to)| *to > frontier.0)
             .map(|(from, _)| frontier.0.max(*from));
         match earliest {
-            Some(earliest) => placed[number] = earliest,
-            None => return Err(nowhere(prepared, timelines, number, &stretches, frontier.1)),
+            Some(earliest) => {
+                placed[number] = earliest;
+                movable.push(number);
+            }
+            None => {
+                let mut broken = nowhere(prepared, timelines, number, &stretches, frontier.1);
+                movable.push(number);
+                broken.need = need(prepared, number, &movable);
+                return Err(broken);
+            }
         }
     }
     Ok(())
+}
+
+/// Places with every reader right behind the last change that it reflects: versions at which nothing changed (a lost
+/// command may have one) make no other state, so they put nothing in order.
+fn settled(prepared: &Prepared<'_>, place: &[Place]) -> Vec<Place> {
+    let is_change = |number: &usize| prepared.ops[*number].changes() && place[*number] != UNPLACED;
+    let mut changes: Vec<Place> = (0..place.len())
+        .filter(is_change)
+        .map(|number| place[number])
+        .collect();
+    changes.sort_unstable();
+    let settle = |(number, here): (usize, &Place)| {
+        if *here == UNPLACED || prepared.ops[number].changes() {
+            return *here;
+        }
+        match changes.partition_point(|change| change <= here) {
+            0 => 0,
+            reflected => changes[reflected - 1] + 1,
+        }
+    };
+    place.iter().enumerate().map(settle).collect()
+}
+
+/// What would move the operations that only the sweep has placed.
+fn need(prepared: &Prepared<'_>, observer: usize, movable: &[usize]) -> Option<Need> {
+    let wants: Vec<(u32, Option<u64>)> = movable.iter().flat_map(|number| wants_of(prepared, *number)).collect();
+    (!wants.is_empty()).then_some(Need {
+        observer,
+        place: UNPLACED,
+        wants,
+    })
+}
+
+/// The changes that would let an operation stand elsewhere.
+fn wants_of(prepared: &Prepared<'_>, number: usize) -> Vec<(u32, Option<u64>)> {
+    let op = &prepared.ops[number];
+    let facts = op.facts.of(&prepared.facts).iter().filter(|fact| fact.version == 0);
+    let guards = op.guards.of(&prepared.guards).iter().map(|guard| (guard.key(), None));
+    let some_of = op.some_of.into_iter().flat_map(|(from, to)| (from..to).map(|key| (key, None)));
+    facts.map(|fact| (fact.key, Some(fact.value))).chain(guards).chain(some_of).collect()
 }
 
 fn inverted(prepared: &Prepared<'_>, late: usize, early: Option<usize>) -> Broken {
@@ -211,7 +264,7 @@ fn nowhere(
     let facts = op.facts.of(&prepared.facts);
     let guards = op.guards.of(&prepared.guards);
     let mut ops = vec![number];
-    let mut broken = match frontier {
+    match frontier {
         Some(_) if !stretches.is_empty() => inverted(prepared, number, frontier),
         _ => {
             let keys = facts
@@ -226,22 +279,5 @@ fn nowhere(
                 need: None,
             }
         }
-    };
-    let mut wants: Vec<(u32, Option<u64>)> = facts
-        .iter()
-        .filter(|fact| fact.version == 0)
-        .map(|fact| (fact.key, Some(fact.value)))
-        .collect();
-    wants.extend(guards.iter().map(|guard| (guard.key(), None)));
-    wants.extend(
-        op.some_of
-            .into_iter()
-            .flat_map(|(from, to)| (from..to).map(|key| (key, None))),
-    );
-    broken.need = Some(Need {
-        observer: number,
-        place: UNPLACED,
-        wants,
-    });
-    broken
+    }
 }
