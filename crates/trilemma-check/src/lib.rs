@@ -9,3 +9,4 @@ pub mod verdict;
 pub mod convergence;
 pub mod watch;
 pub mod sessions;
+pub mod transactions;

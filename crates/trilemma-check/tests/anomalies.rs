@@ -9,6 +9,8 @@ mod convergence;
 mod random;
 #[path = "anomalies/sessions.rs"]
 mod sessions;
+#[path = "anomalies/transactions.rs"]
+mod transactions;
 #[path = "anomalies/watch.rs"]
 mod watch;
 

@@ -1,0 +1,82 @@
+//! Transactions: which isolation a history of transactions had, by the anomalies that it shows.
+//!
+//! The method of Elle (Kingsbury and Alvaro 2020) with the anomalies of Adya (1999): lists that only grow tell the
+//! order of their versions, and with it who wrote before whom (ww), who read from whom (wr) and who read what
+//! another replaced (rw); a cycle of these is an anomaly. Of registers with unique values the order is inferred as
+//! far as transactions that read before they write, and (for [`Level::StrictSerializable`]) time, tell it: what
+//! remains open is allowed, so a legal verdict about registers is weaker.
+//!
+//! Rules, from the gravest: `duplicate-elements`, `thin-air`, `internal`, `dirty-update`, `G1a` (aborted read),
+//! `incompatible-order`, `G1b` (intermediate read), `lost-update`, then cycles: `G0` (ww), `G1c` (ww, wr),
+//! `G-single` (one rw: read skew), `G-nonadjacent` (no two rw in a row), `G2-item` (any), the same with the order of
+//! each process (`G0-process`, …), and with real time (`G0-realtime`, …).
+//!
+//! Transactions of unknown outcome count as committed once somebody reads what they wrote. Linear in the history,
+//! but for finding a smallest cycle once there is one.
+
+use crate::history::Operation;
+use crate::verdict::Verdict;
+
+mod adapter;
+mod book;
+mod cycles;
+mod direct;
+mod graph;
+mod lists;
+mod registers;
+mod time;
+
+pub use adapter::from_key_value;
+
+/// What isolation is promised, from the weakest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Adya's PL-1: no `G0`.
+    ReadUncommitted,
+    /// Adya's PL-2: no `G1a`, `G1b`, `G1c`.
+    ReadCommitted,
+    /// Every transaction reads one snapshot and no update is lost: all cycles have two rw in a row (Cerone and
+    /// Gotsman 2018).
+    SnapshotIsolation,
+    /// Adya's PL-3 for items: no cycle.
+    Serializable,
+    /// Serializable, in an order that each process's own agrees with.
+    SessionSerializable,
+    /// Serializable, in an order that real time agrees with.
+    StrictSerializable,
+}
+
+/// Checks a history of [`Call::Transaction`] against `level`.
+///
+/// Each (key, element) must be written at most once, and a key be a list or a register; else, and if an operation is
+/// not a transaction, the verdict is undecided. `operations` of a violation are the transactions of the anomaly.
+///
+/// [`Call::Transaction`]: crate::history::Call::Transaction
+#[must_use]
+pub fn check(history: &[Operation], level: Level) -> Verdict {
+    let book = match book::Book::new(history) {
+        Ok(book) => book,
+        Err(why) => return Verdict::Undecided { why },
+    };
+    if let Some(found) = direct::check(&book, level) {
+        return found;
+    }
+    let inferences: &[registers::Inference] = match level {
+        Level::StrictSerializable if book.has_registers() => {
+            &[registers::Inference::Writes, registers::Inference::Touches]
+        }
+        _ => &[registers::Inference::Writes],
+    };
+    for inference in inferences {
+        let mut graph = graph::Graph::new(book.transactions.len());
+        lists::add(&book, &mut graph);
+        if let Some(found) = registers::add(&book, level, *inference, &mut graph) {
+            return found;
+        }
+        time::add(&book, level, &mut graph);
+        if let Some(found) = cycles::find(&book, level, &graph) {
+            return found;
+        }
+    }
+    Verdict::Legal
+}

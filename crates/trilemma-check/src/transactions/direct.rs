@@ -1,0 +1,270 @@
+//! Anomalies that need no cycle.
+
+use std::collections::BTreeMap;
+
+use super::Level;
+use super::book::{Book, Fate, Key, Read};
+use crate::history::Step;
+use crate::verdict::Verdict;
+
+/// The gravest anomaly that `level` forbids and that a look at single reads shows.
+pub(super) fn check(book: &Book<'_>, level: Level) -> Option<Verdict> {
+    let keys = || book.keys.iter().map(|(name, key)| (*name, key));
+    keys()
+        .find_map(|(name, key)| impossible(book, name, key))
+        .or_else(|| internal(book, level))
+        .or_else(|| keys().find_map(|(name, key)| aborted(book, name, key, level)))
+        .or_else(|| {
+            keys()
+                .filter(|(_, key)| !key.is_register)
+                .find_map(|(name, key)| incompatible(book, name, key))
+        })
+        .or_else(|| keys().find_map(|(name, key)| intermediate(name, key, level)))
+        .or_else(|| keys().find_map(|(name, key)| lost_update(name, key, level)))
+}
+
+pub(super) fn show(found: &[String]) -> String {
+    format!("[{}]", found.join(" "))
+}
+
+/// Elements twice, or that nobody wrote.
+fn impossible(book: &Book<'_>, name: &str, key: &Key<'_>) -> Option<Verdict> {
+    for read in &key.reads {
+        let at = read.transaction;
+        let mut sorted: Vec<&String> = read.found.iter().collect();
+        sorted.sort_unstable();
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            let what = format!(
+                "T{at} read {name} = {}, which holds {} twice",
+                show(read.found),
+                pair[0]
+            );
+            let writers = key.wrote(pair[0]).map(|wrote| wrote.transaction);
+            return Some(Verdict::illegal(
+                "duplicate-elements",
+                what,
+                writers.into_iter().chain([at]),
+            ));
+        }
+        if let Some(element) = read.found.iter().find(|element| key.wrote(element).is_none()) {
+            let what = format!(
+                "T{at} read {name} = {}, but nobody wrote {element}",
+                show(read.found)
+            );
+            return Some(Verdict::illegal("thin-air", what, [at]));
+        }
+        if key.is_register && read.found.len() > 1 {
+            let what = format!(
+                "T{at} read register {name} = {}, more than one value",
+                show(read.found)
+            );
+            return Some(Verdict::illegal("thin-air", what, [at]));
+        }
+        let later = |element: &&String| {
+            let writer = key
+                .wrote(element)
+                .map(|wrote| &book.transactions[wrote.transaction]);
+            writer.is_some_and(|writer| writer.invoke > book.transactions[at].returned)
+        };
+        if let Some(element) = read.found.iter().find(later) {
+            let writer = key.wrote(element)?.transaction;
+            let what =
+                format!("T{at} read {element} of {name}, and returned before T{writer} began to write it");
+            return Some(Verdict::illegal("thin-air", what, [at, writer]));
+        }
+    }
+    None
+}
+
+/// What a transaction may expect of its next read of a key.
+#[derive(Default)]
+struct Expected<'a> {
+    /// What it read last.
+    read: Option<Vec<&'a str>>,
+    /// What it has written since it began.
+    own: Vec<&'a str>,
+}
+
+/// Reads that contradict what the same transaction did before.
+fn internal(book: &Book<'_>, level: Level) -> Option<Verdict> {
+    for transaction in book
+        .transactions
+        .iter()
+        .filter(|transaction| transaction.fate == Fate::Committed)
+    {
+        let mut keys: BTreeMap<&str, Expected<'_>> = BTreeMap::new();
+        for step in transaction.steps {
+            match step {
+                Step::Append { key, element } => {
+                    let expected = keys.entry(key).or_default();
+                    expected.own.push(element);
+                    if let Some(read) = &mut expected.read {
+                        read.push(element);
+                    }
+                }
+                Step::Write { key, value } => {
+                    let expected = keys.entry(key).or_default();
+                    expected.own = vec![value];
+                    expected.read = Some(vec![value]);
+                }
+                Step::Read {
+                    key,
+                    found: Some(found),
+                } => {
+                    let expected = keys.entry(key).or_default();
+                    let is_register = book.keys.get(key.as_str()).is_some_and(|key| key.is_register);
+                    if let Some(should) = contradiction(expected, found, is_register, level) {
+                        let at = transaction.operation;
+                        let what = format!(
+                            "T{at} read {key} = {}, but by its own doing it had to {should}",
+                            show(found)
+                        );
+                        return Some(Verdict::illegal("internal", what, [at]));
+                    }
+                    expected.read = Some(found.iter().map(String::as_str).collect());
+                }
+                Step::Read { found: None, .. } => {}
+            }
+        }
+    }
+    None
+}
+
+fn contradiction(
+    expected: &Expected<'_>,
+    found: &[String],
+    is_register: bool,
+    level: Level,
+) -> Option<String> {
+    if level >= Level::SnapshotIsolation
+        && let Some(read) = &expected.read
+        && !read.iter().eq(found.iter())
+    {
+        return Some(format!("be [{}]", read.join(" ")));
+    }
+    if is_register {
+        let own = expected.own.last().filter(|_| level >= Level::ReadCommitted)?;
+        return (found.len() != 1 || found[0] != *own).then(|| format!("be [{own}]"));
+    }
+    // Others may append in between below snapshot isolation, but the own elements are there, in their order.
+    let mut rest = found.iter();
+    let missing = expected
+        .own
+        .iter()
+        .find(|own| !rest.any(|element| element == *own))?;
+    Some(format!("hold {missing} after what it had appended before"))
+}
+
+/// Reads of what an aborted transaction wrote.
+fn aborted(book: &Book<'_>, name: &str, key: &Key<'_>, level: Level) -> Option<Verdict> {
+    if level < Level::ReadCommitted {
+        return None;
+    }
+    for read in &key.reads {
+        for (place, element) in read.found.iter().enumerate() {
+            let Some(wrote) = key
+                .wrote(element)
+                .filter(|wrote| book.is_aborted(wrote.transaction))
+            else {
+                continue;
+            };
+            let (at, writer) = (read.transaction, wrote.transaction);
+            let after = read.found[place + 1..].iter().find_map(|element| {
+                let on = key.wrote(element)?.transaction;
+                (!book.is_aborted(on)).then_some((element, on))
+            });
+            if let Some((next, on)) = after {
+                let what = format!(
+                    "T{writer} aborted, but T{on} committed {next} on top of its {element}: T{at} read {name} = {}",
+                    show(read.found)
+                );
+                return Some(Verdict::illegal("dirty-update", what, [at, writer, on]));
+            }
+            let what = format!(
+                "T{at} read {name} = {}; T{writer}, which wrote {element}, aborted",
+                show(read.found)
+            );
+            return Some(Verdict::illegal("G1a", what, [at, writer]));
+        }
+    }
+    None
+}
+
+/// A read without what aborted transactions wrote.
+pub(super) fn clean<'a>(book: &Book<'_>, key: &Key<'_>, read: &Read<'a>) -> Vec<&'a str> {
+    let kept = |element: &&String| {
+        key.wrote(element)
+            .is_some_and(|wrote| !book.is_aborted(wrote.transaction))
+    };
+    read.found.iter().filter(kept).map(String::as_str).collect()
+}
+
+/// Reads of a list of which none is the beginning of the other.
+fn incompatible(book: &Book<'_>, name: &str, key: &Key<'_>) -> Option<Verdict> {
+    let longest = key.reads.iter().max_by_key(|read| clean(book, key, read).len())?;
+    let order = clean(book, key, longest);
+    for read in &key.reads {
+        let own = clean(book, key, read);
+        if !order.starts_with(&own) {
+            let what = format!(
+                "T{} read {name} = {} and T{} read {}; neither can have become the other",
+                read.transaction,
+                show(read.found),
+                longest.transaction,
+                show(longest.found)
+            );
+            let both = [read.transaction, longest.transaction];
+            return Some(Verdict::illegal("incompatible-order", what, both));
+        }
+    }
+    None
+}
+
+/// Reads of a version that its writer went on to replace itself.
+fn intermediate(name: &str, key: &Key<'_>, level: Level) -> Option<Verdict> {
+    if level < Level::ReadCommitted {
+        return None;
+    }
+    for read in &key.reads {
+        let other = |element: &&String| {
+            key.wrote(element)
+                .is_some_and(|wrote| wrote.transaction != read.transaction)
+        };
+        let Some(element) = read.found.iter().rev().find(other) else {
+            continue;
+        };
+        let Some(wrote) = key.wrote(element).filter(|wrote| !wrote.is_last) else {
+            continue;
+        };
+        let (at, writer) = (read.transaction, wrote.transaction);
+        let what = format!(
+            "T{at} read {name} = {}, an intermediate version: T{writer} wrote {element} and then more",
+            show(read.found)
+        );
+        return Some(Verdict::illegal("G1b", what, [at, writer]));
+    }
+    None
+}
+
+/// Two transactions that read the same version of a key and both replaced it.
+fn lost_update(name: &str, key: &Key<'_>, level: Level) -> Option<Verdict> {
+    if level < Level::SnapshotIsolation {
+        return None;
+    }
+    let mut updated: BTreeMap<Option<&str>, usize> = BTreeMap::new();
+    for read in key.reads.iter().filter(|read| read.is_external) {
+        let at = read.transaction;
+        if key.writes_of(at).is_empty() {
+            continue;
+        }
+        let version = read.found.last().map(String::as_str);
+        if let Some(other) = updated.insert(version, at) {
+            let what = format!(
+                "T{other} and T{at} both read {name} = {} and both wrote {name}: one update is lost",
+                show(read.found)
+            );
+            return Some(Verdict::illegal("lost-update", what, [at, other]));
+        }
+    }
+    None
+}
