@@ -176,7 +176,15 @@ impl Raft {
     /// The last entry whose append, and that of everything before it, is durable here.
     #[must_use]
     pub fn durable(&self) -> Index {
-        self.log.durable()
+        self.log.durable().min(self.appended())
+    }
+
+    /// The last entry handed to the disk: a leader's newest ones wait for the end of the turn.
+    fn appended(&self) -> Index {
+        match &self.role {
+            Role::Leader(leader) => leader.appended,
+            _ => self.log.last(),
+        }
     }
 
     /// The end of the log.
@@ -466,6 +474,8 @@ impl Protocol for Raft {
         };
         let table = self.table.chunks().map(|chunk| Chunk::Table(chunk.into()));
         let mut entries: VecDeque<Entry> = self.log.entries();
+        // A leader's entries that wait for the end of the turn are in no record yet, and may never be.
+        entries.truncate((self.appended().0 - self.log.base().index.0) as usize);
         let entries = std::iter::from_fn(move || {
             let mut chunk = Vec::new();
             let mut bytes = 0;

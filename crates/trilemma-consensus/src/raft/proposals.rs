@@ -461,7 +461,8 @@ impl Raft {
         }
     }
 
-    /// A leader has stepped down: what is in the log and not committed may or may not survive.
+    /// A leader has stepped down: what is in the log and not committed may or may not survive. What waited for the end
+    /// of the turn is on no disk and was sent to nobody: it goes, or it would leave a gap in the records.
     pub(super) fn lose_office(&mut self, former: &Leader, out: &mut Out) {
         let open: Vec<Index> = self
             .proposals
@@ -469,9 +470,15 @@ impl Raft {
             .range(self.commit.next()..)
             .map(|(index, _)| *index)
             .collect();
+        self.log.truncate(former.appended.next());
         for index in open {
             if let Some(InLog { asker, owed, .. }) = self.proposals.take_in_log(index) {
-                self.answer(asker, lost(owed, UnknownCause::LeaderLost), out);
+                let answer = match asker {
+                    _ if index <= former.appended => lost(owed, UnknownCause::LeaderLost),
+                    Asker::Local(_) => refusal(owed, Reason::NoLeader),
+                    Asker::Peer(..) => Answer::NotLeader,
+                };
+                self.answer(asker, answer, out);
             }
         }
         for asker in former.reads.askers() {

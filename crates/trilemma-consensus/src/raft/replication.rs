@@ -341,11 +341,10 @@ impl Raft {
         result: AppendResult,
         out: &mut Out,
     ) {
-        let last = self.log.last();
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
-        let newest = leader.reads.round();
+        let (newest, sent) = (leader.reads.round(), leader.appended);
         let Some(follower) = leader.followers.get_mut(&from) else {
             return;
         };
@@ -355,8 +354,8 @@ impl Raft {
         follower.heard = now;
         follower.round = follower.round.max(round);
         match result {
-            // Our log never shrinks in our term, so a follower that claims more than it holds is wrong.
-            AppendResult::Matched(matched) if matched <= last => follower.on_match(now, matched),
+            // Our log never shrinks in our term, so a follower that claims more than it was sent is wrong.
+            AppendResult::Matched(matched) if matched <= sent => follower.on_match(now, matched),
             AppendResult::Matched(_) => {}
             AppendResult::Mismatch(hint) => follower.on_mismatch(hint),
         }
@@ -372,7 +371,7 @@ impl Raft {
             .values()
             .map(|follower| follower.matched)
             .collect();
-        durable.push(self.log.durable());
+        durable.push(self.durable());
         durable.sort_unstable();
         let quorum = durable[durable.len() - self.config.majority()];
         if quorum > self.commit && self.log.term(quorum) == Some(self.term) {
@@ -384,7 +383,7 @@ impl Raft {
 
     /// Applies what is committed and durable here.
     pub(super) fn apply(&mut self, now: Instant, out: &mut Out) {
-        let up_to = self.commit.min(self.log.durable());
+        let up_to = self.commit.min(self.durable());
         while self.applied() < up_to {
             let index = self.applied().next();
             let at = Version(index.0);

@@ -2,6 +2,7 @@
 
 mod histories;
 mod scenarios;
+mod turns;
 mod wire;
 
 use std::time::Duration;

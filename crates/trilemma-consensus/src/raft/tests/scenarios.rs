@@ -237,6 +237,7 @@ fn figure_8_an_entry_of_an_old_term_is_not_committed_by_counting() {
         });
     }
     raft.term = Term(4);
+    leader.appended = Index(3);
     leader.followers.get_mut(&NodeId(2)).unwrap().matched = Index(2);
     raft.role = Role::Leader(leader);
     let mut out = Effects::default();
