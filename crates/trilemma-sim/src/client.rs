@@ -276,8 +276,12 @@ impl Client {
             Told::Unknown if pending.sent => Outcome::Unknown,
             Told::Unknown => Outcome::Fail,
         };
+        let place = (pending.slot, book.histories.get(&pending.slot).map_or(0, Vec::len));
         if let Some(server) = server {
-            book.served_by.insert((pending.slot, book.histories.get(&pending.slot).map_or(0, Vec::len)), server);
+            book.served_by.insert(place, server);
+        }
+        if pending.asked > 1 {
+            book.doubted.insert(place);
         }
         book.note(pending.slot, self.id, pending.invoke, time, pending.call, outcome);
         Next::Done
@@ -368,6 +372,9 @@ pub struct Book {
     pub succeeded: u64,
     /// Writes, by keyspace and position in its history, that a lost disk may have taken along.
     pub forgiven: BTreeSet<(usize, usize)>,
+    /// Writes, by keyspace and position in its history, of which a client knew nothing for a while. Where a write is
+    /// visible before it is durable, it may have been read and then be lost with its node.
+    pub doubted: BTreeSet<(usize, usize)>,
     /// Who acknowledged each write, by keyspace and position in its history.
     served_by: BTreeMap<(usize, usize), NodeId>,
 }

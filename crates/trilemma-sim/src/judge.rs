@@ -40,7 +40,7 @@ pub(crate) fn judge(part: Protocol, slot: usize, book: &Book, shown: &[(NodeId, 
         Verdict::Undecided { why } => return Judgement::Undecided(why),
         Verdict::Illegal(violation) => return illegal("linearizability", &violation, history),
     }
-    let locals = local_reads(slot, book);
+    let locals = local_reads(slot, book, true);
     match convergence::check_reads(&locals, &convergence::writes(history)) {
         Verdict::Legal => Judgement::Legal,
         Verdict::Undecided { why } => Judgement::Undecided(why),
@@ -59,13 +59,13 @@ fn illegal(checker: &'static str, violation: &Violation, history: &[Operation]) 
 }
 
 /// Reads at the weakest level as operations: whatever they show must have been written.
-fn local_reads(slot: usize, book: &Book) -> Vec<Operation> {
+fn local_reads(slot: usize, book: &Book, versions: bool) -> Vec<Operation> {
     let reads = book.local_reads.get(&slot).into_iter().flatten();
     let operation = |read: &crate::client::LocalRead| {
         let entries = read.entries.iter().map(|(key, value, version)| Read {
             key: key.clone(),
             value: value.clone(),
-            version: Some(*version),
+            version: versions.then_some(*version),
         });
         Operation {
             process: read.client,
@@ -107,11 +107,15 @@ fn convergent(slot: usize, history: &[Operation], book: &Book, shown: &[(NodeId,
                 .collect(),
         })
         .collect();
-    let locals = local_reads(slot, book);
-    for (verdict, of) in [
-        (convergence::check_writes(&writes, &replicas, Merge::LastWriterWins), history),
-        (convergence::check_reads(&locals, &writes), &locals),
-    ] {
+    let end = convergence::check_writes(&writes, &replicas, Merge::LastWriterWins);
+    // A node shows a write before it is durable. If it dies then, the write is gone, or is made again by a repeat.
+    let locals = local_reads(slot, book, false);
+    for write in &mut writes {
+        if book.doubted.contains(&(slot, write.operation)) {
+            write.fate = Fate::Possible;
+        }
+    }
+    for (verdict, of) in [(end, history), (convergence::check_reads(&locals, &writes), &locals)] {
         match verdict {
             Verdict::Legal => {}
             Verdict::Undecided { why } => return Judgement::Undecided(why),

@@ -220,6 +220,9 @@ impl World<'_> {
     fn rot(&mut self, id: NodeId) {
         self.power_fails(id);
         let node = self.node(id);
+        if node.sound.is_some() {
+            return;
+        }
         let Ok(names) = node.disk.list() else { return };
         let mut files: Vec<&String> = names.iter().filter(|name| name.starts_with("wal-")).collect();
         files.sort();
