@@ -77,7 +77,7 @@ impl Raft {
             self.lose_office(&former, out);
         }
         if leader.is_some() {
-            self.recheck_waiting(now, out);
+            self.recheck_waiting(now, &[], out);
         }
     }
 
@@ -237,7 +237,7 @@ impl Raft {
         self.role = Role::Leader(Leader::new(self.config.peers(), noop, now));
         // At once, not at the end of the turn: nothing is served before it is committed.
         self.flush(now, out);
-        self.recheck_waiting(now, out);
+        self.recheck_waiting(now, &[], out);
     }
 
     /// Gives up the office without a higher term: others must be able to elect somebody.

@@ -24,6 +24,7 @@
 //! Membership is fixed by configuration in this version.
 
 mod config;
+mod copies;
 mod election;
 mod log;
 mod message;
@@ -113,7 +114,8 @@ impl Raft {
     /// A node that has stored nothing yet. Restore and replay what is stored, then start it.
     #[must_use]
     pub fn new(config: RaftConfig) -> Self {
-        let rng = Rng::new(config.seed);
+        let mut rng = Rng::new(config.seed);
+        let proposals = Proposals::new(&mut rng);
         let table = Table::new(config.sessions_max);
         Self {
             config,
@@ -127,7 +129,7 @@ impl Raft {
             election_at: Instant::NEVER,
             heard_leader: None,
             view: PeerView::default(),
-            proposals: Proposals::default(),
+            proposals,
             at_version: AtVersion::default(),
             incoming: None,
             restoring: None,
@@ -267,11 +269,11 @@ impl Raft {
             self.heard_leader = None;
         }
         if let Role::Leader(leader) = &mut self.role {
-            for node in restarted {
-                leader.probe(node);
+            for node in &restarted {
+                leader.probe(*node);
             }
         }
-        self.recheck_waiting(now, out);
+        self.recheck_waiting(now, &restarted, out);
     }
 
     /// Takes a message of a higher term, or answers one of a lower term, before anything else looks at it.

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use trilemma_core::session::OpResult;
 use trilemma_core::{
     Achieved, Attempt, Instant, NodeId, NodeSet, NotApplied, OpId, Outcome, Proposal, ReadLevel, ReadRequest,
-    Reason, Receipt, Reply, Request, Retry, Ticket, UnknownCause, Version, WriteError,
+    Reason, Receipt, Reply, Request, Retry, Rng, Ticket, UnknownCause, Version, WriteError,
 };
 
+use super::copies::Copies;
 use super::log::{Entry, Index, Payload, Term};
 use super::message::{Answer, Forwarded, Message};
 use super::replication::Leader;
@@ -76,9 +77,18 @@ pub(super) struct Proposals {
     deadlines: BTreeSet<(Instant, Place)>,
     last_id: u64,
     bytes: usize,
+    copies: Copies,
 }
 
 impl Proposals {
+    /// Ids begin anywhere: what a leader still owes to a former life of this node must answer nothing in this one.
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        Self {
+            last_id: rng.next_u64() >> 16,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn wake_at(&self) -> Instant {
         self.deadlines.first().map_or(Instant::NEVER, |(at, _)| *at)
     }
@@ -144,6 +154,19 @@ fn lost(owed: Owed, cause: UnknownCause) -> Answer {
         Owed::Write(op, _) => Answer::Write(Err(WriteError::Unknown { op, cause })),
         Owed::Read | Owed::Outcome(_) if cause == UnknownCause::Deadline => refusal(owed, Reason::Deadline),
         Owed::Read | Owed::Outcome(_) => refusal(owed, Reason::NoLeader),
+    }
+}
+
+/// Whether an answer can be one to what is owed. A receipt of another operation proves nothing about this one.
+fn fits(answer: &Answer, owed: Owed) -> bool {
+    match (answer, owed) {
+        (Answer::Write(Ok(receipt)), Owed::Write(op, _))
+        | (Answer::Outcome(Ok(Outcome::Applied(receipt))), Owed::Outcome(op)) => receipt.op == op,
+        (Answer::Write(Err(WriteError::Unknown { op: of, .. })), Owed::Write(op, _)) => *of == op,
+        (Answer::Write(Err(_)), Owed::Write(..))
+        | (Answer::Read(_), Owed::Read)
+        | (Answer::Outcome(_), Owed::Outcome(_)) => true,
+        _ => false,
     }
 }
 
@@ -281,6 +304,9 @@ impl Raft {
         request: Forwarded,
         out: &mut Out,
     ) {
+        if !matches!(request, Forwarded::Read(_)) && !self.proposals.copies.is_first(from, id) {
+            return tracing::debug!(%from, id, "a second copy of a forwarded request; ignored");
+        }
         if !self.is_leader() {
             return out.send(
                 from,
@@ -327,12 +353,6 @@ impl Raft {
             deadline,
             ..
         } = self.proposals.take_at_leader(id).expect("it was found just now");
-        let fits = matches!(
-            (&answer, owed),
-            (Answer::Write(_), Owed::Write(..))
-                | (Answer::Read(_), Owed::Read)
-                | (Answer::Outcome(_), Owed::Outcome(_))
-        );
         match answer {
             // It did nothing there, so it may go to whoever leads now.
             Answer::NotLeader => {
@@ -347,7 +367,7 @@ impl Raft {
                     out,
                 );
             }
-            answer if fits => out.reply(ticket, reply(answer)),
+            answer if fits(&answer, owed) => out.reply(ticket, reply(answer)),
             _ => self.answer(Asker::Local(ticket), lost(owed, UnknownCause::ReplyLost), out),
         }
     }
@@ -486,12 +506,13 @@ impl Raft {
         }
     }
 
-    /// Looks again at everything that waits: a leader is known, or who can be reached has changed.
-    pub(super) fn recheck_waiting(&mut self, now: Instant, out: &mut Out) {
+    /// Looks again at everything that waits: a leader is known, or who can be reached has changed. What was with a
+    /// process that has restarted since is not answered any more.
+    pub(super) fn recheck_waiting(&mut self, now: Instant, restarted: &[NodeId], out: &mut Out) {
         let leader = self.leader();
         let gone = |waiting: &AtLeader| {
             let replaced = leader.is_some_and(|leader| leader != waiting.leader);
-            replaced || !self.view.is_connected(waiting.leader)
+            replaced || restarted.contains(&waiting.leader) || !self.view.is_connected(waiting.leader)
         };
         let ids = self
             .proposals

@@ -2,8 +2,11 @@
 
 use trilemma_core::host::Output;
 use trilemma_core::protocol::PeerView;
-use trilemma_core::testkit::write;
-use trilemma_core::{AppendSeq, Attempt, Command, Incarnation, Proposal, Reply, Request, Ticket, WriteError};
+use trilemma_core::testkit::{op, write};
+use trilemma_core::{
+    Achieved, AppendSeq, Attempt, Command, Epoch, Incarnation, NodeSet, Proposal, Receipt, Reply, Request,
+    Ticket, UnknownCause, WriteError,
+};
 
 use super::*;
 use trilemma_core::host::Host;
@@ -170,4 +173,107 @@ fn a_checkpoint_holds_no_more_than_the_records_so_far() {
     }
     let replayed = node.replayed().expect("our own records");
     assert_eq!(restored.log_end(), replayed.log_end());
+}
+
+fn follow(node: &mut Node, leader: u32) {
+    let append = Message::Append {
+        term: Term(1),
+        round: 0,
+        prev: LogEnd::default(),
+        entries: Vec::new(),
+        commit: Index(0),
+    };
+    node.receive(leader, append);
+}
+
+fn forwarded(node: &Node) -> u64 {
+    let id = node.sent.iter().rev().find_map(|(_, message)| match message {
+        Message::Forward { id, .. } => Some(*id),
+        _ => None,
+    });
+    id.expect("it was forwarded")
+}
+
+fn receipt(seq: u64) -> Answer {
+    Answer::Write(Ok(Receipt {
+        op: op(seq),
+        won: true,
+        version: Version(7),
+        found: Version::ABSENT,
+        epoch: Epoch(1),
+        achieved: Achieved::StrictSerializable,
+        durable_on: NodeSet::of(NodeId(2)),
+        served_by: NodeId(2),
+        round_trips: 2,
+        syncs: 1,
+    }))
+}
+
+#[test]
+fn an_answer_to_a_former_life_answers_nothing_in_this_one() {
+    // The leader still owes the former life an answer; it goes to whoever is node 1 now.
+    let mut former = Node::new(3, 1);
+    follow(&mut former, 2);
+    former.propose(put(1));
+    let mut node = Node::new(3, 2);
+    follow(&mut node, 2);
+    let ticket = node.propose(put(2));
+    let (id, answer) = (forwarded(&former), receipt(1));
+    node.receive(2, Message::ForwardReply { id, answer });
+    assert_eq!(node.reply(ticket), None);
+    // And however ids may meet: a receipt of another operation proves nothing about this one.
+    let (id, answer) = (forwarded(&node), receipt(1));
+    node.receive(2, Message::ForwardReply { id, answer });
+    let lost = WriteError::Unknown {
+        op: op(2),
+        cause: UnknownCause::ReplyLost,
+    };
+    assert_eq!(node.reply(ticket), Some(&Reply::Write(Err(lost))));
+}
+
+#[test]
+fn a_write_at_a_leader_that_restarts_is_unknown_at_once() {
+    // The same node may lead again, so a new leader alone does not tell.
+    let mut node = Node::new(3, 1);
+    follow(&mut node, 2);
+    let ticket = node.propose(put(1));
+    let mut view = node.raft().view.clone();
+    let peer = view.peers.get_mut(&NodeId(2)).expect("a member");
+    peer.incarnation = Incarnation(2);
+    node.step(Input::Peers(view));
+    let lost = WriteError::Unknown {
+        op: op(1),
+        cause: UnknownCause::LeaderLost,
+    };
+    assert_eq!(node.reply(ticket), Some(&Reply::Write(Err(lost))));
+}
+
+#[test]
+fn a_second_copy_of_a_forwarded_write_is_never_refused() {
+    // The first copy is in the log and may yet be committed: a refusal of the second would be told as *not applied*.
+    let mut node = Node::new(3, 1);
+    node.win();
+    let forward = || Message::Forward {
+        id: 5,
+        timeout_ms: 5000,
+        request: Forwarded::Write {
+            op: op(1),
+            attempt: Attempt::First,
+            command: Command::put("key", "x"),
+        },
+    };
+    node.receive(3, forward());
+    let end = node.raft().log_end();
+    node.receive(3, forward());
+    assert_eq!(node.raft().log_end(), end, "one copy is enough");
+    node.step(Input::Wake);
+    let (term, round, result) = (node.raft().term().next(), 0, AppendResult::Mismatch(Index(0)));
+    node.receive(2, Message::AppendReply { term, round, result });
+    node.sent.clear();
+    node.receive(3, forward());
+    let refused = node
+        .sent
+        .iter()
+        .any(|(_, message)| matches!(message, Message::ForwardReply { .. }));
+    assert!(!refused, "{:?}", node.sent);
 }
