@@ -287,6 +287,8 @@ impl TableLoader {
     pub fn add(&mut self, chunk: &[u8]) -> Result<(), codec::DecodeError> {
         match codec::decode(chunk)? {
             TableChunk::Head { version, sessions } => {
+                // A table begins here: of one before, whose chunks broke off, nothing may stay.
+                self.table = Table::new(self.sessions_max);
                 self.table.version = version;
                 self.table.sessions = Sessions::import(sessions, self.sessions_max);
                 self.has_head = true;

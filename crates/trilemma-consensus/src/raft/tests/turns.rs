@@ -277,3 +277,24 @@ fn a_second_copy_of_a_forwarded_write_is_never_refused() {
         .any(|(_, message)| matches!(message, Message::ForwardReply { .. }));
     assert!(!refused, "{:?}", node.sent);
 }
+
+#[test]
+fn parts_of_a_snapshot_that_a_crash_tore_do_not_mix_with_the_next() {
+    let mut older = Table::new(10);
+    older.apply(op(1), &Command::put("gone", "x"), Version(1));
+    let mut newer = older.clone();
+    newer.apply(op(2), &Command::delete("gone"), Version(2));
+    newer.apply(op(3), &Command::put("key", "x"), Version(3));
+    let mut raft = Raft::new(RaftConfig::new(NodeId(1), (1..=3).map(NodeId), 1));
+    // The end mark of the older one was lost.
+    for part in older.chunks().chain(newer.chunks()) {
+        raft.replay(Record::SnapshotPart(part.into())).expect("a part");
+    }
+    let at = LogEnd {
+        term: Term(1),
+        index: Index(3),
+    };
+    raft.replay(Record::SnapshotEnd { at }).expect("whole");
+    assert_eq!(raft.table().get(b"gone"), None);
+    assert_eq!(raft.table().digest(), newer.digest());
+}
