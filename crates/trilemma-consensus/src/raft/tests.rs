@@ -2,6 +2,7 @@
 
 mod histories;
 mod scenarios;
+mod transfers;
 mod turns;
 mod wire;
 

@@ -4,7 +4,7 @@
 //! bulk lane. The follower keeps the parts in memory, makes all of them durable together with an end mark, and only
 //! then lets its log go on behind them. A follower that restarts half-way starts over.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use trilemma_core::table::{Table, TableLoader};
@@ -19,6 +19,8 @@ use super::{Out, Raft, Role};
 /// Most parts of a snapshot that a follower accepts, and most bytes. A state beyond it does not fit this backend.
 const PARTS_MAX: u32 = 1 << 20;
 const BYTES_MAX: usize = 16 << 30;
+/// Parts that a follower keeps although one before them is missing.
+const PARTS_AHEAD: u32 = 64;
 
 /// A transfer as the leader sees it.
 pub(super) struct Outgoing {
@@ -30,6 +32,8 @@ pub(super) struct Outgoing {
     inflight: VecDeque<(u32, bool, Bytes)>,
     next: u32,
     sent: Instant,
+    /// When a part was last acknowledged for the first time.
+    progressed: Instant,
 }
 
 impl std::fmt::Debug for Outgoing {
@@ -52,6 +56,7 @@ impl Outgoing {
             inflight: VecDeque::new(),
             next: 0,
             sent: now,
+            progressed: now,
         }
     }
 
@@ -76,9 +81,10 @@ impl Outgoing {
     }
 
     /// The follower has everything before `next`.
-    fn acknowledge(&mut self, next: u32) {
+    fn acknowledge(&mut self, now: Instant, next: u32) {
         while self.inflight.front().is_some_and(|(number, ..)| *number < next) {
             self.inflight.pop_front();
+            self.progressed = now;
         }
     }
 }
@@ -90,7 +96,35 @@ pub(super) struct Incoming {
     term: Term,
     at: LogEnd,
     parts: Vec<Bytes>,
+    /// Parts behind one that is missing.
+    ahead: BTreeMap<u32, Bytes>,
+    /// The number of the last part, once it is known.
+    last: Option<u32>,
     bytes: usize,
+}
+
+impl Incoming {
+    fn next(&self) -> u32 {
+        self.parts.len() as u32
+    }
+
+    /// Takes a part, in whatever order they come. Returns whether all are there.
+    fn take(&mut self, part: u32, last: bool, chunk: Bytes) -> bool {
+        let fits = part < PARTS_MAX && self.bytes + chunk.len() <= BYTES_MAX;
+        let near = part >= self.next() && part - self.next() < PARTS_AHEAD;
+        if !fits || !near || self.ahead.contains_key(&part) {
+            return false;
+        }
+        if last {
+            self.last = Some(part);
+        }
+        self.bytes += chunk.len();
+        self.ahead.insert(part, chunk);
+        while let Some(chunk) = self.ahead.remove(&self.next()) {
+            self.parts.push(chunk);
+        }
+        self.last.is_some_and(|last| self.next() > last)
+    }
 }
 
 /// Rebuilds the table that the parts hold.
@@ -194,19 +228,16 @@ impl Raft {
                 term,
                 at,
                 parts: Vec::new(),
+                ahead: BTreeMap::new(),
+                last: None,
                 bytes: 0,
             });
         }
         let incoming = self.incoming.as_mut().expect("set above");
-        let next = incoming.parts.len() as u32;
-        if part == next && next < PARTS_MAX && incoming.bytes + chunk.len() <= BYTES_MAX {
-            incoming.bytes += chunk.len();
-            incoming.parts.push(chunk);
-            if last {
-                return self.finish_transfer(now, from, term, round, out);
-            }
+        if incoming.take(part, last, chunk) {
+            return self.finish_transfer(now, from, term, round, out);
         }
-        let next = incoming.parts.len() as u32;
+        let next = incoming.next();
         out.send(
             from,
             Message::SnapshotReply {
@@ -274,6 +305,7 @@ impl Raft {
         next: u32,
         out: &mut Out,
     ) {
+        let patience = self.config.election_timeout * 4;
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
@@ -289,11 +321,11 @@ impl Raft {
             && outgoing.at == at
         {
             let sent_before = outgoing.next - outgoing.inflight.len() as u32;
-            if next < sent_before {
-                // It has lost parts that it had (it restarted): start over.
+            if next >= sent_before {
+                outgoing.acknowledge(now, next);
+            } else if now.since(outgoing.progressed) > patience {
+                // Not an answer that was overtaken: it has lost parts that it had. Start over.
                 follower.restart_probe();
-            } else {
-                outgoing.acknowledge(next);
             }
         }
         self.start_transfers(now, out);
