@@ -41,10 +41,13 @@ fn judge(operations: &[Numbered<'_>]) -> Result<bool, Violation> {
             (Call::Add { element, .. } | Call::Append { element, .. }, Outcome::Fail) => {
                 failed.insert(element, *index);
             }
+            (Call::Add { element, .. } | Call::Append { element, .. }, _)
+                if adds.contains_key(element.as_str()) =>
+            {
+                return Ok(false);
+            }
             (Call::Add { element, .. } | Call::Append { element, .. }, _) => {
-                if adds.insert(element, *index).is_some() {
-                    return Ok(false);
-                }
+                adds.insert(element, *index);
             }
             (_, Outcome::Ok(Answer::Elements { elements })) => reads.push((*index, elements)),
             _ => {}

@@ -129,6 +129,8 @@ pub(super) struct Prepared<'a> {
     pub(super) values: Vec<&'a str>,
     /// What operations would have written that certainly did not happen: key, value, position in the history.
     pub(super) failed: Vec<(u32, u64, u32)>,
+    /// Every beginning of every list that was read: key and value.
+    pub(super) beginnings: Vec<(u32, u64)>,
     /// Whether reads say which version of the whole object they reflect. One key alone has no such order.
     has_order: bool,
 }
@@ -363,11 +365,13 @@ impl<'a> Prepared<'a> {
                 }
             }
             (Call::List { key }, Answer::Elements { elements }) => {
-                let list = elements
-                    .iter()
-                    .fold(ABSENT, |list, element| extend(list, self.value(element)));
+                let (key, mut list) = (self.key(key), ABSENT);
+                for element in elements {
+                    list = extend(list, self.value(element));
+                    self.beginnings.push((key, list));
+                }
                 self.facts.push(Fact {
-                    key: self.key(key),
+                    key,
                     value: list,
                     version: 0,
                 });

@@ -7,7 +7,8 @@
 //!
 //! Three rules keep it short without losing an order:
 //! - What only reads, and may be done now, is done now: it changes nothing for the others.
-//! - A value that only one operation writes is not overwritten while some answer has still to see it.
+//! - A value that only one operation writes is not overwritten while some answer has still to see it; a list that is
+//!   still to be read holds a beginning of what was read.
 //! - An unknown operation whose unique value was seen took effect, before the first who saw it returned; one whose
 //!   value nobody saw, and whose effect nobody could otherwise notice, is left out.
 //!

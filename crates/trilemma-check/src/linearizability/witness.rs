@@ -35,6 +35,11 @@ fn reader_at(version: u64) -> Place {
     change_at(version) + 1
 }
 
+/// Where unknown operations are put that took effect before whoever stands at `place`.
+fn slot_before(place: Place) -> Place {
+    change_at(version_of(place)) - CHANGE
+}
+
 fn version_of(place: Place) -> u64 {
     (place >> 32) as u64
 }
@@ -56,7 +61,12 @@ struct Need {
     observer: usize,
     place: Place,
     wants: Vec<(u32, Option<u64>)>,
+    /// The version that the change must have made, if the observer names it.
+    version: Option<u64>,
 }
+
+/// How many ways to place unknown operations are tried.
+const TRIES_MAX: u32 = 256;
 
 pub(super) fn run(prepared: &Prepared<'_>) -> Finding {
     let mut witness = Witness {
@@ -88,24 +98,46 @@ impl Witness<'_, '_> {
         self.place_seen_versions(&written)?;
         // A placed unknown command has seen what its guards say, which may place another.
         while self.place_seen_values(&written)? {}
-        loop {
-            let timelines = Timelines::of(self.prepared, &self.place);
-            let Err(broken) = places::check(self.prepared, &self.place, &timelines) else {
-                return Ok(());
-            };
-            let Some(need) = &broken.need else {
-                return Err(self.refuse(broken.violation));
-            };
-            let Some(candidate) = self.candidate(need) else {
-                return Err(self.refuse(broken.violation));
-            };
-            if need.place == UNPLACED {
-                return Err(Stop::NotApplicable(
-                    "an unknown operation may explain a read that says no version",
-                ));
-            }
-            self.guess(candidate, need.place);
+        let mut tries = TRIES_MAX;
+        self.settle(&mut tries)
+    }
+
+    /// Checks all answers. Where an unknown operation could explain a wrong one, tries those that could, one by one.
+    fn settle(&mut self, tries: &mut u32) -> Result<(), Stop> {
+        let timelines = Timelines::of(self.prepared, &self.place);
+        let Err(broken) = places::check(self.prepared, &self.place, &timelines) else {
+            return Ok(());
+        };
+        let candidates = match &broken.need {
+            Some(need) => self.candidates(need, &timelines),
+            None => Vec::new(),
+        };
+        let Some(need) = broken.need.filter(|_| !candidates.is_empty()) else {
+            return Err(self.refuse(broken.violation));
+        };
+        if need.place == UNPLACED {
+            return Err(Stop::NotApplicable(
+                "an unknown operation may explain a read that says no version",
+            ));
         }
+        for candidate in candidates {
+            if *tries == 0 {
+                break;
+            }
+            *tries -= 1;
+            self.guess(candidate, need.place);
+            if let Some(version) = need
+                .version
+                .filter(|version| !self.place.contains(&change_at(*version)))
+            {
+                self.place[candidate] = change_at(version);
+            }
+            if self.settle(tries).is_ok() {
+                return Ok(());
+            }
+            self.place[candidate] = UNPLACED;
+        }
+        Err(self.refuse(broken.violation))
     }
 
     fn refuse(&self, violation: Violation) -> Stop {
@@ -179,7 +211,37 @@ impl Witness<'_, '_> {
                 }
             }
         }
+        self.place_guarded_versions(&makers);
         Ok(())
+    }
+
+    /// Places unknown operations whose versions are known from the guards that held on them.
+    fn place_guarded_versions(&mut self, makers: &BTreeMap<u64, usize>) {
+        let prepared = self.prepared;
+        for op in prepared.ops.iter().filter(|op| op.certain && op.won) {
+            for guard in op.guards.of(&prepared.guards) {
+                let Condition::Version { key, is } = *guard else {
+                    continue;
+                };
+                if is == 0 || makers.contains_key(&is) || self.place.contains(&change_at(is)) {
+                    continue;
+                }
+                let makes = |maker: &Op| {
+                    let mut edits = maker.edits.of(&prepared.edits).iter();
+                    edits.any(|edit| edit.key == key && edit.value != ABSENT)
+                };
+                let mut candidates = prepared.ops.iter().enumerate().filter(|(number, maker)| {
+                    !maker.certain
+                        && self.place[*number] == UNPLACED
+                        && maker.invoke <= op.end
+                        && makes(maker)
+                });
+                // Of several the search for an explanation chooses.
+                if let (Some((maker, _)), None) = (candidates.next(), candidates.next()) {
+                    self.place[maker] = change_at(is);
+                }
+            }
+        }
     }
 
     fn wrong_version(&self, observer: usize, maker: usize, key: u32, value: u64, version: u64) -> Stop {
@@ -279,13 +341,14 @@ impl Witness<'_, '_> {
     fn guess(&mut self, unknown: usize, place: Place) {
         self.guesses += 1;
         // Steps of two leave room for a reader between two guesses.
-        self.place[unknown] = change_at(version_of(place)) - CHANGE + 2 * self.guesses;
+        self.place[unknown] = slot_before(place) + 2 * self.guesses;
     }
 
-    /// An unknown operation that may explain a contradiction.
-    fn candidate(&self, need: &Need) -> Option<usize> {
+    /// The unknown operations that may explain a contradiction, first those that could have run right before it.
+    fn candidates(&self, need: &Need, timelines: &Timelines) -> Vec<usize> {
         let prepared = self.prepared;
         let observed_by = prepared.ops[need.observer].end;
+        let slot = slot_before(need.place);
         let helps = |op: &Op| {
             let mut edits = op.edits.of(&prepared.edits).iter();
             edits.any(|edit| {
@@ -293,9 +356,22 @@ impl Witness<'_, '_> {
                 wants.any(|(key, value)| *key == edit.key && value.is_none_or(|value| value == edit.value))
             })
         };
-        prepared.ops.iter().enumerate().position(|(number, op)| {
-            !op.certain && self.place[number] == UNPLACED && op.invoke <= observed_by && helps(op)
-        })
+        let is_late = |op: &Op| {
+            let mut others = prepared.ops.iter().zip(&self.place);
+            others.any(|(other, place)| *place != UNPLACED && *place > slot && other.end < op.invoke)
+        };
+        let could_run = |op: &Op| {
+            let mut guards = op.guards.of(&prepared.guards).iter();
+            guards.all(|guard| timelines.holds(*guard, slot)) && !is_late(op)
+        };
+        let mut found: Vec<usize> = Vec::new();
+        for (number, op) in prepared.ops.iter().enumerate() {
+            if !op.certain && self.place[number] == UNPLACED && op.invoke <= observed_by && helps(op) {
+                found.push(number);
+            }
+        }
+        found.sort_by_key(|number| !could_run(&prepared.ops[*number]));
+        found
     }
 
     fn key(&self, key: u32) -> &str {

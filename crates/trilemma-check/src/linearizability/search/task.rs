@@ -39,6 +39,8 @@ pub(super) struct Task {
     pub(super) guards: Vec<Cell>,
     pub(super) edits: Vec<(Edit, u32)>,
     pub(super) keys: usize,
+    /// Every beginning of every list that was read, in order.
+    pub(super) beginnings: Vec<(u32, u64)>,
     /// Number of slots.
     pub(super) slots: usize,
     /// The slot of each key's absence at the start.
@@ -52,8 +54,11 @@ impl Task {
     pub(super) fn whole(prepared: &Prepared<'_>, scope: &Scope) -> Self {
         let mut task = Task {
             keys: prepared.keys.len(),
+            beginnings: prepared.beginnings.clone(),
             ..Task::default()
         };
+        task.beginnings.sort_unstable();
+        task.beginnings.dedup();
         let versions = Versions::of(prepared);
         for (number, op) in prepared.ops.iter().enumerate() {
             let Some(fate) = scope.fates[number] else { continue };
@@ -62,7 +67,7 @@ impl Task {
                 task.add_seen(fact.key, fact.value);
             }
             for guard in op.guards.of(&prepared.guards) {
-                task.add_guard(versions.read(prepared, op, *guard));
+                task.add_guard(versions.read(prepared, *guard));
             }
             for edit in op.edits.of(&prepared.edits).iter().filter(|_| op.won) {
                 task.add_edit(*edit);
@@ -86,7 +91,7 @@ impl Task {
             let guards = op.guards.of(&prepared.guards);
             let only = guards.first().map(|guard| guard.key());
             let is_wide = guards.iter().any(|guard| Some(guard.key()) != only);
-            is_exact &= op.some_of.is_none() && !(is_wide && !op.won);
+            is_exact &= op.some_of.is_none() && (op.won || !is_wide);
             let mut touched: Option<u32> = None;
             let mut open = |tasks: &mut Vec<Task>, key: u32| {
                 is_exact &= touched.is_none_or(|touched| touched == key);
@@ -103,7 +108,7 @@ impl Task {
             // Which guard failed is not known if they are on several keys.
             for guard in guards.iter().filter(|_| op.won || !is_wide) {
                 open(&mut tasks, guard.key());
-                let read = versions.read(prepared, op, *guard);
+                let read = versions.read(prepared, *guard);
                 tasks[guard.key() as usize].add_guard(read.map(|(_, value)| (0, value)));
             }
             for edit in op.edits.of(&prepared.edits).iter().filter(|_| op.won) {
@@ -188,14 +193,23 @@ impl Task {
                 _ => NO_SLOT,
             }
         };
+        // All readers of a list are counted together.
+        let is_list = self.edits.iter().any(|(edit, _)| edit.appends);
+        let list_slot = |key: u32| (writes.len() + key as usize) as u32;
         for cell in self.sees.iter_mut().chain(&mut self.guards) {
-            cell.slot = slot_of(cell.key, cell.value);
+            cell.slot = if is_list {
+                list_slot(cell.key)
+            } else {
+                slot_of(cell.key, cell.value)
+            };
         }
         for (edit, slot) in &mut self.edits {
-            *slot = if edit.appends || edit.value == ABSENT {
-                NO_SLOT
-            } else {
-                slot_of(edit.key, edit.value)
+            *slot = match *edit {
+                Edit {
+                    appends: true, key, ..
+                } => list_slot(key),
+                Edit { value: ABSENT, .. } => NO_SLOT,
+                Edit { key, value, .. } => slot_of(key, value),
             };
         }
         self.starts = (0..self.keys as u32).map(|key| slot_of(key, ABSENT)).collect();
@@ -203,51 +217,77 @@ impl Task {
     }
 }
 
+/// A value that no key ever holds.
+const NEVER: u64 = u64::MAX;
+
 /// Which value each version of each key is known to have.
-struct Versions(Vec<(u32, u64, u64)>);
+struct Versions {
+    /// Key, version, value.
+    known: Vec<(u32, u64, u64)>,
+    /// The versions that are known to have been made, on whatever key.
+    made: Vec<u64>,
+    /// The keys to which an unknown operation may have given a version that nobody tells.
+    doubtful: Vec<bool>,
+}
 
 impl Versions {
     fn of(prepared: &Prepared<'_>) -> Self {
+        let (mut known, mut made) = (Vec::new(), Vec::new());
+        let mut doubtful = vec![false; prepared.keys.len()];
         let has_version = |guard: &Condition| matches!(guard, Condition::Version { .. });
-        if !prepared.guards.iter().any(has_version) {
-            return Self(Vec::new());
-        }
-        let mut known = Vec::new();
-        for op in prepared
-            .ops
-            .iter()
-            .filter(|op| op.certain && op.version != 0 && op.changes())
-        {
-            let edits = op.edits.of(&prepared.edits).iter();
-            known.extend(edits.map(|edit| (edit.key, op.version, edit.value)));
-        }
-        for op in &prepared.ops {
-            let facts = op
-                .facts
-                .of(&prepared.facts)
-                .iter()
-                .filter(|fact| fact.version != 0);
-            known.extend(facts.map(|fact| (fact.key, fact.version, fact.value)));
+        if prepared.guards.iter().any(has_version) {
+            for op in prepared.ops.iter().filter(|op| op.changes()) {
+                let edits = op.edits.of(&prepared.edits).iter();
+                if op.certain && op.version != 0 {
+                    made.push(op.version);
+                    known.extend(edits.map(|edit| (edit.key, op.version, edit.value)));
+                } else {
+                    edits.for_each(|edit| doubtful[edit.key as usize] = true);
+                }
+            }
+            for op in &prepared.ops {
+                let facts = op
+                    .facts
+                    .of(&prepared.facts)
+                    .iter()
+                    .filter(|fact| fact.version != 0);
+                known.extend(facts.map(|fact| (fact.key, fact.version, fact.value)));
+            }
         }
         known.sort_unstable();
-        Self(known)
+        made.sort_unstable();
+        Self {
+            known,
+            made,
+            doubtful,
+        }
     }
 
     /// The key and value that a guard asks for; `None` if that is not known.
-    fn read(&self, prepared: &Prepared<'_>, op: &Op, guard: Condition) -> Option<(u32, u64)> {
+    fn read(&self, prepared: &Prepared<'_>, guard: Condition) -> Option<(u32, u64)> {
         match guard {
             Condition::Value { key, is } => Some((key, is)),
             Condition::Version { key, is: 0 } => Some((key, ABSENT)),
             Condition::Version { key, is } => {
-                let from = self.0.partition_point(|known| (known.0, known.1) < (key, is));
-                let known = self.0.get(from).filter(|known| (known.0, known.1) == (key, is))?;
-                // The same value from another write has another version.
-                let mut writers = prepared
-                    .edits
-                    .iter()
-                    .filter(|edit| (edit.key, edit.value) == (key, known.2));
-                let is_unique = writers.next().is_some() && writers.next().is_none();
-                (is_unique && known.2 != ABSENT && (op.won || op.certain)).then_some((key, known.2))
+                let from = self.known.partition_point(|known| (known.0, known.1) < (key, is));
+                match self.known.get(from) {
+                    Some(known) if (known.0, known.1) == (key, is) => {
+                        // The same value from another write has another version.
+                        let mut writers = prepared
+                            .edits
+                            .iter()
+                            .filter(|edit| (edit.key, edit.value) == (key, known.2));
+                        let is_unique = writers.next().is_some() && writers.next().is_none();
+                        // A key that is absent has no version, whichever removal it was.
+                        let value = if known.2 == ABSENT { NEVER } else { known.2 };
+                        (is_unique || value == NEVER).then_some((key, value))
+                    }
+                    // Another change made this version and left the key alone, or nothing can have made it.
+                    _ if self.made.binary_search(&is).is_ok() || !self.doubtful[key as usize] => {
+                        Some((key, NEVER))
+                    }
+                    _ => None,
+                }
             }
         }
     }

@@ -220,10 +220,11 @@ impl Walk {
             let observers = &mut self.observers;
             count(&self.task, item, |slot| observers[slot as usize] -= 1);
         }
+        // Reads count as well: two ways to one state differ if only one came by where a read could be done.
+        self.fingerprint = self.fingerprint.wrapping_add(fingerprint(0, u64::from(number)));
         if item.edits.0 == item.edits.1 {
             return true;
         }
-        self.fingerprint = self.fingerprint.wrapping_add(fingerprint(0, u64::from(number)));
         let (mut is_possible, mut has_effect) = (true, item.is_certain);
         for position in item.edits.0..item.edits.1 {
             let (edit, slot) = self.task.edits[position as usize];
@@ -231,8 +232,9 @@ impl Walk {
             let new = edit.apply(old);
             has_effect |= new != old;
             is_possible &= old_slot == NO_SLOT || self.observers[old_slot as usize] == 0 || new == old;
+            is_possible &= !edit.appends || self.is_beginning(edit.key, new, slot);
             self.undo.push((edit.key, old, old_slot));
-            self.state[edit.key as usize] = (new, slot);
+            self.state[edit.key as usize] = (new, if edit.appends { NO_SLOT } else { slot });
             let kind = u64::from(edit.key) + 1;
             self.fingerprint = self
                 .fingerprint
@@ -240,6 +242,11 @@ impl Walk {
                 .wrapping_add(fingerprint(kind, new));
         }
         is_possible && has_effect
+    }
+
+    /// Whether what is still to be read of a list can come from what it would hold.
+    fn is_beginning(&self, key: u32, list: u64, slot: u32) -> bool {
+        self.observers[slot as usize] == 0 || self.task.beginnings.binary_search(&(key, list)).is_ok()
     }
 
     fn take_back(&mut self, frame: &Frame) {

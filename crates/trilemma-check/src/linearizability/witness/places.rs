@@ -2,7 +2,7 @@
 
 use super::super::prepare::{ABSENT, Condition, Op, Prepared};
 use super::timeline::{Stretch, Timelines};
-use super::{Broken, CHANGE, Need, Place, UNPLACED, change_at, version_of, violation};
+use super::{Broken, Need, Place, UNPLACED, slot_before, version_of, violation};
 
 /// Checks all answers where they stand, then real time.
 pub(super) fn check(prepared: &Prepared<'_>, place: &[Place], timelines: &Timelines) -> Result<(), Broken> {
@@ -81,7 +81,11 @@ impl Judge<'_, '_> {
                     Condition::Value { is, .. } => Some(*is),
                     Condition::Version { .. } => None,
                 };
-                Err(self.broken("guard", what, &[key], vec![(key, want)]))
+                let mut broken = self.broken("guard", what, &[key], vec![(key, want)]);
+                if let (Condition::Version { is, .. }, Some(need)) = (guard, &mut broken.need) {
+                    need.version = (*is > 0).then_some(*is);
+                }
+                Err(broken)
             }
             (false, None) => {
                 let what = format!("a command lost although all its guards held {}", self.position());
@@ -122,7 +126,7 @@ impl Judge<'_, '_> {
             .filter_map(|key| self.timelines.before(*key, self.here));
         ops.extend(lasts.map(|moment| moment.op as usize));
         // An unknown operation would stand right before the change of this version, so it cannot undo that one.
-        let slot = change_at(version_of(self.here)) - CHANGE;
+        let slot = slot_before(self.here);
         wants.retain(|(key, _)| {
             let last = self.timelines.before(*key, self.here);
             last.is_none_or(|moment| moment.place < slot)
@@ -133,6 +137,7 @@ impl Judge<'_, '_> {
                 observer: self.number,
                 place: self.here,
                 wants,
+                version: None,
             }),
         }
     }
@@ -212,21 +217,40 @@ fn settled(prepared: &Prepared<'_>, place: &[Place]) -> Vec<Place> {
 
 /// What would move the operations that only the sweep has placed.
 fn need(prepared: &Prepared<'_>, observer: usize, movable: &[usize]) -> Option<Need> {
-    let wants: Vec<(u32, Option<u64>)> = movable.iter().flat_map(|number| wants_of(prepared, *number)).collect();
+    let wants: Vec<(u32, Option<u64>)> = movable
+        .iter()
+        .flat_map(|number| wants_of(prepared, *number))
+        .collect();
     (!wants.is_empty()).then_some(Need {
         observer,
         place: UNPLACED,
         wants,
+        version: None,
     })
 }
 
 /// The changes that would let an operation stand elsewhere.
 fn wants_of(prepared: &Prepared<'_>, number: usize) -> Vec<(u32, Option<u64>)> {
     let op = &prepared.ops[number];
-    let facts = op.facts.of(&prepared.facts).iter().filter(|fact| fact.version == 0);
-    let guards = op.guards.of(&prepared.guards).iter().map(|guard| (guard.key(), None));
-    let some_of = op.some_of.into_iter().flat_map(|(from, to)| (from..to).map(|key| (key, None)));
-    facts.map(|fact| (fact.key, Some(fact.value))).chain(guards).chain(some_of).collect()
+    let facts = op
+        .facts
+        .of(&prepared.facts)
+        .iter()
+        .filter(|fact| fact.version == 0);
+    let guards = op
+        .guards
+        .of(&prepared.guards)
+        .iter()
+        .map(|guard| (guard.key(), None));
+    let some_of = op
+        .some_of
+        .into_iter()
+        .flat_map(|(from, to)| (from..to).map(|key| (key, None)));
+    facts
+        .map(|fact| (fact.key, Some(fact.value)))
+        .chain(guards)
+        .chain(some_of)
+        .collect()
 }
 
 fn inverted(prepared: &Prepared<'_>, late: usize, early: Option<usize>) -> Broken {
