@@ -185,9 +185,11 @@ impl Swarm {
 
     fn network(&mut self) -> Network {
         let low = self.pick(&[10, 100, 500]) * US;
+        // Every run has some of the one or the other; many have one alone.
+        let (loss, duplication) = self.pick(&[(0, 60), (0, 200), (60, 0), (150, 0), (10, 50), (30, 30), (100, 100)]);
         Network {
-            loss: self.pick(&[0, 0, 5, 20, 100]),
-            duplication: self.pick(&[0, 0, 10, 100]),
+            loss,
+            duplication,
             delay: (low, low + self.pick(&[50, 500, 5_000, 20_000]) * US),
         }
     }
@@ -225,7 +227,7 @@ impl Swarm {
             return Vec::new();
         }
         let mut faults = Vec::new();
-        let timed = 4 + self.rng.below(30);
+        let timed = 12 + self.rng.below(30);
         for _ in 0..timed {
             let class = self.pick(&classes);
             let at = 50 * MS + self.rng.below(self.heal * 9 / 10);

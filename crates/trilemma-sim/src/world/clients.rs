@@ -17,7 +17,7 @@ impl World<'_> {
             return self.prober(client);
         }
         let workload = &self.scenario.workload;
-        let over = self.healed || self.asked >= u64::from(workload.operations);
+        let over = self.asked >= u64::from(workload.operations);
         if self.clients[client].pending.is_none() {
             if over {
                 return;

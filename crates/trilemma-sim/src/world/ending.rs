@@ -96,7 +96,6 @@ impl World<'_> {
                     let value = format!("p{client}t{time}");
                     let key = "probe".to_owned();
                     this.begin(slot, Call::Put { key, value }, false, time);
-                    self.asked += 1;
                 }
                 Stage::Reading(key) => {
                     let key = if key == keys { "probe".to_owned() } else { format!("k{key}") };
@@ -138,7 +137,8 @@ impl World<'_> {
         self.schedule(LOOK_INTERVAL, Event::Look);
         let stages = |world: &Self, wanted: Stage| world.ending.probers.iter().all(|prober| prober.stage == wanted);
         let first = self.ending.probers[0].client;
-        let idle = self.clients[..first].iter().all(|client| client.pending.is_none());
+        let idle = self.asked >= u64::from(self.scenario.workload.operations)
+            && self.clients[..first].iter().all(|client| client.pending.is_none());
         if idle && stages(self, Stage::Written) {
             for index in 0..self.ending.probers.len() {
                 let prober = &mut self.ending.probers[index];
