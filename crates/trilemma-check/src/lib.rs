@@ -10,3 +10,4 @@ pub mod convergence;
 pub mod watch;
 pub mod sessions;
 pub mod transactions;
+pub mod locks;

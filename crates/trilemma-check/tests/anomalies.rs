@@ -5,6 +5,8 @@
 
 #[path = "anomalies/convergence.rs"]
 mod convergence;
+#[path = "anomalies/locks.rs"]
+mod locks;
 #[path = "anomalies/random.rs"]
 mod random;
 #[path = "anomalies/sessions.rs"]
