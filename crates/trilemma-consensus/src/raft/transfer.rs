@@ -273,8 +273,8 @@ impl Raft {
         }
         let seq = out.append(Record::SnapshotEnd { at });
         if !self.install(at, table) {
-            // The log begins with the snapshot: nothing in it is durable before the end mark is.
-            self.log.appended(seq, at.index, now);
+            // The log begins with the snapshot: nothing in it, nor before it, is durable before the end mark is.
+            self.log.appended(seq, Index(1), now);
         }
         out.reset(at.index.0);
         let result = AppendResult::Matched(at.index);

@@ -23,7 +23,12 @@ struct Node {
 
 impl Node {
     fn new(size: u32, seed: u64) -> Self {
-        let raft = Raft::new(RaftConfig::new(NodeId(1), (1..=size).map(NodeId), seed));
+        Self::with(RaftConfig::new(NodeId(1), (1..=size).map(NodeId), seed))
+    }
+
+    fn with(config: RaftConfig) -> Self {
+        let size = config.members.len() as u32;
+        let raft = Raft::new(config);
         let mut node = Self {
             host: Host::new(raft),
             now: Instant::ZERO + 1000 * MS,
@@ -297,4 +302,50 @@ fn parts_of_a_snapshot_that_a_crash_tore_do_not_mix_with_the_next() {
     raft.replay(Record::SnapshotEnd { at }).expect("whole");
     assert_eq!(raft.table().get(b"gone"), None);
     assert_eq!(raft.table().digest(), newer.digest());
+}
+
+#[test]
+fn nothing_before_a_snapshot_is_durable_before_the_snapshot_is() {
+    let mut table = Table::new(10);
+    for seq in 1..=5 {
+        table.apply(op(seq), &Command::put("key", "x"), Version(seq));
+    }
+    let mut node = Node::new(3, 1);
+    follow(&mut node, 2);
+    node.persist();
+    let term = Term(1);
+    let at = LogEnd {
+        term,
+        index: Index(5),
+    };
+    let parts: Vec<_> = table.chunks().collect();
+    let count = parts.len();
+    for (part, chunk) in parts.into_iter().enumerate() {
+        node.receive(
+            2,
+            Message::Snapshot {
+                term,
+                round: 0,
+                at,
+                part: part as u32,
+                last: part + 1 == count,
+                chunk: chunk.into(),
+            },
+        );
+    }
+    node.sent.clear();
+    // A message that the snapshot has overtaken: a crash now would leave nothing of what it holds.
+    let payload = Payload::Noop;
+    let append = Message::Append {
+        term,
+        round: 0,
+        prev: LogEnd::default(),
+        entries: vec![Entry { term, payload }],
+        commit: Index(0),
+    };
+    node.receive(2, append);
+    assert_eq!(node.sent, Vec::new(), "acknowledged before it is durable");
+    node.persist();
+    assert_eq!(node.sent.len(), 2);
+    assert_eq!(node.raft().durable(), Index(5));
 }
