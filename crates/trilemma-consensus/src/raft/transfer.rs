@@ -219,7 +219,11 @@ impl Raft {
             // What is committed here is in the leader's log too.
             self.incoming = None;
             let result = AppendResult::Matched(self.commit.min(self.log.durable()));
-            return out.send(from, Message::AppendReply { term, round, result });
+            let reply = Message::AppendReply { term, round, result };
+            if self.term_is_durable() {
+                return out.send(from, reply);
+            }
+            return out.send_after_append(from, reply);
         }
         let fresh = |incoming: &Incoming| incoming.from != from || incoming.term != term || incoming.at != at;
         if self.incoming.as_ref().is_none_or(fresh) {
