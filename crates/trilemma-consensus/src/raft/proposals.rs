@@ -47,7 +47,6 @@ struct InLog {
     asker: Asker,
     owed: Owed,
     term: Term,
-    bytes: usize,
     deadline: Instant,
 }
 
@@ -76,7 +75,6 @@ pub(super) struct Proposals {
     queue: BTreeMap<u64, Queued>,
     deadlines: BTreeSet<(Instant, Place)>,
     last_id: u64,
-    bytes: usize,
     copies: Copies,
 }
 
@@ -100,7 +98,6 @@ impl Proposals {
 
     fn take_in_log(&mut self, index: Index) -> Option<InLog> {
         let found = self.in_log.remove(&index)?;
-        self.bytes -= found.bytes;
         self.deadlines.remove(&(found.deadline, Place::Log(index)));
         Some(found)
     }
@@ -375,34 +372,31 @@ impl Raft {
     /// The leader's part: writes and questions enter the log, reads a round.
     fn lead(&mut self, now: Instant, asker: Asker, deadline: Instant, request: Request, out: &mut Out) {
         let owed = owed(&request);
-        let (payload, bytes) = match request {
+        let payload = match request {
             Request::Read(read) => return self.read_at_leader(now, asker, deadline, read, out),
-            Request::Write { op, command, .. } => {
-                let bytes = command.size();
-                (Payload::Write { op, command }, bytes)
-            }
-            Request::Outcome { op, .. } => (Payload::Fence { op }, 0),
+            Request::Write { op, command, .. } => Payload::Write { op, command },
+            Request::Outcome { op, .. } => Payload::Fence { op },
         };
-        if self.proposals.bytes + bytes > self.config.uncommitted_bytes && self.proposals.bytes > 0 {
-            let what = format!("{} bytes wait to be committed already", self.proposals.bytes);
+        let term = self.term;
+        let entry = Entry { term, payload };
+        let Role::Leader(leader) = &mut self.role else {
+            return self.answer(asker, refusal(owed, Reason::NoLeader), out);
+        };
+        let (waiting, size) = (leader.unapplied, entry.size());
+        if waiting > 0 && waiting + size > self.config.uncommitted_bytes {
+            let what = format!("{waiting} bytes wait to be committed already");
             return self.answer(asker, refusal(owed, Reason::Overloaded { what }), out);
         }
-        let index = self.log.push(Entry {
-            term: self.term,
-            payload,
-        });
-        self.proposals.bytes += bytes;
+        leader.unapplied += size;
+        let index = self.log.push(entry);
         self.proposals.deadlines.insert((deadline, Place::Log(index)));
-        self.proposals.in_log.insert(
-            index,
-            InLog {
-                asker,
-                owed,
-                term: self.term,
-                bytes,
-                deadline,
-            },
-        );
+        let waiting = InLog {
+            asker,
+            owed,
+            term,
+            deadline,
+        };
+        self.proposals.in_log.insert(index, waiting);
         self.dirty = true;
     }
 

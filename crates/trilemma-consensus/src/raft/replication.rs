@@ -22,6 +22,8 @@ pub(super) struct Leader {
     pub(super) noop: Index,
     /// The last entry handed to our own disk.
     pub(super) appended: Index,
+    /// Bytes of the requests in the log that are not applied. Those whose clients have given up are still there.
+    pub(super) unapplied: usize,
     pub(super) reads: Reads,
     next_beat: Instant,
     /// When a majority was last heard.
@@ -81,6 +83,7 @@ impl Leader {
             followers: peers.map(follower).collect(),
             noop,
             appended: noop.prev(),
+            unapplied: 0,
             reads: Reads::default(),
             next_beat: now,
             check_at: now,
@@ -388,6 +391,11 @@ impl Raft {
             let index = self.applied().next();
             let at = Version(index.0);
             let entry = self.log.get(index).expect("what is not applied is held").clone();
+            if let Role::Leader(leader) = &mut self.role
+                && index > leader.noop
+            {
+                leader.unapplied -= entry.size();
+            }
             match &entry.payload {
                 Payload::Noop => {
                     self.table.advance(at);

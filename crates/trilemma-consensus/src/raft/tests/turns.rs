@@ -349,3 +349,32 @@ fn nothing_before_a_snapshot_is_durable_before_the_snapshot_is() {
     assert_eq!(node.sent.len(), 2);
     assert_eq!(node.raft().durable(), Index(5));
 }
+
+#[test]
+fn what_is_not_committed_stays_bounded_when_its_clients_have_given_up() {
+    // The followers' disks are held, so that they answer beats and no appends; the leader keeps its office.
+    let limit = 1024 * 1024;
+    let mut config = RaftConfig::new(NodeId(1), (1..=3).map(NodeId), 1);
+    config.uncommitted_bytes = limit;
+    let mut node = Node::with(config);
+    node.win();
+    let value = "x".repeat(limit / 16);
+    for seq in 1..=40 {
+        let request = write(seq, Attempt::First, Command::put("key", value.as_str()));
+        node.propose(request);
+        // All that waited has passed its deadline.
+        let (term, round, result) = (node.raft().term(), 0, AppendResult::Matched(Index(0)));
+        for _ in 0..60 {
+            node.now = node.now + 100 * MS;
+            node.receive(2, Message::AppendReply { term, round, result });
+            node.persist();
+            node.step(Input::Wake);
+        }
+    }
+    assert!(node.raft().is_leader());
+    let held: usize = (1..=node.raft().log_end().index.0)
+        .filter_map(|index| node.raft().entry(Index(index)))
+        .map(Entry::size)
+        .sum();
+    assert!(held <= limit * 2, "{held} bytes are not committed");
+}
