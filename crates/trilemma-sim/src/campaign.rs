@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use trilemma_check::history::History;
 use trilemma_sim::coverage::Coverage;
-use trilemma_sim::{Protocol, Report, Scenario, run as run_scenario, swarm};
+use trilemma_sim::{Protocol, Report, Scenario, run as run_scenario, shrink, swarm};
 
 use crate::args::Args;
 
@@ -185,6 +185,11 @@ fn one(args: &Args, scenario: &Scenario) -> ExitCode {
             failure.checker,
             quote(&failure.what)
         );
+    }
+    if let (true, Some(failure)) = (args.shrink, &report.failure) {
+        let shrunk = shrink::shrink(scenario, failure.checker);
+        println!("# fails by {}, shrunk in {} runs", failure.checker, shrunk.runs);
+        print!("{}", shrunk.scenario);
     }
     if let Some(file) = &args.history {
         for (slot, operations) in &report.histories {

@@ -10,6 +10,7 @@ mod judge;
 pub mod node;
 pub mod report;
 pub mod scenario;
+pub mod shrink;
 pub mod swarm;
 pub mod trace;
 mod world;

@@ -333,7 +333,12 @@ impl Action {
 
     /// How long it lasts; 0 if it is over at once.
     #[must_use]
-    pub const fn length(&self) -> u64 {
+    pub fn length(&self) -> u64 {
+        self.clone().length_mut().map_or(0, |length| *length)
+    }
+
+    /// How long it lasts, if it does.
+    pub fn length_mut(&mut self) -> Option<&mut u64> {
         match self {
             Action::Crash { length, .. }
             | Action::Kill { length, .. }
@@ -348,8 +353,8 @@ impl Action {
             | Action::SlowDisk { length, .. }
             | Action::FullDisk { length, .. }
             | Action::FailSync { length, .. }
-            | Action::FailWrite { length, .. } => *length,
-            Action::Jump { .. } | Action::Snapshot { .. } => 0,
+            | Action::FailWrite { length, .. } => Some(length),
+            Action::Jump { .. } | Action::Snapshot { .. } => None,
         }
     }
 }
