@@ -30,6 +30,8 @@ pub struct Faults {
     pub delay: (Duration, Duration),
     /// Shortest and longest time until an append is durable.
     pub disk: (Duration, Duration),
+    /// Longest turn: a wake due at once comes up to this much later, behind other inputs, as a busy driver has it.
+    pub turn: Duration,
 }
 
 impl Default for Faults {
@@ -40,6 +42,7 @@ impl Default for Faults {
             duplication: 0,
             delay: (micros(100), micros(500)),
             disk: (micros(100), micros(400)),
+            turn: Duration::ZERO,
         }
     }
 }
@@ -365,7 +368,11 @@ impl<P: Protocol> Cluster<P> {
         }
         self.schedule_durable(id);
         if wake_at != Instant::NEVER {
-            self.schedule(wake_at.since(self.now), Event::Wake { node: id, life });
+            let mut delay = wake_at.since(self.now);
+            if delay.is_zero() && !self.faults.turn.is_zero() {
+                delay = self.rng.between(Duration::ZERO, self.faults.turn);
+            }
+            self.schedule(delay, Event::Wake { node: id, life });
         }
     }
 

@@ -247,6 +247,7 @@ impl Run {
                 faults.duplication = [0, 100][self.rng.below(2) as usize];
                 faults.delay.1 = [1, 5, 60][self.rng.below(3) as usize] * MS;
                 faults.disk.1 = [1, 30][self.rng.below(2) as usize] * MS;
+                faults.turn = [0, 1, 20][self.rng.below(3) as usize] * MS;
             }
         }
     }
