@@ -78,6 +78,8 @@ struct Serving {
     theirs: Context,
     withheld: BTreeSet<Dot>,
     used: Instant,
+    /// Whether the last page was sent. It is kept for the peer that did not get it, until somebody needs the place.
+    finished: bool,
 }
 
 /// A page without its content.
@@ -171,6 +173,12 @@ impl Gossip {
         let serving = &mut self.exchanges.serving;
         let known = serving.get(&to).is_some_and(|serving| serving.session == session);
         if !known && !serving.contains_key(&to) && serving.len() >= self.config.serving_max {
+            let finished = serving.iter().filter(|(_, serving)| serving.finished);
+            if let Some(oldest) = finished.min_by_key(|(_, serving)| serving.used).map(|(peer, _)| *peer) {
+                serving.remove(&oldest);
+            }
+        }
+        if !known && !serving.contains_key(&to) && serving.len() >= self.config.serving_max {
             debug!(%to, "did not serve a pull: enough exchanges are open; the peer will ask again");
             return;
         }
@@ -185,6 +193,7 @@ impl Gossip {
                     theirs: theirs.clone(),
                     withheld: withheld.into_iter().collect(),
                     used: now.instant,
+                    finished: false,
                 },
             );
         }
@@ -212,6 +221,7 @@ impl Gossip {
         };
         serving.used = now.instant;
         let (items, more) = serving.page(after, self.config.page_bytes);
+        serving.finished |= !more;
         let end = match items.last() {
             Some(last) if more => PageEnd::More(last.dot),
             _ => PageEnd::Last(serving.replica.context().to_wire(WIRE_INTERVALS_MAX)),
