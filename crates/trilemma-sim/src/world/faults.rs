@@ -306,9 +306,7 @@ impl World<'_> {
         self.active.clear();
         self.triggers.clear();
         for index in 0..self.nodes.len() {
-            let now = self.now;
             let node = &mut self.nodes[index];
-            node.paused_until = node.paused_until.min(now);
             node.slow_disk = None;
             node.tearing = None;
             node.disk.set_faults(MemoryFaults::default());
