@@ -67,13 +67,14 @@ pub fn check(history: &[Operation], level: Level) -> Verdict {
         }
         _ => &[registers::Inference::Writes],
     };
+    let mut common = graph::Graph::new(book.transactions.len());
+    lists::add(&book, &mut common);
+    time::add(&book, level, &mut common);
     for inference in inferences {
-        let mut graph = graph::Graph::new(book.transactions.len());
-        lists::add(&book, &mut graph);
+        let mut graph = common.clone();
         if let Some(found) = registers::add(&book, level, *inference, &mut graph) {
             return found;
         }
-        time::add(&book, level, &mut graph);
         if let Some(found) = cycles::find(&book, level, &graph) {
             return found;
         }

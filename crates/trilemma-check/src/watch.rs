@@ -197,10 +197,9 @@ pub fn check(streams: &[Stream], truths: &[Truth]) -> Verdict {
         Ok(segments) => segments,
         Err(found) => return found,
     };
-    for part in &segments {
-        if let Some(truth) = known.get(&part.id)
-            && let Some(found) = against::truth(part, truth)
-        {
+    for (id, truth) in &known {
+        let told: Vec<_> = segments.iter().filter(|part| part.id == *id).collect();
+        if let Some(found) = against::truth(&told, truth) {
             return found;
         }
     }

@@ -50,6 +50,11 @@ pub(super) struct Key<'a> {
     pub(super) is_register: bool,
     pub(super) writes: BTreeMap<&'a str, Wrote>,
     pub(super) reads: Vec<Read<'a>>,
+    /// The longest read of the key, and which reads are its beginnings.
+    pub(super) longest: Option<usize>,
+    pub(super) is_beginning: Vec<bool>,
+    /// Some element was written by a transaction that aborted.
+    pub(super) has_aborted: bool,
     /// What each transaction writes, in its order.
     pub(super) by_transaction: BTreeMap<usize, Vec<&'a str>>,
 }
@@ -57,6 +62,19 @@ pub(super) struct Key<'a> {
 impl<'a> Key<'a> {
     pub(super) fn wrote(&self, element: &str) -> Option<Wrote> {
         self.writes.get(element).copied()
+    }
+
+    /// The reads that must be looked at element by element: the longest, and those that are not its beginnings.
+    pub(super) fn telling_reads(&self) -> impl Iterator<Item = &Read<'a>> {
+        let others = self
+            .reads
+            .iter()
+            .zip(&self.is_beginning)
+            .filter(|(_, is_beginning)| !**is_beginning);
+        self.longest
+            .map(|at| &self.reads[at])
+            .into_iter()
+            .chain(others.map(|(read, _)| read))
     }
 
     pub(super) fn writes_of(&self, transaction: usize) -> &[&'a str] {
@@ -108,6 +126,17 @@ impl<'a> Book<'a> {
                 steps,
             });
             book.enter(operation)?;
+        }
+        for key in book.keys.values_mut() {
+            let aborted = |wrote: &Wrote| book.transactions[wrote.transaction].fate == Fate::Aborted;
+            key.has_aborted = key.writes.values().any(aborted);
+            key.longest = (0..key.reads.len()).max_by_key(|at| key.reads[*at].found.len());
+            let longest = key.longest.map_or(&[][..], |at| key.reads[at].found);
+            key.is_beginning = key
+                .reads
+                .iter()
+                .map(|read| longest.starts_with(read.found))
+                .collect();
         }
         book.witness();
         Ok(book)
@@ -180,7 +209,7 @@ impl<'a> Book<'a> {
     /// A transaction of unknown outcome of which somebody read a write has committed.
     fn witness(&mut self) {
         for key in self.keys.values() {
-            for read in &key.reads {
+            for read in key.telling_reads() {
                 for element in read.found {
                     if let Some(wrote) = key.writes.get(element.as_str()) {
                         let transaction = &mut self.transactions[wrote.transaction];

@@ -29,7 +29,7 @@ pub(super) fn show(found: &[String]) -> String {
 
 /// Elements twice, or that nobody wrote.
 fn impossible(book: &Book<'_>, name: &str, key: &Key<'_>) -> Option<Verdict> {
-    for read in &key.reads {
+    for read in key.telling_reads() {
         let at = read.transaction;
         let mut sorted: Vec<&String> = read.found.iter().collect();
         sorted.sort_unstable();
@@ -60,13 +60,34 @@ fn impossible(book: &Book<'_>, name: &str, key: &Key<'_>) -> Option<Verdict> {
             );
             return Some(Verdict::illegal("thin-air", what, [at]));
         }
-        let later = |element: &&String| {
-            let writer = key
-                .wrote(element)
-                .map(|wrote| &book.transactions[wrote.transaction]);
-            writer.is_some_and(|writer| writer.invoke > book.transactions[at].returned)
+    }
+    future(book, name, key)
+}
+
+/// Reads of what was written only after they had returned.
+fn future(book: &Book<'_>, name: &str, key: &Key<'_>) -> Option<Verdict> {
+    // For each number of elements of the longest read, the one that was begun last.
+    let mut latest: Vec<(u64, usize)> = vec![(0, 0)];
+    let begun = |element: &String| {
+        key.wrote(element)
+            .map_or(0, |wrote| book.transactions[wrote.transaction].invoke)
+    };
+    let longest = key.longest.map_or(&[][..], |at| key.reads[at].found);
+    for (place, element) in longest.iter().enumerate() {
+        latest.push(latest[place].max((begun(element), place)));
+    }
+    for (read, is_beginning) in key.reads.iter().zip(&key.is_beginning) {
+        let (invoke, place) = if *is_beginning {
+            latest[read.found.len()]
+        } else {
+            let each = read.found.iter().enumerate();
+            each.map(|(place, element)| (begun(element), place))
+                .max()
+                .unwrap_or((0, 0))
         };
-        if let Some(element) = read.found.iter().find(later) {
+        let at = read.transaction;
+        if invoke > book.transactions[at].returned {
+            let element = &read.found[place];
             let writer = key.wrote(element)?.transaction;
             let what =
                 format!("T{at} read {element} of {name}, and returned before T{writer} began to write it");
@@ -92,6 +113,9 @@ fn internal(book: &Book<'_>, level: Level) -> Option<Verdict> {
         .iter()
         .filter(|transaction| transaction.fate == Fate::Committed)
     {
+        if transaction.steps.len() < 2 {
+            continue;
+        }
         let mut keys: BTreeMap<&str, Expected<'_>> = BTreeMap::new();
         for step in transaction.steps {
             match step {
@@ -121,6 +145,7 @@ fn internal(book: &Book<'_>, level: Level) -> Option<Verdict> {
                         );
                         return Some(Verdict::illegal("internal", what, [at]));
                     }
+                    // Only a later step on the same key needs it.
                     expected.read = Some(found.iter().map(String::as_str).collect());
                 }
                 Step::Read { found: None, .. } => {}
@@ -157,7 +182,7 @@ fn contradiction(
 
 /// Reads of what an aborted transaction wrote.
 fn aborted(book: &Book<'_>, name: &str, key: &Key<'_>, level: Level) -> Option<Verdict> {
-    if level < Level::ReadCommitted {
+    if level < Level::ReadCommitted || !key.has_aborted {
         return None;
     }
     for read in &key.reads {
@@ -190,6 +215,15 @@ fn aborted(book: &Book<'_>, name: &str, key: &Key<'_>, level: Level) -> Option<V
     None
 }
 
+/// Number of elements of a read, without what aborted transactions wrote.
+pub(super) fn clean_length(book: &Book<'_>, key: &Key<'_>, read: &Read<'_>) -> usize {
+    if key.has_aborted {
+        clean(book, key, read).len()
+    } else {
+        read.found.len()
+    }
+}
+
 /// A read without what aborted transactions wrote.
 pub(super) fn clean<'a>(book: &Book<'_>, key: &Key<'_>, read: &Read<'a>) -> Vec<&'a str> {
     let kept = |element: &&String| {
@@ -201,7 +235,13 @@ pub(super) fn clean<'a>(book: &Book<'_>, key: &Key<'_>, read: &Read<'a>) -> Vec<
 
 /// Reads of a list of which none is the beginning of the other.
 fn incompatible(book: &Book<'_>, name: &str, key: &Key<'_>) -> Option<Verdict> {
-    let longest = key.reads.iter().max_by_key(|read| clean(book, key, read).len())?;
+    if !key.has_aborted && key.is_beginning.iter().all(|is_beginning| *is_beginning) {
+        return None;
+    }
+    let longest = key
+        .reads
+        .iter()
+        .max_by_key(|read| clean_length(book, key, read))?;
     let order = clean(book, key, longest);
     for read in &key.reads {
         let own = clean(book, key, read);

@@ -42,7 +42,7 @@ pub(super) struct Edge<'a> {
 }
 
 /// Vertices are the transactions, then helping ones.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Graph<'a> {
     pub(super) edges: Vec<Vec<Edge<'a>>>,
     pub(super) transactions: usize,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::book::{Book, Key};
-use super::direct::clean;
+use super::direct::{clean, clean_length};
 use super::graph::{Edge, Graph, Kinds};
 
 /// Edges drawn one by one between those who read the last known version of a key and wrote it themselves, and those
@@ -18,16 +18,13 @@ pub(super) fn add<'a>(book: &Book<'a>, graph: &mut Graph<'a>) {
 }
 
 fn add_key<'a>(book: &Book<'a>, name: &'a str, key: &Key<'a>, graph: &mut Graph<'a>) {
-    let longest = key.reads.iter().max_by_key(|read| clean(book, key, read).len());
+    let longest = key.reads.iter().max_by_key(|read| clean_length(book, key, read));
     let order: Vec<&'a str> = longest.map(|read| clean(book, key, read)).unwrap_or_default();
-    let writer = |element: &str| {
-        key.wrote(element)
-            .map(|wrote| wrote.transaction)
-            .expect("every element read was written")
-    };
-    for pair in order.windows(2) {
-        let (from, to) = (writer(pair[0]), writer(pair[1]));
-        graph.add(from, edge(to, Kinds::WW, name, Some(pair[0]), Some(pair[1])));
+    let writer = |element: &&str| key.wrote(element).map(|wrote| wrote.transaction);
+    let writers: Vec<usize> = order.iter().filter_map(writer).collect();
+    assert_eq!(writers.len(), order.len(), "every element read was written");
+    for (pair, by) in order.windows(2).zip(writers.windows(2)) {
+        graph.add(by[0], edge(by[1], Kinds::WW, name, Some(pair[0]), Some(pair[1])));
     }
     let read: BTreeSet<&str> = order.iter().copied().collect();
     // Committed and never read: they come after all that was read, in an order of their own.
@@ -37,28 +34,25 @@ fn add_key<'a>(book: &Book<'a>, name: &'a str, key: &Key<'a>, graph: &mut Graph<
         .filter(|(element, wrote)| book.is_committed(wrote.transaction) && !read.contains(*element))
         .map(|(element, wrote)| (*element, wrote.transaction))
         .collect();
-    if let Some(last) = order.last() {
+    if let (Some(last), Some(by)) = (order.last(), writers.last()) {
         for (element, to) in &unread {
-            graph.add(
-                writer(last),
-                edge(*to, Kinds::WW, name, Some(last), Some(element)),
-            );
+            graph.add(*by, edge(*to, Kinds::WW, name, Some(last), Some(element)));
         }
     }
     let mut pairs = 0;
     let mut beyond = None;
     for read in &key.reads {
         let at = read.transaction;
-        let mut seen = clean(book, key, read).len();
-        while seen > 0 && writer(order[seen - 1]) == at {
+        let mut seen = clean_length(book, key, read);
+        while seen > 0 && writers[seen - 1] == at {
             seen -= 1;
         }
         let last = seen.checked_sub(1).map(|last| order[last]);
-        if let Some(last) = last {
-            graph.add(writer(last), edge(at, Kinds::WR, name, Some(last), None));
+        if seen > 0 {
+            graph.add(writers[seen - 1], edge(at, Kinds::WR, name, last, None));
         }
         if let Some(next) = order.get(seen) {
-            graph.add(at, edge(writer(next), Kinds::RW, name, last, Some(next)));
+            graph.add(at, edge(writers[seen], Kinds::RW, name, last, Some(next)));
         } else if key.writes_of(at).is_empty() && !unread.is_empty() {
             let helper = *beyond.get_or_insert_with(|| {
                 let helper = graph.helper();

@@ -12,81 +12,90 @@ pub(super) struct Known<'a> {
     pub(super) changes: Vec<(&'a State, Option<usize>)>,
 }
 
-/// Checks a segment against all changes of its stream of changes.
-pub(super) fn truth(segment: &Segment<'_>, truth: &Truth) -> Option<Verdict> {
-    if let Some(found) = reset(segment, truth) {
-        return Some(found);
-    }
-    let from = segment.begin.max(truth.from);
-    let first = truth.commits.partition_point(|commit| commit.position <= from);
-    let commits: Vec<Known<'_>> = truth.commits[first..]
+/// Checks `segments` of one stream of changes against all its changes.
+pub(super) fn truth(segments: &[&Segment<'_>], truth: &Truth) -> Option<Verdict> {
+    let known: Vec<Known<'_>> = truth
+        .commits
         .iter()
         .map(|commit| Known {
             position: commit.position,
             changes: commit.changes.iter().map(|change| (change, None)).collect(),
         })
         .collect();
-    if let Some(found) = told(segment, &commits, truth.from) {
-        return Some(found);
-    }
-    // Everything that was told must be true.
-    for event in segment.events.iter().filter(|event| event.position > truth.from) {
-        let at = commits
+    resets(segments, truth).or_else(|| {
+        let told = |segment: &&Segment<'_>| told(segment, &known, truth.from);
+        segments
+            .iter()
+            .find_map(|segment| told(segment).or_else(|| made(segment, &known, truth.from)))
+    })
+}
+
+/// Whether everything that was told after `from` was made.
+fn made(segment: &Segment<'_>, known: &[Known<'_>], from: u64) -> Option<Verdict> {
+    for event in segment.events.iter().filter(|event| event.position > from) {
+        let commit = known
             .binary_search_by_key(&event.position, |commit| commit.position)
             .ok();
-        for change in &event.changes {
-            let made =
-                at.is_some_and(|at| commits[at].changes.iter().any(|(made, _)| made.key == change.key));
-            if !made {
-                let (name, at) = (segment.name(), event.position);
-                let what = format!(
-                    "{name} tells {} at position {at}, which nobody made",
-                    change.show()
-                );
-                return Some(Verdict::illegal("watch-thin-air", what, [segment.stream]));
-            }
+        let changes = commit.map_or(&[][..], |at| &known[at].changes);
+        let invented = event
+            .changes
+            .iter()
+            .find(|told| !changes.iter().any(|(made, _)| made.key == told.key));
+        if let Some(change) = invented {
+            let (name, at) = (segment.name(), event.position);
+            let what = format!(
+                "{name} tells {} at position {at}, which nobody made",
+                change.show()
+            );
+            return Some(Verdict::illegal("watch-thin-air", what, [segment.stream]));
         }
     }
     None
 }
 
-/// Whether a reset gave the state of its position.
-fn reset(segment: &Segment<'_>, truth: &Truth) -> Option<Verdict> {
-    let given = segment.reset.as_ref().filter(|_| segment.begin >= truth.from)?;
-    let watched = |key: &str| segment.keys.contains(key);
+/// Whether each reset gave the state of its position: one walk through the truth for all.
+fn resets(segments: &[&Segment<'_>], truth: &Truth) -> Option<Verdict> {
+    let mut begun: Vec<(u64, &Segment<'_>, &BTreeMap<&str, &State>)> = segments
+        .iter()
+        .filter(|segment| segment.begin >= truth.from)
+        .filter_map(|segment| Some((segment.begin, *segment, segment.reset.as_ref()?)))
+        .collect();
+    begun.sort_by_key(|(begin, ..)| *begin);
     let mut state: BTreeMap<&str, &State> = truth
         .entries
         .iter()
-        .filter(|(key, _)| watched(key))
         .map(|(key, state)| (key.as_str(), state))
         .collect();
-    for commit in truth
-        .commits
-        .iter()
-        .take_while(|commit| commit.position <= segment.begin)
-    {
-        for change in commit.changes.iter().filter(|change| watched(&change.key)) {
-            if change.value.is_some() {
-                state.insert(&change.key, change);
-            } else {
-                state.remove(change.key.as_str());
+    let mut commits = truth.commits.iter().peekable();
+    for (begin, segment, given) in begun {
+        while let Some(commit) = commits.next_if(|commit| commit.position <= begin) {
+            for change in &commit.changes {
+                if change.value.is_some() {
+                    state.insert(&change.key, change);
+                } else {
+                    state.remove(change.key.as_str());
+                }
             }
         }
+        let watched = state.keys().filter(|key| segment.keys.contains(key));
+        let wrong = watched
+            .chain(given.keys())
+            .find(|key| match (state.get(*key), given.get(*key)) {
+                (Some(right), Some(given)) => !right.agrees(given),
+                _ => true,
+            });
+        if let Some(wrong) = wrong {
+            let show = |state: Option<&&State>| state.map_or("nothing".into(), |state| state.show());
+            let what = format!(
+                "{} began at position {begin} with {} for key {wrong}; there it was {}",
+                segment.name(),
+                show(given.get(wrong)),
+                show(state.get(wrong))
+            );
+            return Some(Verdict::illegal("watch-reset", what, [segment.stream]));
+        }
     }
-    let keys = state.keys().chain(given.keys());
-    let wrong = keys.copied().find(|key| match (state.get(key), given.get(key)) {
-        (Some(right), Some(given)) => !right.agrees(given),
-        _ => true,
-    })?;
-    let show = |state: Option<&&State>| state.map_or("nothing".into(), |state| state.show());
-    let what = format!(
-        "{} began at position {} with {} for key {wrong}; there it was {}",
-        segment.name(),
-        segment.begin,
-        show(given.get(wrong)),
-        show(state.get(wrong))
-    );
-    Some(Verdict::illegal("watch-reset", what, [segment.stream]))
+    None
 }
 
 /// Whether the segment tells all of `commits` (ascending) within it and nothing else about them. Says nothing of
@@ -98,81 +107,80 @@ pub(super) fn told(segment: &Segment<'_>, commits: &[Known<'_>], from: u64) -> O
         .filter(|event| event.position > from)
         .peekable();
     let mut first = segment.events.first().is_none_or(|event| event.position > from);
-    for commit in commits.iter().filter(|commit| commit.position > segment.begin) {
-        if commit.position > segment.end {
-            break;
-        }
-        let watched: Vec<(&State, Option<usize>)> = commit
-            .changes
-            .iter()
-            .copied()
-            .filter(|(change, _)| segment.keys.contains(&change.key))
-            .collect();
+    let begin = commits.partition_point(|commit| commit.position <= segment.begin.max(from));
+    for commit in commits[begin..]
+        .iter()
+        .take_while(|commit| commit.position <= segment.end)
+    {
         while events.next_if(|event| event.position < commit.position).is_some() {
             first = false;
         }
         let event = events.next_if(|event| event.position == commit.position);
-        if let Some(found) = same(segment, event, commit.position, &watched, first) {
+        let mut watched = commit
+            .changes
+            .iter()
+            .filter(|(change, _)| segment.keys.contains(&change.key));
+        if let Some(found) = watched.find_map(|made| same(segment, event, commit.position, *made, first)) {
             return Some(found);
         }
-        first &= event.is_none() && watched.is_empty();
+        first &= event.is_none();
     }
     None
 }
 
+/// Whether the event of a commit tells one of its changes. `first`: nothing was told before.
 fn same(
     segment: &Segment<'_>,
     event: Option<&Event<'_>>,
     position: u64,
-    watched: &[(&State, Option<usize>)],
+    (made, by): (&State, Option<usize>),
     first: bool,
 ) -> Option<Verdict> {
-    let name = segment.name();
-    for (made, by) in watched {
-        let found = event.map(|event| event.changes.iter().find(|change| change.key == made.key));
-        let (rule, what) = match found {
-            Some(Some(change)) if change.agrees(made) => continue,
-            Some(Some(change)) => {
-                let rule = if by.is_some() {
-                    "watch-disagreement"
-                } else {
-                    "watch-thin-air"
-                };
-                let told = change.show();
-                (
-                    rule,
-                    format!(
-                        "{name} tells {told} at position {position}, which was {}",
-                        made.show()
-                    ),
-                )
-            }
-            Some(None) if event.is_some_and(|event| event.cut) => continue,
-            Some(None) => {
-                let made = made.show();
-                (
-                    "watch-atomic",
-                    format!("{name} tells the commit at position {position} without {made}"),
-                )
-            }
-            None if first && segment.reset.is_none() => {
-                let (begin, made) = (segment.begin, made.show());
-                let what = format!("{name}, continued from position {begin}, skips {made} at {position}");
-                ("watch-resume", what)
-            }
-            None => {
-                let (made, end) = (made.show(), segment.end);
-                (
-                    "watch-gap",
-                    format!("{name} went on to position {end} without {made} at {position}"),
-                )
-            }
-        };
-        return Some(Verdict::illegal(
-            rule,
-            what,
-            by.iter().copied().chain([segment.stream]),
-        ));
+    let found = event.map(|event| event.changes.iter().find(|change| change.key == made.key));
+    if found.flatten().is_some_and(|change| change.agrees(made)) {
+        return None;
     }
-    None
+    let name = segment.name();
+    let (rule, what) = match found {
+        Some(Some(change)) => {
+            let rule = if by.is_some() {
+                "watch-disagreement"
+            } else {
+                "watch-thin-air"
+            };
+            let told = change.show();
+            (
+                rule,
+                format!(
+                    "{name} tells {told} at position {position}, which was {}",
+                    made.show()
+                ),
+            )
+        }
+        Some(None) if event.is_some_and(|event| event.cut) => return None,
+        Some(None) => {
+            let made = made.show();
+            (
+                "watch-atomic",
+                format!("{name} tells the commit at position {position} without {made}"),
+            )
+        }
+        None if first && segment.reset.is_none() => {
+            let (begin, made) = (segment.begin, made.show());
+            let what = format!("{name}, continued from position {begin}, skips {made} at {position}");
+            ("watch-resume", what)
+        }
+        None => {
+            let (made, end) = (made.show(), segment.end);
+            (
+                "watch-gap",
+                format!("{name} went on to position {end} without {made} at {position}"),
+            )
+        }
+    };
+    Some(Verdict::illegal(
+        rule,
+        what,
+        by.into_iter().chain([segment.stream]),
+    ))
 }

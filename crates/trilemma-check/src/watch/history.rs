@@ -11,7 +11,10 @@ use crate::verdict::Verdict;
 /// The writes by key and by version.
 struct Writes<'a> {
     by_key: BTreeMap<&'a str, Vec<&'a Write<'a>>>,
+    /// Those whose version is known.
     by_version: BTreeMap<u64, Vec<&'a Write<'a>>>,
+    /// Those of each key whose version is not known.
+    open: BTreeMap<&'a str, Vec<&'a Write<'a>>>,
 }
 
 /// Checks `streams` against a history of the same keyspace, in which each change's position in the stream is its
@@ -28,11 +31,13 @@ pub fn check_history(streams: &[Stream], history: &[Operation]) -> Verdict {
     let mut writes = Writes {
         by_key: BTreeMap::new(),
         by_version: BTreeMap::new(),
+        open: BTreeMap::new(),
     };
     for write in &all {
         writes.by_key.entry(write.key).or_default().push(write);
-        if let (Fate::Acknowledged, Some(version)) = (write.fate, write.version) {
-            writes.by_version.entry(version).or_default().push(write);
+        match write.version {
+            Some(version) => writes.by_version.entry(version).or_default().push(write),
+            None => writes.open.entry(write.key).or_default().push(write),
         }
     }
     for segment in &segments {
@@ -71,13 +76,20 @@ fn made(segment: &Segment<'_>, writes: &Writes<'_>) -> Option<Verdict> {
             .get(state.key.as_str())
             .map_or(&[][..], |found| found);
         let at = position.or(state.version);
-        let fits = |write: &&&Write<'_>| match at {
-            Some(at) => matches(write, state, at),
-            None => matches(write, state, write.version.unwrap_or(0)),
+        let open = writes.open.get(state.key.as_str()).map_or(&[][..], |found| found);
+        let fits = match at {
+            Some(at) => {
+                let known = writes.by_version.get(&at).map_or(&[][..], |found| found);
+                let mut of_key = known.iter().filter(|write| write.key == state.key).chain(open);
+                of_key.any(|write| matches(write, state, at))
+            }
+            None => of_key
+                .iter()
+                .any(|write| matches(write, state, write.version.unwrap_or(0))),
         };
         let own = state.version.is_none() || position.is_none() || state.version == position;
         let ahead = state.version.is_some_and(|version| version > segment.end);
-        if own && !ahead && of_key.iter().any(|write| fits(&write)) {
+        if own && !ahead && fits {
             continue;
         }
         let at = at.map_or(String::new(), |at| format!(" at position {at}"));
@@ -143,14 +155,18 @@ fn told(segment: &Segment<'_>, writes: &Writes<'_>) -> Option<Verdict> {
             .ok();
         let event = event.map(|at| &segment.events[at]);
         for write in at_version.iter().filter(|write| segment.keys.contains(write.key)) {
+            if write.fate != Fate::Acknowledged {
+                continue;
+            }
             let told = event.is_some_and(|event| event.changes.iter().any(|change| change.key == write.key));
             if told || event.is_some_and(|event| event.cut) {
                 continue;
             }
             // Removing what does not exist need not be told.
-            let before = segment.state_at(version - 1);
-            let existed = before.get(write.key).is_some_and(|state| state.value.is_some());
-            if write.content == Content::Delete && !existed {
+            let existed = |state: &BTreeMap<&str, &State>| {
+                state.get(write.key).is_some_and(|state| state.value.is_some())
+            };
+            if write.content == Content::Delete && !existed(&segment.state_at(version - 1)) {
                 continue;
             }
             let first =
