@@ -2,6 +2,7 @@
 //!
 //! Pure, and of use to anyone with a history: see [`history`] for the open format.
 
+pub mod explain;
 pub mod history;
 pub mod linearizability;
 pub mod model;

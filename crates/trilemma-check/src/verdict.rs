@@ -21,7 +21,8 @@ pub struct Violation {
     pub rule: &'static str,
     /// One sentence: what was seen and what would have been right.
     pub what: String,
-    /// Positions in the history of a smallest part that is illegal by itself, ascending.
+    /// Positions in the history of operations that show it, ascending. A check names those that it found at odds;
+    /// [`crate::explain::smallest`] makes of them a smallest part that is illegal by itself.
     pub operations: Vec<usize>,
 }
 

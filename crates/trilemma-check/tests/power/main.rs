@@ -1,11 +1,13 @@
 //! How much the linearizability checkers see: legal histories are accepted, planted anomalies are rejected, with
 //! versions and without, by the check as a whole and by each engine alone.
 
+mod brute;
 mod generate;
 mod plant;
 
 use generate::{Shape, legal};
 use plant::{Anomaly, Planter};
+use trilemma_check::explain::{smallest, svg, text};
 use trilemma_check::history::{History, Operation};
 use trilemma_check::linearizability::{Budget, Finding, Report, check};
 use trilemma_check::model::Model;
@@ -84,7 +86,7 @@ fn legal_histories_are_accepted() {
         .flat_map(|model| [(model, true), (model, false)])
     {
         let mut tally = Tally::default();
-        for seed in 0..300 {
+        for seed in 0..200 {
             let operations = legal(seed, shape(model, seed, has_versions));
             let history = History { operations };
             history.validate().expect("generated histories are well formed");
@@ -191,6 +193,99 @@ fn planted_anomalies_are_rejected_without_versions() {
             "{anomaly:?} without versions: {} illegal: {:?}",
             tally.histories,
             tally.named(tally.illegal)
+        );
+    }
+}
+
+/// Every engine that decides says what trying every order says, on histories with and without repeated values.
+#[test]
+fn engines_agree_with_trying_every_order() {
+    for (model, is_unique) in Model::ALL
+        .into_iter()
+        .flat_map(|model| [(model, true), (model, false)])
+    {
+        let mut tally = Tally::default();
+        let mut legal_count = 0;
+        for seed in 0..1_500 {
+            let operations = brute::random(seed, model, is_unique);
+            let is_legal = brute::has_order(&operations, model);
+            legal_count += usize::from(is_legal);
+            let report = judge(&operations, model);
+            tally.count(&report);
+            let about = || {
+                format!(
+                    "seed {seed} {model}: {:#?}\n{}",
+                    report.engines,
+                    dump(&operations)
+                )
+            };
+            assert_eq!(report.verdict.is_legal(), is_legal, "{}", about());
+            let expected = if is_legal { "ln-" } else { "in-" };
+            for engine in ENGINES {
+                assert!(
+                    expected.contains(letter(&report, engine)),
+                    "{engine}: {}",
+                    about()
+                );
+            }
+        }
+        assert!(
+            legal_count > 100 && legal_count < 1_400,
+            "{model}: {legal_count} legal is no test"
+        );
+        println!(
+            "{model}, unique {is_unique}: {legal_count} legal: {:?}, the rest illegal: {:?}",
+            tally.named(tally.legal),
+            tally.named(tally.illegal)
+        );
+    }
+}
+
+/// What is cut out of a history with an anomaly is small, illegal by itself, and can be told and drawn.
+#[test]
+fn anomalies_are_cut_out() {
+    for (anomaly, has_versions) in Anomaly::ALL
+        .into_iter()
+        .flat_map(|anomaly| [(anomaly, true), (anomaly, false)])
+    {
+        let (mut sizes, mut before) = (Vec::new(), 0);
+        for seed in 0..20_000 {
+            if sizes.len() == 10 {
+                break;
+            }
+            let model = models(anomaly)[seed as usize % models(anomaly).len()];
+            let mut rng = Rng::new(seed);
+            let mut planter = Planter::new(legal(seed, shape(model, seed / 4, has_versions)), &mut rng);
+            if !planter.plant(anomaly) {
+                continue;
+            }
+            let operations = planter.operations;
+            let Verdict::Illegal(violation) = judge(&operations, model).verdict else {
+                panic!("{anomaly:?} seed {seed} must be illegal");
+            };
+            let small = smallest(&operations, model, Budget::default(), &violation);
+            let part: Vec<Operation> = small
+                .operations
+                .iter()
+                .map(|place| operations[*place].clone())
+                .collect();
+            let again = judge(&part, model).verdict;
+            assert!(
+                matches!(again, Verdict::Illegal(_)),
+                "{anomaly:?} seed {seed}: {}",
+                text(&operations, &small)
+            );
+            before += operations.len();
+            sizes.push(part.len());
+            assert!(text(&operations, &small).lines().count() > part.len());
+            assert!(svg(&History { operations }, &small).ends_with("</svg>\n"));
+        }
+        sizes.sort_unstable();
+        // A chain of commands each won from the last cannot be cut in the middle; most parts are a handful.
+        assert!(sizes[sizes.len() / 2] <= 8, "{anomaly:?}: {sizes:?}");
+        println!(
+            "{anomaly:?}, versions {has_versions}: of {} operations {sizes:?} remain",
+            before / sizes.len()
         );
     }
 }
