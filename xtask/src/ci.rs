@@ -2,7 +2,7 @@
 //!
 //! A step is a line in [`steps`]. It ends done, skipped with a reason that the summary repeats, or failed with advice.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crate::process::{self, cargo};
 use crate::workspace::Workspace;
@@ -30,6 +30,13 @@ const WASM: &[&str] = &[
     "trilemma-sim",
 ];
 const WASM_TARGET: &str = "wasm32-unknown-unknown";
+
+/// Seeds of each protocol that every run simulates, other ones each time.
+const SEEDS: u64 = 300;
+/// Seeds of each protocol whose traces are compared between builds and processors.
+const SEEDS_COMPARED: u64 = 5;
+/// Mutants of the zoo that every run must kill, other ones each day.
+const MUTANTS: usize = 4;
 
 /// How a step ended, if it did not fail.
 #[derive(Debug, PartialEq)]
@@ -78,6 +85,11 @@ fn steps() -> Vec<Step> {
             |cx| crate::dependencies::check(cx.workspace).map(|()| Done::Passed),
         ),
         step(
+            "zoo-patches",
+            "renew the patch against the present code; if its bug cannot be planted any more, remove it and say why",
+            |cx| crate::zoo::check_own(cx.workspace).map(|()| Done::Passed),
+        ),
+        step(
             "lints",
             "repeat the command, mend what it names; a lint is relaxed only with a reason beside it",
             |cx| {
@@ -101,6 +113,35 @@ fn steps() -> Vec<Step> {
             "tests",
             "repeat the command with the test's name; a seed in its output replays the run",
             |cx| cx.cargo(&["test", "--workspace", "--locked"]),
+        ),
+        step(
+            "simulation",
+            "`cargo xtask sim --protocol PROTOCOL --seed SEED --trace` shows the run, `--shrink` makes it short",
+            |cx| {
+                let from = fresh(seconds_since_epoch(), SEEDS);
+                crate::sim::campaign(cx.workspace, "all", from, SEEDS).map(|()| Done::Passed)
+            },
+        ),
+        step(
+            "scenarios",
+            "`cargo xtask sim --scenario FILE --trace` shows the run: an old bug is back",
+            scenarios,
+        ),
+        step(
+            "determinism",
+            "something took time, order or randomness from outside; compare both traces of the seed",
+            |cx| {
+                let from = fresh(seconds_since_epoch(), SEEDS_COMPARED);
+                crate::sim::compare(cx.workspace, from, SEEDS_COMPARED).map(|()| Done::Passed)
+            },
+        ),
+        step(
+            "zoo",
+            "a bug that was found before is not found any more: see what the simulator stopped doing",
+            |cx| {
+                let day = seconds_since_epoch() / (24 * 60 * 60);
+                crate::zoo::handful(cx.workspace, day, MUTANTS).map(|()| Done::Passed)
+            },
         ),
         step(
             "cargo-deny",
@@ -208,18 +249,36 @@ fn seconds(since: Instant) -> String {
 }
 
 fn wasm(context: &Context<'_>) -> Ended {
-    let installed = process::output("rustup", &["target", "list", "--installed"]);
-    match installed {
-        Some(targets) if targets.lines().any(|line| line == WASM_TARGET) => {}
-        Some(_) => process::run(context.workspace, "rustup", &["target", "add", WASM_TARGET])?,
-        // Without rustup the target came with the toolchain or is missing; the build says which.
-        None => {}
-    }
+    process::target_installed(context.workspace, WASM_TARGET)?;
     let mut args = vec!["build", "--locked", "--target", WASM_TARGET, "--lib"];
     for package in WASM {
         args.extend(["--package", package]);
     }
     context.cargo(&args)
+}
+
+fn seconds_since_epoch() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |passed| passed.as_secs())
+}
+
+/// The first seed of a range of `count` that no run of another minute has. The simulator prints it, so that a failure
+/// can be replayed.
+fn fresh(seconds_since_epoch: u64, count: u64) -> u64 {
+    seconds_since_epoch / 60 * count
+}
+
+/// Every scenario that once showed a bug.
+fn scenarios(context: &Context<'_>) -> Ended {
+    match crate::sim::scenarios(context.workspace, "crates/trilemma-sim/scenarios/")? {
+        0 => Ok(Done::Skipped(
+            "crates/trilemma-sim/scenarios has no *.txt yet".into(),
+        )),
+        count => {
+            println!("    {count} scenarios are legal");
+            Ok(Done::Passed)
+        }
+    }
 }
 
 /// Makes sure that cargo-deny can be run; otherwise says why the step is skipped.

@@ -8,9 +8,11 @@ mod ci;
 mod dependencies;
 mod docs;
 mod process;
+mod sim;
 mod source;
 mod tidy;
 mod workspace;
+mod zoo;
 
 use std::process::ExitCode;
 
@@ -52,6 +54,18 @@ const TASKS: &[Task] = &[
         summary: "build the server in release mode and measure clusters of it",
         help: bench::HELP,
         run: bench::run,
+    },
+    Task {
+        name: "sim",
+        summary: "build the simulator and run seeds or scenarios with it",
+        help: sim::HELP,
+        run: sim::run,
+    },
+    Task {
+        name: "zoo",
+        summary: "plant known bugs, one after the other, and see the simulator find each",
+        help: zoo::HELP,
+        run: zoo::run,
     },
 ];
 

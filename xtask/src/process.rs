@@ -48,6 +48,16 @@ pub(crate) fn output(program: &str, args: &[&str]) -> Option<String> {
         .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Makes sure that a compilation target is installed.
+pub(crate) fn target_installed(workspace: &Workspace, target: &str) -> Result<(), String> {
+    match output("rustup", &["target", "list", "--installed"]) {
+        Some(targets) if targets.lines().any(|line| line == target) => Ok(()),
+        Some(_) => run(workspace, "rustup", &["target", "add", target]),
+        // Without rustup the target came with the toolchain or is missing; the build says which.
+        None => Ok(()),
+    }
+}
+
 fn shown(program: &OsString, args: &[impl AsRef<str>]) -> String {
     // The path of the toolchain's cargo says nothing to a reader who wants to repeat the command.
     let mut line = if *program == cargo() {

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::process::cargo;
+
 /// A checkout of the project.
 #[derive(Debug)]
 pub(crate) struct Workspace {
@@ -52,16 +54,36 @@ impl Workspace {
                     .collect()
             }
             // Not a git checkout (an unpacked archive): all files count but what tools generate.
-            _ => {
-                let mut found = Vec::new();
-                walk(&self.root, "", &mut found)?;
-                found
-            }
+            _ => self.walked()?,
         };
         files.retain(|name| self.root.join(name).is_file());
         files.sort();
         files.dedup();
         Ok(files)
+    }
+
+    /// All files below the root but what tools generate, whatever git thinks of them.
+    pub(crate) fn walked(&self) -> Result<Vec<String>, String> {
+        let mut found = Vec::new();
+        walk(&self.root, "", &mut found)?;
+        Ok(found)
+    }
+
+    /// Where cargo puts what it builds.
+    pub(crate) fn target(&self) -> Result<PathBuf, String> {
+        let output = Command::new(cargo())
+            .args(["metadata", "--format-version", "1", "--no-deps", "--locked"])
+            .current_dir(&self.root)
+            .output()
+            .map_err(|error| format!("`cargo metadata`: {error}"))?;
+        let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        metadata["target_directory"]
+            .as_str()
+            .map(PathBuf::from)
+            .ok_or_else(|| {
+                let error = String::from_utf8_lossy(&output.stderr);
+                format!("`cargo metadata` names no target directory: {}", error.trim())
+            })
     }
 
     /// The text of a file, by its name relative to the root. Bytes that are no UTF-8 are replaced.
