@@ -40,6 +40,10 @@ fn slot_before(place: Place) -> Place {
     change_at(version_of(place)) - CHANGE
 }
 
+fn is_guess(place: Place) -> bool {
+    place != UNPLACED && place - slot_before(place) < CHANGE
+}
+
 fn version_of(place: Place) -> u64 {
     (place >> 32) as u64
 }
@@ -120,12 +124,24 @@ impl Witness<'_, '_> {
                 "an unknown operation may explain a read that says no version",
             ));
         }
-        for candidate in candidates {
+        // As late as may be, so that the fewest others notice; or as early, where its own guards held.
+        let wanted = need
+            .wants
+            .iter()
+            .filter_map(|(key, _)| timelines.before(*key, need.place));
+        let last = wanted.map(|moment| version_of(moment.place)).max().unwrap_or(0);
+        let early = change_at(last.saturating_add(1)).min(need.place);
+        let places = [need.place, early];
+        let ways = places
+            .iter()
+            .flat_map(|place| candidates.iter().map(move |candidate| (*candidate, *place)));
+        for (candidate, place) in ways {
             if *tries == 0 {
                 break;
             }
             *tries -= 1;
-            self.guess(candidate, need.place);
+            let before = self.place[candidate];
+            self.guess(candidate, place);
             if let Some(version) = need
                 .version
                 .filter(|version| !self.place.contains(&change_at(*version)))
@@ -135,7 +151,7 @@ impl Witness<'_, '_> {
             if self.settle(tries).is_ok() {
                 return Ok(());
             }
-            self.place[candidate] = UNPLACED;
+            self.place[candidate] = before;
         }
         Err(self.refuse(broken.violation))
     }
@@ -366,7 +382,10 @@ impl Witness<'_, '_> {
         };
         let mut found: Vec<usize> = Vec::new();
         for (number, op) in prepared.ops.iter().enumerate() {
-            if !op.certain && self.place[number] == UNPLACED && op.invoke <= observed_by && helps(op) {
+            // A guess from a value seen later may have been too late.
+            let place = self.place[number];
+            let is_free = place == UNPLACED || is_guess(place) && place > slot_before(need.place);
+            if !op.certain && is_free && op.invoke <= observed_by && helps(op) {
                 found.push(number);
             }
         }

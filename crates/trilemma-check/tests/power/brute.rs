@@ -79,10 +79,7 @@ fn run(operation: &Operation, state: &mut State, lists: &mut Lists, model: Model
         (Call::Range { limit, .. }, Some(Answer::Entries { entries, more, .. })) => {
             let limit = limit.map_or(usize::MAX, |limit| limit as usize);
             let all = state.iter().take(limit);
-            *more == (state.len() > limit)
-                && all
-                    .map(|(key, value)| (key, value))
-                    .eq(entries.iter().map(|entry| (&entry.key, &entry.value)))
+            *more == (state.len() > limit) && all.eq(entries.iter().map(|entry| (&entry.key, &entry.value)))
         }
         (Call::Add { key, element }, _) => {
             let set = lists.entry(key.clone()).or_default();
