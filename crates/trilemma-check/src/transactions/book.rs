@@ -53,7 +53,7 @@ pub(super) struct Key<'a> {
     /// The longest read of the key, and which reads are its beginnings.
     pub(super) longest: Option<usize>,
     pub(super) is_beginning: Vec<bool>,
-    /// Some element was written by a transaction that aborted.
+    /// Somebody read an element that was written by a transaction that aborted.
     pub(super) has_aborted: bool,
     /// What each transaction writes, in its order.
     pub(super) by_transaction: BTreeMap<usize, Vec<&'a str>>,
@@ -128,8 +128,6 @@ impl<'a> Book<'a> {
             book.enter(operation)?;
         }
         for key in book.keys.values_mut() {
-            let aborted = |wrote: &Wrote| book.transactions[wrote.transaction].fate == Fate::Aborted;
-            key.has_aborted = key.writes.values().any(aborted);
             key.longest = (0..key.reads.len()).max_by_key(|at| key.reads[*at].found.len());
             let longest = key.longest.map_or(&[][..], |at| key.reads[at].found);
             key.is_beginning = key
@@ -137,6 +135,15 @@ impl<'a> Book<'a> {
                 .iter()
                 .map(|read| longest.starts_with(read.found))
                 .collect();
+            let aborted = |element: &String| {
+                let writer = key
+                    .writes
+                    .get(element.as_str())
+                    .map(|wrote| &book.transactions[wrote.transaction]);
+                writer.is_some_and(|writer| writer.fate == Fate::Aborted)
+            };
+            let has_aborted = key.telling_reads().any(|read| read.found.iter().any(aborted));
+            key.has_aborted = has_aborted;
         }
         book.witness();
         Ok(book)
