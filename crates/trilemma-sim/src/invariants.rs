@@ -5,7 +5,8 @@ mod raft;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trilemma_core::{Applied, Entry, Key, NodeId, Ticket, Value, Version, codec};
+use trilemma_core::{Applied, Entry, Key, NodeId, Reply, Ticket, Value, Version, codec};
+use trilemma_storage::LogSeq;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::engine::Engine;
@@ -151,19 +152,37 @@ impl Invariants {
         Ok(())
     }
 
-    /// A message is about to leave.
-    pub fn send(&mut self, from: NodeId, to: NodeId, slot: usize, engine: &Engine, bytes: &[u8]) -> Result<(), Broken> {
+    /// A record has got its place in the node's log.
+    pub fn appended(&mut self, id: NodeId, slot: usize, seq: LogSeq, bytes: &[u8]) {
+        if let Special::Raft(raft) = &mut self.special[slot] {
+            raft.appended(id, seq, bytes);
+        }
+    }
+
+    /// A message is about to leave a node whose log is durable up to `durable`.
+    pub fn send(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        slot: usize,
+        engine: &Engine,
+        durable: LogSeq,
+        bytes: &[u8],
+    ) -> Result<(), Broken> {
         match (&mut self.special[slot], engine) {
-            (Special::Raft(raft), Engine::Raft(host)) => raft.send(from, to, host.protocol(), bytes),
+            (Special::Raft(raft), Engine::Raft(host)) => raft.send(from, to, host.protocol(), durable, bytes),
             _ => Ok(()),
         }
     }
 
-    /// A proposal was answered.
-    pub fn answered(&mut self, id: NodeId, ticket: Ticket) -> Result<(), String> {
-        if self.answered.insert((id, ticket)) {
-            return Ok(());
+    /// A proposal to a keyspace was answered.
+    pub fn answered(&mut self, id: NodeId, slot: usize, ticket: Ticket, reply: &Reply) -> Result<(), Broken> {
+        if !self.answered.insert((id, ticket)) {
+            return Err(("one-answer", format!("node {id} has answered {ticket} twice")));
         }
-        Err(format!("node {id} has answered {ticket} twice"))
+        match (&mut self.special[slot], reply) {
+            (Special::Raft(raft), Reply::Write(Ok(receipt))) => raft.receipt(receipt),
+            _ => Ok(()),
+        }
     }
 }

@@ -248,9 +248,9 @@ impl Process {
         }
     }
 
-    /// Gives the records of this turn their places in the log. Returns how many there were.
-    pub fn append(&mut self) -> usize {
-        let mut count = 0;
+    /// Gives the records of this turn their places in the log. Returns them with their keyspaces.
+    pub fn append(&mut self) -> Vec<(usize, LogSeq, Bytes)> {
+        let mut appended = Vec::new();
         for index in 0..self.slots.len() {
             let slot = &mut self.slots[index];
             for Appended { seq, force, bytes } in slot.output.records.drain(..) {
@@ -258,11 +258,11 @@ impl Process {
                 slot.pending.push_back((seq, self.promised));
                 self.forced |= force == Force::Now;
                 self.bytes_since_snapshot += bytes.len() as u64 + 40;
+                appended.push((index, self.promised, bytes.clone()));
                 self.backlog.push_back((keyspace(index), bytes));
-                count += 1;
             }
         }
-        count
+        appended
     }
 
     /// Whether records wait that nothing else waits for.

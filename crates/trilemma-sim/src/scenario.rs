@@ -12,13 +12,15 @@
 //! network loss 20 duplicate 10 delay 100us..2ms
 //! disk 100us..500us segment 16384 snapshot 4096
 //! clock 2 offset -3000 drift 200
+//! turn 200us
 //! at 400ms crash 1 for 300ms
 //! at 500ms cut 1>3 for 200ms
 //! on 2 send append-reply #3 pause for 500ms
-//! heal 3s
+//! heal 3s faults 50
 //! ```
 //!
-//! Chances are per mille. `at` is virtual time from the start; `on NODE EVENT #N` acts at the N-th such event of that
+//! Chances are per mille. A turn of a node takes all inputs that come within its length before anything leaves. The
+//! heal is put off, with noisy links, until the number of faults has happened. `at` is virtual time from the start; `on NODE EVENT #N` acts at the N-th such event of that
 //! node over all its lives. Events: `send KIND` and `receive KIND` (message kinds of the protocols), `append` (records
 //! were handed to the log, nothing was sent yet), `persist` (records became durable, nobody knows yet), `start`.
 //!
@@ -147,8 +149,12 @@ pub struct Scenario {
     pub clocks: Vec<ClockFault>,
     /// The faults.
     pub faults: Vec<Fault>,
+    /// How long a turn of a node lasts: inputs that come meanwhile are taken together before anything leaves.
+    pub turn: u64,
     /// When all faults end and the cluster must recover.
     pub heal: u64,
+    /// Faults that must have happened before the heal; until then it is put off and links are noisy.
+    pub faults_min: u32,
 }
 
 impl Scenario {

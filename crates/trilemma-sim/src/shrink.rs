@@ -120,6 +120,8 @@ impl Shrinker {
             });
         }
         let plain = Scenario::default();
+        self.attempt(|scenario| scenario.faults_min = 0);
+        self.attempt(|scenario| scenario.turn = 0);
         self.attempt(|scenario| scenario.network.loss = 0);
         self.attempt(|scenario| scenario.network.duplication = 0);
         self.attempt(|scenario| scenario.network.delay = plain.network.delay);

@@ -12,6 +12,9 @@ use crate::scenario::{Action, ClockFault, Disk, Fault, Network, Probe, Protocol,
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
 
+/// Faults that every run has.
+const FAULTS_MIN: u32 = 50;
+
 /// Values of a setting that a seed may draw; `u64::MAX` leaves the default.
 const DEFAULT: u64 = u64::MAX;
 
@@ -130,7 +133,9 @@ pub fn scenario(protocol: Protocol, seed: u64) -> Scenario {
         disk: swarm.disk(),
         clocks: swarm.clocks(),
         faults: swarm.faults(),
+        turn: swarm.turn(),
         heal,
+        faults_min: FAULTS_MIN,
     }
 }
 
@@ -219,6 +224,10 @@ impl Swarm {
             }
         }
         clocks
+    }
+
+    fn turn(&mut self) -> u64 {
+        self.pick(&[0, 0, 0, 100 * US, MS, 4 * MS])
     }
 
     fn faults(&mut self) -> Vec<Fault> {

@@ -43,6 +43,7 @@ enum Event {
     Deliver { from: NodeId, to: NodeId, life: Incarnation, slot: usize, kind: &'static str, bytes: Bytes },
     Beat { from: NodeId, to: NodeId, life: Incarnation, beat: Beat },
     Propose { node: NodeId, life: Incarnation, slot: usize, proposal: Proposal },
+    TurnEnds { node: NodeId, life: Incarnation },
     Wake { node: NodeId, life: Incarnation },
     DiskDone { node: NodeId, life: Incarnation },
     Lazy { node: NodeId, life: Incarnation },
@@ -104,6 +105,8 @@ struct Node {
     /// Power fails at the next disk operation that does.
     tearing: Option<u64>,
     lazy_queued: bool,
+    /// A turn is open; it ends in an event of its own.
+    in_turn: bool,
     /// What it did lately, for coverage.
     recent: BTreeMap<&'static str, u64>,
     /// How long a sync takes at least, if a fault says so.
@@ -137,6 +140,8 @@ pub(crate) struct World<'a> {
     /// Faults that are going on: position in the scenario.
     active: Vec<usize>,
     healed: bool,
+    /// The heal was put off this often because too little had happened.
+    put_off: u32,
     ending: ending::Ending,
     invariants: Invariants,
     coverage: Coverage,
@@ -184,6 +189,7 @@ impl<'a> World<'a> {
                 started: 0,
                 tearing: None,
                 lazy_queued: false,
+                in_turn: false,
                 recent: BTreeMap::new(),
                 slow_disk: None,
                 starting: false,
@@ -213,6 +219,7 @@ impl<'a> World<'a> {
             triggers: Vec::new(),
             active: Vec::new(),
             healed: false,
+            put_off: 0,
             ending: ending::Ending::default(),
             invariants: Invariants::new(parts, scenario.nodes),
             coverage: Coverage::default(),
@@ -299,6 +306,7 @@ impl<'a> World<'a> {
             } => self.deliver(from, to, life, slot, kind, bytes),
             Event::Beat { from, to, life, beat } => self.beat(from, to, life, beat),
             Event::Propose { node, life, slot, proposal } => self.propose(node, life, slot, proposal),
+            Event::TurnEnds { node, life } => self.turn_ends(node, life),
             Event::Wake { node, life } => self.wake(node, life),
             Event::DiskDone { node, life } => self.disk_done(node, life),
             Event::Lazy { node, life } => self.lazy(node, life),
@@ -393,6 +401,7 @@ impl Event {
             Event::Deliver { to: node, .. }
             | Event::Beat { to: node, .. }
             | Event::Propose { node, .. }
+            | Event::TurnEnds { node, .. }
             | Event::Wake { node, .. }
             | Event::DiskDone { node, .. }
             | Event::Lazy { node, .. }

@@ -1,9 +1,10 @@
 //! Raft's five properties (Ongaro and Ousterhout 2014, figure 3), and that promises are durable before they are made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use trilemma_consensus::raft::{AppendResult, Index, Message, Raft, Term};
-use trilemma_core::{NodeId, codec};
+use trilemma_consensus::raft::{AppendResult, Index, Message, Raft, Record, Term};
+use trilemma_core::{NodeId, Receipt, codec};
+use trilemma_storage::LogSeq;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Broken;
@@ -14,6 +15,9 @@ struct Seen {
     term: Term,
     commit: Index,
     led: Option<Term>,
+    /// The newest term and vote that are durable, and those that are not yet.
+    hard: (Term, Option<NodeId>),
+    pending: VecDeque<(LogSeq, Term, Option<NodeId>)>,
 }
 
 /// See the module.
@@ -28,6 +32,8 @@ pub(super) struct RaftInvariants {
     /// The highest term in which each node has made a promise.
     promised: BTreeMap<NodeId, Term>,
     seen: BTreeMap<NodeId, Seen>,
+    /// How far each node's log is durable, as last seen; of a dead one, as it was then.
+    durable: BTreeMap<NodeId, Index>,
 }
 
 impl RaftInvariants {
@@ -39,6 +45,7 @@ impl RaftInvariants {
             committed: BTreeMap::new(),
             promised: BTreeMap::new(),
             seen: BTreeMap::new(),
+            durable: BTreeMap::new(),
         }
     }
 
@@ -56,18 +63,28 @@ impl RaftInvariants {
             term: raft.term(),
             commit: raft.commit(),
             led: None,
+            hard: (raft.term(), raft.vote()),
+            pending: VecDeque::new(),
         };
         self.seen.insert(id, seen);
         Ok(())
     }
 
     pub(super) fn observe(&mut self, id: NodeId, raft: &Raft) -> Result<(), Broken> {
+        self.durable.insert(id, raft.durable());
         let seen = self.seen.entry(id).or_default();
         if raft.term() < seen.term {
             let what = format!("node {id} goes back from {:?} to {:?}", seen.term, raft.term());
             return Err(("term-monotone", what));
         }
         seen.term = raft.term();
+        let applied = raft.table().version().0;
+        // A state that a leader sent is shown at once: only local reads see it, which promise nothing after a crash.
+        let is_entry = raft.entry(Index(raft.durable().0 + 1)).is_some();
+        if applied > raft.durable().0 && is_entry {
+            let what = format!("node {id} shows {applied} and its log is durable up to {:?}", raft.durable());
+            return Err(("applied-durable", what));
+        }
         let (from, to) = (seen.commit, raft.commit());
         if to < from {
             return Err(("commit-monotone", format!("node {id} commits {to:?} after {from:?}")));
@@ -130,36 +147,81 @@ impl RaftInvariants {
         Ok(())
     }
 
-    /// Promises: a vote is given once in a term, and an acknowledged entry is durable.
-    pub(super) fn send(&mut self, from: NodeId, to: NodeId, raft: &Raft, bytes: &[u8]) -> Result<(), Broken> {
+    pub(super) fn appended(&mut self, id: NodeId, seq: LogSeq, bytes: &[u8]) {
+        if let Ok(Record::HardState { term, vote }) = codec::decode::<Record>(bytes) {
+            self.seen.entry(id).or_default().pending.push_back((seq, term, vote));
+        }
+    }
+
+    /// The term and vote that a restart of this node would find.
+    fn hard_state(&mut self, id: NodeId, durable: LogSeq) -> (Term, Option<NodeId>) {
+        let seen = self.seen.entry(id).or_default();
+        while let Some((seq, term, vote)) = seen.pending.front().copied()
+            && seq <= durable
+        {
+            seen.hard = (term, vote);
+            seen.pending.pop_front();
+        }
+        seen.hard
+    }
+
+    /// Promises: a vote is given once in a term, an acknowledged entry is durable, and so is the term.
+    pub(super) fn send(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        raft: &Raft,
+        durable: LogSeq,
+        bytes: &[u8],
+    ) -> Result<(), Broken> {
         let Ok(message) = codec::decode::<Message>(bytes) else {
             return Err(("codec", format!("node {from} sends bytes that do not decode")));
         };
-        let mut promise = |term: Term| {
-            let promised = self.promised.entry(from).or_default();
-            *promised = (*promised).max(term);
-        };
-        match message {
-            Message::VoteReply { term, granted: true } => {
-                promise(term);
-                let voted = *self.votes.entry((from, term)).or_insert(to);
-                if voted != to {
-                    return Err(("one-vote", format!("node {from} votes for {to} and {voted} in {term:?}")));
-                }
-            }
+        let (term, vote) = match message {
+            Message::VoteReply { term, granted: true } => (term, Some(to)),
+            Message::Vote { term, .. } => (term, Some(from)),
             Message::AppendReply {
                 term,
                 result: AppendResult::Matched(index),
                 ..
             } => {
-                promise(term);
-                if index > raft.durable() && index > raft.commit() {
+                if index > raft.durable() {
                     let what = format!("node {from} acknowledges {index:?} and {:?} is durable", raft.durable());
                     return Err(("ack-durable", what));
                 }
+                (term, None)
             }
-            _ => {}
+            _ => return Ok(()),
+        };
+        let promised = self.promised.entry(from).or_default();
+        *promised = (*promised).max(term);
+        let hard = self.hard_state(from, durable);
+        if hard.0 < term || (hard.0 == term && vote.is_some() && hard.1 != vote) {
+            let what = format!("node {from} makes a promise in {term:?} (vote {vote:?}), durable are {hard:?}");
+            return Err(("promise-durable", what));
+        }
+        if let Some(vote) = vote {
+            let voted = *self.votes.entry((from, term)).or_insert(vote);
+            if voted != vote {
+                return Err(("one-vote", format!("node {from} votes for {vote} and {voted} in {term:?}")));
+            }
         }
         Ok(())
+    }
+
+    /// A receipt names only nodes that hold the write durably.
+    pub(super) fn receipt(&self, receipt: &Receipt) -> Result<(), Broken> {
+        let lacks = |node: &NodeId| self.durable.get(node).is_none_or(|durable| durable.0 < receipt.version.0);
+        match receipt.durable_on.iter().find(lacks) {
+            Some(node) => {
+                let what = format!(
+                    "a receipt for {} says that node {node} holds it, whose log is durable up to {:?}",
+                    receipt.version,
+                    self.durable.get(&node)
+                );
+                Err(("receipt", what))
+            }
+            None => Ok(()),
+        }
     }
 }

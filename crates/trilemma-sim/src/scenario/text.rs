@@ -145,10 +145,13 @@ impl fmt::Display for Scenario {
             } = clock;
             writeln!(f, "clock {} offset {offset_ms} drift {drift_ppm}", node.0)?;
         }
+        if self.turn > 0 {
+            writeln!(f, "turn {}", Time(self.turn))?;
+        }
         for fault in &self.faults {
             writeln!(f, "{fault}")?;
         }
-        writeln!(f, "heal {}", Time(self.heal))
+        writeln!(f, "heal {} faults {}", Time(self.heal), self.faults_min)
     }
 }
 
@@ -330,7 +333,9 @@ impl Default for Scenario {
             },
             clocks: Vec::new(),
             faults: Vec::new(),
+            turn: 0,
             heal: 1000 * MS,
+            faults_min: 0,
         }
     }
 }
@@ -402,7 +407,12 @@ impl Scenario {
                 let action = action(&mut words, Some(node))?;
                 self.faults.push(Fault { when: When::On { node, probe, count }, action });
             }
-            "heal" => self.heal = words.time("a time")?,
+            "turn" => self.turn = words.time("a duration")?,
+            "heal" => {
+                self.heal = words.time("a time")?;
+                words.literal("faults")?;
+                self.faults_min = words.number("a number of faults", 0, COUNT_MAX)?;
+            }
             other => return Err(format!("\"{other}\": no such line; `trilemma_sim::scenario` lists them")),
         }
         words.end()

@@ -112,13 +112,13 @@ impl World<'_> {
     }
 
     /// A node has answered a proposal.
-    pub(super) fn answered(&mut self, id: NodeId, ticket: Ticket, reply: Reply) {
+    pub(super) fn answered(&mut self, id: NodeId, slot: usize, ticket: Ticket, reply: Reply) {
         let asked = |question: Option<(NodeId, Ticket, u64)>| question.is_some_and(|(_, asked, _)| asked == ticket);
         let waiting = self.clients.iter().position(|client| {
             client.pending.as_ref().is_some_and(|pending| asked(pending.question))
         });
-        if let Err(what) = self.invariants.answered(id, ticket) {
-            return self.fail("one-answer", what);
+        if let Err((checker, what)) = self.invariants.answered(id, slot, ticket, &reply) {
+            return self.fail(checker, what);
         }
         let now = self.now;
         self.trace.number(ticket.0);

@@ -10,6 +10,9 @@ use crate::scenario::Protocol;
 
 /// Time between two looks at a healed cluster.
 const LOOK_INTERVAL: u64 = 20 * MS;
+/// For how long the heal is put off while too little has happened, and how often.
+const PUT_OFF: u64 = 50 * MS;
+const PUT_OFF_MAX: u32 = 60;
 /// How long a prober waits for an answer.
 const PROBE_DEADLINE: u64 = 1000 * MS;
 
@@ -61,6 +64,11 @@ impl Ending {
 impl World<'_> {
     pub(super) fn heal(&mut self) {
         let now = self.now;
+        if self.faults < u64::from(self.scenario.faults_min) && self.put_off < PUT_OFF_MAX {
+            self.put_off += 1;
+            return self.schedule(PUT_OFF, Event::Heal);
+        }
+        self.put_off = 0;
         self.trace.line(now, || "all faults end".to_owned());
         self.healed = true;
         self.end_all_faults();

@@ -8,6 +8,8 @@ use trilemma_storage::{Disk as _, LogSeq, MemoryDisk, MemoryFaults};
 use super::{Event, MS, World};
 use crate::scenario::{Action, Fault, Probe, When};
 
+/// Loss and copies per mille while the heal is put off.
+const NOISE: u32 = 300;
 /// A delay above this, beyond what the network does anyway, counts as a fault.
 const LONG_DELAY: u64 = 5 * MS;
 
@@ -252,6 +254,9 @@ impl World<'_> {
     pub(super) fn transmit(&mut self, from: NodeId, to: NodeId, kind: &'static str) -> Option<[Option<u64>; 2]> {
         let network = &self.scenario.network;
         let (mut loss, mut copies, mut delay) = (network.loss, network.duplication, network.delay);
+        if self.put_off > 0 {
+            (loss, copies) = (loss.max(NOISE), copies.max(NOISE));
+        }
         if self.healed {
             (loss, copies, delay) = (0, 0, (delay.0.min(MS), delay.1.min(2 * MS)));
         }

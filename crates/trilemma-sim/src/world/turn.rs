@@ -42,6 +42,7 @@ impl World<'_> {
                 node.started = now;
                 node.wake_at = u64::MAX;
                 node.lazy_queued = false;
+                node.in_turn = false;
                 node.sound = None;
                 node.process = Some(process);
                 self.trace.line(now, || format!("{id} starts with {found:?}"));
@@ -103,13 +104,40 @@ impl World<'_> {
 
     /// Runs one turn of a node.
     pub(super) fn turn(&mut self, id: NodeId, input: impl FnOnce(&mut Process, Now)) {
+        let (time, turn) = (self.now, self.scenario.turn);
+        let node = self.node(id);
+        let now = node.clock.now(time);
+        let Some(process) = node.process.as_mut() else { return };
+        input(process, now);
+        if turn == 0 {
+            return self.end_turn(id);
+        }
+        let life = process.life;
+        if !std::mem::replace(&mut node.in_turn, true) {
+            self.schedule(turn, Event::TurnEnds { node: id, life });
+        }
+    }
+
+    pub(super) fn turn_ends(&mut self, id: NodeId, life: Incarnation) {
+        if self.process(id, life).is_some() {
+            self.node(id).in_turn = false;
+            self.end_turn(id);
+        }
+    }
+
+    /// Carries out what the inputs of a turn have led to.
+    fn end_turn(&mut self, id: NodeId) {
         let time = self.now;
-        let Some(life) = self.run_steps(id, input) else { return };
+        let Some(life) = self.last_steps(id) else { return };
         let slots = self.parts.len();
-        if let Some(process) = self.process(id, life)
-            && process.append() > 0
-        {
-            self.probe(id, &Probe::Append);
+        if let Some(process) = self.process(id, life) {
+            let appended = process.append();
+            for (slot, seq, bytes) in &appended {
+                self.invariants.appended(id, *slot, *seq, bytes);
+            }
+            if !appended.is_empty() {
+                self.probe(id, &Probe::Append);
+            }
         }
         if self.process(id, life).is_none() {
             return;
@@ -131,24 +159,23 @@ impl World<'_> {
             }
         }
         let Some(process) = self.process(id, life) else { return };
-        let mut answers: Vec<(Ticket, Reply)> = Vec::new();
-        for slot in &mut process.slots {
-            answers.append(&mut slot.output.replies);
+        let mut answers: Vec<(usize, Ticket, Reply)> = Vec::new();
+        for (index, slot) in process.slots.iter_mut().enumerate() {
+            answers.extend(slot.output.replies.drain(..).map(|(ticket, reply)| (index, ticket, reply)));
         }
         self.observe(id);
-        for (ticket, reply) in answers {
-            self.answered(id, ticket, reply);
+        for (slot, ticket, reply) in answers {
+            self.answered(id, slot, ticket, reply);
         }
         self.after_turn(id, life, time);
     }
 
-    /// The steps of a turn: the input, wakes that are due, beats.
-    fn run_steps(&mut self, id: NodeId, input: impl FnOnce(&mut Process, Now)) -> Option<Incarnation> {
+    /// The last steps of a turn: wakes that are due, beats.
+    fn last_steps(&mut self, id: NodeId) -> Option<Incarnation> {
         let time = self.now;
         let node = self.node(id);
         let now = node.clock.now(time);
         let process = node.process.as_mut()?;
-        input(process, now);
         process.wake_due(now);
         let mut beats = Vec::new();
         if process.liveness.wake_at() <= now.instant {
@@ -294,7 +321,8 @@ impl World<'_> {
             return;
         }
         let Some(process) = &self.nodes[from.0 as usize - 1].process else { return };
-        if let Err(failure) = self.invariants.send(from, to, slot, &process.slots[slot].engine, &bytes) {
+        let durable = process.durable();
+        if let Err(failure) = self.invariants.send(from, to, slot, &process.slots[slot].engine, durable, &bytes) {
             return self.fail(failure.0, failure.1);
         }
         self.did(from, kind);
