@@ -1,5 +1,6 @@
 //! Campaigns: many seeds on all processors, one line for each failure, one object at the end.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,11 +27,11 @@ struct Totals {
     operations_min: Option<u64>,
     faults_min: Option<u64>,
     few_faults: u64,
-    coverage: Coverage,
+    coverage: BTreeMap<Protocol, Coverage>,
 }
 
 impl Totals {
-    fn add(&mut self, report: &Report) {
+    fn add(&mut self, protocol: Protocol, report: &Report) {
         self.seeds += 1;
         self.failures += u64::from(report.failure.is_some());
         self.undecided += u64::from(report.undecided > 0);
@@ -44,7 +45,7 @@ impl Totals {
             self.operations_min = least(self.operations_min, report.operations);
             self.faults_min = least(self.faults_min, report.faults);
         }
-        self.coverage.merge(&report.coverage);
+        self.coverage.entry(protocol).or_default().merge(&report.coverage);
     }
 }
 
@@ -85,11 +86,13 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 }
 
 fn finish(args: &Args, totals: &Totals, seconds: f64) -> ExitCode {
-    if let Some(file) = &args.coverage
-        && let Err(why) = crate::campaign::save_coverage(file, &totals.coverage)
-    {
-        eprintln!("{file}: {why}");
-    }
+    let empty = match cover(args, totals) {
+        Ok(empty) => empty,
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::from(2);
+        }
+    };
     println!(
         "{} operations ({} succeeded), {} faults, {} events in {seconds:.1} s; least per seed: {} operations, {} faults; {} seeds with fewer than 50 faults",
         totals.operations,
@@ -110,7 +113,7 @@ fn finish(args: &Args, totals: &Totals, seconds: f64) -> ExitCode {
         totals.faults,
         totals.seeds as f64 * 60.0 / seconds.max(1e-9),
     );
-    if totals.failures > 0 {
+    if totals.failures > 0 || (args.full_coverage && empty > 0) {
         ExitCode::from(1)
     } else if totals.undecided * 1000 > totals.seeds * UNDECIDED_PER_MILLE_MAX {
         ExitCode::from(2)
@@ -143,7 +146,7 @@ fn campaign(args: &Args, protocol: Protocol, totals: &Mutex<Totals>) {
                     stop.store(true, Ordering::Relaxed);
                 }
             }
-            totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add(&report);
+            totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add(protocol, &report);
         }
     };
     std::thread::scope(|scope| {
@@ -204,7 +207,7 @@ fn one(args: &Args, scenario: &Scenario) -> ExitCode {
     }
     println!("hash {:032x}", report.hash);
     let mut totals = Totals::default();
-    totals.add(&report);
+    totals.add(scenario.protocol, &report);
     let args = Args {
         name: scenario.protocol.to_string(),
         coverage: args.coverage.clone(),
@@ -213,11 +216,48 @@ fn one(args: &Args, scenario: &Scenario) -> ExitCode {
     finish(&args, &totals, start.elapsed().as_secs_f64())
 }
 
-/// Adds counts to a file of lines `class phase count`.
-fn save_coverage(file: &str, coverage: &Coverage) -> Result<(), String> {
-    let mut lines = String::new();
-    for (class, phase, count) in coverage.cells() {
-        lines += &format!("{class} {phase} {count}\n");
+/// Prints the coverage with what earlier campaigns have saved, and saves it. Returns the number of empty cells.
+fn cover(args: &Args, totals: &Totals) -> Result<usize, String> {
+    let Some(file) = &args.coverage else { return Ok(0) };
+    let mut coverage = totals.coverage.clone();
+    let failed = |why: String| format!("{file}: {why}");
+    match std::fs::read_to_string(file) {
+        Ok(text) => load(&text, &mut coverage).map_err(failed)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error.to_string())),
     }
-    std::fs::write(file, lines).map_err(|error| error.to_string())
+    let mut lines = String::new();
+    let mut empty = 0;
+    for (protocol, coverage) in &coverage {
+        println!("{}", coverage.matrix(*protocol));
+        for (class, phase) in coverage.empty(*protocol) {
+            println!("empty: {protocol} {class} {phase}");
+            empty += 1;
+        }
+        for (class, phase, count) in coverage.cells() {
+            lines += &format!("{protocol} {class} {phase} {count}\n");
+        }
+    }
+    std::fs::write(file, lines).map_err(|error| failed(error.to_string()))?;
+    Ok(empty)
+}
+
+/// Adds the counts of a file of lines `protocol class phase count`.
+fn load(text: &str, coverage: &mut BTreeMap<Protocol, Coverage>) -> Result<(), String> {
+    for (number, line) in text.lines().enumerate() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let parsed = match words[..] {
+            [protocol, class, phase, count] => protocol
+                .parse::<Protocol>()
+                .ok()
+                .zip(count.parse().ok())
+                .map(|(protocol, count)| (protocol, class, phase, count)),
+            _ => None,
+        };
+        let Some((protocol, class, phase, count)) = parsed else {
+            return Err(format!("line {}: expected protocol, class, phase and count", number + 1));
+        };
+        coverage.entry(protocol).or_default().add(protocol, class, phase, count);
+    }
+    Ok(())
 }

@@ -5,9 +5,50 @@
 //! that message alone.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::scenario::Protocol;
+use crate::swarm::kinds;
 
 /// How long something that a node did counts as what it is doing, in nanoseconds.
 pub const PHASE_LENGTH: u64 = 20_000_000;
+
+/// Faults of one node or of its links.
+const NODE_CLASSES: &[&str] = &[
+    "crash", "kill", "tear", "rot", "wipe", "pause", "slow-disk", "full-disk", "fail-sync", "fail-write", "jump",
+    "snapshot", "cut", "split", "drop", "triggered",
+];
+/// Faults of one message.
+const MESSAGE_CLASSES: &[&str] = &["loss", "duplication", "delay", "cut-message", "drop-message"];
+/// What a node does beside sending and handling messages.
+const NODE_PHASES: &[&str] = &["starting", "syncing", "snapshotting", "idle"];
+
+/// Cells that cannot be hit, with the reason.
+fn infeasible(protocol: Protocol, class: &str, phase: &str) -> Option<&'static str> {
+    match (protocol, class, phase) {
+        (Protocol::Gossip, "wipe", _) => None,
+        (_, "wipe", _) => Some("a node that lost its disk must not come back under its old name where votes count"),
+        _ => None,
+    }
+}
+
+/// The cells of a protocol's matrix: fault class and phase. `mixed` is covered by its parts.
+#[must_use]
+pub fn cells(protocol: Protocol) -> Vec<(&'static str, &'static str)> {
+    if protocol == Protocol::Mixed {
+        return Vec::new();
+    }
+    let phases = || kinds(protocol).iter().copied();
+    let of_nodes = NODE_CLASSES.iter().flat_map(|class| {
+        let phases = phases().chain(NODE_PHASES.iter().copied());
+        phases.map(move |phase| (*class, phase))
+    });
+    let of_messages = MESSAGE_CLASSES.iter().flat_map(|class| phases().map(move |phase| (*class, phase)));
+    of_nodes
+        .chain(of_messages)
+        .filter(|(class, phase)| infeasible(protocol, class, phase).is_none())
+        .collect()
+}
 
 /// Counts of fault classes by phase.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +74,54 @@ impl Coverage {
     pub fn count(&self, class: &str, phase: &str) -> u64 {
         let found = self.cells.iter().find(|((c, p), _)| *c == class && *p == phase);
         found.map_or(0, |(_, count)| *count)
+    }
+
+    /// The feasible cells of a protocol that were never hit.
+    #[must_use]
+    pub fn empty(&self, protocol: Protocol) -> Vec<(&'static str, &'static str)> {
+        let mut cells = cells(protocol);
+        cells.retain(|(class, phase)| self.count(class, phase) == 0);
+        cells
+    }
+
+    /// The matrix of a protocol as text: a row for each class, a column for each phase; `-` is infeasible.
+    #[must_use]
+    pub fn matrix(&self, protocol: Protocol) -> String {
+        let cells = cells(protocol);
+        let mut phases: Vec<&str> = Vec::new();
+        let mut classes: Vec<&str> = Vec::new();
+        for (class, phase) in &cells {
+            if !phases.contains(phase) {
+                phases.push(phase);
+            }
+            if !classes.contains(class) {
+                classes.push(class);
+            }
+        }
+        let mut text = format!("{:<14}", protocol.name());
+        for phase in &phases {
+            let _ = write!(text, " {phase:>14}");
+        }
+        for class in &classes {
+            let _ = write!(text, "\n{class:<14}");
+            for phase in &phases {
+                let count = if cells.contains(&(class, phase)) {
+                    self.count(class, phase).to_string()
+                } else {
+                    "-".to_owned()
+                };
+                let _ = write!(text, " {count:>14}");
+            }
+        }
+        text
+    }
+
+    /// Adds counts that an earlier campaign has saved: the names are those of the protocol's cells.
+    pub fn add(&mut self, protocol: Protocol, class: &str, phase: &str, count: u64) {
+        let known = cells(protocol).into_iter().find(|(c, p)| *c == class && *p == phase);
+        if let Some(cell) = known {
+            *self.cells.entry(cell).or_default() += count;
+        }
     }
 
     /// All cells that were hit, by class and phase.

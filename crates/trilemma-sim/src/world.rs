@@ -107,6 +107,8 @@ struct Node {
     lazy_queued: bool,
     /// A turn is open; it ends in an event of its own.
     in_turn: bool,
+    /// A snapshot is to be made at the end of this turn.
+    snapshot_wanted: bool,
     /// What it did lately, for coverage.
     recent: BTreeMap<&'static str, u64>,
     /// How long a sync takes at least, if a fault says so.
@@ -190,6 +192,7 @@ impl<'a> World<'a> {
                 tearing: None,
                 lazy_queued: false,
                 in_turn: false,
+                snapshot_wanted: false,
                 recent: BTreeMap::new(),
                 slow_disk: None,
                 starting: false,

@@ -52,6 +52,9 @@ impl World<'_> {
         self.faults += 1;
         self.active.push(index);
         self.begin(action);
+        if let (Action::Snapshot { node }, false) = (action, triggered) {
+            self.turn(*node, |_, _| {});
+        }
         self.schedule(action.length(), Event::FaultEnds { index });
     }
 
@@ -117,9 +120,8 @@ impl World<'_> {
             }
             Action::Jump { node, ms } => self.node(*node).clock.jump(*ms),
             Action::Snapshot { node } => {
-                if let Some(process) = self.node(*node).process.as_mut() {
-                    process.take_snapshot(0, true);
-                }
+                // States are taken between turns, when all that led to them is in the log.
+                self.node(*node).snapshot_wanted = true;
             }
             // These hold for as long as they are active.
             Action::Cut { .. } | Action::Split { .. } | Action::Drop { .. } | Action::Noise { .. } => {}

@@ -43,6 +43,7 @@ impl World<'_> {
                 node.wake_at = u64::MAX;
                 node.lazy_queued = false;
                 node.in_turn = false;
+                node.snapshot_wanted = false;
                 node.sound = None;
                 node.process = Some(process);
                 self.trace.line(now, || format!("{id} starts with {found:?}"));
@@ -256,7 +257,7 @@ impl World<'_> {
         let Some(process) = node.process.as_mut().filter(|process| process.life == life) else {
             return;
         };
-        process.take_snapshot(every, false);
+        process.take_snapshot(every, std::mem::take(&mut node.snapshot_wanted));
         if process.snapshot_ready() {
             let latency = node.rng.below(5 * MS);
             self.schedule(latency, Event::WriteSnapshot { node: id, life });
