@@ -95,7 +95,7 @@ impl Invariants {
     ) -> Result<(), Broken> {
         self.mirror(id, slot, engine, reset, applied)?;
         match (&mut self.special[slot], engine) {
-            (Special::Raft(raft), Engine::Raft(host)) => raft.observe(id, host.protocol()),
+            (Special::Raft(raft), Engine::Raft(host)) => raft.observe(id, host.protocol(), reset),
             _ => Ok(()),
         }
     }

@@ -1,4 +1,20 @@
-//! Simulated clusters: the real protocol cores, codec and log, in virtual time on one thread.
+//! Simulated clusters: the real protocol cores, the real codec and the real log, in virtual time on one thread.
+//!
+//! ```text
+//! seed ──swarm──▶ Scenario ──run──▶ Report
+//!                  ▲   │             │ failure
+//!    text by hand ─┘   └──shrink ◀───┘
+//! ```
+//!
+//! - [`scenario`]: everything that happens to a cluster from outside, as text. [`swarm`] makes one from a seed.
+//! - [`node`]: disk, log, snapshots and turns of one node, as the driver of `trilemma-runtime` has them; [`clock`] its
+//!   two clocks; [`engine`] the protocol instances and the settings that a scenario may change.
+//! - The world runs nodes, links and [`client`]s from one queue of events. All chance comes from [`choices`].
+//! - [`invariants`] are looked at after every event; at the end every node must accept a write, all must show the same,
+//!   and the histories go through the checkers of `trilemma-check`.
+//! - [`coverage`] counts which faults met which phases; [`shrink`] makes a failing scenario short.
+//!
+//! The same seed gives the same [`trace_hash`] on every machine, natively and in WebAssembly.
 
 pub mod choices;
 pub mod client;
@@ -13,6 +29,8 @@ pub mod scenario;
 pub mod shrink;
 pub mod swarm;
 pub mod trace;
+#[cfg(test)]
+mod tests;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

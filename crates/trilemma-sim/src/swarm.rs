@@ -36,8 +36,9 @@ const RAFT: &[Setting] = &[
 const PAXOS: &[Setting] = &[
     ("paxos.round_timeout", &[10_000, 30_000, DEFAULT, 400_000]),
     ("paxos.backoff_min", &[20, DEFAULT]),
-    ("paxos.backoff_max", &[1000, DEFAULT, 300_000]),
+    ("paxos.backoff_max", &[30_000, DEFAULT, 300_000]),
     ("paxos.sync_interval", &[20_000, 100_000, DEFAULT]),
+    ("paxos.sync_page_max", &[1, 1, 2, DEFAULT]),
     ("paxos.settle_after", &[10_000, 100_000, DEFAULT]),
     ("paxos.operations_max", &[3, DEFAULT, DEFAULT]),
     ("paxos.operations_per_key_max", &[1, 2, DEFAULT, DEFAULT]),
@@ -156,7 +157,7 @@ impl Swarm {
         let think = self.heal * u64::from(clients) / u64::from(operations) / parts;
         Workload {
             clients,
-            keys: self.pick(&[1, 2, 3, 6]),
+            keys: self.pick(&[1, 2, 3, 3, 6, 40]),
             operations,
             think: think * self.pick(&[10, 50, 80]) / 100,
             deadline: self.pick(&[50, 200, 500, 2000]) * MS,

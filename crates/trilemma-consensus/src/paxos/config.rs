@@ -26,11 +26,14 @@ pub struct PaxosConfig {
     /// First back-off after a conflict, doubled by each further one, always randomised. Default 2 ms, about a round
     /// trip with a disk sync.
     pub backoff_min: Duration,
-    /// Longest back-off. Default 60 ms.
+    /// Longest back-off. Default 60 ms. Less than a round trip with its disk sync lets proposers of one key preempt
+    /// each other without end.
     pub backoff_max: Duration,
     /// Mean time between two comparisons with a random peer. Default 500 ms. Less catches up sooner and costs 2 KiB
     /// each.
     pub sync_interval: Duration,
+    /// Most keys of one page of a comparison. Default 512, which is also the limit.
+    pub sync_page_max: usize,
     /// Time after which a register that was accepted here, and that nobody said was chosen, is settled by a read
     /// round. Default 1 s.
     pub settle_after: Duration,
@@ -70,6 +73,7 @@ impl PaxosConfig {
             backoff_min: Duration::from_millis(2),
             backoff_max: Duration::from_millis(60),
             sync_interval: Duration::from_millis(500),
+            sync_page_max: super::message::PAGE_MAX,
             settle_after: Duration::from_secs(1),
             operations_max: 65_536,
             operations_per_key_max: 4096,
@@ -84,6 +88,7 @@ impl PaxosConfig {
     pub(crate) fn clamp(mut self) -> Self {
         self.recent_max = self.recent_max.clamp(2, super::register::RECENT_MAX);
         self.combine_max = self.combine_max.clamp(1, self.recent_max / 2);
+        self.sync_page_max = self.sync_page_max.clamp(1, super::message::PAGE_MAX);
         self.round_timeout = self.round_timeout.max(TIMER_MIN);
         self.backoff_min = self.backoff_min.max(TIMER_MIN * 2);
         self.sync_interval = self.sync_interval.max(TIMER_MIN);

@@ -195,7 +195,8 @@ impl Paxos {
                 }
             }
             message => {
-                let (replies, values) = sync::answer(&self.learner, &mut self.rng, message);
+                let page_max = self.config().sync_page_max;
+                let (replies, values) = sync::answer(&self.learner, &mut self.rng, page_max, message);
                 replies.into_iter().for_each(|reply| effects.send(from, reply));
                 for value in values {
                     self.learn(&value.key, value.ballot, &value.register);

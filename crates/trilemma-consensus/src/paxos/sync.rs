@@ -21,16 +21,21 @@ use super::message::{BUCKETS, ChosenValue, MESSAGE_BYTES, Message, PAGE_MAX};
 const BUCKETS_PER_DIGEST: usize = 8;
 
 /// The messages that answer one of anti-entropy, all to its sender.
-pub(crate) fn answer(learner: &Learner, rng: &mut Rng, message: Message) -> (Vec<Message>, Vec<ChosenValue>) {
+pub(crate) fn answer(
+    learner: &Learner,
+    rng: &mut Rng,
+    page_max: usize,
+    message: Message,
+) -> (Vec<Message>, Vec<ChosenValue>) {
     let replies = match message {
-        Message::Digest { buckets } => listings(learner, rng, &buckets),
+        Message::Digest { buckets } => listings(learner, rng, page_max, &buckets),
         Message::Listing {
             bucket,
             after,
             entries,
             more,
         } => compare(learner, bucket, &after, &entries, more),
-        Message::NextPage { bucket, after } => vec![page(learner, bucket, after)],
+        Message::NextPage { bucket, after } => vec![page(learner, page_max, bucket, after)],
         Message::Fetch { keys } => values(learner, keys.iter()).into_iter().collect(),
         Message::Values { items } => {
             let sane =
@@ -49,7 +54,7 @@ pub(crate) fn begin(learner: &Learner, rng: &mut Rng, reachable: &[NodeId]) -> O
         .map(|node| (*node, Message::Digest { buckets }))
 }
 
-fn listings(learner: &Learner, rng: &mut Rng, theirs: &[u64]) -> Vec<Message> {
+fn listings(learner: &Learner, rng: &mut Rng, page_max: usize, theirs: &[u64]) -> Vec<Message> {
     if theirs.len() != BUCKETS {
         return Vec::new();
     }
@@ -60,15 +65,15 @@ fn listings(learner: &Learner, rng: &mut Rng, theirs: &[u64]) -> Vec<Message> {
         .map(|offset| (first + offset) % BUCKETS)
         .filter(|bucket| ours[*bucket] != theirs[*bucket])
         .take(BUCKETS_PER_DIGEST)
-        .map(|bucket| page(learner, bucket.to_le_bytes()[0], Key::default()))
+        .map(|bucket| page(learner, page_max, bucket.to_le_bytes()[0], Key::default()))
         .collect()
 }
 
-fn page(learner: &Learner, bucket: u8, after: Key) -> Message {
+fn page(learner: &Learner, page_max: usize, bucket: u8, after: Key) -> Message {
     let mut rest = learner.bucket_after(bucket, &after);
     let mut entries: Vec<(Key, Ballot)> = Vec::new();
     let mut bytes = 0;
-    while entries.len() < PAGE_MAX
+    while entries.len() < page_max
         && bytes < MESSAGE_BYTES
         && let Some((key, ballot)) = rest.next()
     {

@@ -15,6 +15,10 @@ struct Seen {
     term: Term,
     commit: Index,
     led: Option<Term>,
+    /// The furthest that its log was durable.
+    durable: Index,
+    /// The last position that it has reached by a state of the leader.
+    installed: u64,
     /// The newest term and vote that are durable, and those that are not yet.
     hard: (Term, Option<NodeId>),
     pending: VecDeque<(LogSeq, Term, Option<NodeId>)>,
@@ -63,6 +67,8 @@ impl RaftInvariants {
             term: raft.term(),
             commit: raft.commit(),
             led: None,
+            durable: raft.durable(),
+            installed: 0,
             hard: (raft.term(), raft.vote()),
             pending: VecDeque::new(),
         };
@@ -70,9 +76,10 @@ impl RaftInvariants {
         Ok(())
     }
 
-    pub(super) fn observe(&mut self, id: NodeId, raft: &Raft) -> Result<(), Broken> {
+    pub(super) fn observe(&mut self, id: NodeId, raft: &Raft, reset: Option<u64>) -> Result<(), Broken> {
         self.durable.insert(id, raft.durable());
         let seen = self.seen.entry(id).or_default();
+        seen.durable = seen.durable.max(raft.durable());
         if raft.term() < seen.term {
             let what = format!("node {id} goes back from {:?} to {:?}", seen.term, raft.term());
             return Err(("term-monotone", what));
@@ -80,8 +87,8 @@ impl RaftInvariants {
         seen.term = raft.term();
         let applied = raft.table().version().0;
         // A state that a leader sent is shown at once: only local reads see it, which promise nothing after a crash.
-        let is_entry = raft.entry(Index(raft.durable().0 + 1)).is_some();
-        if applied > raft.durable().0 && is_entry {
+        seen.installed = reset.map_or(seen.installed, |position| seen.installed.max(position));
+        if applied > raft.durable().0 && applied > seen.installed {
             let what = format!("node {id} shows {applied} and its log is durable up to {:?}", raft.durable());
             return Err(("applied-durable", what));
         }
@@ -185,7 +192,9 @@ impl RaftInvariants {
                 result: AppendResult::Matched(index),
                 ..
             } => {
-                if index > raft.durable() {
+                // What was durable stays on the disk, even if a state is about to take its place.
+                let durable = self.seen.get(&from).map_or(Index(0), |seen| seen.durable);
+                if index > raft.durable().max(durable).max(raft.commit()) {
                     let what = format!("node {from} acknowledges {index:?} and {:?} is durable", raft.durable());
                     return Err(("ack-durable", what));
                 }

@@ -301,9 +301,9 @@ impl World<'_> {
     }
 
     fn message_fault(&mut self, class: &'static str, kind: &'static str) {
-        // Beats are no part of a protocol.
+        self.faults += 1;
+        // Beats are no part of a protocol, so they have no cell in its matrix.
         if kind != "beat" {
-            self.faults += 1;
             self.coverage.hit(class, kind);
         }
     }

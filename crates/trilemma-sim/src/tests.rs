@@ -1,0 +1,116 @@
+//! The simulator itself: it repeats itself, says what it does, sees what is broken and makes it short.
+
+use crate::scenario::{Protocol, Scenario};
+use crate::{run, shrink, swarm};
+
+#[test]
+fn a_seed_repeats_itself_and_another_does_not() {
+    for protocol in Protocol::ALL {
+        let hash = |seed| crate::trace_hash(protocol, seed);
+        assert_eq!(hash(1), hash(1), "{protocol}");
+        assert_ne!(hash(1), hash(2), "{protocol}");
+    }
+}
+
+#[test]
+fn scenarios_are_text_and_back() {
+    for protocol in Protocol::ALL {
+        for seed in 0..200 {
+            let scenario = swarm::scenario(protocol, seed);
+            let text = scenario.to_string();
+            let back: Scenario = text.parse().unwrap_or_else(|error| panic!("{error} in\n{text}"));
+            assert_eq!(back, scenario, "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_scenario_replays_what_its_seed_did() {
+    let scenario = swarm::scenario(Protocol::TwoPhase, 7);
+    let text = scenario.to_string();
+    let back: Scenario = text.parse().unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(run(&scenario, false).hash, run(&back, true).hash, "a trace changes nothing");
+}
+
+#[test]
+fn wrong_lines_are_named() {
+    let wrong = |text: &str| match text.parse::<Scenario>() {
+        Ok(scenario) => panic!("accepted: {scenario}"),
+        Err(error) => error.to_string(),
+    };
+    assert!(wrong("protocol raft\n\nnodes x").starts_with("line 3: \"x\": expected a number of nodes"));
+    assert!(wrong("nodes 3\nat 5ms crash 4 for 3ms").contains("expected a node from 1 to 3"));
+    assert!(wrong("at 5 crash 1 for 3ms").contains("expected a time such as"));
+    assert!(wrong("at 5ms explode 1").contains("no such action"));
+    assert!(wrong("knob raft.colour 3").contains("no such setting"));
+    assert!(wrong("heal 3s faults 50 more").contains("expected the end of the line"));
+    assert!(wrong("on 1 send vote 3 crash for 1ms").contains("expected which occurrence"));
+}
+
+/// Raft does not promise to survive the loss of a majority's disks. That the simulator sees it is the proof that it
+/// could see any other lost write.
+const LOST_MAJORITY: &str = "
+protocol raft
+seed 5
+nodes 3
+clients 3 keys 2 operations 60 think 5ms deadline 500ms
+knob raft.append_entries_max 8
+network loss 20 duplicate 10 delay 100us..2ms
+disk 100us..500us segment 65536 snapshot 2000
+clock 3 offset 200 drift 100
+at 150ms pause 3 for 20ms
+at 200ms cut 1>2 for 30ms
+at 300ms jump 2 100
+at 400ms wipe 1 for 50ms
+at 400ms wipe 2 for 50ms
+at 400ms wipe 3 for 50ms
+at 600ms slow-disk 2 10ms for 50ms
+heal 1s faults 0
+";
+
+#[test]
+fn a_lost_write_is_seen_and_its_scenario_made_short() {
+    let scenario: Scenario = LOST_MAJORITY.parse().unwrap_or_else(|error| panic!("{error}"));
+    let failure = run(&scenario, false).failure.unwrap_or_else(|| panic!("nothing was seen"));
+    let shrunk = shrink::shrink(&scenario, failure.checker).scenario;
+    let text = shrunk.to_string();
+    assert!(text.lines().count() <= 12, "{text}");
+    let replayed: Scenario = text.parse().unwrap_or_else(|error| panic!("{error}"));
+    let again = run(&replayed, false).failure.unwrap_or_else(|| panic!("the short scenario does not fail"));
+    assert_eq!(again.checker, failure.checker, "{text}");
+}
+
+#[test]
+fn seeds_of_every_protocol_pass_and_have_enough_of_everything() {
+    for protocol in Protocol::ALL {
+        for seed in 0..20 {
+            let report = run(&swarm::scenario(protocol, seed), false);
+            assert_eq!(report.failure, None, "{protocol} {seed}");
+            assert!(report.operations >= 100, "{protocol} {seed}: {} operations", report.operations);
+            assert!(report.faults >= 50, "{protocol} {seed}: {} faults", report.faults);
+        }
+    }
+}
+
+#[test]
+fn regressions_stay_fixed() {
+    let files: &[(&str, &str)] = &[
+        (
+            "gossip-finished-exchange",
+            include_str!("../scenarios/gossip-finished-exchange.txt"),
+        ),
+        ("raft-read-deadline", include_str!("../scenarios/raft-read-deadline.txt")),
+        (
+            "mixed-acknowledged-term",
+            include_str!("../scenarios/mixed-acknowledged-term.txt"),
+        ),
+        (
+            "paxos-duelling-proposers",
+            include_str!("../scenarios/paxos-duelling-proposers.txt"),
+        ),
+    ];
+    for (name, text) in files {
+        let scenario: Scenario = text.parse().unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(run(&scenario, false).failure, None, "{name}");
+    }
+}
