@@ -34,7 +34,7 @@ impl Totals {
     fn add(&mut self, protocol: Protocol, report: &Report) {
         self.seeds += 1;
         self.failures += u64::from(report.failure.is_some());
-        self.undecided += u64::from(report.undecided > 0);
+        self.undecided += u64::from(report.undecided.is_some());
         self.operations += report.operations;
         self.succeeded += report.succeeded;
         self.faults += report.faults;
@@ -135,6 +135,9 @@ fn campaign(args: &Args, protocol: Protocol, totals: &Mutex<Totals>) {
             let report = run_scenario(&swarm::scenario(protocol, seed), false);
             if args.hashes {
                 println!("{protocol} {seed} {:032x}", report.hash);
+            }
+            if let Some(why) = &report.undecided {
+                println!("undecided {{\"protocol\":\"{protocol}\",\"seed\":{seed},\"what\":{}}}", quote(why));
             }
             if let Some(failure) = &report.failure {
                 println!(

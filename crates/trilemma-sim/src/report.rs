@@ -22,8 +22,8 @@ pub struct Failure {
 pub struct Report {
     /// What went wrong, if something did.
     pub failure: Option<Failure>,
-    /// Checks that ran out of their budget. Never a pass.
-    pub undecided: u32,
+    /// Why a check could not decide, if one could not. Never a pass.
+    pub undecided: Option<String>,
     /// Operations that clients asked for.
     pub operations: u64,
     /// Operations that were answered with success.

@@ -384,7 +384,7 @@ impl<'a> World<'a> {
             let verdict = crate::judge::judge(*part, slot, &self.book, &shown);
             match verdict {
                 crate::judge::Judgement::Legal => {}
-                crate::judge::Judgement::Undecided(_) => report.undecided += 1,
+                crate::judge::Judgement::Undecided(why) => report.undecided = Some(format!("{part}: {why}")),
                 crate::judge::Judgement::Illegal(checker, what) => {
                     report.failure.get_or_insert(Failure {
                         checker,

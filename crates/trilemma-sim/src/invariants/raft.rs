@@ -77,7 +77,9 @@ impl RaftInvariants {
     }
 
     pub(super) fn observe(&mut self, id: NodeId, raft: &Raft, reset: Option<u64>) -> Result<(), Broken> {
-        self.durable.insert(id, raft.durable());
+        // What was durable stays on the disk, even if a state is about to take its place.
+        let durable = self.durable.entry(id).or_default();
+        *durable = (*durable).max(raft.durable());
         let seen = self.seen.entry(id).or_default();
         seen.durable = seen.durable.max(raft.durable());
         if raft.term() < seen.term {

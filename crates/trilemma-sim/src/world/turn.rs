@@ -144,6 +144,7 @@ impl World<'_> {
             return;
         }
         self.write(id, life);
+        self.observe(id);
         for slot in 0..slots {
             let Some(process) = self.process(id, life) else { return };
             let output = &mut process.slots[slot].output;
@@ -164,7 +165,6 @@ impl World<'_> {
         for (index, slot) in process.slots.iter_mut().enumerate() {
             answers.extend(slot.output.replies.drain(..).map(|(ticket, reply)| (index, ticket, reply)));
         }
-        self.observe(id);
         for (slot, ticket, reply) in answers {
             self.answered(id, slot, ticket, reply);
         }
