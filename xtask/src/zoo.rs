@@ -104,14 +104,14 @@ pub(crate) fn handful(workspace: &Workspace, turn: u64, count: usize) -> Outcome
     run(workspace, &["--only".into(), chosen])
 }
 
-/// `count` of the names, beginning further on with each turn.
+/// `count` of the names, spread over all of them, so that a day's handful is of several protocols; each turn the next.
 fn rotated<'a>(names: &[&'a str], turn: u64, count: usize) -> Vec<&'a str> {
-    let Some(length) = u64::try_from(names.len()).ok().filter(|length| *length > 0) else {
-        return Vec::new();
-    };
-    let begin = (turn % length) * count as u64 % length;
-    let turned = names.iter().copied().cycle().skip(begin as usize);
-    turned.take(count.min(names.len())).collect()
+    let count = count.min(names.len());
+    let step = names.len().checked_div(count).unwrap_or(1);
+    let turn = turn.checked_rem(names.len() as u64).unwrap_or(0) as usize;
+    (0..count)
+        .map(|place| names[(turn + place * step) % names.len()])
+        .collect()
 }
 
 impl Options {

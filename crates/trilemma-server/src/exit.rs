@@ -10,7 +10,7 @@ use crate::tree::TreeError;
 pub(crate) enum Exit {
     /// Done.
     Ok = 0,
-    /// The key, or what was to be exported, does not exist.
+    /// The key, or what was to be exported, does not exist. Of `check`: the history is illegal.
     NotFound = 1,
     /// The command line, a file or a value is wrong. Nothing was done.
     Usage = 2,
@@ -53,7 +53,7 @@ impl Exit {
 pub(crate) const HELP: &str = "\
 Exit codes:
   0  done
-  1  not found: the key, or what was to be exported, does not exist
+  1  not found: the key, or what was to be exported, does not exist; `check`: the history is illegal
   2  usage: the command line, a file or a value is wrong; nothing was done
   3  refused: certainly not applied, repeating it unchanged will not help
   4  unavailable: certainly not applied; nodes, a leader or time were missing

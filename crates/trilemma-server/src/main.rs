@@ -1,6 +1,7 @@
 //! The `trilemma` binary: node daemon, client commands and demo.
 //!
-//! It uses the facade crate `trilemma` alone, as any application would.
+//! It uses the facade crate `trilemma` alone, as any application would; and, to judge histories, the checkers, which
+//! know nothing of nodes.
 
 mod cli;
 mod demo;

@@ -73,8 +73,9 @@ fn tests_and_targets_and_new_names_are_no_way_round() {
 }
 
 #[test]
-fn the_server_has_the_facade_alone() {
-    assert!(manifest("trilemma-server", "[dependencies]\ntrilemma.workspace = true").is_empty());
+fn the_server_has_the_facade_and_the_checkers_alone() {
+    let both = "[dependencies]\ntrilemma.workspace = true\ntrilemma-check.workspace = true";
+    assert!(manifest("trilemma-server", both).is_empty());
     for other in ["trilemma-core", "trilemma-runtime", "quinn", "rustls"] {
         let text = format!("[dependencies]\n{other}.workspace = true");
         assert_eq!(

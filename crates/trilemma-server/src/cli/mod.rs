@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and the way from arguments to a running command.
 
+mod check;
 mod client;
 mod init;
 mod keys;
@@ -135,6 +136,8 @@ enum Command {
     Status(overview::Status),
     /// Show what each keyspace can do now, and why not more
     Keyspaces(overview::Keyspaces),
+    /// Judge a history: is what clients were told legal?
+    Check(check::Check),
     /// Print shell completions
     Completions(Completions),
 }
@@ -185,6 +188,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
             Command::Export(command) => command.run(&global).await,
             Command::Status(command) => command.run(&global).await,
             Command::Keyspaces(command) => command.run(&global).await,
+            Command::Check(command) => command.run(&global),
             Command::Completions(_) => unreachable!("answered above"),
         }
     })

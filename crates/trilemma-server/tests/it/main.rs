@@ -6,6 +6,7 @@ mod commands;
 mod crash;
 mod demo;
 mod harness;
+mod histories;
 mod refusals;
 mod workload;
 

@@ -1,0 +1,305 @@
+//! `check`: judges a history of one's own, from whatever service.
+
+use std::fmt;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use trilemma_check::explain;
+use trilemma_check::history::History;
+use trilemma_check::linearizability::{self, Budget};
+use trilemma_check::locks::{self, ClockError, Fencing};
+use trilemma_check::model;
+use trilemma_check::sessions::{self, Guarantees, Order};
+use trilemma_check::transactions::{self, Level};
+use trilemma_check::verdict::{Verdict, Violation};
+
+use super::Global;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::output::{self, Form};
+
+/// Judges a history: what clients asked, when, and what they were told.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  trilemma check --model register history.jsonl
+  trilemma check --model key-value history.jsonl --svg why.svg
+  zcat history.jsonl.gz | trilemma check --model strict-serializable -
+
+The history is JSON Lines, one operation per line:
+  {\"process\":1,\"invoke\":10,\"return\":20,\"call\":{\"put\":{\"key\":\"a\",\"value\":\"1\"}},\"outcome\":{\"ok\":{\"done\":{}}}}
+  {\"process\":2,\"invoke\":30,\"return\":40,\"call\":{\"get\":{\"key\":\"a\"}},\"outcome\":{\"ok\":{\"value\":{\"value\":\"1\"}}}}
+  {\"process\":1,\"invoke\":50,\"call\":{\"put\":{\"key\":\"a\",\"value\":\"2\"}},\"outcome\":\"unknown\"}
+
+Exit codes of this command:
+  0  legal
+  1  illegal; the smallest part that shows it is printed
+  2  undecided, or the file cannot be read; undecided is never a pass")]
+pub(crate) struct Check {
+    /// The history; `-`: standard input
+    file: PathBuf,
+    /// What the history is checked against
+    #[arg(long, value_enum, value_name = "MODEL")]
+    model: Model,
+    /// Draws the part that shows an illegal history
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Most steps of the search for an order, for each object
+    #[arg(long, value_name = "STEPS", default_value_t = Budget::default().steps)]
+    budget: u64,
+    /// Of sessions: what versions say
+    #[arg(long, value_enum, default_value = "opaque")]
+    versions: Versions,
+    /// Of locks: which newer token ends an older one
+    #[arg(long, value_enum, default_value = "used")]
+    fencing: Tokens,
+    /// Of locks: how far the clock that times leases may be wrong, in millionths
+    #[arg(long, value_name = "PPM", default_value_t = 0)]
+    drift: u64,
+}
+
+/// What a history can be checked against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Model {
+    /// Linearizable: one register per key, get and put
+    Register,
+    /// Linearizable: one register per key, also compare-and-set
+    CasRegister,
+    /// Linearizable: all keys are one object, with ranges and guarded batches
+    KeyValue,
+    /// Linearizable: each key by itself
+    PerKey,
+    /// Linearizable: one set per key
+    Set,
+    /// Linearizable: one list per key
+    List,
+    /// Transactions: nobody overwrites what is not committed
+    ReadUncommitted,
+    /// Transactions: nobody reads what is not committed
+    ReadCommitted,
+    /// Transactions: each reads one snapshot, no update is lost
+    SnapshotIsolation,
+    /// Transactions: as if one after the other
+    Serializable,
+    /// Transactions: serializable, in an order that each process agrees with
+    SessionSerializable,
+    /// Transactions: serializable, in an order that real time agrees with
+    StrictSerializable,
+    /// Each process sees its own writes, and never less than before
+    Sessions,
+    /// Locks and leases with fencing tokens
+    Locks,
+}
+
+/// What versions say, where sessions are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Versions {
+    /// One order for all keys
+    Keyspace,
+    /// Those of one key are ordered
+    PerKey,
+    /// They only name writes
+    Opaque,
+}
+
+/// Which newer token ends an older one, where locks are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Tokens {
+    /// One that the resource accepted
+    Used,
+    /// One that was given out
+    Issued,
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
+    }
+}
+
+/// How a model is judged.
+enum Judge {
+    Linearizable(model::Model),
+    Transactions(Level),
+    Sessions,
+    Locks,
+}
+
+impl Model {
+    fn judge(self) -> Judge {
+        match self {
+            Model::Register => Judge::Linearizable(model::Model::Register),
+            Model::CasRegister => Judge::Linearizable(model::Model::CasRegister),
+            Model::KeyValue => Judge::Linearizable(model::Model::KeyValue),
+            Model::PerKey => Judge::Linearizable(model::Model::PerKey),
+            Model::Set => Judge::Linearizable(model::Model::Set),
+            Model::List => Judge::Linearizable(model::Model::List),
+            Model::ReadUncommitted => Judge::Transactions(Level::ReadUncommitted),
+            Model::ReadCommitted => Judge::Transactions(Level::ReadCommitted),
+            Model::SnapshotIsolation => Judge::Transactions(Level::SnapshotIsolation),
+            Model::Serializable => Judge::Transactions(Level::Serializable),
+            Model::SessionSerializable => Judge::Transactions(Level::SessionSerializable),
+            Model::StrictSerializable => Judge::Transactions(Level::StrictSerializable),
+            Model::Sessions => Judge::Sessions,
+            Model::Locks => Judge::Locks,
+        }
+    }
+}
+
+/// What is found, and how it was found.
+struct Judged {
+    verdict: Verdict,
+    /// One line per engine, where there are several.
+    engines: Vec<String>,
+}
+
+impl Check {
+    pub(crate) fn run(self, global: &Global) -> Outcome {
+        let history = read(&self.file)?;
+        let judged = self.judge(&history);
+        match &judged.verdict {
+            Verdict::Legal => {
+                self.legal(global.output, &history, &judged);
+                Ok(Exit::Ok)
+            }
+            Verdict::Illegal(violation) => {
+                self.illegal(global.output, &history, violation)?;
+                // 1, as this command's help says; there is no key that was not found.
+                Ok(Exit::NotFound)
+            }
+            Verdict::Undecided { why } => Err(Failure::usage(
+                format!("{}: undecided: {why}", self.file.display()),
+                "see `trilemma check --help` for models, raise --budget, or give the checker shorter histories",
+            )),
+        }
+    }
+
+    fn judge(&self, history: &History) -> Judged {
+        let operations = &history.operations;
+        let verdict = match self.model.judge() {
+            Judge::Linearizable(model) => {
+                let budget = Budget {
+                    steps: self.budget,
+                    ..Budget::default()
+                };
+                let report = linearizability::check(operations, model, budget);
+                let engines = report.engines.iter();
+                let engines = engines
+                    .map(|(name, finding)| format!("{name}: {finding}"))
+                    .collect();
+                let verdict = match report.verdict {
+                    Verdict::Illegal(found) => {
+                        Verdict::Illegal(explain::smallest(operations, model, budget, &found))
+                    }
+                    other => other,
+                };
+                return Judged { verdict, engines };
+            }
+            Judge::Transactions(level) => self.transactions(history, level),
+            Judge::Sessions => sessions::check(operations, self.versions.order(), Guarantees::ALL),
+            Judge::Locks => {
+                let clock = ClockError {
+                    drift_ppm: self.drift,
+                    offset: 0,
+                };
+                locks::check(operations, clock, self.fencing.fencing())
+            }
+        };
+        Judged {
+            verdict,
+            engines: Vec::new(),
+        }
+    }
+
+    /// Histories of single operations are judged as transactions of one step each.
+    fn transactions(&self, history: &History, level: Level) -> Verdict {
+        use trilemma_check::history::Call;
+        let operations = &history.operations;
+        let is_transaction = |call: &Call| matches!(call, Call::Transaction { .. });
+        if operations.iter().all(|operation| is_transaction(&operation.call)) {
+            return transactions::check(operations, level);
+        }
+        match transactions::from_key_value(operations) {
+            Ok(operations) => transactions::check(&operations, level),
+            Err(why) => Verdict::Undecided { why },
+        }
+    }
+
+    fn legal(&self, form: Form, history: &History, judged: &Judged) {
+        let count = history.operations.len();
+        if form == Form::Json {
+            let model = self.model.to_string();
+            output::line(json!({"verdict": "legal", "model": model, "operations": count}).to_string());
+            return;
+        }
+        output::line(format!("legal: {count} operations, model {}", self.model));
+        for engine in &judged.engines {
+            output::line(format!("  {engine}"));
+        }
+        if count == 0 {
+            output::note("note: the history is empty");
+        }
+    }
+
+    fn illegal(&self, form: Form, history: &History, violation: &Violation) -> Result<(), Failure> {
+        if form == Form::Json {
+            let object = json!({
+                "verdict": "illegal",
+                "model": self.model.to_string(),
+                "rule": violation.rule,
+                "what": violation.what,
+                "operations": violation.operations,
+            });
+            output::line(object.to_string());
+        } else {
+            output::line(format!("illegal, model {}", self.model));
+            output::print(explain::text(&history.operations, violation).as_bytes());
+        }
+        if let Some(file) = &self.svg {
+            std::fs::write(file, explain::svg(history, violation)).map_err(|error| {
+                Failure::usage(
+                    format!("{}: the picture cannot be written: {error}", file.display()),
+                    "the history is illegal; name another file for the picture",
+                )
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Versions {
+    fn order(self) -> Order {
+        match self {
+            Versions::Keyspace => Order::Keyspace,
+            Versions::PerKey => Order::PerKey,
+            Versions::Opaque => Order::Opaque,
+        }
+    }
+}
+
+impl Tokens {
+    fn fencing(self) -> Fencing {
+        match self {
+            Tokens::Used => Fencing::Used,
+            Tokens::Issued => Fencing::Issued,
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<History, Failure> {
+    let name = file.display();
+    let source: Box<dyn BufRead> = if file.as_os_str() == "-" {
+        Box::new(std::io::stdin().lock())
+    } else {
+        let opened = std::fs::File::open(file);
+        let opened = opened
+            .map_err(|error| Failure::usage(format!("{name}: {error}"), "name a file that can be read"))?;
+        Box::new(BufReader::new(opened))
+    };
+    History::read(source).map_err(|error| {
+        let advice = "the format is in `trilemma check --help` and in the book, \"How we test\"";
+        Failure::usage(format!("{name}: {error}"), advice)
+    })
+}
