@@ -11,6 +11,7 @@ mod sizes;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::source::Source;
@@ -66,6 +67,8 @@ pub(crate) struct File {
     pub(crate) name: String,
     /// Its contents.
     pub(crate) source: Source,
+    /// Whether only a program has it as a module: `main.rs` declares it, `lib.rs` does not.
+    pub(crate) of_program: bool,
 }
 
 impl File {
@@ -82,7 +85,8 @@ impl File {
 
     /// Whether the file is the shell of a program, where a pure crate may touch the world.
     pub(crate) fn is_shell(&self) -> bool {
-        self.name.ends_with("/src/main.rs")
+        self.of_program
+            || self.name.ends_with("/src/main.rs")
             || self.name.contains("/src/bin/")
             || self.name.contains("/examples/")
     }
@@ -136,13 +140,41 @@ pub(crate) fn check(workspace: &Workspace, packages: &[Package]) -> Result<(Vec<
 }
 
 fn sources(workspace: &Workspace) -> Result<Vec<File>, String> {
-    workspace
-        .files()?
-        .into_iter()
-        .filter(|name| name.ends_with(".rs"))
-        .map(|name| {
-            let source = Source::new(workspace.read(&name)?);
-            Ok(File { name, source })
-        })
-        .collect()
+    let mut files = Vec::new();
+    for name in workspace.files()? {
+        if name.ends_with(".rs") {
+            files.push(File {
+                source: Source::new(workspace.read(&name)?),
+                name,
+                of_program: false,
+            });
+        }
+    }
+    mark_programs(&mut files);
+    Ok(files)
+}
+
+/// Finds the modules that a package's program has and its library does not.
+fn mark_programs(files: &mut [File]) {
+    let declared = |file: &File| -> BTreeSet<String> {
+        let lines = file.source.code.lines();
+        let modules = lines.filter_map(|line| line.trim().strip_suffix(';')?.split_once("mod "));
+        modules.map(|(_, module)| module.to_owned()).collect()
+    };
+    let of = |name: &str| files.iter().find(|file| file.name == name).map(declared);
+    let mut own = BTreeSet::new();
+    for main in files.iter().filter(|file| file.name.ends_with("/src/main.rs")) {
+        let folder = main.name.trim_end_matches("main.rs");
+        let shared = of(&format!("{folder}lib.rs")).unwrap_or_default();
+        own.extend(
+            declared(main)
+                .difference(&shared)
+                .map(|module| format!("{folder}{module}")),
+        );
+    }
+    for file in files {
+        let stem = file.name.trim_end_matches(".rs");
+        let above = |module: &String| stem == module || stem.starts_with(&format!("{module}/"));
+        file.of_program = own.iter().any(above);
+    }
 }

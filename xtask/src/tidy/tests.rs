@@ -8,6 +8,7 @@ fn file(name: &str, text: &str) -> File {
     File {
         name: name.into(),
         source: Source::new(text),
+        of_program: false,
     }
 }
 
@@ -171,6 +172,34 @@ fn what_a_pure_crate_may_do_is_left_alone() {
         "//! A.\nfn f() { println!(\"x\"); }\n",
     );
     assert_eq!(rules(&pure::check("trilemma-sim", &library)), [("pure", 2)]);
+}
+
+#[test]
+fn modules_of_a_program_alone_are_its_shell() {
+    let mut files = [
+        file("crates/a/src/main.rs", "//! A.\nmod args;\nmod shared;\n"),
+        file("crates/a/src/lib.rs", "//! A.\npub mod shared;\nmod inner;\n"),
+        file("crates/a/src/args.rs", "//! A.\nfn f() { println!(); }\n"),
+        file("crates/a/src/args/deep.rs", "//! A.\n"),
+        file("crates/a/src/shared.rs", "//! A.\n"),
+        file("crates/a/src/inner.rs", "//! A.\n"),
+        file("crates/b/src/args.rs", "//! A.\n"),
+    ];
+    super::mark_programs(&mut files);
+    let shells: Vec<&str> = files
+        .iter()
+        .filter(|file| file.is_shell())
+        .map(|file| file.name.as_str())
+        .collect();
+    assert_eq!(
+        shells,
+        [
+            "crates/a/src/main.rs",
+            "crates/a/src/args.rs",
+            "crates/a/src/args/deep.rs"
+        ]
+    );
+    assert!(pure::check("trilemma-sim", &files[2]).is_empty());
 }
 
 #[test]
