@@ -21,7 +21,7 @@ pub(crate) enum Judgement {
 
 /// Steps of a search: a history of this size needs far less.
 const BUDGET: Budget = Budget {
-    steps: 2_000_000,
+    steps: 20_000_000,
     steps_to_confirm: 20_000,
 };
 

@@ -99,6 +99,10 @@ fn regressions_stay_fixed() {
             "gossip-finished-exchange",
             include_str!("../scenarios/gossip-finished-exchange.txt"),
         ),
+        (
+            "gossip-parked-entry-lost",
+            include_str!("../scenarios/gossip-parked-entry-lost.txt"),
+        ),
         ("raft-read-deadline", include_str!("../scenarios/raft-read-deadline.txt")),
         (
             "mixed-acknowledged-term",

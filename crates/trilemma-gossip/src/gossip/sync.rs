@@ -295,7 +295,9 @@ impl Gossip {
                 let Some(context) = self.check_context(from, &wire) else {
                     return;
                 };
-                if complete && !spoiled {
+                // What a parked entry has replaced is in this context. If the entry were lost with us, and its origin
+                // with its disk, we alone would hold the older value for dead for ever.
+                if complete && !spoiled && self.parked.len() == 0 {
                     self.join_context(&context, effects);
                 }
                 self.acks
@@ -304,7 +306,7 @@ impl Gossip {
         }
     }
 
-    /// Takes in a context all of whose bodies have been applied or parked.
+    /// Takes in a context all of whose bodies have been applied.
     pub(super) fn join_context(&mut self, context: &Context, effects: Out<'_>) {
         let before = self.replica.context().clone();
         self.replica.join_context(context, self.parked.dots());
