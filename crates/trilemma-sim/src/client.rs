@@ -11,7 +11,7 @@ use trilemma_core::{
 use crate::scenario::Protocol;
 
 /// Times that a client follows up on an unknown outcome before it gives up.
-const FOLLOW_UPS_MAX: u32 = 3;
+const FOLLOW_UPS_MAX: u32 = 6;
 
 /// A read at the weakest level, which no linearizability check may see.
 #[derive(Clone, Debug)]
@@ -258,7 +258,7 @@ impl Client {
         };
         let is_read = pending.query.is_some();
         let forgetful = self.amnesia && self.parts[pending.slot] == Protocol::Gossip;
-        if told == Told::Unknown && !is_read && !forgetful && pending.asked <= FOLLOW_UPS_MAX && self.rng.per_mille(600) {
+        if told == Told::Unknown && !is_read && !forgetful && pending.asked <= FOLLOW_UPS_MAX && self.rng.per_mille(850) {
             self.pending = Some(pending);
             return Next::FollowUp;
         }
@@ -309,11 +309,6 @@ impl Client {
             .iter()
             .map(|entry| (entry.key.to_string(), entry.state.value.to_string(), entry.state.modified.0))
             .collect();
-        if let Call::Get { key } = &pending.call {
-            let found = entries.first();
-            let seen = found.map_or((None, 0), |(_, value, version)| (Some(value.clone()), *version));
-            self.seen.insert((pending.slot, key.clone()), seen);
-        }
         book.succeeded += 1;
         let asked = pending.query.as_ref().and_then(|query| query.at_least);
         if asked == Some(ReadLevel::Local) || read.achieved == ReadLevel::Local {
@@ -325,6 +320,11 @@ impl Client {
                 entries,
             });
             return Next::Done;
+        }
+        if let Call::Get { key } = &pending.call {
+            let found = entries.first();
+            let seen = found.map_or((None, 0), |(_, value, version)| (Some(value.clone()), *version));
+            self.seen.insert((pending.slot, key.clone()), seen);
         }
         // A two-phase node reads a key at once when no open batch touches it, so its version says only what the read
         // reflects at least.
