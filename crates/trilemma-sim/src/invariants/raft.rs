@@ -139,7 +139,9 @@ impl RaftInvariants {
             let what = format!("nodes {leader} and {id} both lead {term:?} ({} nodes)", self.nodes);
             return Err(("election-safety", what));
         }
-        let Some((last, _)) = self.committed.last_key_value() else { return Ok(()) };
+        // What later leaders have committed meanwhile says nothing about this one.
+        let earlier = self.committed.iter().rev().find(|(_, (committed_in, _))| *committed_in < term);
+        let Some((last, _)) = earlier else { return Ok(()) };
         if raft.log_end().index < *last {
             let what = format!("node {id} leads {term:?} with a log up to {:?}; {last:?} is committed", raft.log_end());
             return Err(("leader-completeness", what));
