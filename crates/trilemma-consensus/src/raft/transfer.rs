@@ -18,7 +18,7 @@ use super::{Out, Raft, Role};
 
 /// Most parts of a snapshot that a follower accepts, and most bytes. A state beyond it does not fit this backend.
 const PARTS_MAX: u32 = 1 << 20;
-const BYTES_MAX: usize = 16 << 30;
+const BYTES_MAX: u64 = 16 << 30;
 /// Parts that a follower keeps although one before them is missing.
 const PARTS_AHEAD: u32 = 64;
 
@@ -100,7 +100,7 @@ pub(super) struct Incoming {
     ahead: BTreeMap<u32, Bytes>,
     /// The number of the last part, once it is known.
     last: Option<u32>,
-    bytes: usize,
+    bytes: u64,
 }
 
 impl Incoming {
@@ -110,7 +110,7 @@ impl Incoming {
 
     /// Takes a part, in whatever order they come. Returns whether all are there.
     fn take(&mut self, part: u32, last: bool, chunk: Bytes) -> bool {
-        let fits = part < PARTS_MAX && self.bytes + chunk.len() <= BYTES_MAX;
+        let fits = part < PARTS_MAX && self.bytes + chunk.len() as u64 <= BYTES_MAX;
         let near = part >= self.next() && part - self.next() < PARTS_AHEAD;
         if !fits || !near || self.ahead.contains_key(&part) {
             return false;
@@ -118,7 +118,7 @@ impl Incoming {
         if last {
             self.last = Some(part);
         }
-        self.bytes += chunk.len();
+        self.bytes += chunk.len() as u64;
         self.ahead.insert(part, chunk);
         while let Some(chunk) = self.ahead.remove(&self.next()) {
             self.parts.push(chunk);
