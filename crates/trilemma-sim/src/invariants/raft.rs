@@ -198,7 +198,8 @@ impl RaftInvariants {
             } => {
                 // What was durable stays on the disk, even if a state is about to take its place.
                 let durable = self.seen.get(&from).map_or(Index(0), |seen| seen.durable);
-                if index > raft.durable().max(durable).max(raft.commit()) {
+                // So does what a later leader has meanwhile replaced; the old one learns of it by an old term.
+                if term == raft.term() && index > raft.durable().max(durable).max(raft.commit()) {
                     let what = format!("node {from} acknowledges {index:?} and {:?} is durable", raft.durable());
                     return Err(("ack-durable", what));
                 }

@@ -151,7 +151,10 @@ impl fmt::Display for Scenario {
         for fault in &self.faults {
             writeln!(f, "{fault}")?;
         }
-        writeln!(f, "heal {} faults {}", Time(self.heal), self.faults_min)
+        match self.faults_min {
+            0 => writeln!(f, "heal {}", Time(self.heal)),
+            least => writeln!(f, "heal {} faults {least}", Time(self.heal)),
+        }
     }
 }
 
@@ -410,8 +413,10 @@ impl Scenario {
             "turn" => self.turn = words.time("a duration")?,
             "heal" => {
                 self.heal = words.time("a time")?;
-                words.literal("faults")?;
-                self.faults_min = words.number("a number of faults", 0, COUNT_MAX)?;
+                if words.words.clone().next().is_some() {
+                    words.literal("faults")?;
+                    self.faults_min = words.number("a number of faults", 0, COUNT_MAX)?;
+                }
             }
             other => return Err(format!("\"{other}\": no such line; `trilemma_sim::scenario` lists them")),
         }
