@@ -2,13 +2,13 @@
 //!
 //! Pure, and of use to anyone with a history: see [`history`] for the open format.
 
+pub mod convergence;
 pub mod explain;
 pub mod history;
 pub mod linearizability;
+pub mod locks;
 pub mod model;
-pub mod verdict;
-pub mod convergence;
-pub mod watch;
 pub mod sessions;
 pub mod transactions;
-pub mod locks;
+pub mod verdict;
+pub mod watch;

@@ -36,7 +36,11 @@ impl Verdict {
         let mut operations: Vec<usize> = operations.into_iter().collect();
         operations.sort_unstable();
         operations.dedup();
-        Verdict::Illegal(Violation { rule, what, operations })
+        Verdict::Illegal(Violation {
+            rule,
+            what,
+            operations,
+        })
     }
 
     /// Whether the history is legal.

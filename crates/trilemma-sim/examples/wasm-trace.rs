@@ -27,7 +27,9 @@ fn main() {
     // Whoever writes here from outside is not known to the compiler.
     let mailbox = black_box(&MAILBOX);
     let [protocol, from, seeds] = [2, 3, 4].map(|word| mailbox[word].load(Relaxed));
-    let protocol = usize::try_from(protocol).ok().and_then(|place| Protocol::ALL.get(place));
+    let protocol = usize::try_from(protocol)
+        .ok()
+        .and_then(|place| Protocol::ALL.get(place));
     let (Some(&protocol), true) = (protocol, seeds > 0) else {
         println!("nothing to do: this is run by `cargo xtask sim --determinism`");
         return;

@@ -54,7 +54,10 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Args, String> {
     let mut rest = arguments.iter();
     while let Some(flag) = rest.next() {
         let mut value = || rest.next().ok_or_else(|| format!("{flag}: a value is missing"));
-        let number = |text: &String| text.parse::<u64>().map_err(|_| format!("{flag} {text}: expected a number"));
+        let number = |text: &String| {
+            text.parse::<u64>()
+                .map_err(|_| format!("{flag} {text}: expected a number"))
+        };
         match flag.as_str() {
             "--protocol" => args.name.clone_from(value()?),
             "--seeds" => args.seeds = number(value()?)?,

@@ -81,7 +81,9 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     for protocol in &args.protocols {
         campaign(args, *protocol, &totals);
     }
-    let totals = totals.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let totals = totals
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     finish(args, &totals, start.elapsed().as_secs_f64())
 }
 
@@ -137,7 +139,10 @@ fn campaign(args: &Args, protocol: Protocol, totals: &Mutex<Totals>) {
                 println!("{protocol} {seed} {:032x}", report.hash);
             }
             if let Some(why) = &report.undecided {
-                println!("undecided {{\"protocol\":\"{protocol}\",\"seed\":{seed},\"what\":{}}}", quote(why));
+                println!(
+                    "undecided {{\"protocol\":\"{protocol}\",\"seed\":{seed},\"what\":{}}}",
+                    quote(why)
+                );
             }
             if let Some(failure) = &report.failure {
                 println!(
@@ -149,7 +154,10 @@ fn campaign(args: &Args, protocol: Protocol, totals: &Mutex<Totals>) {
                     stop.store(true, Ordering::Relaxed);
                 }
             }
-            totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add(protocol, &report);
+            totals
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .add(protocol, &report);
         }
     };
     std::thread::scope(|scope| {
@@ -258,9 +266,15 @@ fn load(text: &str, coverage: &mut BTreeMap<Protocol, Coverage>) -> Result<(), S
             _ => None,
         };
         let Some((protocol, class, phase, count)) = parsed else {
-            return Err(format!("line {}: expected protocol, class, phase and count", number + 1));
+            return Err(format!(
+                "line {}: expected protocol, class, phase and count",
+                number + 1
+            ));
         };
-        coverage.entry(protocol).or_default().add(protocol, class, phase, count);
+        coverage
+            .entry(protocol)
+            .or_default()
+            .add(protocol, class, phase, count);
     }
     Ok(())
 }

@@ -37,7 +37,8 @@ impl Choices {
     /// The stream number `index` for a purpose. The same arguments give the same stream.
     #[must_use]
     pub fn stream(self, purpose: Purpose, index: u64) -> Rng {
-        let name = (purpose as u64 + 1).wrapping_mul(0xa076_1d64_78bd_642f) ^ index.wrapping_mul(0xe703_7ed1_a0b4_28db);
+        let name = (purpose as u64 + 1).wrapping_mul(0xa076_1d64_78bd_642f)
+            ^ index.wrapping_mul(0xe703_7ed1_a0b4_28db);
         let mut mixed = Rng::new(self.seed ^ name);
         mixed.fork()
     }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trilemma_check::history::{Answer, Call, Change, Entry, Guard, Operation, Outcome};
 use trilemma_core::{
-    Attempt, Command, Key, KeyRange, Mutation, NodeId, OpId, Query, ReadLevel, ReadRequest, Reply, Request, Rng,
-    SessionId, Ticket, Value, Version, WriteError,
+    Attempt, Command, Key, KeyRange, Mutation, NodeId, OpId, Query, ReadLevel, ReadRequest, Reply, Request,
+    Rng, SessionId, Ticket, Value, Version, WriteError,
 };
 
 use crate::scenario::Protocol;
@@ -135,7 +135,10 @@ impl Client {
             },
             32..60 => Call::Get { key },
             60..72 if protocol != Protocol::Gossip => {
-                let expected = self.seen.get(&(slot, key.clone())).and_then(|(value, _)| value.clone());
+                let expected = self
+                    .seen
+                    .get(&(slot, key.clone()))
+                    .and_then(|(value, _)| value.clone());
                 let value = (!self.rng.per_mille(150)).then(|| self.value());
                 Call::Cas { key, expected, value }
             }
@@ -224,7 +227,11 @@ impl Client {
                 command: Some(command),
             });
         }
-        let attempt = if pending.sent { Attempt::Retry } else { Attempt::First };
+        let attempt = if pending.sent {
+            Attempt::Retry
+        } else {
+            Attempt::First
+        };
         Some(Request::Write {
             op: pending.op,
             attempt,
@@ -240,7 +247,9 @@ impl Client {
         let server = served_by(reply.as_ref());
         pending.question = None;
         let told = match reply {
-            Some(Reply::Write(Ok(receipt))) => Told::Ok(written(&pending.call, receipt.won, receipt.version.0)),
+            Some(Reply::Write(Ok(receipt))) => {
+                Told::Ok(written(&pending.call, receipt.won, receipt.version.0))
+            }
             Some(Reply::Write(Err(WriteError::NotApplied(refusal)))) => {
                 if matches!(refusal.reason, trilemma_core::Reason::SessionExpired) {
                     self.sessions.remove(&pending.slot);
@@ -258,7 +267,12 @@ impl Client {
         };
         let is_read = pending.query.is_some();
         let forgetful = self.amnesia && self.parts[pending.slot] == Protocol::Gossip;
-        if told == Told::Unknown && !is_read && !forgetful && pending.asked <= FOLLOW_UPS_MAX && self.rng.per_mille(850) {
+        if told == Told::Unknown
+            && !is_read
+            && !forgetful
+            && pending.asked <= FOLLOW_UPS_MAX
+            && self.rng.per_mille(850)
+        {
             self.pending = Some(pending);
             return Next::FollowUp;
         }
@@ -276,7 +290,10 @@ impl Client {
             Told::Unknown if pending.sent => Outcome::Unknown,
             Told::Unknown => Outcome::Fail,
         };
-        let place = (pending.slot, book.histories.get(&pending.slot).map_or(0, Vec::len));
+        let place = (
+            pending.slot,
+            book.histories.get(&pending.slot).map_or(0, Vec::len),
+        );
         if let Some(server) = server {
             book.served_by.insert(place, server);
         }
@@ -299,15 +316,28 @@ impl Client {
         for mutation in pending.command.iter().flat_map(|command| &command.mutations) {
             let value = mutation.value().map(ToString::to_string);
             let version = if value.is_some() { version } else { 0 };
-            self.seen.insert((pending.slot, mutation.key().to_string()), (value, version));
+            self.seen
+                .insert((pending.slot, mutation.key().to_string()), (value, version));
         }
     }
 
-    fn take_read(&mut self, pending: Pending, read: &trilemma_core::ReadReply, time: u64, book: &mut Book) -> Next {
+    fn take_read(
+        &mut self,
+        pending: Pending,
+        read: &trilemma_core::ReadReply,
+        time: u64,
+        book: &mut Book,
+    ) -> Next {
         let entries: Vec<(String, String, u64)> = read
             .entries
             .iter()
-            .map(|entry| (entry.key.to_string(), entry.state.value.to_string(), entry.state.modified.0))
+            .map(|entry| {
+                (
+                    entry.key.to_string(),
+                    entry.state.value.to_string(),
+                    entry.state.modified.0,
+                )
+            })
             .collect();
         book.succeeded += 1;
         let asked = pending.query.as_ref().and_then(|query| query.at_least);
@@ -349,7 +379,14 @@ impl Client {
                 at,
             },
         };
-        book.note(pending.slot, self.id, pending.invoke, time, pending.call, Outcome::Ok(answer));
+        book.note(
+            pending.slot,
+            self.id,
+            pending.invoke,
+            time,
+            pending.call,
+            Outcome::Ok(answer),
+        );
         Next::Done
     }
 }
@@ -431,7 +468,11 @@ fn command(call: &Call) -> Option<Command> {
                 .map(|change| {
                     let key = Key::from(change.key.as_str());
                     match value(&change.value) {
-                        Some(value) => Mutation::Put { key, value, lease: None },
+                        Some(value) => Mutation::Put {
+                            key,
+                            value,
+                            lease: None,
+                        },
                         None => Mutation::Delete { key },
                     }
                 })

@@ -61,7 +61,8 @@ impl Clock {
     /// What the monotonic clock shows at a virtual time.
     #[must_use]
     pub fn instant(&self, time: u64) -> Instant {
-        let passed = u128::from(time.saturating_sub(self.started)) * u128::from(self.rate) / u128::from(MILLION);
+        let passed =
+            u128::from(time.saturating_sub(self.started)) * u128::from(self.rate) / u128::from(MILLION);
         Instant::from_nanos(INSTANT_START + passed as u64)
     }
 
@@ -73,6 +74,7 @@ impl Clock {
         }
         let passed = u128::from(instant.as_nanos().saturating_sub(INSTANT_START)) * u128::from(MILLION);
         let passed = passed.div_ceil(u128::from(self.rate));
-        self.started.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
+        self.started
+            .saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
     }
 }

@@ -15,8 +15,22 @@ pub const PHASE_LENGTH: u64 = 20_000_000;
 
 /// Faults of one node or of its links.
 const NODE_CLASSES: &[&str] = &[
-    "crash", "kill", "tear", "rot", "wipe", "pause", "slow-disk", "full-disk", "fail-sync", "fail-write", "jump",
-    "snapshot", "cut", "split", "drop", "triggered",
+    "crash",
+    "kill",
+    "tear",
+    "rot",
+    "wipe",
+    "pause",
+    "slow-disk",
+    "full-disk",
+    "fail-sync",
+    "fail-write",
+    "jump",
+    "snapshot",
+    "cut",
+    "split",
+    "drop",
+    "triggered",
 ];
 /// Faults of one message.
 const MESSAGE_CLASSES: &[&str] = &["loss", "duplication", "delay", "cut-message", "drop-message"];
@@ -27,7 +41,9 @@ const NODE_PHASES: &[&str] = &["starting", "syncing", "snapshotting", "idle"];
 fn infeasible(protocol: Protocol, class: &str, phase: &str) -> Option<&'static str> {
     match (protocol, class, phase) {
         (Protocol::Gossip, "wipe", _) => None,
-        (_, "wipe", _) => Some("a node that lost its disk must not come back under its old name where votes count"),
+        (_, "wipe", _) => {
+            Some("a node that lost its disk must not come back under its old name where votes count")
+        }
         _ => None,
     }
 }
@@ -43,7 +59,9 @@ pub fn cells(protocol: Protocol) -> Vec<(&'static str, &'static str)> {
         let phases = phases().chain(NODE_PHASES.iter().copied());
         phases.map(move |phase| (*class, phase))
     });
-    let of_messages = MESSAGE_CLASSES.iter().flat_map(|class| phases().map(move |phase| (*class, phase)));
+    let of_messages = MESSAGE_CLASSES
+        .iter()
+        .flat_map(|class| phases().map(move |phase| (*class, phase)));
     of_nodes
         .chain(of_messages)
         .filter(|(class, phase)| infeasible(protocol, class, phase).is_none())
@@ -118,7 +136,9 @@ impl Coverage {
 
     /// Adds counts that an earlier campaign has saved: the names are those of the protocol's cells.
     pub fn add(&mut self, protocol: Protocol, class: &str, phase: &str, count: u64) {
-        let known = cells(protocol).into_iter().find(|(c, p)| *c == class && *p == phase);
+        let known = cells(protocol)
+            .into_iter()
+            .find(|(c, p)| *c == class && *p == phase);
         if let Some(cell) = known {
             *self.cells.entry(cell).or_default() += count;
         }
@@ -126,6 +146,8 @@ impl Coverage {
 
     /// All cells that were hit, by class and phase.
     pub fn cells(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
-        self.cells.iter().map(|((class, phase), count)| (*class, *phase, *count))
+        self.cells
+            .iter()
+            .map(|((class, phase), count)| (*class, *phase, *count))
     }
 }

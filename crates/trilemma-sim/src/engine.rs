@@ -20,7 +20,10 @@ use crate::scenario::Protocol;
 pub type Knobs = BTreeMap<String, u64>;
 
 /// One protocol instance with its host.
-#[allow(clippy::large_enum_variant, reason = "there is one for each keyspace of each node")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one for each keyspace of each node"
+)]
 pub enum Engine {
     /// Of backend `raft`.
     Raft(Host<Raft>),
@@ -122,7 +125,9 @@ knobs!(TWO_PHASE, TwoPhaseConfig,
 /// Whether a scenario may set this.
 #[must_use]
 pub fn is_knob(name: &str) -> bool {
-    [RAFT, PAXOS, GOSSIP, TWO_PHASE].iter().any(|table| table.contains(&name))
+    [RAFT, PAXOS, GOSSIP, TWO_PHASE]
+        .iter()
+        .any(|table| table.contains(&name))
 }
 
 fn tuned<C: Knob>(mut config: C, knobs: &Knobs) -> C {
@@ -133,7 +138,14 @@ fn tuned<C: Knob>(mut config: C, knobs: &Knobs) -> C {
 impl Engine {
     /// An instance of a backend for one life of a node among nodes 1 to `nodes`. `protocol` is not `Mixed`.
     #[must_use]
-    pub fn new(protocol: Protocol, node: NodeId, nodes: u32, life: Incarnation, seed: u64, knobs: &Knobs) -> Self {
+    pub fn new(
+        protocol: Protocol,
+        node: NodeId,
+        nodes: u32,
+        life: Incarnation,
+        seed: u64,
+        knobs: &Knobs,
+    ) -> Self {
         let members = (1..=nodes).map(NodeId);
         match protocol {
             Protocol::Raft | Protocol::Mixed => {

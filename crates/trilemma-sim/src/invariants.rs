@@ -39,7 +39,10 @@ pub struct Invariants {
 }
 
 fn mirror_of(entries: Vec<Entry>) -> BTreeMap<Key, (Value, Version)> {
-    entries.into_iter().map(|entry| (entry.key, (entry.state.value, entry.state.modified))).collect()
+    entries
+        .into_iter()
+        .map(|entry| (entry.key, (entry.state.value, entry.state.modified)))
+        .collect()
 }
 
 impl Invariants {
@@ -50,7 +53,8 @@ impl Invariants {
             Protocol::Raft => Special::Raft(raft::RaftInvariants::new(nodes)),
             _ => Special::None,
         };
-        let shared = |part: &Protocol| matches!(part, Protocol::Raft | Protocol::TwoPhase).then(BTreeMap::new);
+        let shared =
+            |part: &Protocol| matches!(part, Protocol::Raft | Protocol::TwoPhase).then(BTreeMap::new);
         Self {
             special: parts.iter().map(special).collect(),
             changes: parts.iter().map(shared).collect(),
@@ -119,14 +123,20 @@ impl Invariants {
         }
         for one in applied {
             if one.position <= mirror.position && mirror.position > 0 {
-                let what = format!("node {id} tells of position {} after {}", one.position, mirror.position);
+                let what = format!(
+                    "node {id} tells of position {} after {}",
+                    one.position, mirror.position
+                );
                 return Err(("watch-order", what));
             }
             mirror.position = one.position;
             if let Some(changes) = &mut self.changes[slot] {
                 let digest = xxh3_64(&codec::encode(one));
                 if *changes.entry(one.position).or_insert(digest) != digest {
-                    let what = format!("node {id} has applied something else at position {}: {one:?}", one.position);
+                    let what = format!(
+                        "node {id} has applied something else at position {}: {one:?}",
+                        one.position
+                    );
                     return Err(("state-machine-safety", what));
                 }
             }
@@ -136,7 +146,9 @@ impl Invariants {
             for change in &one.changes {
                 match &change.now {
                     Some(now) => {
-                        mirror.entries.insert(change.key.clone(), (now.value.clone(), now.modified));
+                        mirror
+                            .entries
+                            .insert(change.key.clone(), (now.value.clone(), now.modified));
                     }
                     None => {
                         mirror.entries.remove(&change.key);
@@ -146,7 +158,10 @@ impl Invariants {
         }
         let shown = mirror_of(engine.entries());
         if shown != mirror.entries {
-            let what = format!("node {id} has told of changes that make {:?} and shows {shown:?}", mirror.entries);
+            let what = format!(
+                "node {id} has told of changes that make {:?} and shows {shown:?}",
+                mirror.entries
+            );
             return Err(("watch-content", what));
         }
         Ok(())

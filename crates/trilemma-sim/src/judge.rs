@@ -115,7 +115,10 @@ fn convergent(slot: usize, history: &[Operation], book: &Book, shown: &[(NodeId,
             write.fate = Fate::Possible;
         }
     }
-    for (verdict, of) in [(end, history), (convergence::check_reads(&locals, &writes), &locals)] {
+    for (verdict, of) in [
+        (end, history),
+        (convergence::check_reads(&locals, &writes), &locals),
+    ] {
         match verdict {
             Verdict::Legal => {}
             Verdict::Undecided { why } => return Judgement::Undecided(why),

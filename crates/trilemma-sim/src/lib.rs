@@ -28,9 +28,9 @@ pub mod report;
 pub mod scenario;
 pub mod shrink;
 pub mod swarm;
-pub mod trace;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -156,8 +156,13 @@ fn read(disk: &MemoryDisk, scenario: &Scenario, node: NodeId) -> Result<Stored, 
         records.push((record.keyspace, record.payload.to_vec()));
         Ok::<(), LogError>(())
     })?;
-    let lives = chunks.iter().chain(&records).filter(|(owner, _)| *owner == NODE_RECORDS);
-    let life = lives.filter_map(|(_, bytes)| Some(u64::from_le_bytes(bytes.as_slice().try_into().ok()?))).last();
+    let lives = chunks
+        .iter()
+        .chain(&records)
+        .filter(|(owner, _)| *owner == NODE_RECORDS);
+    let life = lives
+        .filter_map(|(_, bytes)| Some(u64::from_le_bytes(bytes.as_slice().try_into().ok()?)))
+        .last();
     let found = Found {
         last: recovery.last,
         records: recovery.records,
@@ -326,7 +331,8 @@ impl Process {
                 slot.pending.pop_front();
             }
             if let Some(up_to) = up_to {
-                slot.engine.step(now, GroupInput::Persisted { up_to }, &mut slot.output);
+                slot.engine
+                    .step(now, GroupInput::Persisted { up_to }, &mut slot.output);
             }
         }
     }
@@ -352,7 +358,8 @@ impl Process {
         let life = self.life.0.to_le_bytes().to_vec();
         let own: Section = (NODE_RECORDS, Box::new(std::iter::once(life)));
         let keyspaces = self.slots.iter().enumerate();
-        let sections = keyspaces.map(|(index, slot)| -> Section { (keyspace(index), slot.engine.checkpoint()) });
+        let sections =
+            keyspaces.map(|(index, slot)| -> Section { (keyspace(index), slot.engine.checkpoint()) });
         let sections = std::iter::once(own).chain(sections).collect();
         self.snapshot = SnapshotState::Taken(self.promised, sections);
     }
@@ -380,7 +387,8 @@ impl Process {
     /// Writes the snapshot that is ready and lets the log go of what it covers. `false` if that failed: the log then
     /// still holds everything, and the next snapshot is tried after as much log again.
     pub fn write_snapshot(&mut self, disk: &MemoryDisk) -> Result<bool, Stopped> {
-        let SnapshotState::Ready(at, sections) = std::mem::replace(&mut self.snapshot, SnapshotState::None) else {
+        let SnapshotState::Ready(at, sections) = std::mem::replace(&mut self.snapshot, SnapshotState::None)
+        else {
             return Ok(false);
         };
         if at <= self.covered {

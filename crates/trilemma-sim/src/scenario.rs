@@ -161,7 +161,9 @@ impl Scenario {
     /// Whether some node may lose its disk.
     #[must_use]
     pub fn has_wipes(&self) -> bool {
-        self.faults.iter().any(|fault| matches!(fault.action, Action::Wipe { .. }))
+        self.faults
+            .iter()
+            .any(|fault| matches!(fault.action, Action::Wipe { .. }))
     }
 }
 
@@ -274,22 +276,74 @@ impl Route {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the module's table describes each with its fields")]
 pub enum Action {
-    Crash { node: NodeId, length: u64 },
-    Kill { node: NodeId, length: u64 },
-    Tear { node: NodeId, operations: u64, length: u64 },
-    Wipe { node: NodeId, length: u64 },
-    Rot { node: NodeId, length: u64 },
-    Pause { node: NodeId, length: u64 },
-    Cut { route: Route, length: u64 },
-    Split { side: Vec<NodeId>, length: u64 },
-    Drop { kind: String, route: Route, length: u64 },
-    Noise { loss: u32, duplication: u32, delay: u64, length: u64 },
-    SlowDisk { node: NodeId, sync: u64, length: u64 },
-    FullDisk { node: NodeId, length: u64 },
-    FailSync { node: NodeId, length: u64 },
-    FailWrite { node: NodeId, length: u64 },
-    Jump { node: NodeId, ms: i64 },
-    Snapshot { node: NodeId },
+    Crash {
+        node: NodeId,
+        length: u64,
+    },
+    Kill {
+        node: NodeId,
+        length: u64,
+    },
+    Tear {
+        node: NodeId,
+        operations: u64,
+        length: u64,
+    },
+    Wipe {
+        node: NodeId,
+        length: u64,
+    },
+    Rot {
+        node: NodeId,
+        length: u64,
+    },
+    Pause {
+        node: NodeId,
+        length: u64,
+    },
+    Cut {
+        route: Route,
+        length: u64,
+    },
+    Split {
+        side: Vec<NodeId>,
+        length: u64,
+    },
+    Drop {
+        kind: String,
+        route: Route,
+        length: u64,
+    },
+    Noise {
+        loss: u32,
+        duplication: u32,
+        delay: u64,
+        length: u64,
+    },
+    SlowDisk {
+        node: NodeId,
+        sync: u64,
+        length: u64,
+    },
+    FullDisk {
+        node: NodeId,
+        length: u64,
+    },
+    FailSync {
+        node: NodeId,
+        length: u64,
+    },
+    FailWrite {
+        node: NodeId,
+        length: u64,
+    },
+    Jump {
+        node: NodeId,
+        ms: i64,
+    },
+    Snapshot {
+        node: NodeId,
+    },
 }
 
 impl Action {

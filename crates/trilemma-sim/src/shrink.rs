@@ -145,7 +145,8 @@ impl Shrinker {
                         When::At(_) => true,
                     };
                     let route = |route: &crate::scenario::Route| {
-                        route.from.is_none_or(|node| node.0 < last) && route.to.is_none_or(|node| node.0 < last)
+                        route.from.is_none_or(|node| node.0 < last)
+                            && route.to.is_none_or(|node| node.0 < last)
                     };
                     on && match &mut fault.action {
                         Action::Split { side, .. } => {

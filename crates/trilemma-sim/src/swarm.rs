@@ -7,7 +7,9 @@ use trilemma_core::{NodeId, Rng};
 
 use crate::choices::{Choices, Purpose};
 use crate::engine::Knobs;
-use crate::scenario::{Action, ClockFault, Disk, Fault, Network, Probe, Protocol, Route, Scenario, When, Workload};
+use crate::scenario::{
+    Action, ClockFault, Disk, Fault, Network, Probe, Protocol, Route, Scenario, When, Workload,
+};
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
@@ -91,7 +93,15 @@ pub fn kinds(protocol: Protocol) -> &'static [&'static str] {
             "forward",
             "forward-reply",
         ],
-        Protocol::Paxos => &["asks", "answers", "digest", "listing", "next-page", "fetch", "values"],
+        Protocol::Paxos => &[
+            "asks",
+            "answers",
+            "digest",
+            "listing",
+            "next-page",
+            "fetch",
+            "values",
+        ],
         Protocol::Gossip => GOSSIP_KINDS,
         Protocol::TwoPhase => TWO_PHASE_KINDS,
         Protocol::Mixed => &["append", "asks", "answers", "vote-reply", "append-reply"],
@@ -100,8 +110,8 @@ pub fn kinds(protocol: Protocol) -> &'static [&'static str] {
 
 const GOSSIP_KINDS: &[&str] = &["rumours", "compare", "pull", "page", "more"];
 const TWO_PHASE_KINDS: &[&str] = &[
-    "prepare", "announce", "settled", "probe", "hello", "vote", "refusal", "resend", "inquire", "evidence", "forwards",
-    "answers", "install", "fetch", "piece",
+    "prepare", "announce", "settled", "probe", "hello", "vote", "refusal", "resend", "inquire", "evidence",
+    "forwards", "answers", "install", "fetch", "piece",
 ];
 
 /// What a seed leaves in.
@@ -192,7 +202,15 @@ impl Swarm {
     fn network(&mut self) -> Network {
         let low = self.pick(&[10, 100, 500]) * US;
         // Every run has some of the one or the other; many have one alone.
-        let (loss, duplication) = self.pick(&[(0, 60), (0, 200), (60, 0), (150, 0), (10, 50), (30, 30), (100, 100)]);
+        let (loss, duplication) = self.pick(&[
+            (0, 60),
+            (0, 200),
+            (60, 0),
+            (150, 0),
+            (10, 50),
+            (30, 30),
+            (100, 100),
+        ]);
         Network {
             loss,
             duplication,
@@ -256,7 +274,10 @@ impl Swarm {
                 let probe = self.probe();
                 let bound = self.pick_bound();
                 let count = 1 + self.rng.below(bound) as u32;
-                if let Some(action) = self.action(class, node).filter(|action| action.node() == Some(node)) {
+                if let Some(action) = self
+                    .action(class, node)
+                    .filter(|action| action.node() == Some(node))
+                {
                     faults.push(Fault {
                         when: When::On { node, probe, count },
                         action,
@@ -285,8 +306,23 @@ impl Swarm {
     /// The classes that this seed has: each with a chance of a half, never all.
     fn classes(&mut self) -> Vec<&'static str> {
         let all = [
-            "crash", "kill", "tear", "wipe", "rot", "pause", "cut", "split", "drop", "noise", "slow-disk", "full-disk",
-            "fail-sync", "fail-write", "jump", "snapshot", "isolate",
+            "crash",
+            "kill",
+            "tear",
+            "wipe",
+            "rot",
+            "pause",
+            "cut",
+            "split",
+            "drop",
+            "noise",
+            "slow-disk",
+            "full-disk",
+            "fail-sync",
+            "fail-write",
+            "jump",
+            "snapshot",
+            "isolate",
         ];
         let feasible = |class: &&str| match *class {
             // A node that has lost its disk must not come back under its old name where votes count.
@@ -312,9 +348,18 @@ impl Swarm {
             }
         };
         match self.rng.below(6) {
-            0 => Route { from: None, to: Some(to) },
-            1 => Route { from: Some(from), to: None },
-            _ => Route { from: Some(from), to: Some(to) },
+            0 => Route {
+                from: None,
+                to: Some(to),
+            },
+            1 => Route {
+                from: Some(from),
+                to: None,
+            },
+            _ => Route {
+                from: Some(from),
+                to: Some(to),
+            },
         }
     }
 

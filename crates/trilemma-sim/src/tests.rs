@@ -29,7 +29,11 @@ fn a_scenario_replays_what_its_seed_did() {
     let scenario = swarm::scenario(Protocol::TwoPhase, 7);
     let text = scenario.to_string();
     let back: Scenario = text.parse().unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(run(&scenario, false).hash, run(&back, true).hash, "a trace changes nothing");
+    assert_eq!(
+        run(&scenario, false).hash,
+        run(&back, true).hash,
+        "a trace changes nothing"
+    );
 }
 
 #[test]
@@ -71,12 +75,16 @@ heal 1s faults 0
 #[test]
 fn a_lost_write_is_seen_and_its_scenario_made_short() {
     let scenario: Scenario = LOST_MAJORITY.parse().unwrap_or_else(|error| panic!("{error}"));
-    let failure = run(&scenario, false).failure.unwrap_or_else(|| panic!("nothing was seen"));
+    let failure = run(&scenario, false)
+        .failure
+        .unwrap_or_else(|| panic!("nothing was seen"));
     let shrunk = shrink::shrink(&scenario, failure.checker).scenario;
     let text = shrunk.to_string();
     assert!(text.lines().count() <= 12, "{text}");
     let replayed: Scenario = text.parse().unwrap_or_else(|error| panic!("{error}"));
-    let again = run(&replayed, false).failure.unwrap_or_else(|| panic!("the short scenario does not fail"));
+    let again = run(&replayed, false)
+        .failure
+        .unwrap_or_else(|| panic!("the short scenario does not fail"));
     assert_eq!(again.checker, failure.checker, "{text}");
 }
 
@@ -86,7 +94,11 @@ fn seeds_of_every_protocol_pass_and_have_enough_of_everything() {
         for seed in 0..20 {
             let report = run(&swarm::scenario(protocol, seed), false);
             assert_eq!(report.failure, None, "{protocol} {seed}");
-            assert!(report.operations >= 100, "{protocol} {seed}: {} operations", report.operations);
+            assert!(
+                report.operations >= 100,
+                "{protocol} {seed}: {} operations",
+                report.operations
+            );
             assert!(report.faults >= 50, "{protocol} {seed}: {} faults", report.faults);
         }
     }
@@ -103,7 +115,10 @@ fn regressions_stay_fixed() {
             "gossip-parked-entry-lost",
             include_str!("../scenarios/gossip-parked-entry-lost.txt"),
         ),
-        ("raft-read-deadline", include_str!("../scenarios/raft-read-deadline.txt")),
+        (
+            "raft-read-deadline",
+            include_str!("../scenarios/raft-read-deadline.txt"),
+        ),
         (
             "mixed-acknowledged-term",
             include_str!("../scenarios/mixed-acknowledged-term.txt"),

@@ -39,19 +39,62 @@ const LAZY_DELAY: u64 = 5 * MS;
 /// Something that happens at a time.
 #[derive(Debug)]
 enum Event {
-    Start { node: NodeId },
-    Deliver { from: NodeId, to: NodeId, life: Incarnation, slot: usize, kind: &'static str, bytes: Bytes },
-    Beat { from: NodeId, to: NodeId, life: Incarnation, beat: Beat },
-    Propose { node: NodeId, life: Incarnation, slot: usize, proposal: Proposal },
-    TurnEnds { node: NodeId, life: Incarnation },
-    Wake { node: NodeId, life: Incarnation },
-    DiskDone { node: NodeId, life: Incarnation },
-    Lazy { node: NodeId, life: Incarnation },
-    WriteSnapshot { node: NodeId, life: Incarnation },
-    Client { client: usize },
-    GiveUp { client: usize, ticket: Ticket },
-    Fault { index: usize },
-    FaultEnds { index: usize },
+    Start {
+        node: NodeId,
+    },
+    Deliver {
+        from: NodeId,
+        to: NodeId,
+        life: Incarnation,
+        slot: usize,
+        kind: &'static str,
+        bytes: Bytes,
+    },
+    Beat {
+        from: NodeId,
+        to: NodeId,
+        life: Incarnation,
+        beat: Beat,
+    },
+    Propose {
+        node: NodeId,
+        life: Incarnation,
+        slot: usize,
+        proposal: Proposal,
+    },
+    TurnEnds {
+        node: NodeId,
+        life: Incarnation,
+    },
+    Wake {
+        node: NodeId,
+        life: Incarnation,
+    },
+    DiskDone {
+        node: NodeId,
+        life: Incarnation,
+    },
+    Lazy {
+        node: NodeId,
+        life: Incarnation,
+    },
+    WriteSnapshot {
+        node: NodeId,
+        life: Incarnation,
+    },
+    Client {
+        client: usize,
+    },
+    GiveUp {
+        client: usize,
+        ticket: Ticket,
+    },
+    Fault {
+        index: usize,
+    },
+    FaultEnds {
+        index: usize,
+    },
     Heal,
     Look,
 }
@@ -182,7 +225,9 @@ impl<'a> World<'a> {
                 sound: None,
                 rng: choices.stream(Purpose::Disk, id.0.into()),
                 instances: choices.stream(Purpose::Instance, id.0.into()),
-                clock: fault.map_or(Clock::new(0, 0), |fault| Clock::new(fault.offset_ms, fault.drift_ppm)),
+                clock: fault.map_or(Clock::new(0, 0), |fault| {
+                    Clock::new(fault.offset_ms, fault.drift_ppm)
+                }),
                 process: None,
                 life: Incarnation(0),
                 durable: LogSeq(0),
@@ -214,7 +259,14 @@ impl<'a> World<'a> {
             nodes: ids().map(node).collect(),
             links: pairs.map(link).collect(),
             clients: (0..clients)
-                .map(|id| Client::new(id, choices.stream(Purpose::Client, id), parts, scenario.has_wipes()))
+                .map(|id| {
+                    Client::new(
+                        id,
+                        choices.stream(Purpose::Client, id),
+                        parts,
+                        scenario.has_wipes(),
+                    )
+                })
                 .collect(),
             book: Book::default(),
             asked: 0,
@@ -308,7 +360,12 @@ impl<'a> World<'a> {
                 bytes,
             } => self.deliver(from, to, life, slot, kind, bytes),
             Event::Beat { from, to, life, beat } => self.beat(from, to, life, beat),
-            Event::Propose { node, life, slot, proposal } => self.propose(node, life, slot, proposal),
+            Event::Propose {
+                node,
+                life,
+                slot,
+                proposal,
+            } => self.propose(node, life, slot, proposal),
             Event::TurnEnds { node, life } => self.turn_ends(node, life),
             Event::Wake { node, life } => self.wake(node, life),
             Event::DiskDone { node, life } => self.disk_done(node, life),

@@ -113,6 +113,13 @@ impl Gossip {
         let Some(context) = Context::from_wire(wire) else {
             return Err(Corrupt("a stored context has intervals out of order".into()));
         };
+        let (node, life) = (self.config.node, self.config.incarnation);
+        if context.floor(node) > life || context.lives(node).any(|stored| stored >= life) {
+            return Err(Corrupt(format!(
+                "a stored context holds changes of this node in a life not before the present {life}; the incarnation \
+                 must grow with every start, or dots would be given out twice"
+            )));
+        }
         self.replica.join_context(&context, &BTreeSet::new());
         Ok(())
     }

@@ -174,7 +174,10 @@ impl Gossip {
         let known = serving.get(&to).is_some_and(|serving| serving.session == session);
         if !known && !serving.contains_key(&to) && serving.len() >= self.config.serving_max {
             let finished = serving.iter().filter(|(_, serving)| serving.finished);
-            if let Some(oldest) = finished.min_by_key(|(_, serving)| serving.used).map(|(peer, _)| *peer) {
+            if let Some(oldest) = finished
+                .min_by_key(|(_, serving)| serving.used)
+                .map(|(peer, _)| *peer)
+            {
                 serving.remove(&oldest);
             }
         }

@@ -60,7 +60,10 @@ impl RaftInvariants {
     pub(super) fn start(&mut self, id: NodeId, raft: &Raft) -> Result<(), Broken> {
         let promised = self.promised.get(&id).copied().unwrap_or_default();
         if raft.term() < promised {
-            let what = format!("node {id} has made a promise in {promised:?} and starts in {:?}", raft.term());
+            let what = format!(
+                "node {id} has made a promise in {promised:?} and starts in {:?}",
+                raft.term()
+            );
             return Err(("term-durability", what));
         }
         let seen = Seen {
@@ -91,12 +94,18 @@ impl RaftInvariants {
         // A state that a leader sent is shown at once: only local reads see it, which promise nothing after a crash.
         seen.installed = reset.map_or(seen.installed, |position| seen.installed.max(position));
         if applied > raft.durable().0 && applied > seen.installed {
-            let what = format!("node {id} shows {applied} and its log is durable up to {:?}", raft.durable());
+            let what = format!(
+                "node {id} shows {applied} and its log is durable up to {:?}",
+                raft.durable()
+            );
             return Err(("applied-durable", what));
         }
         let (from, to) = (seen.commit, raft.commit());
         if to < from {
-            return Err(("commit-monotone", format!("node {id} commits {to:?} after {from:?}")));
+            return Err((
+                "commit-monotone",
+                format!("node {id} commits {to:?} after {from:?}"),
+            ));
         }
         seen.commit = to;
         let is_new_leader = raft.is_leader() && seen.led != Some(raft.term());
@@ -106,13 +115,23 @@ impl RaftInvariants {
         if to > from {
             self.commit(id, raft, from, to)?;
         }
-        if is_new_leader { self.lead(id, raft) } else { Ok(()) }
+        if is_new_leader {
+            self.lead(id, raft)
+        } else {
+            Ok(())
+        }
     }
 
     /// State machine safety: all nodes commit the same entry at an index.
     fn commit(&mut self, id: NodeId, raft: &Raft, from: Index, to: Index) -> Result<(), Broken> {
         if to > raft.log_end().index {
-            return Err(("commit-bound", format!("node {id} commits {to:?} and its log ends at {:?}", raft.log_end())));
+            return Err((
+                "commit-bound",
+                format!(
+                    "node {id} commits {to:?} and its log ends at {:?}",
+                    raft.log_end()
+                ),
+            ));
         }
         for index in from.0 + 1..=to.0 {
             let index = Index(index);
@@ -136,14 +155,24 @@ impl RaftInvariants {
         let term = raft.term();
         let leader = *self.leaders.entry(term).or_insert(id);
         if leader != id {
-            let what = format!("nodes {leader} and {id} both lead {term:?} ({} nodes)", self.nodes);
+            let what = format!(
+                "nodes {leader} and {id} both lead {term:?} ({} nodes)",
+                self.nodes
+            );
             return Err(("election-safety", what));
         }
         // What later leaders have committed meanwhile says nothing about this one.
-        let earlier = self.committed.iter().rev().find(|(_, (committed_in, _))| *committed_in < term);
+        let earlier = self
+            .committed
+            .iter()
+            .rev()
+            .find(|(_, (committed_in, _))| *committed_in < term);
         let Some((last, _)) = earlier else { return Ok(()) };
         if raft.log_end().index < *last {
-            let what = format!("node {id} leads {term:?} with a log up to {:?}; {last:?} is committed", raft.log_end());
+            let what = format!(
+                "node {id} leads {term:?} with a log up to {:?}; {last:?} is committed",
+                raft.log_end()
+            );
             return Err(("leader-completeness", what));
         }
         for (index, (term_there, _)) in &self.committed {
@@ -151,7 +180,9 @@ impl RaftInvariants {
                 && entry.term != *term_there
                 && *term_there < term
             {
-                let what = format!("node {id} leads {term:?} without the committed entry {index:?} of {term_there:?}");
+                let what = format!(
+                    "node {id} leads {term:?} without the committed entry {index:?} of {term_there:?}"
+                );
                 return Err(("leader-completeness", what));
             }
         }
@@ -160,7 +191,11 @@ impl RaftInvariants {
 
     pub(super) fn appended(&mut self, id: NodeId, seq: LogSeq, bytes: &[u8]) {
         if let Ok(Record::HardState { term, vote }) = codec::decode::<Record>(bytes) {
-            self.seen.entry(id).or_default().pending.push_back((seq, term, vote));
+            self.seen
+                .entry(id)
+                .or_default()
+                .pending
+                .push_back((seq, term, vote));
         }
     }
 
@@ -200,7 +235,10 @@ impl RaftInvariants {
                 let durable = self.seen.get(&from).map_or(Index(0), |seen| seen.durable);
                 // So does what a later leader has meanwhile replaced; the old one learns of it by an old term.
                 if term == raft.term() && index > raft.durable().max(durable).max(raft.commit()) {
-                    let what = format!("node {from} acknowledges {index:?} and {:?} is durable", raft.durable());
+                    let what = format!(
+                        "node {from} acknowledges {index:?} and {:?} is durable",
+                        raft.durable()
+                    );
                     return Err(("ack-durable", what));
                 }
                 (term, None)
@@ -211,13 +249,17 @@ impl RaftInvariants {
         *promised = (*promised).max(term);
         let hard = self.hard_state(from, durable);
         if hard.0 < term || (hard.0 == term && vote.is_some() && hard.1 != vote) {
-            let what = format!("node {from} makes a promise in {term:?} (vote {vote:?}), durable are {hard:?}");
+            let what =
+                format!("node {from} makes a promise in {term:?} (vote {vote:?}), durable are {hard:?}");
             return Err(("promise-durable", what));
         }
         if let Some(vote) = vote {
             let voted = *self.votes.entry((from, term)).or_insert(vote);
             if voted != vote {
-                return Err(("one-vote", format!("node {from} votes for {vote} and {voted} in {term:?}")));
+                return Err((
+                    "one-vote",
+                    format!("node {from} votes for {vote} and {voted} in {term:?}"),
+                ));
             }
         }
         Ok(())
@@ -225,7 +267,11 @@ impl RaftInvariants {
 
     /// A receipt names only nodes that hold the write durably.
     pub(super) fn receipt(&self, receipt: &Receipt) -> Result<(), Broken> {
-        let lacks = |node: &NodeId| self.durable.get(node).is_none_or(|durable| durable.0 < receipt.version.0);
+        let lacks = |node: &NodeId| {
+            self.durable
+                .get(node)
+                .is_none_or(|durable| durable.0 < receipt.version.0)
+        };
         match receipt.durable_on.iter().find(lacks) {
             Some(node) => {
                 let what = format!(

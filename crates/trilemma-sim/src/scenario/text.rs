@@ -73,7 +73,11 @@ fn arguments(action: &Action, here: bool) -> String {
             duplication,
             delay,
             ..
-        } => words.extend([loss.to_string(), duplication.to_string(), Time(*delay).to_string()]),
+        } => words.extend([
+            loss.to_string(),
+            duplication.to_string(),
+            Time(*delay).to_string(),
+        ]),
         _ => words.extend(action.node().filter(|_| !here).map(|node| node.0.to_string())),
     }
     match action {
@@ -113,7 +117,11 @@ impl fmt::Display for Scenario {
             think,
             deadline,
         } = &self.workload;
-        writeln!(f, "protocol {}\nseed {}\nnodes {}", self.protocol, self.seed, self.nodes)?;
+        writeln!(
+            f,
+            "protocol {}\nseed {}\nnodes {}",
+            self.protocol, self.seed, self.nodes
+        )?;
         writeln!(
             f,
             "clients {clients} keys {keys} operations {operations} think {} deadline {}",
@@ -129,7 +137,10 @@ impl fmt::Display for Scenario {
             delay,
         } = &self.network;
         let (low, high) = (Time(delay.0), Time(delay.1));
-        writeln!(f, "network loss {loss} duplicate {duplication} delay {low}..{high}")?;
+        writeln!(
+            f,
+            "network loss {loss} duplicate {duplication} delay {low}..{high}"
+        )?;
         let Disk {
             sync,
             segment,
@@ -168,7 +179,9 @@ type Parsed<T> = Result<T, String>;
 
 impl<'a> Words<'a> {
     fn next(&mut self, what: &str) -> Parsed<&'a str> {
-        self.words.next().ok_or_else(|| format!("the line ends where {what} was expected"))
+        self.words
+            .next()
+            .ok_or_else(|| format!("the line ends where {what} was expected"))
     }
 
     fn literal(&mut self, word: &str) -> Parsed<()> {
@@ -189,12 +202,15 @@ impl<'a> Words<'a> {
 
     fn time(&mut self, what: &str) -> Parsed<u64> {
         let word = self.next(what)?;
-        time(word).ok_or_else(|| format!("\"{word}\": expected {what} such as 300us, 20ms or 3s, at most an hour"))
+        time(word)
+            .ok_or_else(|| format!("\"{word}\": expected {what} such as 300us, 20ms or 3s, at most an hour"))
     }
 
     fn times(&mut self, what: &str) -> Parsed<(u64, u64)> {
         let word = self.next(what)?;
-        let pair = word.split_once("..").and_then(|(low, high)| Some((time(low)?, time(high)?)));
+        let pair = word
+            .split_once("..")
+            .and_then(|(low, high)| Some((time(low)?, time(high)?)));
         match pair {
             Some((low, high)) if low <= high => Ok((low, high)),
             _ => Err(format!("\"{word}\": expected {what} such as 100us..2ms")),
@@ -220,20 +236,34 @@ impl<'a> Words<'a> {
             _ => None,
         };
         word.split_once('>')
-            .and_then(|(from, to)| Some(Route { from: end(from)?, to: end(to)? }))
-            .ok_or_else(|| format!("\"{word}\": expected a route such as 1>2 or *>3, with nodes up to {nodes}"))
+            .and_then(|(from, to)| {
+                Some(Route {
+                    from: end(from)?,
+                    to: end(to)?,
+                })
+            })
+            .ok_or_else(|| {
+                format!("\"{word}\": expected a route such as 1>2 or *>3, with nodes up to {nodes}")
+            })
     }
 
     fn side(&mut self) -> Parsed<Vec<NodeId>> {
         let word = self.next("nodes")?;
         let nodes = self.nodes;
-        let parse = |part: &str| part.parse().ok().filter(|node| (1..=nodes).contains(node)).map(NodeId);
+        let parse = |part: &str| {
+            part.parse()
+                .ok()
+                .filter(|node| (1..=nodes).contains(node))
+                .map(NodeId)
+        };
         let side: Option<Vec<NodeId>> = word.split(',').map(parse).collect();
         side.ok_or_else(|| format!("\"{word}\": expected nodes such as 1,2, up to {nodes}"))
     }
 
     fn end(mut self) -> Parsed<()> {
-        self.words.next().map_or(Ok(()), |word| Err(format!("\"{word}\": expected the end of the line")))
+        self.words.next().map_or(Ok(()), |word| {
+            Err(format!("\"{word}\": expected the end of the line"))
+        })
     }
 }
 
@@ -248,18 +278,39 @@ fn action(words: &mut Words<'_>, here: Option<NodeId>) -> Parsed<Action> {
     let name = words.next("an action")?;
     let node = |words: &mut Words<'_>| here.map_or_else(|| words.node(), Ok);
     Ok(match name {
-        "crash" => Action::Crash { node: node(words)?, length: words.length()? },
-        "kill" => Action::Kill { node: node(words)?, length: words.length()? },
+        "crash" => Action::Crash {
+            node: node(words)?,
+            length: words.length()?,
+        },
+        "kill" => Action::Kill {
+            node: node(words)?,
+            length: words.length()?,
+        },
         "tear" => Action::Tear {
             node: node(words)?,
             operations: words.number("disk operations", 0, 1_000_000)?,
             length: words.length()?,
         },
-        "wipe" => Action::Wipe { node: node(words)?, length: words.length()? },
-        "rot" => Action::Rot { node: node(words)?, length: words.length()? },
-        "pause" => Action::Pause { node: node(words)?, length: words.length()? },
-        "cut" => Action::Cut { route: words.route()?, length: words.length()? },
-        "split" => Action::Split { side: words.side()?, length: words.length()? },
+        "wipe" => Action::Wipe {
+            node: node(words)?,
+            length: words.length()?,
+        },
+        "rot" => Action::Rot {
+            node: node(words)?,
+            length: words.length()?,
+        },
+        "pause" => Action::Pause {
+            node: node(words)?,
+            length: words.length()?,
+        },
+        "cut" => Action::Cut {
+            route: words.route()?,
+            length: words.length()?,
+        },
+        "split" => Action::Split {
+            side: words.side()?,
+            length: words.length()?,
+        },
         "drop" => Action::Drop {
             kind: words.next("a message kind")?.to_owned(),
             route: words.route()?,
@@ -276,15 +327,28 @@ fn action(words: &mut Words<'_>, here: Option<NodeId>) -> Parsed<Action> {
             sync: words.time("the time of a sync")?,
             length: words.length()?,
         },
-        "full-disk" => Action::FullDisk { node: node(words)?, length: words.length()? },
-        "fail-sync" => Action::FailSync { node: node(words)?, length: words.length()? },
-        "fail-write" => Action::FailWrite { node: node(words)?, length: words.length()? },
+        "full-disk" => Action::FullDisk {
+            node: node(words)?,
+            length: words.length()?,
+        },
+        "fail-sync" => Action::FailSync {
+            node: node(words)?,
+            length: words.length()?,
+        },
+        "fail-write" => Action::FailWrite {
+            node: node(words)?,
+            length: words.length()?,
+        },
         "jump" => Action::Jump {
             node: node(words)?,
             ms: words.number("milliseconds", -(TIME_MAX as i64), TIME_MAX as i64)?,
         },
         "snapshot" => Action::Snapshot { node: node(words)? },
-        _ => return Err(format!("\"{name}\": no such action; `trilemma_sim::scenario` lists them")),
+        _ => {
+            return Err(format!(
+                "\"{name}\": no such action; `trilemma_sim::scenario` lists them"
+            ));
+        }
     })
 }
 
@@ -296,7 +360,11 @@ fn probe(words: &mut Words<'_>) -> Parsed<Probe> {
         "append" => Probe::Append,
         "persist" => Probe::Persist,
         "start" => Probe::Start,
-        _ => return Err(format!("\"{name}\": expected send, receive, append, persist or start")),
+        _ => {
+            return Err(format!(
+                "\"{name}\": expected send, receive, append, persist or start"
+            ));
+        }
     })
 }
 
@@ -352,7 +420,9 @@ impl Scenario {
         match words.next("a word")? {
             "protocol" => {
                 let name = words.next("a protocol")?;
-                self.protocol = name.parse().map_err(|error: super::UnknownProtocol| error.to_string())?;
+                self.protocol = name
+                    .parse()
+                    .map_err(|error: super::UnknownProtocol| error.to_string())?;
             }
             "seed" => self.seed = words.number("a seed", 0, u64::MAX)?,
             "nodes" => self.nodes = words.number("a number of nodes", 1, COUNT_MAX)?,
@@ -370,7 +440,9 @@ impl Scenario {
             "knob" => {
                 let name = words.next("a setting")?;
                 if !crate::engine::is_knob(name) {
-                    return Err(format!("\"{name}\": no such setting; `trilemma_sim::engine` lists them"));
+                    return Err(format!(
+                        "\"{name}\": no such setting; `trilemma_sim::engine` lists them"
+                    ));
                 }
                 let value = words.number("a value", 0, u64::MAX)?;
                 self.knobs.insert(name.to_owned(), value);
@@ -396,19 +468,29 @@ impl Scenario {
                 let offset_ms = words.number("milliseconds", -(TIME_MAX as i64), TIME_MAX as i64)?;
                 words.literal("drift")?;
                 let drift_ppm = words.number("millionths", -900_000, 10_000_000)?;
-                self.clocks.push(ClockFault { node, offset_ms, drift_ppm });
+                self.clocks.push(ClockFault {
+                    node,
+                    offset_ms,
+                    drift_ppm,
+                });
             }
             "at" => {
                 let time = words.time("a time")?;
                 let action = action(&mut words, None)?;
-                self.faults.push(Fault { when: When::At(time), action });
+                self.faults.push(Fault {
+                    when: When::At(time),
+                    action,
+                });
             }
             "on" => {
                 let node = words.node()?;
                 let probe = probe(&mut words)?;
                 let count = count(&mut words)?;
                 let action = action(&mut words, Some(node))?;
-                self.faults.push(Fault { when: When::On { node, probe, count }, action });
+                self.faults.push(Fault {
+                    when: When::On { node, probe, count },
+                    action,
+                });
             }
             "turn" => self.turn = words.time("a duration")?,
             "heal" => {
@@ -418,7 +500,11 @@ impl Scenario {
                     self.faults_min = words.number("a number of faults", 0, COUNT_MAX)?;
                 }
             }
-            other => return Err(format!("\"{other}\": no such line; `trilemma_sim::scenario` lists them")),
+            other => {
+                return Err(format!(
+                    "\"{other}\": no such line; `trilemma_sim::scenario` lists them"
+                ));
+            }
         }
         words.end()
     }
@@ -430,7 +516,10 @@ impl FromStr for Scenario {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let mut scenario = Scenario::default();
         for (index, line) in text.lines().enumerate() {
-            let failed = |what| ParseError { line: index + 1, what };
+            let failed = |what| ParseError {
+                line: index + 1,
+                what,
+            };
             if index >= LINES_MAX {
                 return Err(failed(format!("a scenario has at most {LINES_MAX} lines")));
             }

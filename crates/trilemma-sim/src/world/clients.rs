@@ -30,7 +30,9 @@ impl World<'_> {
         }
         let node = NodeId(1 + self.clients[client].rng.below(self.nodes.len() as u64) as u32);
         let bound = self.clients[client].pending.as_ref().and_then(|pending| {
-            pending.first_asked.filter(|_| self.parts[pending.slot] == Protocol::Gossip)
+            pending
+                .first_asked
+                .filter(|_| self.parts[pending.slot] == Protocol::Gossip)
         });
         let node = bound.unwrap_or(node);
         let shortest = workload.deadline / 8;
@@ -57,7 +59,9 @@ impl World<'_> {
         pending.sent = true;
         pending.first_asked.get_or_insert(id);
         let slot = pending.slot;
-        self.trace.line(now, || format!("client {client} asks {id} {ticket} {}", brief(&request)));
+        self.trace.line(now, || {
+            format!("client {client} asks {id} {ticket} {}", brief(&request))
+        });
         let node = self.node(id);
         let instant = node.clock.instant(now) + std::time::Duration::from_nanos(deadline);
         let give_up = node.clock.time_of(instant).saturating_add(DEADLINE_SLACK);
@@ -82,13 +86,17 @@ impl World<'_> {
 
     pub(super) fn propose(&mut self, id: NodeId, life: Incarnation, slot: usize, proposal: Proposal) {
         if self.process(id, life).is_some() {
-            self.turn(id, |process, now| process.step(slot, now, GroupInput::Propose(proposal)));
+            self.turn(id, |process, now| {
+                process.step(slot, now, GroupInput::Propose(proposal))
+            });
         }
     }
 
     fn open_session(&mut self, client: usize, id: NodeId) {
         let time = self.now;
-        let Some(pending) = &self.clients[client].pending else { return };
+        let Some(pending) = &self.clients[client].pending else {
+            return;
+        };
         let (slot, sent) = (pending.slot, pending.sent);
         if sent || pending.command.is_none() {
             return;
@@ -113,16 +121,21 @@ impl World<'_> {
 
     /// A node has answered a proposal.
     pub(super) fn answered(&mut self, id: NodeId, slot: usize, ticket: Ticket, reply: Reply) {
-        let asked = |question: Option<(NodeId, Ticket, u64)>| question.is_some_and(|(_, asked, _)| asked == ticket);
+        let asked =
+            |question: Option<(NodeId, Ticket, u64)>| question.is_some_and(|(_, asked, _)| asked == ticket);
         let waiting = self.clients.iter().position(|client| {
-            client.pending.as_ref().is_some_and(|pending| asked(pending.question))
+            client
+                .pending
+                .as_ref()
+                .is_some_and(|pending| asked(pending.question))
         });
         if let Err((checker, what)) = self.invariants.answered(id, slot, ticket, &reply) {
             return self.fail(checker, what);
         }
         let now = self.now;
         self.trace.number(ticket.0);
-        self.trace.line(now, || format!("{id} answers {ticket}: {reply:?}"));
+        self.trace
+            .line(now, || format!("{id} answers {ticket}: {reply:?}"));
         if let Some(client) = waiting {
             self.tell(client, Some(reply));
         }
@@ -147,8 +160,12 @@ impl World<'_> {
     /// A client has waited long enough. That the node has not answered by then is a fault of the node, unless it is
     /// dead, stands still, or waits for its disk.
     pub(super) fn give_up(&mut self, client: usize, ticket: Ticket) {
-        let Some(pending) = &self.clients[client].pending else { return };
-        let Some((id, asked, since)) = pending.question else { return };
+        let Some(pending) = &self.clients[client].pending else {
+            return;
+        };
+        let Some((id, asked, since)) = pending.question else {
+            return;
+        };
         if asked != ticket {
             return;
         }
@@ -156,7 +173,10 @@ impl World<'_> {
         let stood_still = node.paused_until > since;
         let waits = node.process.as_ref().is_none_or(crate::node::Process::is_writing);
         if !stood_still && !waits {
-            let what = format!("node {id} has not answered {ticket} by its deadline: {}", pending_text(&self.clients[client]));
+            let what = format!(
+                "node {id} has not answered {ticket} by its deadline: {}",
+                pending_text(&self.clients[client])
+            );
             return self.fail("deadline", what);
         }
         self.tell(client, None);
@@ -175,11 +195,18 @@ impl World<'_> {
 }
 
 fn pending_has_session(client: &crate::client::Client) -> bool {
-    client.pending.as_ref().is_some_and(|pending| pending.op.session.nonce != 0)
+    client
+        .pending
+        .as_ref()
+        .is_some_and(|pending| pending.op.session.nonce != 0)
 }
 
 fn pending_text(client: &crate::client::Client) -> String {
-    client.pending.as_ref().map(|pending| format!("{:?}", pending.call)).unwrap_or_default()
+    client
+        .pending
+        .as_ref()
+        .map(|pending| format!("{:?}", pending.call))
+        .unwrap_or_default()
 }
 
 fn brief(request: &Request) -> String {

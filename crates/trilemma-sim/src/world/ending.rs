@@ -78,7 +78,12 @@ impl World<'_> {
             for slot in 0..self.parts.len() {
                 let client = self.clients.len();
                 let stream = choices.stream(Purpose::Client, client as u64);
-                self.clients.push(Client::new(client as u64, stream, self.parts, self.scenario.has_wipes()));
+                self.clients.push(Client::new(
+                    client as u64,
+                    stream,
+                    self.parts,
+                    self.scenario.has_wipes(),
+                ));
                 self.ending.probers.push(Prober {
                     client,
                     node: NodeId(index as u32 + 1),
@@ -96,7 +101,9 @@ impl World<'_> {
     pub(super) fn prober(&mut self, client: usize) {
         let time = self.now;
         let keys = self.scenario.workload.keys;
-        let Prober { node, slot, stage, .. } = *self.ending.of(client);
+        let Prober {
+            node, slot, stage, ..
+        } = *self.ending.of(client);
         if self.clients[client].pending.is_none() {
             let this = &mut self.clients[client];
             match stage {
@@ -106,7 +113,11 @@ impl World<'_> {
                     this.begin(slot, Call::Put { key, value }, false, time);
                 }
                 Stage::Reading(key) => {
-                    let key = if key == keys { "probe".to_owned() } else { format!("k{key}") };
+                    let key = if key == keys {
+                        "probe".to_owned()
+                    } else {
+                        format!("k{key}")
+                    };
                     this.begin(slot, Call::Get { key }, false, time);
                 }
                 Stage::Written | Stage::Done => return,
@@ -133,7 +144,11 @@ impl World<'_> {
             Stage::Reading(key) if good => prober.stage = Stage::Reading(key + 1),
             _ => {}
         }
-        let delay = if good || next == Next::FollowUp { 0 } else { 20 * MS };
+        let delay = if good || next == Next::FollowUp {
+            0
+        } else {
+            20 * MS
+        };
         self.schedule(delay, Event::Client { client });
     }
 
@@ -143,10 +158,13 @@ impl World<'_> {
             return self.not_recovered();
         }
         self.schedule(LOOK_INTERVAL, Event::Look);
-        let stages = |world: &Self, wanted: Stage| world.ending.probers.iter().all(|prober| prober.stage == wanted);
+        let stages =
+            |world: &Self, wanted: Stage| world.ending.probers.iter().all(|prober| prober.stage == wanted);
         let first = self.ending.probers[0].client;
         let idle = self.asked >= u64::from(self.scenario.workload.operations)
-            && self.clients[..first].iter().all(|client| client.pending.is_none());
+            && self.clients[..first]
+                .iter()
+                .all(|client| client.pending.is_none());
         if idle && stages(self, Stage::Written) {
             for index in 0..self.ending.probers.len() {
                 let prober = &mut self.ending.probers[index];
@@ -164,7 +182,10 @@ impl World<'_> {
     /// The first keyspace of which not all nodes show the same.
     fn differing(&self) -> Option<usize> {
         (0..self.parts.len()).find(|slot| {
-            let mut shown = self.nodes.iter().map(|node| Some(node.process.as_ref()?.slots[*slot].engine.entries()));
+            let mut shown = self
+                .nodes
+                .iter()
+                .map(|node| Some(node.process.as_ref()?.slots[*slot].engine.entries()));
             let first = shown.next().flatten();
             first.is_none() || shown.any(|other| other != first)
         })
@@ -172,12 +193,20 @@ impl World<'_> {
 
     fn not_recovered(&mut self) {
         let seconds = RECOVERY_BOUND / 1_000_000_000;
-        let waiting = self.ending.probers.iter().find(|prober| !matches!(prober.stage, Stage::Written | Stage::Done));
+        let waiting = self
+            .ending
+            .probers
+            .iter()
+            .find(|prober| !matches!(prober.stage, Stage::Written | Stage::Done));
         if let Some(prober) = waiting {
             let status = self.nodes[prober.node.0 as usize - 1]
                 .process
                 .as_ref()
-                .map(|process| process.slots[prober.slot].engine.status(self.nodes[prober.node.0 as usize - 1].clock.now(self.now)));
+                .map(|process| {
+                    process.slots[prober.slot]
+                        .engine
+                        .status(self.nodes[prober.node.0 as usize - 1].clock.now(self.now))
+                });
             let what = format!(
                 "{seconds} s after the heal, {} on node {} is at {:?}; last answer {}; status {status:?}",
                 self.parts[prober.slot], prober.node, prober.stage, prober.last
@@ -188,9 +217,16 @@ impl World<'_> {
             let shown: Vec<_> = self
                 .nodes
                 .iter()
-                .map(|node| node.process.as_ref().map(|process| process.slots[slot].engine.entries()))
+                .map(|node| {
+                    node.process
+                        .as_ref()
+                        .map(|process| process.slots[slot].engine.entries())
+                })
                 .collect();
-            let what = format!("{seconds} s after the heal the nodes show different entries of {}: {shown:?}", self.parts[slot]);
+            let what = format!(
+                "{seconds} s after the heal the nodes show different entries of {}: {shown:?}",
+                self.parts[slot]
+            );
             return self.fail("convergence", what);
         }
         let busy = self.clients.iter().find(|client| client.pending.is_some());

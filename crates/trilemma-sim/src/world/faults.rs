@@ -41,7 +41,9 @@ impl World<'_> {
         let now = self.now;
         let Fault { when, action } = &self.scenario.faults[index];
         let triggered = matches!(when, When::On { .. });
-        self.trace.line(now, || format!("fault {}", self_describe(&self.scenario.faults[index])));
+        self.trace.line(now, || {
+            format!("fault {}", self_describe(&self.scenario.faults[index]))
+        });
         let class = action.class();
         for node in self.concerned(action) {
             self.cover(class, node);
@@ -62,7 +64,9 @@ impl World<'_> {
         match action {
             Action::Split { side, .. } => side.clone(),
             Action::Noise { .. } => Vec::new(),
-            Action::Cut { route, .. } | Action::Drop { route, .. } => route.from.into_iter().chain(route.to).collect(),
+            Action::Cut { route, .. } | Action::Drop { route, .. } => {
+                route.from.into_iter().chain(route.to).collect()
+            }
             other => other.node().into_iter().collect(),
         }
     }
@@ -135,7 +139,10 @@ impl World<'_> {
         self.active.remove(place);
         let action = &self.scenario.faults[index].action;
         match action {
-            Action::Crash { node, .. } | Action::Kill { node, .. } | Action::Wipe { node, .. } | Action::Rot { node, .. } => {
+            Action::Crash { node, .. }
+            | Action::Kill { node, .. }
+            | Action::Wipe { node, .. }
+            | Action::Rot { node, .. } => {
                 self.start_later(*node, 0);
             }
             Action::Tear { node, .. } => {
@@ -152,7 +159,9 @@ impl World<'_> {
                 self.start_later(id, 0);
             }
             Action::SlowDisk { node, .. } => self.node(*node).slow_disk = None,
-            Action::FullDisk { node, .. } | Action::FailSync { node, .. } | Action::FailWrite { node, .. } => {
+            Action::FullDisk { node, .. }
+            | Action::FailSync { node, .. }
+            | Action::FailWrite { node, .. } => {
                 let node = self.node(*node);
                 let whole = MemoryFaults {
                     operations: node.disk.faults().operations,
@@ -187,7 +196,9 @@ impl World<'_> {
     /// The process dies and the system goes on: what was handed to the disk stays.
     pub(super) fn process_ends(&mut self, id: NodeId, restart_after: u64) {
         self.end(id);
-        if !self.active.iter().any(|index| matches!(&self.scenario.faults[*index].action, Action::Kill { node, .. } if *node == id)) {
+        if !self.active.iter().any(
+            |index| matches!(&self.scenario.faults[*index].action, Action::Kill { node, .. } if *node == id),
+        ) {
             self.start_later(id, restart_after);
         }
     }
@@ -232,7 +243,9 @@ impl World<'_> {
         files.sort();
         // The last segment's end may be the one place where damage cannot be told from a torn write.
         files.pop();
-        let Some(name) = node.rng.pick(&files).map(|name| (*name).clone()) else { return };
+        let Some(name) = node.rng.pick(&files).map(|name| (*name).clone()) else {
+            return;
+        };
         let length = node.disk.bytes(&name).len() as u64;
         let (offset, bit) = (node.rng.below(length), node.rng.below(8));
         node.sound = Some(node.disk.copy());
@@ -253,7 +266,12 @@ impl World<'_> {
     }
 
     /// What the network does with a message: when its copies arrive, or `None` if it is lost.
-    pub(super) fn transmit(&mut self, from: NodeId, to: NodeId, kind: &'static str) -> Option<[Option<u64>; 2]> {
+    pub(super) fn transmit(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        kind: &'static str,
+    ) -> Option<[Option<u64>; 2]> {
         let network = &self.scenario.network;
         let (mut loss, mut copies, mut delay) = (network.loss, network.duplication, network.delay);
         if self.put_off > 0 {
@@ -276,8 +294,12 @@ impl World<'_> {
                     delay.1 = delay.1.max(*most);
                 }
                 Action::Cut { route, .. } if route.covers(from, to) => lost = Some("cut-message"),
-                Action::Split { side, .. } if side.contains(&from) != side.contains(&to) => lost = Some("cut-message"),
-                Action::Drop { kind: k, route, .. } if k == kind && route.covers(from, to) => lost = Some("drop-message"),
+                Action::Split { side, .. } if side.contains(&from) != side.contains(&to) => {
+                    lost = Some("cut-message")
+                }
+                Action::Drop { kind: k, route, .. } if k == kind && route.covers(from, to) => {
+                    lost = Some("drop-message")
+                }
                 _ => {}
             }
         }

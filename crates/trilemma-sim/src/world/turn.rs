@@ -56,7 +56,9 @@ impl World<'_> {
 
     fn started(&mut self, id: NodeId) {
         for slot in 0..self.parts.len() {
-            let Some(process) = &self.nodes[id.0 as usize - 1].process else { return };
+            let Some(process) = &self.nodes[id.0 as usize - 1].process else {
+                return;
+            };
             if let Err(failure) = self.invariants.start(id, slot, &process.slots[slot].engine) {
                 return self.fail(failure.0, failure.1);
             }
@@ -76,11 +78,13 @@ impl World<'_> {
         if let Some(sound) = node.sound.take() {
             node.disk = sound;
             node.starting = true;
-            self.trace.line(now, || format!("{id} refuses its damaged disk: {stopped}"));
+            self.trace
+                .line(now, || format!("{id} refuses its damaged disk: {stopped}"));
             return self.schedule(10 * MS, Event::Start { node: id });
         }
         if node.tearing.is_some() {
-            self.trace.line(now, || format!("{id} loses power while it starts"));
+            self.trace
+                .line(now, || format!("{id} loses power while it starts"));
             return self.power_fails(id);
         }
         if self.injected_failure(id).is_some() {
@@ -94,7 +98,9 @@ impl World<'_> {
     /// For how long a fault makes this node's disk fail.
     fn injected_failure(&self, id: NodeId) -> Option<u64> {
         self.actions().find_map(|action| match action {
-            Action::FailSync { node, length } | Action::FailWrite { node, length } | Action::FullDisk { node, length }
+            Action::FailSync { node, length }
+            | Action::FailWrite { node, length }
+            | Action::FullDisk { node, length }
                 if *node == id =>
             {
                 Some(*length)
@@ -108,7 +114,9 @@ impl World<'_> {
         let (time, turn) = (self.now, self.scenario.turn);
         let node = self.node(id);
         let now = node.clock.now(time);
-        let Some(process) = node.process.as_mut() else { return };
+        let Some(process) = node.process.as_mut() else {
+            return;
+        };
         input(process, now);
         if turn == 0 {
             return self.end_turn(id);
@@ -146,12 +154,17 @@ impl World<'_> {
         self.write(id, life);
         self.observe(id);
         for slot in 0..slots {
-            let Some(process) = self.process(id, life) else { return };
+            let Some(process) = self.process(id, life) else {
+                return;
+            };
             let output = &mut process.slots[slot].output;
             let sends = std::mem::take(&mut output.sends);
             let rejected = output.rejected.take();
             if let Some((from, error)) = rejected {
-                self.fail("codec", format!("node {id} cannot read a message of node {from}: {error}"));
+                self.fail(
+                    "codec",
+                    format!("node {id} cannot read a message of node {from}: {error}"),
+                );
             }
             for outgoing in sends {
                 if self.process(id, life).is_none() {
@@ -160,10 +173,17 @@ impl World<'_> {
                 self.send(id, slot, outgoing);
             }
         }
-        let Some(process) = self.process(id, life) else { return };
+        let Some(process) = self.process(id, life) else {
+            return;
+        };
         let mut answers: Vec<(usize, Ticket, Reply)> = Vec::new();
         for (index, slot) in process.slots.iter_mut().enumerate() {
-            answers.extend(slot.output.replies.drain(..).map(|(ticket, reply)| (index, ticket, reply)));
+            answers.extend(
+                slot.output
+                    .replies
+                    .drain(..)
+                    .map(|(ticket, reply)| (index, ticket, reply)),
+            );
         }
         for (slot, ticket, reply) in answers {
             self.answered(id, slot, ticket, reply);
@@ -180,7 +200,9 @@ impl World<'_> {
         process.wake_due(now);
         let mut beats = Vec::new();
         if process.liveness.wake_at() <= now.instant {
-            let view = process.liveness.tick(now.instant, |to, beat| beats.push((to, beat)));
+            let view = process
+                .liveness
+                .tick(now.instant, |to, beat| beats.push((to, beat)));
             if let Some(view) = view {
                 for (slot, view) in view_inputs(&view, process.slots.len()) {
                     process.step(slot, now, GroupInput::Peers(view));
@@ -199,7 +221,9 @@ impl World<'_> {
     fn write(&mut self, id: NodeId, life: Incarnation) {
         let sync = self.scenario.disk.sync;
         let node = self.node(id);
-        let Some(process) = node.process.as_mut() else { return };
+        let Some(process) = node.process.as_mut() else {
+            return;
+        };
         match process.begin_write() {
             Ok(true) => {
                 let latency = sync.0 + node.rng.below(sync.1 - sync.0 + 1);
@@ -218,14 +242,18 @@ impl World<'_> {
     }
 
     pub(super) fn lazy(&mut self, id: NodeId, life: Incarnation) {
-        let Some(process) = self.process(id, life) else { return };
+        let Some(process) = self.process(id, life) else {
+            return;
+        };
         process.force();
         self.node(id).lazy_queued = false;
         self.write(id, life);
     }
 
     pub(super) fn disk_done(&mut self, id: NodeId, life: Incarnation) {
-        let Some(process) = self.process(id, life) else { return };
+        let Some(process) = self.process(id, life) else {
+            return;
+        };
         match process.end_write() {
             Ok(durable) => {
                 self.trace.number(durable.0);
@@ -246,7 +274,10 @@ impl World<'_> {
         let injected = self.injected_failure(id);
         match injected {
             Some(length) => self.process_ends(id, length.max(MS)),
-            None => self.fail("storage", format!("node {id} stops without an injected fault: {stopped}")),
+            None => self.fail(
+                "storage",
+                format!("node {id} stops without an injected fault: {stopped}"),
+            ),
         }
     }
 
@@ -266,7 +297,9 @@ impl World<'_> {
         let Some(process) = &node.process else { return };
         let groups = process.slots.iter().map(|slot| slot.engine.wake_at());
         let instant = groups.chain([process.liveness.wake_at()]).min();
-        let at = instant.map_or(u64::MAX, |instant| node.clock.time_of(instant)).max(time + 1);
+        let at = instant
+            .map_or(u64::MAX, |instant| node.clock.time_of(instant))
+            .max(time + 1);
         if at < node.wake_at {
             node.wake_at = at;
             self.schedule_at(at, Event::Wake { node: id, life });
@@ -293,7 +326,9 @@ impl World<'_> {
         self.did(id, "snapshotting");
         let node = self.node(id);
         let disk = node.disk.clone();
-        let Some(process) = node.process.as_mut() else { return };
+        let Some(process) = node.process.as_mut() else {
+            return;
+        };
         let result = process.write_snapshot(&disk);
         let torn = node.tearing.is_some() && disk.faults().operations == Some(0);
         match result {
@@ -306,11 +341,16 @@ impl World<'_> {
     /// Looks at what a node has become.
     fn observe(&mut self, id: NodeId) {
         for slot in 0..self.parts.len() {
-            let Some(process) = self.nodes[id.0 as usize - 1].process.as_mut() else { return };
+            let Some(process) = self.nodes[id.0 as usize - 1].process.as_mut() else {
+                return;
+            };
             let slot_of = &mut process.slots[slot];
             let reset = slot_of.output.reset.take();
             let applied = std::mem::take(&mut slot_of.output.applied);
-            if let Err(failure) = self.invariants.observe(id, slot, &slot_of.engine, reset, &applied) {
+            if let Err(failure) = self
+                .invariants
+                .observe(id, slot, &slot_of.engine, reset, &applied)
+            {
                 return self.fail(failure.0, failure.1);
             }
         }
@@ -321,9 +361,14 @@ impl World<'_> {
         if self.probe(from, &Probe::Send(kind.to_owned())) {
             return;
         }
-        let Some(process) = &self.nodes[from.0 as usize - 1].process else { return };
+        let Some(process) = &self.nodes[from.0 as usize - 1].process else {
+            return;
+        };
         let durable = process.durable();
-        if let Err(failure) = self.invariants.send(from, to, slot, &process.slots[slot].engine, durable, &bytes) {
+        if let Err(failure) =
+            self.invariants
+                .send(from, to, slot, &process.slots[slot].engine, durable, &bytes)
+        {
             return self.fail(failure.0, failure.1);
         }
         self.did(from, kind);
@@ -375,7 +420,9 @@ impl World<'_> {
             return;
         }
         self.did(to, kind);
-        self.turn(to, |process, now| process.step(slot, now, GroupInput::Receive { from, bytes }));
+        self.turn(to, |process, now| {
+            process.step(slot, now, GroupInput::Receive { from, bytes })
+        });
     }
 
     pub(super) fn beat(&mut self, from: NodeId, to: NodeId, life: Incarnation, beat: Beat) {
@@ -385,7 +432,9 @@ impl World<'_> {
         let now = self.now;
         let node = self.node(to);
         let instant = node.clock.instant(now);
-        let Some(process) = node.process.as_mut() else { return };
+        let Some(process) = node.process.as_mut() else {
+            return;
+        };
         if let Some(view) = process.liveness.receive(instant, from, beat) {
             self.trace.line(now, || format!("{to} sees {view:?}"));
             self.turn(to, |process, now| {

@@ -275,6 +275,12 @@ fn a_record_of_the_present_life_is_refused_at_restart() {
         items: vec![item(Dot::new(N1, Incarnation(4), 1), "k")],
     };
     assert!(direct.gossip.replay(former).is_ok());
+    for (life, is_former) in [(4, true), (5, false), (6, false)] {
+        let mut context = Context::default();
+        context.insert(Dot::new(N1, Incarnation(life), 1));
+        let stored = Record::Context(context.to_wire(16));
+        assert_eq!(direct.gossip.replay(stored).is_ok(), is_former, "life {life}");
+    }
 }
 
 #[test]
