@@ -149,9 +149,13 @@ impl Acceptor {
         Ok(())
     }
 
-    pub(crate) fn replay_promise(&mut self, key: Key, ballot: Ballot) {
+    pub(crate) fn replay_promise(&mut self, key: Key, ballot: Ballot) -> Result<(), Corrupt> {
+        if key.is_empty() {
+            return Err(Corrupt(format!("ballot {ballot} was promised for an empty key")));
+        }
         let slot = self.slots.entry(key).or_default();
         slot.promised = slot.promised.max(ballot);
+        Ok(())
     }
 
     pub(crate) fn replay_accept(&mut self, record: AcceptedRecord) -> Result<(), Corrupt> {
@@ -161,7 +165,7 @@ impl Acceptor {
             promised,
             register,
         } = record;
-        if promised < ballot {
+        if key.is_empty() || promised < ballot {
             return Err(Corrupt(format!(
                 "the record of key {key:?} accepted {ballot} but promised only {promised}"
             )));

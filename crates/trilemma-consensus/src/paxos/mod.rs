@@ -335,7 +335,7 @@ impl Protocol for Paxos {
 
     fn replay(&mut self, record: Record) -> Result<(), Corrupt> {
         for (key, ballot) in record.promised {
-            self.acceptor.replay_promise(key, ballot);
+            self.acceptor.replay_promise(key, ballot)?;
         }
         for accepted in record.accepted {
             self.acceptor.replay_accept(accepted)?;

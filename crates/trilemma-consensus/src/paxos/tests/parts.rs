@@ -280,6 +280,20 @@ fn a_disk_that_contradicts_itself_is_refused() {
         ..Record::default()
     };
     assert!(replay(unpromised).is_err());
+    // No client writes an empty key, and a checkpoint that holds one would be refused at the next start.
+    let promised_empty = Record {
+        promised: vec![(Key::default(), ballot(7, 1))],
+        ..Record::default()
+    };
+    assert!(replay(promised_empty).is_err());
+    let accepted_empty = Record {
+        accepted: vec![AcceptedRecord {
+            key: Key::default(),
+            ..accepted(1)
+        }],
+        ..Record::default()
+    };
+    assert!(replay(accepted_empty).is_err());
     let unheld = |register| Record {
         chosen: vec![ChosenRecord {
             key: "k".into(),
