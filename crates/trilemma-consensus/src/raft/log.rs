@@ -86,6 +86,9 @@ impl Entry {
     }
 }
 
+/// Where a stored log may begin at the latest, so that an index never overflows: no log lives to reach it.
+pub(crate) const INDEX_MAX: Index = Index(u64::MAX / 2);
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log {

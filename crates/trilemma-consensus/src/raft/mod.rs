@@ -50,7 +50,7 @@ pub use message::{Answer, AppendResult, Forwarded, LogEnd, Message};
 pub use record::Record;
 
 use election::Ballots;
-use log::Log;
+use log::{INDEX_MAX, Log};
 use proposals::Proposals;
 use reads::AtVersion;
 use record::Chunk;
@@ -367,6 +367,12 @@ impl Protocol for Raft {
         let sessions_max = self.config.sessions_max;
         match codec::decode(chunk)? {
             Chunk::Head { term, vote, base } => {
+                if base.index > INDEX_MAX {
+                    let base = base.index;
+                    return Err(Corrupt(format!(
+                        "a log that begins at {base}, beyond {INDEX_MAX}"
+                    )));
+                }
                 (self.term, self.vote, self.log) = (term, vote, Log::at(base));
                 self.restoring = Some(Restoring {
                     table: TableLoader::new(sessions_max),
@@ -403,6 +409,9 @@ impl Protocol for Raft {
     }
 
     fn replay(&mut self, record: Record) -> Result<(), Corrupt> {
+        if self.restoring.is_some() {
+            return Err(Corrupt("a record after a checkpoint without its end".into()));
+        }
         match record {
             Record::HardState { term, vote } => {
                 if term < self.term {

@@ -183,3 +183,35 @@ fn records_keep_their_bytes() {
         assert_eq!(codec::decode::<Record>(&codec::encode(&record)).unwrap(), record);
     }
 }
+
+#[test]
+fn a_checkpoint_whose_log_begins_at_the_end_of_all_numbers_is_corrupt() {
+    let mut raft = Raft::new(RaftConfig::new(NodeId(1), (1..=3).map(NodeId), 1));
+    let head = |index| {
+        let base = LogEnd {
+            term: Term(1),
+            index: Index(index),
+        };
+        codec::encode(&Chunk::Head {
+            term: Term(1),
+            vote: None,
+            base,
+        })
+    };
+    assert_eq!(raft.restore(&head(300)), Ok(()));
+    assert!(raft.restore(&head(u64::MAX - 1)).is_err());
+}
+
+#[test]
+fn a_record_after_a_checkpoint_without_its_end_is_corrupt() {
+    let mut raft = Raft::new(RaftConfig::new(NodeId(1), (1..=3).map(NodeId), 1));
+    let base = LogEnd {
+        term: Term(1),
+        index: Index(300),
+    };
+    let (term, vote) = (Term(1), None);
+    let head = codec::encode(&Chunk::Head { term, vote, base });
+    assert_eq!(raft.restore(&head), Ok(()));
+    let (first, entries) = (Index(1), entries());
+    assert!(raft.replay(Record::Entries { first, entries }).is_err());
+}
