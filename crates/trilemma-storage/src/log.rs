@@ -331,7 +331,7 @@ impl<D: Disk> Log<D> {
 
     /// A fresh name for [`fill_spare`]. Each call gives another.
     pub fn spare_name(&mut self) -> String {
-        self.last_spare += 1;
+        self.last_spare = self.last_spare.wrapping_add(1);
         format!("spare-{}", self.last_spare)
     }
 

@@ -505,3 +505,18 @@ fn the_bytes_of_a_segment_are_as_documented() {
         "88a274b41d1adbd400000000ffffffff0300000000000000020000000000000002000000fa50956c"
     );
 }
+
+#[test]
+fn a_spare_with_the_greatest_number_does_not_keep_a_log_from_starting() {
+    let disk = MemoryDisk::new();
+    let last = format!("spare-{}", u64::MAX);
+    disk.create(&last).unwrap();
+    let (mut log, ..) = open(&disk).unwrap();
+    append(&mut log, 1);
+    log.sync().unwrap();
+    disk.create(&last).unwrap();
+    let (mut log, _, records) = open(&disk).unwrap();
+    assert_eq!(records, expected(1, 1));
+    assert_ne!(log.spare_name(), log.spare_name());
+    assert!(!disk.list().unwrap().contains(&last));
+}
