@@ -162,19 +162,21 @@ impl Client {
         self.begin(slot, call, local, time);
     }
 
+    /// Perhaps a condition on what was last seen of a key.
+    fn guard(&mut self, slot: usize, key: &str) -> Option<Guard> {
+        let (value, version) = self.seen.get(&(slot, key.to_owned())).cloned()?;
+        let key = key.to_owned();
+        match self.rng.below(10) {
+            0..3 => Some(Guard::Version { key, is: version }),
+            3..6 => Some(Guard::Value { key, is: value }),
+            _ => None,
+        }
+    }
+
     fn command(&mut self, slot: usize, key: String, keys: u32) -> Call {
         let other = key_name(self.rng.below(u64::from(keys)));
-        let guards = match self.seen.get(&(slot, key.clone())) {
-            Some((_, version)) if self.rng.per_mille(400) => vec![Guard::Version {
-                key: key.clone(),
-                is: *version,
-            }],
-            Some((value, _)) if self.rng.per_mille(500) => vec![Guard::Value {
-                key: key.clone(),
-                is: value.clone(),
-            }],
-            _ => Vec::new(),
-        };
+        let guards = [self.guard(slot, &key), self.guard(slot, &other)];
+        let guards = guards.into_iter().flatten().collect();
         let mut changes = vec![Change {
             value: Some(self.value()),
             key: key.clone(),

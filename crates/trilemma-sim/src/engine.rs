@@ -218,6 +218,16 @@ impl Engine {
         self.view().status(now)
     }
 
+    /// A digest of everything that replicas must have in common, beyond the entries: siblings and what is deleted.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        match self {
+            Engine::Gossip(host) => host.protocol().digest(),
+            Engine::TwoPhase(host) => host.protocol().digest(),
+            Engine::Raft(_) | Engine::Paxos(_) => 0,
+        }
+    }
+
     /// All entries that this node shows.
     #[must_use]
     pub fn entries(&self) -> Vec<Entry> {

@@ -1,16 +1,24 @@
 //! What must hold after every event, whatever happens. Each protocol has its own; the common part looks at what every
 //! protocol tells the world: answers and changes.
 
+mod gossip;
+mod paxos;
 mod raft;
+mod two_phase;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trilemma_core::{Applied, Entry, Key, NodeId, Reply, Ticket, Value, Version, codec};
+use trilemma_core::{
+    Applied, Entry, Incarnation, Key, NodeId, Reply, Ticket, Value, Version, WallTime, codec,
+};
 use trilemma_storage::LogSeq;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::engine::Engine;
-use crate::scenario::Protocol;
+use crate::scenario::{Protocol, Scenario};
+
+/// The default of `gossip.accept_drift`, in microseconds.
+const ACCEPT_DRIFT_US: u64 = 500_000;
 
 /// A broken rule: its name and what was seen.
 pub type Broken = (&'static str, String);
@@ -19,7 +27,28 @@ pub type Broken = (&'static str, String);
 #[allow(clippy::large_enum_variant, reason = "there is one for each keyspace")]
 enum Special {
     Raft(raft::RaftInvariants),
-    None,
+    Paxos(paxos::PaxosInvariants),
+    Gossip(gossip::GossipInvariants),
+    TwoPhase(two_phase::TwoPhaseInvariants),
+}
+
+/// A message that is about to leave.
+#[derive(Clone, Copy)]
+pub struct Sending<'a> {
+    /// The sender.
+    pub from: NodeId,
+    /// The receiver.
+    pub to: NodeId,
+    /// The life of the sender's process.
+    pub life: Incarnation,
+    /// The keyspace.
+    pub slot: usize,
+    /// The sender's instance.
+    pub engine: &'a Engine,
+    /// How far the sender's log is durable.
+    pub durable: LogSeq,
+    /// The message.
+    pub bytes: &'a [u8],
 }
 
 /// What the world knows of one keyspace on one node.
@@ -48,10 +77,18 @@ fn mirror_of(entries: Vec<Entry>) -> BTreeMap<Key, (Value, Version)> {
 impl Invariants {
     /// Watches the keyspaces of a scenario.
     #[must_use]
-    pub fn new(parts: &[Protocol], nodes: u32) -> Self {
+    pub fn new(scenario: &Scenario) -> Self {
+        let parts = scenario.protocol.parts();
         let special = |part: &Protocol| match part {
-            Protocol::Raft => Special::Raft(raft::RaftInvariants::new(nodes)),
-            _ => Special::None,
+            Protocol::Raft | Protocol::Mixed => Special::Raft(raft::RaftInvariants::new(scenario.nodes)),
+            Protocol::Paxos => Special::Paxos(paxos::PaxosInvariants::default()),
+            Protocol::Gossip => {
+                let drift = scenario.knobs.get("gossip.accept_drift").copied();
+                Special::Gossip(gossip::GossipInvariants::new(
+                    drift.unwrap_or(ACCEPT_DRIFT_US) / 1000,
+                ))
+            }
+            Protocol::TwoPhase => Special::TwoPhase(two_phase::TwoPhaseInvariants::default()),
         };
         let shared =
             |part: &Protocol| matches!(part, Protocol::Raft | Protocol::TwoPhase).then(BTreeMap::new);
@@ -72,6 +109,15 @@ impl Invariants {
         self.mirrors.insert((id, slot), mirror);
         match (&mut self.special[slot], engine) {
             (Special::Raft(raft), Engine::Raft(host)) => raft.start(id, host.protocol()),
+            (Special::Paxos(paxos), Engine::Paxos(host)) => paxos.start(id, host.protocol()),
+            (Special::Gossip(gossip), Engine::Gossip(_)) => {
+                gossip.start();
+                Ok(())
+            }
+            (Special::TwoPhase(two_phase), Engine::TwoPhase(_)) => {
+                two_phase.start(id);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -94,12 +140,16 @@ impl Invariants {
         id: NodeId,
         slot: usize,
         engine: &Engine,
+        wall: WallTime,
         reset: Option<u64>,
         applied: &[Applied],
     ) -> Result<(), Broken> {
         self.mirror(id, slot, engine, reset, applied)?;
         match (&mut self.special[slot], engine) {
             (Special::Raft(raft), Engine::Raft(host)) => raft.observe(id, host.protocol(), reset),
+            (Special::Paxos(paxos), Engine::Paxos(host)) => paxos.observe(id, host.protocol()),
+            (Special::Gossip(gossip), Engine::Gossip(host)) => gossip.observe(id, host.protocol(), wall),
+            (Special::TwoPhase(two_phase), Engine::TwoPhase(host)) => two_phase.observe(id, host.protocol()),
             _ => Ok(()),
         }
     }
@@ -175,17 +225,19 @@ impl Invariants {
     }
 
     /// A message is about to leave a node whose log is durable up to `durable`.
-    pub fn send(
-        &mut self,
-        from: NodeId,
-        to: NodeId,
-        slot: usize,
-        engine: &Engine,
-        durable: LogSeq,
-        bytes: &[u8],
-    ) -> Result<(), Broken> {
-        match (&mut self.special[slot], engine) {
+    pub fn send(&mut self, sending: &Sending<'_>) -> Result<(), Broken> {
+        let Sending {
+            from,
+            to,
+            life,
+            durable,
+            bytes,
+            ..
+        } = *sending;
+        match (&mut self.special[sending.slot], sending.engine) {
             (Special::Raft(raft), Engine::Raft(host)) => raft.send(from, to, host.protocol(), durable, bytes),
+            (Special::Paxos(paxos), _) => paxos.send(from, life, bytes),
+            (Special::TwoPhase(two_phase), _) => two_phase.send(from, bytes),
             _ => Ok(()),
         }
     }

@@ -119,6 +119,7 @@ struct Swarm {
     rng: Rng,
     protocol: Protocol,
     nodes: u32,
+    keys: u32,
     heal: u64,
 }
 
@@ -128,7 +129,9 @@ pub fn scenario(protocol: Protocol, seed: u64) -> Scenario {
     let mut rng = Choices::new(seed).stream(Purpose::Plan, protocol as u64);
     let nodes = [3, 3, 3, 3, 3, 3, 5, 5, 2, 4][rng.below(10) as usize];
     let heal = [1500, 2500, 4000][rng.below(3) as usize] * MS;
+    let keys = [1, 2, 3, 3, 6, 40][rng.below(6) as usize];
     let mut swarm = Swarm {
+        keys,
         rng,
         protocol,
         nodes,
@@ -167,7 +170,7 @@ impl Swarm {
         let think = self.heal * u64::from(clients) / u64::from(operations) / parts;
         Workload {
             clients,
-            keys: self.pick(&[1, 2, 3, 3, 6, 40]),
+            keys: self.keys,
             operations,
             think: think * self.pick(&[10, 50, 80]) / 100,
             deadline: self.pick(&[50, 200, 500, 2000]) * MS,
@@ -222,7 +225,12 @@ impl Swarm {
         let low = self.pick(&[10, 100, 1000]) * US;
         Disk {
             sync: (low, low + self.pick(&[50, 500, 5_000]) * US),
-            segment: self.pick(&[12, 16, 64]) * 1024,
+            // A turn's record over many keys needs a larger one.
+            segment: if self.keys > 10 {
+                64
+            } else {
+                self.pick(&[12, 16, 64])
+            } * 1024,
             snapshot: self.pick(&[500, 2_000, 10_000, 100_000]),
         }
     }

@@ -28,7 +28,7 @@ use crate::scenario::{Action, Probe, Protocol, Scenario, When};
 use crate::trace::Trace;
 
 /// Time after the heal within which every node must have accepted a write and all must show the same.
-pub const RECOVERY_BOUND: u64 = 20_000_000_000;
+pub(crate) const RECOVERY_BOUND: u64 = 20_000_000_000;
 /// Most events of a run: far above what any needs, so more is a storm.
 const EVENTS_MAX: u64 = 3_000_000;
 /// A virtual millisecond.
@@ -276,7 +276,7 @@ impl<'a> World<'a> {
             healed: false,
             put_off: 0,
             ending: ending::Ending::default(),
-            invariants: Invariants::new(parts, scenario.nodes),
+            invariants: Invariants::new(scenario),
             coverage: Coverage::default(),
             faults: 0,
             trace: Trace::new(verbose),

@@ -11,7 +11,7 @@ use trilemma_core::{
 use super::{Gossip, Out};
 use crate::config::Durability;
 use crate::dot::{Dot, OBSERVED_MAX};
-use crate::hlc::Stamp;
+use crate::hlc::{Stamp, is_acceptable};
 use crate::message::Record;
 use crate::replica::{Item, Part};
 
@@ -29,7 +29,7 @@ impl Gossip {
         if let Err(refusal) = refuse(command).map_or(Ok(()), Err).and(command.validate()) {
             return effects.reply(write.ticket, answer(Err(refusal.into())));
         }
-        match self.sessions.admit(write.op) {
+        match self.admit(now, write.op) {
             Admission::Repeat(OpResult::Applied { version, .. }) => {
                 let receipt = self.receipt(write.op, version);
                 return self.reply_when_durable(&write, answer(Ok(receipt)), effects);
@@ -62,6 +62,20 @@ impl Gossip {
             }
             Err(refusal) => effects.reply(write.ticket, answer(Err(refusal.into()))),
         }
+    }
+
+    /// What to do with an operation. Its session was made at a position that its client knew of, perhaps from another
+    /// node: our stamps go beyond that, or the record of evicted sessions could not tell it from a new one. A position
+    /// further ahead than we follow is refused; the client opens a new session here.
+    fn admit(&mut self, now: Now, op: OpId) -> Admission {
+        let basis = Stamp(op.session.basis.0);
+        if basis > self.clock.last() {
+            if !is_acceptable(basis, now.wall, self.config.accept_drift) {
+                return Admission::Expired;
+            }
+            self.clock.observe(basis);
+        }
+        self.sessions.admit(op)
     }
 
     /// Makes the changes of a new operation: one stamp, consecutive dots, visible and logged together.
@@ -201,7 +215,7 @@ impl Gossip {
         op: OpId,
         effects: Out<'_>,
     ) {
-        let outcome = match self.sessions.admit(op) {
+        let outcome = match self.admit(now, op) {
             Admission::Repeat(OpResult::Applied { version, .. }) => {
                 Outcome::Applied(self.receipt(op, version))
             }

@@ -182,12 +182,13 @@ impl World<'_> {
     /// The first keyspace of which not all nodes show the same.
     fn differing(&self) -> Option<usize> {
         (0..self.parts.len()).find(|slot| {
-            let mut shown = self
-                .nodes
-                .iter()
-                .map(|node| Some(node.process.as_ref()?.slots[*slot].engine.entries()));
-            let first = shown.next().flatten();
-            first.is_none() || shown.any(|other| other != first)
+            let shown = |node: &super::Node| {
+                let engine = &node.process.as_ref()?.slots[*slot].engine;
+                Some((engine.entries(), engine.digest()))
+            };
+            let mut all = self.nodes.iter().map(shown);
+            let first = all.next().flatten();
+            first.is_none() || all.any(|other| other != first)
         })
     }
 

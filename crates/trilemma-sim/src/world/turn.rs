@@ -7,6 +7,7 @@ use trilemma_core::{Incarnation, NodeId, Now, Reply, Ticket};
 use trilemma_storage::LogSeq;
 
 use super::{Event, LAZY_DELAY, MS, World, view_inputs};
+use crate::invariants::Sending;
 use crate::node::{Process, Start, Stopped};
 use crate::scenario::{Action, Probe};
 
@@ -340,6 +341,8 @@ impl World<'_> {
 
     /// Looks at what a node has become.
     fn observe(&mut self, id: NodeId) {
+        let time = self.now;
+        let wall = self.node(id).clock.wall(time);
         for slot in 0..self.parts.len() {
             let Some(process) = self.nodes[id.0 as usize - 1].process.as_mut() else {
                 return;
@@ -349,7 +352,7 @@ impl World<'_> {
             let applied = std::mem::take(&mut slot_of.output.applied);
             if let Err(failure) = self
                 .invariants
-                .observe(id, slot, &slot_of.engine, reset, &applied)
+                .observe(id, slot, &slot_of.engine, wall, reset, &applied)
             {
                 return self.fail(failure.0, failure.1);
             }
@@ -364,11 +367,16 @@ impl World<'_> {
         let Some(process) = &self.nodes[from.0 as usize - 1].process else {
             return;
         };
-        let durable = process.durable();
-        if let Err(failure) =
-            self.invariants
-                .send(from, to, slot, &process.slots[slot].engine, durable, &bytes)
-        {
+        let sending = Sending {
+            from,
+            to,
+            life: process.life,
+            slot,
+            engine: &process.slots[slot].engine,
+            durable: process.durable(),
+            bytes: &bytes,
+        };
+        if let Err(failure) = self.invariants.send(&sending) {
             return self.fail(failure.0, failure.1);
         }
         self.did(from, kind);

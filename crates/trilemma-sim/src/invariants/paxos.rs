@@ -1,0 +1,109 @@
+//! Paxos and CASPaxos (Lamport 1998; Rystsov 2018): promises are durable and only grow, a ballot carries one value and
+//! belongs to one life of its proposer, and what is known to be chosen is not forgotten for something older.
+
+use std::collections::BTreeMap;
+
+use trilemma_consensus::paxos::message::{Answer, Ask, Message};
+use trilemma_consensus::paxos::{Ballot, Paxos};
+use trilemma_core::{Incarnation, Key, NodeId, codec};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Broken;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct PaxosInvariants {
+    /// The highest ballot that each node has told somebody it promised or accepted, over all its lives.
+    told: BTreeMap<(NodeId, Key), (Ballot, Ballot)>,
+    /// The register that each ballot carries.
+    values: BTreeMap<(Key, Ballot), u64>,
+    /// The life in which each ballot was first sent.
+    lives: BTreeMap<(Key, Ballot), (NodeId, Incarnation)>,
+    /// What each node knows to be chosen, in its present life.
+    learned: BTreeMap<(NodeId, Key), Ballot>,
+}
+
+impl PaxosInvariants {
+    /// A node starts: it must hold what it has promised.
+    pub(super) fn start(&mut self, id: NodeId, paxos: &Paxos) -> Result<(), Broken> {
+        self.learned.retain(|(node, _), _| *node != id);
+        let held: BTreeMap<Key, (Ballot, Ballot)> = paxos
+            .held()
+            .map(|held| (held.key, (held.promised, held.accepted)))
+            .collect();
+        for ((_, key), (promised, accepted)) in self.told.iter().filter(|((node, _), _)| *node == id) {
+            let (has_promised, has_accepted) = held.get(key).copied().unwrap_or_default();
+            if has_promised < *promised || has_accepted < *accepted {
+                let what = format!(
+                    "node {id} has told of promise {promised:?} and accept {accepted:?} of {key} and starts with \
+                     {has_promised:?} and {has_accepted:?}"
+                );
+                return Err(("promise-durable", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a node knows to be chosen does not go back.
+    pub(super) fn observe(&mut self, id: NodeId, paxos: &Paxos) -> Result<(), Broken> {
+        for (key, ballot, _) in paxos.learned() {
+            let known = self.learned.entry((id, key.clone())).or_default();
+            if ballot < *known {
+                let what = format!("node {id} knew {key} chosen under {known:?} and goes back to {ballot:?}");
+                return Err(("learner-monotone", what));
+            }
+            *known = ballot;
+        }
+        Ok(())
+    }
+
+    pub(super) fn send(&mut self, from: NodeId, life: Incarnation, bytes: &[u8]) -> Result<(), Broken> {
+        match codec::decode::<Message>(bytes) {
+            Ok(Message::Asks(asks)) => asks.into_iter().try_for_each(|ask| self.ask(from, life, ask)),
+            Ok(Message::Answers(answers)) => {
+                answers.into_iter().for_each(|answer| self.answer(from, answer));
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(_) => Err(("codec", format!("node {from} sends bytes that do not decode"))),
+        }
+    }
+
+    fn ask(&mut self, from: NodeId, life: Incarnation, ask: Ask) -> Result<(), Broken> {
+        let (key, ballot) = match &ask {
+            Ask::Prepare { key, ballot } | Ask::Accept { key, ballot, .. } => (key, *ballot),
+            _ => return Ok(()),
+        };
+        let first = *self.lives.entry((key.clone(), ballot)).or_insert((from, life));
+        if first != (from, life) {
+            let what = format!("{ballot:?} of {key} is sent by node {from} in {life} and was by {first:?}");
+            return Err(("ballot-unique", what));
+        }
+        let Ask::Accept { key, register, .. } = ask else {
+            return Ok(());
+        };
+        let digest = xxh3_64(&codec::encode(&*register));
+        if *self.values.entry((key.clone(), ballot)).or_insert(digest) != digest {
+            return Err((
+                "one-value",
+                format!("{ballot:?} of {key} carries two registers, sent by node {from}"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, from: NodeId, answer: Answer) {
+        let (key, promised, accepted) = match answer {
+            Answer::Promise { key, ballot, .. } => (key, ballot, Ballot::ZERO),
+            Answer::Accepted {
+                key,
+                ballot,
+                promised,
+            } => (key, promised, ballot),
+            Answer::Held { key, accepted, .. } => (key, Ballot::ZERO, accepted),
+            Answer::Refused { .. } => return,
+        };
+        let told = self.told.entry((from, key)).or_default();
+        *told = (told.0.max(promised), told.1.max(accepted));
+    }
+}
