@@ -63,7 +63,8 @@ impl Receipt {
 pub enum Outcome {
     /// It took effect, once.
     Applied(Receipt),
-    /// It did not and never will: a late copy is refused.
+    /// It did not and never will: a late copy is refused. A convergent backend says so of the node that is asked, as
+    /// nobody can speak for nodes that are out of reach: ask the node that was given the operation.
     NotApplied,
     /// Not decided yet; ask again.
     Pending,
