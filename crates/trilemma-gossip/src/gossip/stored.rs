@@ -10,6 +10,7 @@ use trilemma_core::{Checkpoint, Corrupt, Incarnation, Version};
 use super::{Gossip, Out};
 use crate::config::Durability;
 use crate::context::{Context, WIRE_INTERVALS_MAX, WireContext};
+use crate::dot::Dot;
 use crate::hlc::Stamp;
 use crate::message::{ITEMS_MAX, Record};
 use crate::replica::Item;
@@ -94,12 +95,13 @@ impl Gossip {
             if let Some(defect) = item.defect() {
                 return Err(Corrupt(format!("change {} has {defect}", item.dot)));
             }
-            let ours = item.dot.origin == self.config.node;
-            if ours && item.dot.incarnation >= self.config.incarnation {
+            let (node, life) = (self.config.node, self.config.incarnation);
+            let is_of_now = |dot: Dot| dot.origin == node && dot.incarnation >= life;
+            if is_of_now(item.dot) || item.observed.iter().any(is_of_now) {
                 return Err(Corrupt(format!(
-                    "change {} was made by this node in a life not before the present {}; the incarnation must grow \
-                     with every start, or dots would be given out twice",
-                    item.dot, self.config.incarnation
+                    "change {} was made, or saw one made, by this node in a life not before the present {life}; the \
+                     incarnation must grow with every start, or dots would be given out twice",
+                    item.dot
                 )));
             }
             self.clock.observe(item.stamp);

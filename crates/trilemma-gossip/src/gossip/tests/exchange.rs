@@ -271,6 +271,10 @@ fn a_record_of_the_present_life_is_refused_at_restart() {
     };
     assert!(direct.gossip.replay(reused).is_err());
     assert!(direct.gossip.restore(b"\x07nonsense").is_err());
+    let mut saw_reused = item(Dot::new(N1, Incarnation(4), 2), "k");
+    saw_reused.observed.add(Dot::new(N1, Incarnation(5), 1));
+    let items = vec![saw_reused];
+    assert!(direct.gossip.replay(Record::Join { items }).is_err());
     let former = Record::Join {
         items: vec![item(Dot::new(N1, Incarnation(4), 1), "k")],
     };
