@@ -33,6 +33,8 @@ pub(super) struct RaftInvariants {
     votes: BTreeMap<(NodeId, Term), NodeId>,
     /// The one committed log: term and digest of each entry.
     committed: BTreeMap<Index, (Term, u64)>,
+    /// The term in which each was seen to be committed first: an entry of an old term may be committed in a later one.
+    committed_in: BTreeMap<Index, Term>,
     /// The highest term in which each node has made a promise.
     promised: BTreeMap<NodeId, Term>,
     seen: BTreeMap<NodeId, Seen>,
@@ -47,6 +49,7 @@ impl RaftInvariants {
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
             committed: BTreeMap::new(),
+            committed_in: BTreeMap::new(),
             promised: BTreeMap::new(),
             seen: BTreeMap::new(),
             durable: BTreeMap::new(),
@@ -138,6 +141,7 @@ impl RaftInvariants {
             // Gone from the log: it came with a state.
             let Some(entry) = raft.entry(index) else { continue };
             let digest = (entry.term, xxh3_64(&codec::encode(entry)));
+            self.committed_in.entry(index).or_insert(raft.term());
             let known = *self.committed.entry(index).or_insert(digest);
             if known != digest {
                 let what = format!(
@@ -162,26 +166,26 @@ impl RaftInvariants {
             return Err(("election-safety", what));
         }
         // What later leaders have committed meanwhile says nothing about this one.
-        let earlier = self
-            .committed
-            .iter()
-            .rev()
-            .find(|(_, (committed_in, _))| *committed_in < term);
-        let Some((last, _)) = earlier else { return Ok(()) };
+        let earlier = |index: &Index| {
+            self.committed_in
+                .get(index)
+                .is_some_and(|committed_in| *committed_in < term)
+        };
+        let Some(last) = self.committed.keys().rev().find(|index| earlier(index)) else {
+            return Ok(());
+        };
         if raft.log_end().index < *last {
-            let what = format!(
-                "node {id} leads {term:?} with a log up to {:?}; {last:?} is committed",
-                raft.log_end()
-            );
+            let end = raft.log_end();
+            let what =
+                format!("node {id} leads {term:?} with a log up to {end:?}; {last:?} was committed before");
             return Err(("leader-completeness", what));
         }
-        for (index, (term_there, _)) in &self.committed {
+        for (index, (entry_term, _)) in self.committed.iter().filter(|(index, _)| earlier(index)) {
             if let Some(entry) = raft.entry(*index)
-                && entry.term != *term_there
-                && *term_there < term
+                && entry.term != *entry_term
             {
                 let what = format!(
-                    "node {id} leads {term:?} without the committed entry {index:?} of {term_there:?}"
+                    "node {id} leads {term:?} without the committed entry {index:?} of {entry_term:?}"
                 );
                 return Err(("leader-completeness", what));
             }
