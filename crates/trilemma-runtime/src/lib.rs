@@ -12,6 +12,9 @@
 pub mod config;
 mod driver;
 pub mod error;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod groups;
 mod inbox;
 pub mod node;

@@ -25,6 +25,9 @@ mod error;
 mod events;
 mod faults;
 mod frame;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod hello;
 mod identity;
 mod link;

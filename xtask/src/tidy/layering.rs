@@ -119,6 +119,19 @@ const LAYERS: &[Layer] = &[
         never: BELOW_FACADE,
     },
     Layer {
+        name: "trilemma-fuzz",
+        may: &[CORE, "trilemma-gossip", "trilemma-consensus", "trilemma-two-phase"],
+        // Every decoder is a target.
+        tests_may: &[
+            "trilemma",
+            CHECK,
+            "trilemma-runtime",
+            "trilemma-storage",
+            "trilemma-transport",
+        ],
+        never: &[],
+    },
+    Layer {
         name: "trilemma-benches",
         may: &["trilemma", CORE, "trilemma-storage", "trilemma-transport"],
         tests_may: &[],

@@ -1,0 +1,290 @@
+//! Messages, records and what clients and nodes tell each other: any bytes, and valid encodings that were changed.
+
+use bytes::Bytes;
+use trilemma_consensus::{paxos, raft};
+use trilemma_core::liveness::Beat;
+use trilemma_core::{
+    Achieved, Attempt, Backend, Change, Command, Entry, Incarnation, KeyRange, KeyspaceId, LiveStatus,
+    Message, NodeId, NodeSet, NotApplied, OpId, Outcome, ReadError, ReadLevel, ReadReply, Reason, Receipt,
+    Request, Rng, UnknownCause, Version, Versioned, WatchItem, WatchSpec, WatchToken, WriteError, codec,
+};
+use trilemma_fuzz::corpus::{self, Corpus};
+use trilemma_fuzz::mutate::mutated;
+use trilemma_fuzz::rig::{self, Kind};
+use trilemma_fuzz::source::Source;
+use trilemma_fuzz::wire::decodes;
+use trilemma_gossip as gossip;
+use trilemma_runtime::wire::{
+    ClientReply, ClientRequest, KeyspaceOverview, LogOverview, NodeOverview, PeerOverview,
+};
+use trilemma_two_phase as two_phase;
+
+const RUNS: usize = 4000;
+
+targets! {
+    raw_bytes(RUNS, 64) => raw;
+    raft_message(RUNS, 256) => message::<raft::Message>(Kind::Raft);
+    paxos_message(RUNS, 256) => message::<paxos::Message>(Kind::Paxos);
+    gossip_message(RUNS, 256) => message::<gossip::Message>(Kind::Gossip);
+    two_phase_message(RUNS, 256) => message::<two_phase::Message>(Kind::TwoPhase);
+    raft_record(RUNS, 256) => record::<raft::Record>(Kind::Raft);
+    paxos_record(RUNS, 256) => record::<paxos::Record>(Kind::Paxos);
+    gossip_record(RUNS, 256) => record::<gossip::Record>(Kind::Gossip);
+    two_phase_record(RUNS, 256) => record::<two_phase::Record>(Kind::TwoPhase);
+    client_request(RUNS, 256) => client_request_of;
+    client_reply(RUNS, 256) => client_reply_of;
+    beat(RUNS, 64) => beat_of;
+    node_record(RUNS, 128) => node_record_of;
+}
+
+/// Any bytes, read as everything.
+fn raw(input: &[u8]) {
+    decodes::<raft::Message>(input);
+    decodes::<raft::Record>(input);
+    decodes::<paxos::Message>(input);
+    decodes::<paxos::Record>(input);
+    decodes::<gossip::Message>(input);
+    decodes::<gossip::Record>(input);
+    decodes::<two_phase::Message>(input);
+    decodes::<two_phase::Record>(input);
+    decodes::<ClientRequest>(input);
+    decodes::<ClientReply>(input);
+    decodes::<Beat>(input);
+}
+
+fn message<M: Message + PartialEq>(kind: Kind) -> impl Fn(&[u8]) {
+    let Corpus { messages, .. } = corpus::of(kind);
+    move |input| {
+        let bytes = mutated(&mut Source::new(input), messages);
+        if let Some(message) = decodes::<M>(&bytes) {
+            assert!(!message.kind().is_empty());
+            // Whatever decodes can be shown and has a lane.
+            let _shown = (message.lane(), format!("{message:?}"));
+        }
+    }
+}
+
+fn record<R>(kind: Kind) -> impl Fn(&[u8])
+where
+    R: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    let Corpus { records, .. } = corpus::of(kind);
+    move |input| drop(decodes::<R>(&mutated(&mut Source::new(input), records)))
+}
+
+fn client_request_of(input: &[u8]) {
+    thread_local!(static SAMPLES: Vec<Bytes> = requests());
+    SAMPLES.with(|samples| {
+        let bytes = mutated(&mut Source::new(input), samples);
+        if let Some(ClientRequest::Write { command, .. }) = decodes::<ClientRequest>(&bytes) {
+            // What the node does next with it; a command that passes is within every limit.
+            if command.validate().is_ok() {
+                assert!(command.size() <= trilemma_core::data::COMMAND_BYTES_MAX);
+            }
+        }
+    });
+}
+
+fn client_reply_of(input: &[u8]) {
+    thread_local!(static SAMPLES: Vec<Bytes> = replies().iter().map(codec::encode).collect());
+    SAMPLES.with(|samples| {
+        if let Some(reply) = decodes::<ClientReply>(&mutated(&mut Source::new(input), samples)) {
+            let _shown = format!("{reply:?}");
+            if let ClientReply::Write(Err(error)) = reply {
+                let _shown = error.to_string();
+            }
+        }
+    });
+}
+
+fn beat_of(input: &[u8]) {
+    let echo = Some((Incarnation(3), 300));
+    let beat = Beat {
+        incarnation: Incarnation(2),
+        number: 70_000,
+        echo,
+    };
+    decodes::<Beat>(&mutated(&mut Source::new(input), &[codec::encode(&beat)]));
+}
+
+fn node_record_of(input: &[u8]) {
+    // `NodeRecord::Started`: variant, cluster, node, life, keyspaces with their backends.
+    let started = codec::encode(&(
+        0_u32,
+        "shop",
+        3_u32,
+        9_u64,
+        [("locks", "raft"), ("carts", "gossip")],
+    ));
+    let started = [&started[..8], &[2], &started[8..]].concat();
+    assert_eq!(
+        trilemma_runtime::fuzz::node_record(&started).as_deref(),
+        Ok(&started[..]),
+        "the sample is a node's record"
+    );
+    let bytes = mutated(&mut Source::new(input), &[started]);
+    let door = trilemma_runtime::fuzz::node_record;
+    if let Ok(encoded) = trilemma_fuzz::wire::frugal(bytes.len(), || door(&bytes)) {
+        assert_eq!(door(&encoded), Ok(encoded), "other bytes come back");
+    }
+}
+
+/// Requests of all kinds.
+fn requests() -> Vec<Bytes> {
+    let (keyspace, timeout_ms) = (KeyspaceId(1), 5000);
+    let mut rng = Rng::new(1);
+    let mut requests = vec![ClientRequest::Overview];
+    for resume in [
+        None,
+        Some(WatchToken {
+            stream: 5,
+            position: 700,
+        }),
+    ] {
+        let range = KeyRange::prefix("a/");
+        let spec = WatchSpec { range, resume };
+        requests.push(ClientRequest::Watch { keyspace, spec });
+    }
+    for count in 0..60 {
+        let bytes: Vec<u8> = (0..4).flat_map(|_| rng.next_u64().to_le_bytes()).collect();
+        requests.push(match rig::request(&mut Source::new(&bytes), count) {
+            Request::Read(request) => ClientRequest::Read {
+                keyspace,
+                timeout_ms,
+                request,
+            },
+            Request::Write { op, attempt, command } => ClientRequest::Write {
+                keyspace,
+                timeout_ms,
+                op,
+                attempt,
+                command,
+            },
+            Request::Outcome { op, command } => ClientRequest::Outcome {
+                keyspace,
+                timeout_ms,
+                op,
+                command,
+            },
+        });
+    }
+    let op = OpId::default();
+    requests.push(ClientRequest::Write {
+        keyspace,
+        timeout_ms,
+        op,
+        attempt: Attempt::First,
+        command: Command::default(),
+    });
+    requests.iter().map(codec::encode).collect()
+}
+
+/// Replies of all kinds.
+fn replies() -> Vec<ClientReply> {
+    let state = Versioned {
+        value: "v".into(),
+        created: Version(200),
+        modified: Version(70_000),
+        lease: None,
+    };
+    let entry = Entry {
+        key: "k".into(),
+        state: state.clone(),
+    };
+    let change = Change {
+        key: "k".into(),
+        now: Some(state),
+    };
+    let receipt = Receipt {
+        op: OpId::default(),
+        won: true,
+        version: Version(9),
+        found: Version(8),
+        epoch: trilemma_core::Epoch(1),
+        achieved: Achieved::Linearizable,
+        durable_on: [NodeId(1), NodeId(2)].into_iter().collect(),
+        served_by: NodeId(1),
+        round_trips: 1,
+        syncs: 2,
+    };
+    let missing = NodeSet::of(NodeId(3));
+    let reason = Reason::NoQuorum {
+        have: 1,
+        need: 2,
+        of: 3,
+        missing: missing.clone(),
+    };
+    let refused = NotApplied::from(reason.clone());
+    let read_error = ReadError {
+        reason,
+        retry: refused.retry.clone(),
+    };
+    let token = WatchToken {
+        stream: 1,
+        position: 2,
+    };
+    let read = ReadReply {
+        entries: vec![entry.clone(), entry.clone()],
+        more: true,
+        version: Version(5),
+        achieved: ReadLevel::AtLeast(Version(3)),
+        served_by: NodeId(2),
+        round_trips: 0,
+    };
+    vec![
+        ClientReply::Read(Ok(read)),
+        ClientReply::Read(Err(read_error.clone())),
+        ClientReply::Write(Ok(receipt.clone())),
+        ClientReply::Write(Err(WriteError::NotApplied(refused))),
+        ClientReply::Write(Err(WriteError::Unknown {
+            op: OpId::default(),
+            cause: UnknownCause::Deadline,
+        })),
+        ClientReply::Outcome(Ok(Outcome::Applied(receipt))),
+        ClientReply::Outcome(Ok(Outcome::Expired)),
+        ClientReply::Watch(Ok(WatchItem::Reset {
+            token,
+            entries: vec![entry],
+            last: true,
+        })),
+        ClientReply::Watch(Ok(WatchItem::Changes {
+            token,
+            changes: vec![change],
+        })),
+        ClientReply::Watch(Err(read_error)),
+        ClientReply::Bad("not a request".into()),
+        ClientReply::Overview(Box::new(overview(missing))),
+    ]
+}
+
+fn overview(missing: NodeSet) -> NodeOverview {
+    let status = LiveStatus {
+        can_write: true,
+        why: "node 3 is away".into(),
+        missing,
+        leader: Some(NodeId(1)),
+        details: vec![("term".into(), "7".into())],
+        ..LiveStatus::default()
+    };
+    NodeOverview {
+        cluster: "shop".into(),
+        node: NodeId(1),
+        incarnation: Incarnation(4),
+        peers: vec![PeerOverview {
+            node: NodeId(2),
+            address: "127.0.0.1:7000".into(),
+            connected: true,
+            refused: String::new(),
+        }],
+        keyspaces: vec![KeyspaceOverview {
+            name: "locks".into(),
+            id: KeyspaceId(1),
+            backend: Backend::Raft,
+            status,
+        }],
+        log: LogOverview {
+            last: 300,
+            ..LogOverview::default()
+        },
+    }
+}
