@@ -225,13 +225,18 @@ impl Swarm {
         let low = self.pick(&[10, 100, 1000]) * US;
         Disk {
             sync: (low, low + self.pick(&[50, 500, 5_000]) * US),
-            // A turn's record over many keys needs a larger one.
-            segment: if self.keys > 10 {
-                64
-            } else {
-                self.pick(&[12, 16, 64])
-            } * 1024,
+            segment: self.segment() * 1024,
             snapshot: self.pick(&[500, 2_000, 10_000, 100_000]),
+        }
+    }
+
+    /// KiB of a segment. A paxos record holds the registers that one turn has accepted, and must fit.
+    fn segment(&mut self) -> u64 {
+        let registers = matches!(self.protocol, Protocol::Paxos | Protocol::Mixed);
+        match (registers, self.keys > 10) {
+            (_, true) => 64,
+            (true, false) => self.pick(&[32, 64]),
+            (false, false) => self.pick(&[12, 16, 64]),
         }
     }
 
