@@ -85,7 +85,7 @@ impl Transfer {
             let (bytes, ends_chunk) = self.pieces.next()?;
             self.next += 1;
             self.last = Some((bytes, ends_chunk, self.pieces.peek().is_none()));
-        } else if index + 1 != self.next {
+        } else if index.checked_add(1) != Some(self.next) {
             return None;
         }
         let (bytes, ends_chunk, is_last) = self.last.clone()?;
@@ -134,3 +134,6 @@ impl Sequencer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
