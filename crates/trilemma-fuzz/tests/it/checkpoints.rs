@@ -45,12 +45,17 @@ fn restore(kind: Kind) -> impl Fn(&[u8]) {
     move |input| {
         let source = &mut Source::new(input);
         let (checkpoint, records) = disk(source, corpus);
+        let is_genuine = records.is_empty() && corpus.checkpoints.contains(&checkpoint);
         let Ok(mut rig) = Rig::from_disk(kind, LIFE, checkpoint, records) else {
             return;
         };
         let (checkpoint, entries) = rig.state();
         let again = Rig::from_disk(kind, LIFE.next(), checkpoint, Vec::new()).expect("its own checkpoint");
-        assert_eq!(again.state().1, entries, "the same entries");
+        // What a gossip change has observed removes it, in any order of arrival if all of it is true. A false claim
+        // cannot be told from a true one, and what it does depends on the order.
+        if is_genuine || kind != Kind::Gossip {
+            assert_eq!(again.state().1, entries, "the same entries");
+        }
         while !source.is_empty() {
             rig.act(source, &corpus.messages);
         }

@@ -4,7 +4,7 @@ use trilemma_fuzz::corpus;
 use trilemma_fuzz::rig::{Kind, Rig};
 use trilemma_fuzz::source::Source;
 
-const RUNS: usize = 100;
+const RUNS: usize = 300;
 const BYTES: usize = 4096;
 
 targets! {

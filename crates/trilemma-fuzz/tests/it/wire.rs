@@ -37,6 +37,19 @@ targets! {
     node_record(RUNS, 128) => node_record_of;
 }
 
+#[test]
+fn a_decoder_that_believes_a_length_is_caught() {
+    let believe = |claimed: usize| {
+        std::panic::catch_unwind(|| {
+            drop(trilemma_fuzz::wire::frugal(6, || {
+                Vec::<u8>::with_capacity(claimed)
+            }))
+        })
+    };
+    assert!(believe(1024).is_ok());
+    assert!(believe(1024 * 1024).is_err());
+}
+
 /// Any bytes, read as everything.
 fn raw(input: &[u8]) {
     decodes::<raft::Message>(input);
