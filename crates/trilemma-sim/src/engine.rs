@@ -228,6 +228,18 @@ impl Engine {
         }
     }
 
+    /// What [`Engine::digest`] covers and [`Engine::entries`] does not show, as text.
+    #[must_use]
+    pub fn hidden(&self) -> String {
+        let Engine::Gossip(host) = self else {
+            return String::new();
+        };
+        let replica = host.protocol().replica();
+        let entries = self.entries();
+        let siblings = |entry: &Entry| format!("{}: {:?}", entry.key, replica.siblings(&entry.key));
+        entries.iter().map(siblings).collect::<Vec<_>>().join("; ")
+    }
+
     /// All entries that this node shows.
     #[must_use]
     pub fn entries(&self) -> Vec<Entry> {

@@ -120,7 +120,12 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "trilemma-fuzz",
-        may: &[CORE, "trilemma-gossip", "trilemma-consensus", "trilemma-two-phase"],
+        may: &[
+            CORE,
+            "trilemma-gossip",
+            "trilemma-consensus",
+            "trilemma-two-phase",
+        ],
         // Every decoder is a target.
         tests_may: &[
             "trilemma",

@@ -218,10 +218,9 @@ impl World<'_> {
             let shown: Vec<_> = self
                 .nodes
                 .iter()
-                .map(|node| {
-                    node.process
-                        .as_ref()
-                        .map(|process| process.slots[slot].engine.entries())
+                .filter_map(|node| {
+                    let engine = &node.process.as_ref()?.slots[slot].engine;
+                    Some((node.id, engine.entries(), engine.hidden()))
                 })
                 .collect();
             let what = format!(
