@@ -162,7 +162,7 @@ fn read(disk: &MemoryDisk, scenario: &Scenario, node: NodeId) -> Result<Stored, 
         .filter(|(owner, _)| *owner == NODE_RECORDS);
     let life = lives
         .filter_map(|(_, bytes)| Some(u64::from_le_bytes(bytes.as_slice().try_into().ok()?)))
-        .last();
+        .next_back();
     let found = Found {
         last: recovery.last,
         records: recovery.records,

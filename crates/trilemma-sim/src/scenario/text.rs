@@ -33,7 +33,7 @@ pub(super) struct Time(pub(super) u64);
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = UNITS.iter().rev().find(|(_, size)| self.0 % size == 0);
+        let unit = UNITS.iter().rev().find(|(_, size)| self.0.is_multiple_of(*size));
         let (name, size) = unit.copied().unwrap_or(UNITS[0]);
         write!(f, "{}{name}", self.0 / size)
     }
