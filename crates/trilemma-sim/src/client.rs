@@ -158,8 +158,13 @@ impl Client {
             },
             _ => Call::Get { key },
         };
-        let local = self.rng.per_mille(120);
-        self.begin(slot, call, local, time);
+        let known = self.known(slot);
+        let level = match self.rng.below(16) {
+            0 => Some(ReadLevel::Local),
+            1 if many && known > 0 => Some(ReadLevel::AtLeast(Version(known))),
+            _ => None,
+        };
+        self.begin(slot, call, level, time);
     }
 
     /// Perhaps a condition on what was last seen of a key.
@@ -188,12 +193,21 @@ impl Client {
         Call::Command { guards, changes }
     }
 
-    /// Begins an operation. `local`: a read is asked for at the weakest level.
-    pub fn begin(&mut self, slot: usize, call: Call, local: bool, time: u64) {
+    /// The newest version of a keyspace that this client has seen of some key.
+    fn known(&self, slot: usize) -> u64 {
+        let versions = self.seen.iter().filter(|((of, _), _)| *of == slot);
+        versions
+            .map(|(_, (_, version))| *version)
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// Begins an operation. `level` is that of a read; `None` is the strongest.
+    pub fn begin(&mut self, slot: usize, call: Call, level: Option<ReadLevel>, time: u64) {
         let command = command(&call);
         let query = query(&call).map(|query| ReadRequest {
             query,
-            at_least: local.then_some(ReadLevel::Local),
+            at_least: level,
         });
         let op = if command.is_some() {
             self.next_op(slot)
@@ -323,6 +337,29 @@ impl Client {
         }
     }
 
+    /// A read at a version must reflect it: no key may be older than this client has seen it at that version.
+    fn check_at_least(
+        &self,
+        pending: &Pending,
+        asked: u64,
+        reflected: u64,
+        entries: &[(String, String, u64)],
+        book: &mut Book,
+    ) {
+        let older = entries.iter().find(|(key, _, version)| {
+            let seen = self.seen.get(&(pending.slot, key.clone()));
+            seen.is_some_and(|(_, seen)| version < seen)
+        });
+        if reflected < asked || older.is_some() {
+            let what = format!(
+                "a read of {:?} at least at {asked} reflects {reflected} and found {entries:?}, where the client had \
+                 seen newer",
+                pending.call
+            );
+            book.broken.get_or_insert(("at-least-read", what));
+        }
+    }
+
     fn take_read(
         &mut self,
         pending: Pending,
@@ -343,7 +380,12 @@ impl Client {
             .collect();
         book.succeeded += 1;
         let asked = pending.query.as_ref().and_then(|query| query.at_least);
-        if asked == Some(ReadLevel::Local) || read.achieved == ReadLevel::Local {
+        if let Some(ReadLevel::AtLeast(version)) = asked {
+            self.check_at_least(&pending, version.0, read.version.0, &entries, book);
+        }
+        if matches!(asked, Some(ReadLevel::Local | ReadLevel::AtLeast(_)))
+            || read.achieved == ReadLevel::Local
+        {
             book.local_reads.entry(pending.slot).or_default().push(LocalRead {
                 node: read.served_by,
                 client: self.id,
@@ -409,6 +451,8 @@ pub struct Book {
     pub local_reads: BTreeMap<usize, Vec<LocalRead>>,
     /// Operations that succeeded.
     pub succeeded: u64,
+    /// An answer that is wrong by itself: the rule, and what was seen.
+    pub broken: Option<(&'static str, String)>,
     /// Writes, by keyspace and position in its history, that a lost disk may have taken along.
     pub forgiven: BTreeSet<(usize, usize)>,
     /// Writes, by keyspace and position in its history, of which a client knew nothing for a while. Where a write is

@@ -150,6 +150,10 @@ impl World<'_> {
         let think = self.scenario.workload.think;
         let this = &mut self.clients[client];
         let next = this.answer(reply, now, &mut self.book);
+        if let Some((checker, what)) = self.book.broken.take() {
+            return self.fail(checker, what);
+        }
+        let this = &mut self.clients[client];
         let delay = match next {
             Next::Done => this.rng.below(2 * think + 1),
             Next::FollowUp => this.rng.below(30 * MS),

@@ -110,7 +110,7 @@ impl World<'_> {
                 Stage::Writing => {
                     let value = format!("p{client}t{time}");
                     let key = "probe".to_owned();
-                    this.begin(slot, Call::Put { key, value }, false, time);
+                    this.begin(slot, Call::Put { key, value }, None, time);
                 }
                 Stage::Reading(key) => {
                     let key = if key == keys {
@@ -118,7 +118,7 @@ impl World<'_> {
                     } else {
                         format!("k{key}")
                     };
-                    this.begin(slot, Call::Get { key }, false, time);
+                    this.begin(slot, Call::Get { key }, None, time);
                 }
                 Stage::Written | Stage::Done => return,
             }
