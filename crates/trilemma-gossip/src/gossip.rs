@@ -246,9 +246,8 @@ impl Gossip {
 
     /// Sees to it that the winner of a key with too many siblings is written back: at once by the node that made it
     /// (at its next tick), later by any other, so that not all nodes do it at the same time.
-    fn note_crowding(&mut self, key: &Key) {
-        let siblings = self.replica.siblings(key).len();
-        if siblings <= self.config.siblings_max || self.crowded.contains_key(key) {
+    pub(super) fn note_crowding(&mut self, key: &Key) {
+        if !self.is_crowded(key) || self.crowded.contains_key(key) {
             return;
         }
         let ours = self
@@ -258,6 +257,11 @@ impl Gossip {
         let spread = 16 * self.config.members.len() as u64;
         let wait = if ours { 1 } else { 16 + self.rng.below(spread) };
         self.crowded.insert(key.clone(), self.ticks + wait);
+    }
+
+    /// Whether a write-back would help a key: it has too many siblings, or some that a tombstone hides.
+    pub(super) fn is_crowded(&self, key: &Key) -> bool {
+        self.replica.siblings(key).len() > self.config.siblings_max || self.replica.hides(key)
     }
 
     fn read(&self, request: &ReadRequest) -> Result<ReadReply, ReadError> {

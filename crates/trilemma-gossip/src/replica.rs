@@ -143,6 +143,11 @@ fn cut(siblings: &[Sibling]) -> Option<Rank> {
 }
 
 /// The siblings that reads can see.
+/// Whether a tombstone hides some other sibling.
+fn hides(siblings: &[Sibling]) -> bool {
+    cut(siblings).is_some_and(|cut| siblings.iter().any(|sibling| sibling.rank() < cut))
+}
+
 fn shown(siblings: &[Sibling]) -> impl Iterator<Item = &Sibling> {
     let cut = cut(siblings);
     siblings
@@ -215,6 +220,18 @@ impl Replica {
     #[must_use]
     pub fn siblings(&self, key: &[u8]) -> &[Sibling] {
         self.keys.get(key).map_or(&[], |siblings| siblings)
+    }
+
+    /// Whether a tombstone of the key hides some other sibling, so that a write-back is needed before it can go.
+    #[must_use]
+    pub fn hides(&self, key: &[u8]) -> bool {
+        hides(self.siblings(key))
+    }
+
+    /// The key of a live change.
+    #[must_use]
+    pub fn key_of(&self, dot: Dot) -> Option<&Key> {
+        self.live.get(&dot)
     }
 
     /// The state of a key.
@@ -404,9 +421,9 @@ impl Replica {
     /// that those members had written by then is here; `old` whether a tombstone has the age that collection needs.
     ///
     /// A tombstone goes only when *every* sibling of its key is stable: a write still on its way would otherwise be
-    /// judged against different siblings here and elsewhere. It takes along all siblings that it hides. A later write
-    /// made here has not observed those, and meets them, still hidden by the tombstone, on replicas that have not
-    /// collected yet; they must stay hidden there although a newer value wins, and go when the tombstone goes.
+    /// judged against different siblings here and elsewhere. And it goes only when it hides nothing: a later write of
+    /// the same life covers it on replicas that have not collected yet, and would bring back there what it hid. Such a
+    /// key is written back first, see [`Replica::hides`].
     pub fn settle(&mut self, dot: Dot, stable: impl Fn(&Item) -> bool, old: impl Fn(&Item) -> bool) -> bool {
         let Some(key) = self.live.get(&dot).cloned() else {
             return false;
@@ -418,7 +435,7 @@ impl Replica {
             .iter()
             .filter(|sibling| sibling.item.content.is_none())
             .all(is_old);
-        let cut = cut(siblings).filter(|_| all_stable && all_old);
+        let cut = cut(siblings).filter(|_| all_stable && all_old && !hides(siblings));
         let prune = siblings
             .iter()
             .any(|sibling| !sibling.item.observed.is_empty() && stable(&sibling.item));

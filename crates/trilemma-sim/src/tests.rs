@@ -112,6 +112,10 @@ fn regressions_stay_fixed() {
             include_str!("../scenarios/gossip-finished-exchange.txt"),
         ),
         (
+            "gossip-collected-tombstone",
+            include_str!("../scenarios/gossip-collected-tombstone.txt"),
+        ),
+        (
             "gossip-parked-entry-lost",
             include_str!("../scenarios/gossip-parked-entry-lost.txt"),
         ),

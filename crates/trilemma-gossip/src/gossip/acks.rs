@@ -122,6 +122,10 @@ impl Gossip {
             let stable = |item: &Item| self.acks.is_stable(self.config.peers(), &own, item);
             let old = |item: &Item| item.stamp.0.saturating_add(age.0) <= now.0;
             self.replica.settle(dot, stable, old);
+            let hides = self.replica.key_of(dot).filter(|key| self.replica.hides(key));
+            if let Some(key) = hides.cloned() {
+                self.note_crowding(&key);
+            }
         }
     }
 

@@ -248,7 +248,7 @@ impl Gossip {
             .collect();
         for key in due {
             self.crowded.remove(&key);
-            if self.replica.siblings(&key).len() <= self.config.siblings_max {
+            if !self.is_crowded(&key) {
                 continue;
             }
             let observed = self.replica.observed(&key);

@@ -249,46 +249,36 @@ fn an_observed_write_is_replaced_whatever_the_stamps_say() {
 }
 
 #[test]
-fn collection_takes_losers_along_only_when_everything_is_stable() {
+fn a_tombstone_is_collected_when_all_is_stable_and_it_hides_nothing() {
     let write = item(dot(1, 1), 5, Some("old"), &[]);
     let delete = item(dot(2, 1), 9, None, &[]);
-    let mut both = replica(&[&write, &delete]);
+    let newer = item(dot(3, 1), 12, Some("new"), &[]);
+    let mut wins = replica(&[&delete, &newer]);
+    let digest = wins.digest();
     assert!(
-        !both.settle(delete.dot, |item| item.dot == delete.dot, |_| true),
+        !wins.settle(delete.dot, |item| item.dot == delete.dot, |_| true),
         "a sibling is not stable"
     );
-    assert!(!both.settle(delete.dot, |_| true, |_| false), "too young");
-    assert_eq!((both.live(), both.get(b"k")), (2, None));
-    assert!(both.settle(delete.dot, |_| true, |_| true));
-    assert_eq!((both.live(), both.unsettled(), both.visible()), (0, 0, 0));
+    assert!(!wins.settle(delete.dot, |_| true, |_| false), "too young");
+    assert!(wins.settle(delete.dot, |_| true, |_| true));
+    assert_eq!((wins.live(), wins.digest()), (1, digest), "it goes unseen");
     assert_eq!(
-        both.join(&write),
+        wins.join(&delete),
         Joined::Stale,
         "a late copy does not bring it back"
     );
 
-    let newer = item(dot(3, 1), 12, Some("new"), &[]);
-    let mut wins = replica(&[&write, &delete, &newer]);
-    let digest = wins.digest();
-    assert!(wins.settle(delete.dot, |_| true, |_| true));
-    assert_eq!(
-        (wins.live(), wins.digest()),
-        (1, digest),
-        "it goes unseen, with what it hid"
-    );
-
-    // A replica that collects writes again, and the others have not collected: equal contexts, equal digests.
+    // A later write of a life covers its earlier delete, also where that still hides something. Would the replica of
+    // that life have dropped what was hidden, the others would show it again, and it would not.
+    let mut both = replica(&[&write, &delete]);
+    assert!(both.hides(b"k") && !both.settle(delete.dot, |_| true, |_| true));
+    assert_eq!((both.live(), both.get(b"k")), (2, None));
     let mut late = replica(&[&write, &delete]);
-    let after = item(dot(3, 1), 12, Some("after"), &[]);
+    let after = item(dot(2, 2), 12, Some("after"), &[write.dot, delete.dot]);
     both.join(&after);
     late.join(&after);
-    assert_eq!(
-        (late.digest(), late.values(&"k".into()).len()),
-        (both.digest(), 1)
-    );
-    assert_eq!(late.context(), both.context());
-    assert!(late.settle(delete.dot, |_| true, |_| true));
     assert_eq!(image(&late), image(&both));
+    assert_eq!(late.values(&"k".into()).len(), 1);
 }
 
 #[test]

@@ -278,12 +278,9 @@ fn a_repeat_is_answered_with_the_first_receipt_also_after_a_restart() {
 #[test]
 fn a_repeat_whose_record_was_evicted_is_unknown() {
     let mut cluster = cluster_with(1, 9, |config| config.sessions_max = 1);
-    put(&mut cluster, N1, 1, "k", "v1");
+    let basis = put(&mut cluster, N1, 1, "k", "v1").version;
     let other = trilemma_core::OpId {
-        session: trilemma_core::SessionId {
-            basis: trilemma_core::Version(u64::MAX),
-            nonce: 1,
-        },
+        session: trilemma_core::SessionId { basis, nonce: 1 },
         seq: 1,
     };
     cluster.run_for(ms(5));
