@@ -120,6 +120,10 @@ fn regressions_stay_fixed() {
             include_str!("../scenarios/gossip-parked-entry-lost.txt"),
         ),
         (
+            "two-phase-seems-blank",
+            include_str!("../scenarios/two-phase-seems-blank.txt"),
+        ),
+        (
             "raft-read-deadline",
             include_str!("../scenarios/raft-read-deadline.txt"),
         ),

@@ -149,8 +149,10 @@ impl Sequencer {
                 continue;
             }
             match link.state {
-                LinkState::Unknown | LinkState::Heard(_) => effects.send(*node, Message::Probe),
-                LinkState::Blank(_) => {}
+                // Also to one that seems blank: an old word of it may have come late, and only it can put that right.
+                LinkState::Unknown | LinkState::Heard(_) | LinkState::Blank(_) => {
+                    effects.send(*node, Message::Probe);
+                }
                 LinkState::Linked => {
                     if link.acked < core.ledger.decided {
                         effects.send(*node, Message::Announce { head });
