@@ -5,7 +5,8 @@ mod identity;
 mod peers;
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use trilemma_core::{Incarnation, NodeId};
@@ -23,13 +24,7 @@ struct World {
 
 impl World {
     fn new(nodes: u32) -> Self {
-        let address = |id| {
-            let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
-            (
-                NodeId(id),
-                socket.local_addr().expect("a bound socket has an address"),
-            )
-        };
+        let address = |id| (NodeId(id), free_address());
         let authority = Authority::generate("test").expect("a new authority");
         Self {
             authority,
@@ -70,17 +65,21 @@ impl World {
         }
     }
 
-    /// Opens a node. Its port was free when the world was made; a test beside this one may hold it for a moment.
     fn bind(&self, node: u32) -> (Transport, Events) {
-        let deadline = std::time::Instant::now() + PATIENCE;
-        loop {
-            match Transport::bind(self.config(node)) {
-                Ok(bound) => return bound,
-                Err(TransportError::Bind { .. }) if std::time::Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                Err(error) => panic!("{error}"),
-            }
+        Transport::bind(self.config(node)).unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+/// An address of loopback that is free, and stays so until a test uses it: systems hand out ports from 32768 on, and
+/// no two tests of this process get the same.
+fn free_address() -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + (std::process::id() % 20_000 + next) % 20_000;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port as u16));
+        if UdpSocket::bind(address).is_ok() {
+            return address;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Three nodes whose links run through relays, so that any of them can be cut off.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -18,6 +18,9 @@ use crate::relay::Relay;
 /// Time in which every node notices a cut or a heal: six beats and some.
 const NOTICE: Duration = Duration::from_millis(900);
 
+/// The nodes of every cluster here.
+const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+
 /// The name of a backend's keyspace.
 pub(crate) fn name(backend: Backend) -> &'static str {
     backend.name()
@@ -28,7 +31,7 @@ pub(crate) fn name(backend: Backend) -> &'static str {
 pub(crate) struct Cluster {
     directory: TempDir,
     authority: Authority,
-    addresses: BTreeMap<NodeId, SocketAddr>,
+    /// One for each node and each of its peers: nodes listen where the system lets them, and only relays know where.
     relays: BTreeMap<(NodeId, NodeId), Relay>,
     nodes: Mutex<BTreeMap<NodeId, NodeHandle>>,
     change: fn(&mut NodeConfig),
@@ -46,30 +49,21 @@ impl Cluster {
         std::fs::create_dir_all(&target).expect("the target directory can be made");
         let directory = tempfile::tempdir_in(target).expect("a directory can be made");
         let authority = Authority::generate("test").expect("a new authority");
-        let mut addresses = BTreeMap::new();
-        for id in 1..=3 {
-            let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
-            addresses.insert(
-                NodeId(id),
-                socket.local_addr().expect("a bound socket has an address"),
-            );
-        }
         let mut relays = BTreeMap::new();
-        for from in addresses.keys() {
-            for (to, address) in addresses.iter().filter(|(to, _)| *to > from) {
-                relays.insert((*from, *to), Relay::start(*address).await);
+        for from in NODES {
+            for to in NODES.into_iter().filter(|to| *to != from) {
+                relays.insert((from, to), Relay::start().await);
             }
         }
         let cluster = Self {
             directory,
             authority,
-            addresses,
             relays,
             nodes: Mutex::new(BTreeMap::new()),
             change,
         };
-        for id in cluster.addresses.keys() {
-            cluster.start_node(*id).await.expect("a new node starts");
+        for id in NODES {
+            cluster.start_node(id).await.expect("a new node starts");
         }
         cluster
     }
@@ -83,23 +77,15 @@ impl Cluster {
             issued.key_pem,
         );
         let identity = Identity::from_pem(authority.as_bytes(), certificate.as_bytes(), key.as_bytes());
-        let peer = |(to, address): (&NodeId, &SocketAddr)| {
-            let relay = self
-                .relays
-                .get(&(id, *to))
-                .map_or(*address, |relay| relay.address);
-            (*to, relay)
-        };
         let mut config = NodeConfig {
             cluster: "test".into(),
             node: id,
-            listen: self.addresses[&id],
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             data: self.directory.path().join(format!("node-{id}")),
-            peers: self
-                .addresses
-                .iter()
-                .filter(|(to, _)| **to != id)
-                .map(peer)
+            peers: NODES
+                .into_iter()
+                .filter(|to| *to != id)
+                .map(|to| (to, self.relays[&(id, to)].address))
                 .collect(),
             identity: identity.expect("our own PEM is read"),
             keyspaces: Backend::ALL
@@ -117,6 +103,11 @@ impl Cluster {
     /// Starts a node that does not run.
     pub(crate) async fn start_node(&self, id: NodeId) -> Result<(), NodeError> {
         let node = NodeHandle::start(self.config(id)).await?;
+        for ((_, to), relay) in &self.relays {
+            if *to == id {
+                relay.set_target(node.listen());
+            }
+        }
         self.nodes.lock().expect("no panic while locked").insert(id, node);
         Ok(())
     }
@@ -166,7 +157,7 @@ pub(crate) struct One<'a> {
 #[async_trait]
 impl Deployment for One<'_> {
     fn nodes(&self) -> Vec<NodeId> {
-        self.cluster.addresses.keys().copied().collect()
+        NODES.to_vec()
     }
 
     fn replicator(&self, node: NodeId) -> SharedReplicator {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -272,25 +273,18 @@ pub(crate) fn fresh_dir(name: &str) -> PathBuf {
     dir
 }
 
-/// The first of `count` adjacent UDP ports that are free now.
+/// The first of `count` adjacent UDP ports that are free, and stay so until the cluster uses them: systems hand out
+/// ports from 32768 on, and no two tests of this process get the same.
 fn free_ports(count: u32) -> u16 {
-    for _ in 0..100 {
-        let first = UdpSocket::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let last = first.checked_add(count as u16 + 1);
-        let range = first..last.unwrap_or(first);
-        if !range.is_empty()
-            && range
-                .clone()
-                .all(|port| UdpSocket::bind(("127.0.0.1", port)).is_ok())
-        {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let next = NEXT.fetch_add(count, Ordering::Relaxed);
+        let first = (10_000 + (std::process::id() % 20_000 + next) % 20_000) as u16;
+        let mut range = first..first + count as u16;
+        if range.all(|port| UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()) {
             return first;
         }
     }
-    panic!("no {count} adjacent free UDP ports");
 }
 
 /// A path as an argument.
