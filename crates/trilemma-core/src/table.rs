@@ -223,8 +223,10 @@ impl Table {
         }
     }
 
-    /// The table as chunks of about [`CHUNK_BYTES`], to be given to [`TableLoader`] in the same order.
-    pub fn chunks(&self) -> impl Iterator<Item = Vec<u8>> + Send + use<> {
+    /// The table as chunks of about `chunk_bytes`, from 1 to [`CHUNK_BYTES`], to be given to [`TableLoader`] in the same
+    /// order. Each holds one entry at least.
+    pub fn chunks(&self, chunk_bytes: usize) -> impl Iterator<Item = Vec<u8>> + Send + use<> {
+        let chunk_bytes = chunk_bytes.clamp(1, CHUNK_BYTES);
         let head = codec::encode_vec(&TableChunk::Head {
             version: self.version,
             sessions: self.sessions.export(),
@@ -234,7 +236,7 @@ impl Table {
             rest.peek()?;
             let mut entries = Vec::new();
             let mut bytes = 0;
-            while bytes < CHUNK_BYTES
+            while bytes < chunk_bytes
                 && let Some((key, state)) = rest.next()
             {
                 bytes += key.len() + state.value.len() + 32;

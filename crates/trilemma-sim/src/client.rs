@@ -8,7 +8,7 @@ use trilemma_core::{
     Rng, SessionId, Ticket, Value, Version, WriteError,
 };
 
-use crate::scenario::Protocol;
+use crate::scenario::{Protocol, Scenario};
 
 /// Times that a client follows up on an unknown outcome before it gives up.
 const FOLLOW_UPS_MAX: u32 = 6;
@@ -76,6 +76,8 @@ pub struct Client {
     /// What it last saw of each key: value and version.
     pub seen: BTreeMap<(usize, String), (Option<String>, u64)>,
     parts: &'static [Protocol],
+    /// Bytes of a value at least.
+    value_bytes: usize,
     /// Whether disks may be lost in this run, so that a node may not know any more what it was asked.
     amnesia: bool,
     values: u64,
@@ -89,12 +91,13 @@ fn key_name(index: u64) -> String {
 impl Client {
     /// A client that has done nothing yet.
     #[must_use]
-    pub fn new(id: u64, rng: Rng, parts: &'static [Protocol], amnesia: bool) -> Self {
+    pub fn new(id: u64, rng: Rng, scenario: &Scenario) -> Self {
         Self {
             id,
             rng,
-            parts,
-            amnesia,
+            parts: scenario.protocol.parts(),
+            value_bytes: scenario.workload.value,
+            amnesia: scenario.has_wipes(),
             pending: None,
             sessions: BTreeMap::new(),
             seen: BTreeMap::new(),
@@ -121,7 +124,8 @@ impl Client {
 
     fn value(&mut self) -> String {
         self.values += 1;
-        format!("c{}v{}", self.id, self.values)
+        let value = format!("c{}v{}", self.id, self.values);
+        format!("{value:-<0$}", self.value_bytes)
     }
 
     /// Chooses the next operation.

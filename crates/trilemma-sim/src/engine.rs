@@ -78,6 +78,7 @@ knobs!(RAFT, RaftConfig,
     "raft.kept_entries" => kept_entries: size,
     "raft.kept_bytes" => kept_bytes: size,
     "raft.waiting_max" => waiting_max: size,
+    "raft.chunk_bytes" => chunk_bytes: size,
     "raft.chunks_inflight" => chunks_inflight: size,
     "raft.sessions_max" => sessions_max: size,
 );
@@ -119,6 +120,7 @@ knobs!(TWO_PHASE, TwoPhaseConfig,
     "two-phase.reads_max" => reads_max: size,
     "two-phase.prepare_timeout" => prepare_timeout: micros,
     "two-phase.retry_interval" => retry_interval: micros,
+    "two-phase.chunk_bytes" => chunk_bytes: size,
     "two-phase.sessions_max" => sessions_max: size,
 );
 

@@ -136,6 +136,12 @@ struct Stored {
     chunks: Vec<(KeyspaceId, Vec<u8>)>,
     records: Vec<(KeyspaceId, Vec<u8>)>,
     life: Option<u64>,
+    proven_bytes: u64,
+}
+
+/// Bytes of a log's last segment in which damage must be noticed; 0 if the disk cannot be read. Changes the disk.
+pub fn proven_bytes(disk: &MemoryDisk, scenario: &Scenario, node: NodeId) -> u64 {
+    read(disk, scenario, node).map_or(0, |stored| stored.proven_bytes)
 }
 
 fn read(disk: &MemoryDisk, scenario: &Scenario, node: NodeId) -> Result<Stored, Stopped> {
@@ -174,6 +180,7 @@ fn read(disk: &MemoryDisk, scenario: &Scenario, node: NodeId) -> Result<Stored, 
         chunks,
         records,
         life,
+        proven_bytes: recovery.proven_bytes,
     })
 }
 
@@ -191,6 +198,7 @@ impl Process {
             chunks,
             records,
             life,
+            ..
         } = read(disk, scenario, node)?;
         let life = Incarnation(life.map_or(life_min, |life| life + 1).max(1));
         let parts = scenario.protocol.parts();

@@ -7,9 +7,9 @@
 //! protocol raft                # raft, paxos, gossip, two-phase, mixed
 //! seed 17                      # of the remaining small choices: delays, losses, election timeouts
 //! nodes 3
-//! clients 2 keys 1 operations 20 think 5ms deadline 300ms
+//! clients 2 keys 1 operations 20 think 5ms deadline 300ms value 100
 //! knob raft.append_entries_max 1
-//! network loss 20 duplicate 10 delay 100us..2ms
+//! network loss 20 duplicate 10 delay 100us..2ms late 500ms
 //! disk 100us..500us segment 16384 snapshot 4096
 //! clock 2 offset -3000 drift 200
 //! turn 200us
@@ -19,9 +19,10 @@
 //! heal 3s faults 50
 //! ```
 //!
-//! Chances are per mille. A turn of a node takes all inputs that come within its length before anything leaves. The
-//! heal is put off, with noisy links, until the number of faults has happened. `at` is virtual time from the start; `on NODE EVENT #N` acts at the N-th such event of that
-//! node over all its lives. Events: `send KIND` and `receive KIND` (message kinds of the protocols), `append` (records
+//! Chances are per mille. Values have `value` bytes at least (default: as few as tell them apart). Half of the copies that
+//! `duplicate` makes take up to `late` (default: as long as any message). A turn of a node takes all inputs that come within its length before anything leaves. The
+//! heal is put off, with noisy links, until the number of faults has happened. `at` is virtual time from the start;
+//! `on NODE EVENT #N` acts at the N-th such event of that node over all its lives. Events: `send KIND` and `receive KIND` (message kinds of the protocols), `append` (records
 //! were handed to the log, nothing was sent yet), `persist` (records became durable, nobody knows yet), `start`.
 //!
 //! | action | what it does |
@@ -180,6 +181,8 @@ pub struct Workload {
     pub think: u64,
     /// Longest time that a client waits for an answer.
     pub deadline: u64,
+    /// Bytes that a value has at least.
+    pub value: usize,
 }
 
 /// How links behave while nothing else is said.
@@ -191,6 +194,8 @@ pub struct Network {
     pub duplication: u32,
     /// Shortest and longest delay.
     pub delay: (u64, u64),
+    /// Longest delay of the second of two copies; half of them take up to this long. 0: as long as any message.
+    pub late: u64,
 }
 
 /// How disks behave while nothing else is said.

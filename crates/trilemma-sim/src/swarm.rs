@@ -32,6 +32,7 @@ const RAFT: &[Setting] = &[
     ("raft.kept_entries", &[0, 1, 5, DEFAULT]),
     ("raft.kept_bytes", &[0, 500, DEFAULT, DEFAULT]),
     ("raft.waiting_max", &[2, DEFAULT, DEFAULT]),
+    ("raft.chunk_bytes", &[1, 200, DEFAULT]),
     ("raft.chunks_inflight", &[1, DEFAULT]),
     ("raft.sessions_max", &[2, 8, DEFAULT, DEFAULT]),
 ];
@@ -73,6 +74,7 @@ const TWO_PHASE: &[Setting] = &[
     ("two-phase.reads_max", &[2, DEFAULT, DEFAULT]),
     ("two-phase.prepare_timeout", &[30_000, 100_000, DEFAULT]),
     ("two-phase.retry_interval", &[5_000, 20_000, DEFAULT]),
+    ("two-phase.chunk_bytes", &[1, 200, DEFAULT]),
     ("two-phase.sessions_max", &[2, 8, DEFAULT, DEFAULT]),
 ];
 
@@ -120,6 +122,7 @@ struct Swarm {
     protocol: Protocol,
     nodes: u32,
     keys: u32,
+    value: usize,
     heal: u64,
 }
 
@@ -130,8 +133,14 @@ pub fn scenario(protocol: Protocol, seed: u64) -> Scenario {
     let nodes = [3, 3, 3, 3, 3, 3, 5, 5, 2, 4][rng.below(10) as usize];
     let heal = [1500, 2500, 4000][rng.below(3) as usize] * MS;
     let keys = [1, 2, 3, 3, 6, 40][rng.below(6) as usize];
+    let value = if keys > 10 {
+        0
+    } else {
+        [0, 0, 0, 60, 300][rng.below(5) as usize]
+    };
     let mut swarm = Swarm {
         keys,
+        value,
         rng,
         protocol,
         nodes,
@@ -174,6 +183,7 @@ impl Swarm {
             operations,
             think: think * self.pick(&[10, 50, 80]) / 100,
             deadline: self.pick(&[50, 200, 500, 2000]) * MS,
+            value: self.value,
         }
     }
 
@@ -186,7 +196,7 @@ impl Swarm {
                 Protocol::TwoPhase => TWO_PHASE,
                 _ => RAFT,
             };
-            let share = self.pick(&[0, 200, 600]);
+            let share = self.pick(&[0, 200, 600, 1000]);
             for (name, values) in table {
                 let value = self.pick(values);
                 if value != DEFAULT && self.rng.per_mille(share) {
@@ -198,6 +208,10 @@ impl Swarm {
                 knobs.insert("raft.election_timeout".to_owned(), election);
                 knobs.insert("raft.heartbeat".to_owned(), election / 3);
             }
+        }
+        if self.value > 0 && self.protocol.parts().contains(&Protocol::Raft) {
+            // All that an append brings is one record, and must fit into a segment.
+            knobs.entry("raft.append_bytes".to_owned()).or_insert(4000);
         }
         knobs
     }
@@ -218,6 +232,7 @@ impl Swarm {
             loss,
             duplication,
             delay: (low, low + self.pick(&[50, 500, 5_000, 20_000]) * US),
+            late: self.pick(&[0, 0, 100, 500, 2000]) * MS,
         }
     }
 
@@ -230,13 +245,15 @@ impl Swarm {
         }
     }
 
-    /// KiB of a segment. A paxos record holds the registers that one turn has accepted, and must fit.
+    /// KiB of a segment. A record must fit: of paxos, it holds all registers that one turn has accepted.
     fn segment(&mut self) -> u64 {
         let registers = matches!(self.protocol, Protocol::Paxos | Protocol::Mixed);
-        match (registers, self.keys > 10) {
-            (_, true) => 64,
-            (true, false) => self.pick(&[32, 64]),
-            (false, false) => self.pick(&[12, 16, 64]),
+        if self.keys > 10 {
+            64
+        } else if registers || self.value > 100 {
+            self.pick(&[32, 64])
+        } else {
+            self.pick(&[12, 16, 64])
         }
     }
 
@@ -281,7 +298,9 @@ impl Swarm {
             }
         }
         if self.rng.per_mille(600) {
-            for _ in 0..1 + self.rng.below(8) {
+            // Some seeds hunt: hardly anything that a node does goes unpunished.
+            let most = self.pick(&[2, 8, 30]);
+            for _ in 0..1 + self.rng.below(most) {
                 let class = self.pick(&classes);
                 let node = self.node();
                 let probe = self.probe();
@@ -302,7 +321,7 @@ impl Swarm {
     }
 
     fn pick_bound(&mut self) -> u64 {
-        self.pick(&[3, 10, 60])
+        self.pick(&[3, 10, 60, 300])
     }
 
     fn probe(&mut self) -> Probe {

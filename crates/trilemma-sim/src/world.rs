@@ -259,14 +259,7 @@ impl<'a> World<'a> {
             nodes: ids().map(node).collect(),
             links: pairs.map(link).collect(),
             clients: (0..clients)
-                .map(|id| {
-                    Client::new(
-                        id,
-                        choices.stream(Purpose::Client, id),
-                        parts,
-                        scenario.has_wipes(),
-                    )
-                })
+                .map(|id| Client::new(id, choices.stream(Purpose::Client, id), scenario))
                 .collect(),
             book: Book::default(),
             asked: 0,

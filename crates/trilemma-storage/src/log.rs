@@ -92,6 +92,9 @@ pub struct Recovery {
     pub cut_bytes: u64,
     /// Whole records that were cut because a crash lost what stood before them. They were never acknowledged.
     pub cut_records: u64,
+    /// Bytes of the last segment in which damage is always told from a torn write: what stands there is proven to have
+    /// been durable by what follows.
+    pub proven_bytes: u64,
 }
 
 /// A segment in use or still holding records that no snapshot covers.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use trilemma_core::session::SESSIONS_MAX;
+use trilemma_core::table::CHUNK_BYTES;
 use trilemma_core::{Epoch, Incarnation, NodeId};
 
 /// Settings of one node's instance. The view (epoch, members, sequencer) must be the same on all members.
@@ -36,6 +37,8 @@ pub struct TwoPhaseConfig {
     pub prepare_timeout: Duration,
     /// How often unanswered messages are repeated, and how long a member is in doubt before it asks. Default 50 ms.
     pub retry_interval: Duration,
+    /// Bytes after which a chunk of a snapshot is closed, from 1 to [`CHUNK_BYTES`], which is the default: 256 KiB.
+    pub chunk_bytes: usize,
     /// Sessions whose operations are remembered. Default [`SESSIONS_MAX`]. The same on all members.
     pub sessions_max: usize,
 }
@@ -65,6 +68,7 @@ impl TwoPhaseConfig {
             reads_max: 65_536,
             prepare_timeout: Duration::from_millis(500),
             retry_interval: Duration::from_millis(50),
+            chunk_bytes: CHUNK_BYTES,
             sessions_max: SESSIONS_MAX,
         }
     }

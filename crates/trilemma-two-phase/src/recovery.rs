@@ -311,7 +311,7 @@ impl TwoPhase {
         );
         rest.push(Chunk::End);
         let chunks = std::iter::once(Chunk::Head(head))
-            .chain(table.chunks().map(Chunk::Table))
+            .chain(table.chunks(self.core.config.chunk_bytes).map(Chunk::Table))
             .chain(rest);
         Box::new(chunks.map(|chunk| codec::encode_vec(&chunk)))
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use trilemma_core::session::SESSIONS_MAX;
+use trilemma_core::table::CHUNK_BYTES;
 use trilemma_core::{Epoch, NodeId};
 
 /// Settings of [`super::Raft`]. [`RaftConfig::new`] fills in the defaults named at the fields.
@@ -40,6 +41,8 @@ pub struct RaftConfig {
     pub kept_bytes: usize,
     /// Requests that wait for a leader, or for its answer. Default 16,384.
     pub waiting_max: usize,
+    /// Bytes after which a chunk of a snapshot is closed, from 1 to [`CHUNK_BYTES`], which is the default: 256 KiB.
+    pub chunk_bytes: usize,
     /// Snapshot chunks in flight to one follower. Default 4.
     pub chunks_inflight: usize,
     /// Client sessions remembered for repeats. Default [`SESSIONS_MAX`]. The same on every node.
@@ -66,6 +69,7 @@ impl RaftConfig {
             kept_entries: 20_000,
             kept_bytes: 16 * 1024 * 1024,
             waiting_max: 16_384,
+            chunk_bytes: CHUNK_BYTES,
             chunks_inflight: 4,
             sessions_max: SESSIONS_MAX,
         }

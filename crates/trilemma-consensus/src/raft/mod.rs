@@ -38,7 +38,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use trilemma_core::protocol::Peer;
-use trilemma_core::table::{Table, TableLoader};
+use trilemma_core::table::{CHUNK_BYTES, Table, TableLoader};
 use trilemma_core::{
     AppendSeq, Checkpoint, Corrupt, Effects, Entry as TableEntry, Input, Instant, KeyRange, LiveStatus,
     NodeId, Now, PeerView, Protocol, Rng, Version, codec,
@@ -477,13 +477,16 @@ impl Protocol for Raft {
     fn checkpoint(&self) -> Checkpoint {
         /// Entries of one chunk: at most a few MiB even with the largest commands in a row being split by bytes.
         const ENTRIES_PER_CHUNK: usize = 1024;
-        const BYTES_PER_CHUNK: usize = 256 * 1024;
+        let chunk_bytes = self.config.chunk_bytes.clamp(1, CHUNK_BYTES);
         let head = Chunk::Head {
             term: self.term,
             vote: self.vote,
             base: self.log.base(),
         };
-        let table = self.table.chunks().map(|chunk| Chunk::Table(chunk.into()));
+        let table = self
+            .table
+            .chunks(chunk_bytes)
+            .map(|chunk| Chunk::Table(chunk.into()));
         let mut entries: VecDeque<Entry> = self.log.entries();
         // A leader's entries that wait for the end of the turn are in no record yet, and may never be.
         entries.truncate((self.appended().0 - self.log.base().index.0) as usize);
@@ -491,7 +494,7 @@ impl Protocol for Raft {
             let mut chunk = Vec::new();
             let mut bytes = 0;
             while chunk.len() < ENTRIES_PER_CHUNK
-                && bytes < BYTES_PER_CHUNK
+                && bytes < chunk_bytes
                 && let Some(entry) = entries.pop_front()
             {
                 bytes += entry.size();

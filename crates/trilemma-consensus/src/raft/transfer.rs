@@ -46,8 +46,8 @@ impl std::fmt::Debug for Outgoing {
 }
 
 impl Outgoing {
-    fn new(at: LogEnd, table: &Table, now: Instant) -> Self {
-        let mut parts = Box::new(table.chunks());
+    fn new(at: LogEnd, table: &Table, chunk_bytes: usize, now: Instant) -> Self {
+        let mut parts = Box::new(table.chunks(chunk_bytes));
         let peeked = parts.next().map(Bytes::from);
         Self {
             at,
@@ -164,7 +164,8 @@ impl Raft {
                     term: self.log.term(applied).expect("the last applied entry is held"),
                     index: applied,
                 };
-                follower.state = State::Snapshot(Box::new(Outgoing::new(at, &self.table, now)));
+                let outgoing = Outgoing::new(at, &self.table, self.config.chunk_bytes, now);
+                follower.state = State::Snapshot(Box::new(outgoing));
             }
             let State::Snapshot(outgoing) = &mut follower.state else {
                 continue;

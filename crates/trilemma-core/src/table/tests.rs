@@ -145,7 +145,7 @@ fn chunks_rebuild_an_equal_table() {
         );
     }
     let mut loader = TableLoader::new(crate::session::SESSIONS_MAX);
-    let chunks: Vec<_> = table.chunks().collect();
+    let chunks: Vec<_> = table.chunks(CHUNK_BYTES).collect();
     assert!(chunks.len() > 3, "the table is larger than one chunk");
     for chunk in &chunks {
         loader.add(chunk).unwrap();

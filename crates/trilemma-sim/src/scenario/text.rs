@@ -13,6 +13,8 @@ const LINES_MAX: usize = 10_000;
 const COUNT_MAX: u32 = 1_000;
 /// Most operations.
 const OPERATIONS_MAX: u32 = 1_000_000;
+/// Most bytes of a value.
+const VALUE_BYTES_MAX: usize = 64 * 1024;
 /// Longest time or duration: an hour.
 const TIME_MAX: u64 = 3_600_000_000_000;
 
@@ -116,18 +118,22 @@ impl fmt::Display for Scenario {
             operations,
             think,
             deadline,
+            value,
         } = &self.workload;
         writeln!(
             f,
             "protocol {}\nseed {}\nnodes {}",
             self.protocol, self.seed, self.nodes
         )?;
-        writeln!(
+        let (think, deadline) = (Time(*think), Time(*deadline));
+        write!(
             f,
-            "clients {clients} keys {keys} operations {operations} think {} deadline {}",
-            Time(*think),
-            Time(*deadline)
+            "clients {clients} keys {keys} operations {operations} think {think} deadline {deadline}"
         )?;
+        match value {
+            0 => writeln!(f)?,
+            bytes => writeln!(f, " value {bytes}")?,
+        }
         for (name, value) in &self.knobs {
             writeln!(f, "knob {name} {value}")?;
         }
@@ -135,12 +141,17 @@ impl fmt::Display for Scenario {
             loss,
             duplication,
             delay,
+            late,
         } = &self.network;
         let (low, high) = (Time(delay.0), Time(delay.1));
-        writeln!(
+        write!(
             f,
             "network loss {loss} duplicate {duplication} delay {low}..{high}"
         )?;
+        match late {
+            0 => writeln!(f)?,
+            late => writeln!(f, " late {}", Time(*late))?,
+        }
         let Disk {
             sync,
             segment,
@@ -258,6 +269,11 @@ impl<'a> Words<'a> {
         };
         let side: Option<Vec<NodeId>> = word.split(',').map(parse).collect();
         side.ok_or_else(|| format!("\"{word}\": expected nodes such as 1,2, up to {nodes}"))
+    }
+
+    /// Whether the line goes on.
+    fn more(&self) -> bool {
+        self.words.clone().next().is_some()
     }
 
     fn end(mut self) -> Parsed<()> {
@@ -390,12 +406,14 @@ impl Default for Scenario {
                 operations: 20,
                 think: 10 * MS,
                 deadline: 500 * MS,
+                value: 0,
             },
             knobs: Default::default(),
             network: Network {
                 loss: 0,
                 duplication: 0,
                 delay: (MS / 10, MS / 2),
+                late: 0,
             },
             disk: Disk {
                 sync: (MS / 10, MS / 2),
@@ -436,6 +454,10 @@ impl Scenario {
                 self.workload.think = words.time("a duration")?;
                 words.literal("deadline")?;
                 self.workload.deadline = words.time("a duration")?;
+                if words.more() {
+                    words.literal("value")?;
+                    self.workload.value = words.number("bytes of a value", 0, VALUE_BYTES_MAX)?;
+                }
             }
             "knob" => {
                 let name = words.next("a setting")?;
@@ -454,6 +476,10 @@ impl Scenario {
                 self.network.duplication = words.number("copies per mille", 0, 1000)?;
                 words.literal("delay")?;
                 self.network.delay = words.times("delays")?;
+                if words.more() {
+                    words.literal("late")?;
+                    self.network.late = words.time("the longest delay of a copy")?;
+                }
             }
             "disk" => {
                 self.disk.sync = words.times("times of a sync")?;
@@ -495,7 +521,7 @@ impl Scenario {
             "turn" => self.turn = words.time("a duration")?,
             "heal" => {
                 self.heal = words.time("a time")?;
-                if words.words.clone().next().is_some() {
+                if words.more() {
                     words.literal("faults")?;
                     self.faults_min = words.number("a number of faults", 0, COUNT_MAX)?;
                 }

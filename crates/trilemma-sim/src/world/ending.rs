@@ -78,12 +78,8 @@ impl World<'_> {
             for slot in 0..self.parts.len() {
                 let client = self.clients.len();
                 let stream = choices.stream(Purpose::Client, client as u64);
-                self.clients.push(Client::new(
-                    client as u64,
-                    stream,
-                    self.parts,
-                    self.scenario.has_wipes(),
-                ));
+                self.clients
+                    .push(Client::new(client as u64, stream, self.scenario));
                 self.ending.probers.push(Prober {
                     client,
                     node: NodeId(index as u32 + 1),

@@ -231,9 +231,11 @@ impl World<'_> {
         }
     }
 
-    /// One stored bit flips, in a record that is provably durable: what stands before the last sync.
+    /// One stored bit flips where damage cannot be taken for a torn write: anywhere in the log before the records of
+    /// which nothing later proves that they were durable.
     fn rot(&mut self, id: NodeId) {
         self.power_fails(id);
+        let scenario = self.scenario;
         let node = self.node(id);
         if node.sound.is_some() {
             return;
@@ -241,12 +243,17 @@ impl World<'_> {
         let Ok(names) = node.disk.list() else { return };
         let mut files: Vec<&String> = names.iter().filter(|name| name.starts_with("wal-")).collect();
         files.sort();
-        // The last segment's end may be the one place where damage cannot be told from a torn write.
-        files.pop();
         let Some(name) = node.rng.pick(&files).map(|name| (*name).clone()) else {
             return;
         };
-        let length = node.disk.bytes(&name).len() as u64;
+        let length = if files.last() == Some(&&name) {
+            crate::node::proven_bytes(&node.disk.copy(), scenario, id)
+        } else {
+            node.disk.bytes(&name).len() as u64
+        };
+        if length == 0 {
+            return;
+        }
         let (offset, bit) = (node.rng.below(length), node.rng.below(8));
         node.sound = Some(node.disk.copy());
         node.disk.damage(&name, offset, |bytes| {
@@ -312,7 +319,17 @@ impl World<'_> {
             return None;
         }
         let first = random_delay(rng, delay);
-        let second = rng.per_mille(copies).then(|| random_delay(rng, delay));
+        let second = rng.per_mille(copies).then(|| {
+            let late = network.late > 0 && rng.per_mille(500);
+            random_delay(
+                rng,
+                if late {
+                    (delay.0, delay.1.max(network.late))
+                } else {
+                    delay
+                },
+            )
+        });
         if second.is_some() {
             self.message_fault("duplication", kind);
         }

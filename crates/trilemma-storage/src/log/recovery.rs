@@ -54,6 +54,7 @@ pub(super) fn open<D: Disk, E: From<LogError>>(
         recovery.last = content.last;
         recovery.records += content.shown;
         recovery.clean = content.clean;
+        recovery.proven_bytes = content.unproven;
         end = Some((content, bytes));
     }
     let (content, bytes) = end.expect("the last segment is always read");

@@ -17,6 +17,7 @@ pub(super) struct Transfer {
     decided: BatchId,
     blind: BatchId,
     table: Table,
+    chunk_bytes: usize,
     pieces: Pieces,
     /// The number of the piece that comes next, and the one before it, which may have been lost.
     next: u32,
@@ -36,7 +37,7 @@ impl fmt::Debug for Transfer {
 }
 
 /// The table as pieces; each tells whether it ends a chunk of the table.
-fn pieces(table: &Table) -> Pieces {
+fn pieces(table: &Table, chunk_bytes: usize) -> Pieces {
     let cut = |chunk: Vec<u8>| {
         let chunk = Bytes::from(chunk);
         let count = chunk.len().div_ceil(PIECE_BYTES_MAX).max(1);
@@ -45,18 +46,20 @@ fn pieces(table: &Table) -> Pieces {
             (chunk.slice(index * PIECE_BYTES_MAX..end), index + 1 == count)
         })
     };
-    let pieces: Box<dyn Iterator<Item = (Bytes, bool)> + Send> = Box::new(table.chunks().flat_map(cut));
+    let pieces: Box<dyn Iterator<Item = (Bytes, bool)> + Send> =
+        Box::new(table.chunks(chunk_bytes).flat_map(cut));
     pieces.peekable()
 }
 
 impl Transfer {
-    fn new(nonce: u64, table: Table, decided: BatchId, blind: BatchId) -> Self {
+    fn new(nonce: u64, table: Table, chunk_bytes: usize, decided: BatchId, blind: BatchId) -> Self {
         Self {
             nonce,
             decided,
             blind,
-            pieces: pieces(&table),
+            pieces: pieces(&table, chunk_bytes),
             table,
+            chunk_bytes,
             next: 0,
             last: None,
         }
@@ -78,7 +81,7 @@ impl Transfer {
     /// The piece of this number: the next, the one before, or the first again.
     fn piece(&mut self, index: u32) -> Option<Message> {
         if index == 0 && self.next > 1 {
-            self.pieces = pieces(&self.table);
+            self.pieces = pieces(&self.table, self.chunk_bytes);
             self.next = 0;
         }
         if index == self.next {
@@ -111,7 +114,9 @@ impl Sequencer {
             if let LinkState::Blank(nonce) = link.state
                 && !self.transfers.contains_key(node)
             {
-                let transfer = Transfer::new(nonce, core.ledger.table.clone(), core.ledger.decided, blind);
+                let table = core.ledger.table.clone();
+                let transfer =
+                    Transfer::new(nonce, table, core.config.chunk_bytes, core.ledger.decided, blind);
                 effects.send(*node, transfer.offer());
                 self.transfers.insert(*node, transfer);
             }

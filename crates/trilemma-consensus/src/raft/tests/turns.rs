@@ -292,7 +292,7 @@ fn parts_of_a_snapshot_that_a_crash_tore_do_not_mix_with_the_next() {
     newer.apply(op(3), &Command::put("key", "x"), Version(3));
     let mut raft = Raft::new(RaftConfig::new(NodeId(1), (1..=3).map(NodeId), 1));
     // The end mark of the older one was lost.
-    for part in older.chunks().chain(newer.chunks()) {
+    for part in older.chunks(CHUNK_BYTES).chain(newer.chunks(CHUNK_BYTES)) {
         raft.replay(Record::SnapshotPart(part.into())).expect("a part");
     }
     let at = LogEnd {
@@ -318,7 +318,7 @@ fn nothing_before_a_snapshot_is_durable_before_the_snapshot_is() {
         term,
         index: Index(5),
     };
-    let parts: Vec<_> = table.chunks().collect();
+    let parts: Vec<_> = table.chunks(CHUNK_BYTES).collect();
     let count = parts.len();
     for (part, chunk) in parts.into_iter().enumerate() {
         node.receive(
