@@ -54,9 +54,9 @@ pub struct GossipConfig {
     /// How far ahead of our wall clock a stamp may be and still be applied. Default 500 ms; more than the skew that
     /// the cluster's time synchronisation allows.
     pub accept_drift: Duration,
-    /// Age that a tombstone must have, beside being stable, before it is collected. Default 60 s. It covers what
-    /// acknowledgements cannot: a member that lost its disk and has not said so yet writes with stamps newer than
-    /// this.
+    /// Age that a change must have, beside being stable, before its tombstone, or what it has observed, is collected.
+    /// Default 60 s. It covers what acknowledgements cannot: a member that has lost its disk and has not said so to
+    /// everybody yet. So it must be longer than that takes.
     pub tombstone_age_min: Duration,
     /// Siblings of a key above which a node writes the winner back. Default 8.
     pub siblings_max: usize,

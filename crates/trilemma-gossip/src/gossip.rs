@@ -178,23 +178,29 @@ impl Gossip {
     }
 
     /// Takes changes of peers in: applies what can be applied, parks what is ahead of time. Tells whether nothing had
-    /// to be left out. All changes of the message become visible, and durable, together.
+    /// to be left out. All changes of the message become visible, and durable, together; those of one command are taken,
+    /// held back or left out together.
     fn receive_items(&mut self, now: Now, items: Vec<Item>, rumours: bool, effects: Out<'_>) -> bool {
+        // What was held back may be the rest of a command that comes now.
+        self.release(now, effects);
         let mut complete = true;
         let crowded = self.replica.context().intervals() >= self.config.intervals_max;
         let mut ready = Vec::with_capacity(items.len());
-        for item in items {
-            if self.replica.context().contains(item.dot) {
-                continue;
-            }
-            if !crate::hlc::is_acceptable(item.stamp, now.wall, self.config.accept_drift) {
-                complete &= self
-                    .parked
-                    .park(item, self.config.parked_max, self.config.parked_bytes_max);
-            } else if rumours && crowded && self.replica.context().would_fragment(item.dot) {
+        let context = self.replica.context();
+        let fresh: Vec<Item> = items
+            .into_iter()
+            .filter(|item| !context.contains(item.dot))
+            .collect();
+        for command in fresh.chunk_by(|a, b| a.command() == b.command()) {
+            let ahead =
+                |item: &Item| !crate::hlc::is_acceptable(item.stamp, now.wall, self.config.accept_drift);
+            if command.iter().any(ahead) {
+                let (entries_max, bytes_max) = (self.config.parked_max, self.config.parked_bytes_max);
+                complete &= self.parked.park(command, entries_max, bytes_max);
+            } else if rumours && crowded && command.iter().all(|item| context.would_fragment(item.dot)) {
                 complete = false;
             } else {
-                ready.push(item);
+                ready.extend_from_slice(command);
             }
         }
         self.apply(ready, effects);

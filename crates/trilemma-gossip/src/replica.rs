@@ -418,7 +418,7 @@ impl Replica {
     /// Forgets what no member needs any more about the key of `dot`. Returns whether anything was forgotten.
     ///
     /// `stable` says whether every member has acknowledged to reflect a change and everything it observed, and all
-    /// that those members had written by then is here; `old` whether a tombstone has the age that collection needs.
+    /// that those members had written by then is here; `old` whether it has the age that collection needs.
     ///
     /// A tombstone goes only when *every* sibling of its key is stable: a write still on its way would otherwise be
     /// judged against different siblings here and elsewhere. And it goes only when it hides nothing: a later write of
@@ -436,15 +436,16 @@ impl Replica {
             .filter(|sibling| sibling.item.content.is_none())
             .all(is_old);
         let cut = cut(siblings).filter(|_| all_stable && all_old && !hides(siblings));
+        let settled = |sibling: &Sibling| stable(&sibling.item) && is_old(sibling);
         let prune = siblings
             .iter()
-            .any(|sibling| !sibling.item.observed.is_empty() && stable(&sibling.item));
+            .any(|sibling| !sibling.item.observed.is_empty() && settled(sibling));
         if cut.is_none() && !prune {
             return false;
         }
         self.replace(&key, |siblings| {
             siblings.retain(|sibling| cut.is_none_or(|cut| sibling.rank() > cut));
-            for sibling in siblings.iter_mut().filter(|sibling| stable(&sibling.item)) {
+            for sibling in siblings.iter_mut().filter(|sibling| settled(sibling)) {
                 sibling.item.observed.clear();
             }
         });

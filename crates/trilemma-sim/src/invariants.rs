@@ -111,7 +111,7 @@ impl Invariants {
             (Special::Raft(raft), Engine::Raft(host)) => raft.start(id, host.protocol()),
             (Special::Paxos(paxos), Engine::Paxos(host)) => paxos.start(id, host.protocol()),
             (Special::Gossip(gossip), Engine::Gossip(_)) => {
-                gossip.start();
+                gossip.start(id);
                 Ok(())
             }
             (Special::TwoPhase(two_phase), Engine::TwoPhase(_)) => {
@@ -131,8 +131,14 @@ impl Invariants {
         }
     }
 
-    /// A node has lost its disk: it owes nothing any more.
-    pub fn wiped(&mut self, _id: NodeId) {}
+    /// A node's wall clock has jumped and shows this.
+    pub fn jumped(&mut self, id: NodeId, wall: WallTime) {
+        for special in &mut self.special {
+            if let Special::Gossip(gossip) = special {
+                gossip.wall(id, wall);
+            }
+        }
+    }
 
     /// A node has ended a turn.
     pub fn observe(
@@ -148,8 +154,18 @@ impl Invariants {
         match (&mut self.special[slot], engine) {
             (Special::Raft(raft), Engine::Raft(host)) => raft.observe(id, host.protocol(), reset),
             (Special::Paxos(paxos), Engine::Paxos(host)) => paxos.observe(id, host.protocol()),
-            (Special::Gossip(gossip), Engine::Gossip(host)) => gossip.observe(id, host.protocol(), wall),
+            (Special::Gossip(gossip), Engine::Gossip(host)) => {
+                gossip.observe(id, host.protocol(), wall, applied)
+            }
             (Special::TwoPhase(two_phase), Engine::TwoPhase(host)) => two_phase.observe(id, host.protocol()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The cluster has come to rest, and no disk was ever lost.
+    pub fn end(&self, id: NodeId, slot: usize, engine: &Engine) -> Result<(), Broken> {
+        match (&self.special[slot], engine) {
+            (Special::Gossip(gossip), Engine::Gossip(host)) => gossip.end(id, host.protocol()),
             _ => Ok(()),
         }
     }
@@ -219,8 +235,10 @@ impl Invariants {
 
     /// A record has got its place in the node's log.
     pub fn appended(&mut self, id: NodeId, slot: usize, seq: LogSeq, bytes: &[u8]) {
-        if let Special::Raft(raft) = &mut self.special[slot] {
-            raft.appended(id, seq, bytes);
+        match &mut self.special[slot] {
+            Special::Raft(raft) => raft.appended(id, seq, bytes),
+            Special::Gossip(gossip) => gossip.appended(id, bytes),
+            _ => {}
         }
     }
 

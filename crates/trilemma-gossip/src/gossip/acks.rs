@@ -7,7 +7,8 @@
 //!
 //! Acknowledgements are contexts sent after everything in them was durable, so a crash does not take one back. A
 //! member that lost its disk has a new life; its first acknowledgement replaces the former one. Until it is heard
-//! of, `tombstone_age_min` protects: what it writes meanwhile has a newer stamp than any tombstone collected.
+//! of, `tombstone_age_min` protects: what it writes meanwhile has a newer stamp than any tombstone collected, and what
+//! it is told again of former changes comes with all that they have observed.
 
 use std::collections::BTreeMap;
 

@@ -31,17 +31,19 @@ impl Parked {
         &self.dots
     }
 
-    /// Holds an entry back; `false` if there is no room.
-    pub(super) fn park(&mut self, item: Item, entries_max: usize, bytes_max: usize) -> bool {
-        if self.dots.contains(&item.dot) {
-            return true;
+    /// Holds the changes of one command back; `false` if there is no room for all of them.
+    pub(super) fn park(&mut self, command: &[Item], entries_max: usize, bytes_max: usize) -> bool {
+        let new = || command.iter().filter(|item| !self.dots.contains(&item.dot));
+        let bytes: usize = new().map(Item::size).sum();
+        if new().count() + self.dots.len() > entries_max || self.bytes + bytes > bytes_max {
+            return new().next().is_none();
         }
-        if self.dots.len() >= entries_max || self.bytes + item.size() > bytes_max {
-            return false;
+        self.bytes += bytes;
+        for item in command {
+            if self.dots.insert(item.dot) {
+                self.by_stamp.insert((item.stamp, item.dot), item.clone());
+            }
         }
-        self.bytes += item.size();
-        self.dots.insert(item.dot);
-        self.by_stamp.insert((item.stamp, item.dot), item);
         true
     }
 

@@ -1,10 +1,18 @@
+//! What must hold of a convergent keyspace.
+//!
 //! Hybrid logical clocks (Kulkarni et al. 2014): a clock never runs further ahead of its wall clock than the drift that
-//! it accepts, so that one wrong clock cannot win over the honest ones for ever.
+//! it accepts, so that one wrong clock cannot win over the honest ones for ever. What a node shows of a key never gets
+//! older within a life. The changes of one command come together, but for those that were overwritten meanwhile. In the
+//! end every value stands that no other change has observed and no newer delete hides: the fold of all changes that ever
+//! left their node, made here once more from what nodes log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use trilemma_core::{NodeId, WallTime};
-use trilemma_gossip::Gossip;
+use trilemma_core::{Applied, Key, NodeId, WallTime, codec};
+use trilemma_gossip::dot::Dot;
+use trilemma_gossip::hlc::Stamp;
+use trilemma_gossip::replica::Item;
+use trilemma_gossip::{Gossip, Record};
 
 use super::Broken;
 
@@ -18,6 +26,11 @@ pub(super) struct GossipInvariants {
     walls: BTreeMap<NodeId, u64>,
     /// Starts of all nodes together: what one has restarted with, others may follow.
     starts: u64,
+    /// The newest stamp that each node has shown of a key in its present life, tombstones included.
+    shown: BTreeMap<(NodeId, Key), Stamp>,
+    /// Every change of each key, and whether some node had it from another: at its origin alone it may be lost.
+    changes: BTreeMap<Key, BTreeMap<Dot, (Item, bool)>>,
+    keys: BTreeMap<Dot, Key>,
 }
 
 impl GossipInvariants {
@@ -26,20 +39,121 @@ impl GossipInvariants {
             accept_drift_ms,
             walls: BTreeMap::new(),
             starts: 0,
+            shown: BTreeMap::new(),
+            changes: BTreeMap::new(),
+            keys: BTreeMap::new(),
         }
     }
 
-    pub(super) fn start(&mut self) {
+    pub(super) fn start(&mut self, id: NodeId) {
         self.starts += 1;
+        self.shown.retain(|(node, _), _| *node != id);
     }
 
-    pub(super) fn observe(&mut self, id: NodeId, gossip: &Gossip, wall: WallTime) -> Result<(), Broken> {
-        let furthest = self.walls.entry(id).or_default();
-        *furthest = (*furthest).max(wall.0);
+    pub(super) fn observe(
+        &mut self,
+        id: NodeId,
+        gossip: &Gossip,
+        wall: WallTime,
+        applied: &[Applied],
+    ) -> Result<(), Broken> {
+        for change in applied.iter().flat_map(|applied| &applied.changes) {
+            self.changed(id, gossip, &change.key)?;
+        }
+        let furthest = self.wall(id, wall);
         let clock = gossip.clock().millis();
-        if clock > *furthest + self.accept_drift_ms + LEASE_MS * self.starts {
+        if clock > furthest + self.accept_drift_ms + LEASE_MS * self.starts {
             let what = format!("the clock of node {id} shows {clock}, its wall clock at most {furthest}");
             return Err(("clock-drift", what));
+        }
+        Ok(())
+    }
+
+    /// A node's wall clock shows this. Returns the furthest that it has shown.
+    pub(super) fn wall(&mut self, id: NodeId, wall: WallTime) -> u64 {
+        let furthest = self.walls.entry(id).or_default();
+        *furthest = (*furthest).max(wall.0);
+        *furthest
+    }
+
+    /// A node shows another state of a key.
+    fn changed(&mut self, id: NodeId, gossip: &Gossip, key: &Key) -> Result<(), Broken> {
+        let replica = gossip.replica();
+        if let Some(winner) = replica.winner(key) {
+            let newest = self.shown.entry((id, key.clone())).or_insert(winner.item.stamp);
+            if winner.item.stamp < *newest {
+                let what = format!(
+                    "node {id} shows {key} as of {:?} and had shown it as of {newest:?}",
+                    winner.item.stamp
+                );
+                return Err(("register-monotone", what));
+            }
+            *newest = winner.item.stamp;
+        }
+        for sibling in replica.siblings(key) {
+            let item = &sibling.item;
+            let first = item.command();
+            let missing = (0..u64::from(item.part.of)).find(|part| {
+                let seq = first.seq + part;
+                let dot = Dot { seq, ..first };
+                !replica.context().contains(dot) && !self.is_overwritten(dot)
+            });
+            if let Some(part) = missing {
+                let what = format!("node {id} shows {key} of command {first:?} and not its part {part}");
+                return Err(("atomicity", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// A node logs changes, its own or those of others.
+    pub(super) fn appended(&mut self, id: NodeId, bytes: &[u8]) {
+        let Ok(Record::Write { items, .. } | Record::Join { items }) = codec::decode::<Record>(bytes) else {
+            return;
+        };
+        for item in items {
+            self.keys.insert(item.dot, item.key.clone());
+            let of_key = self.changes.entry(item.key.clone()).or_default();
+            let spread = item.dot.origin != id;
+            of_key.entry(item.dot).or_insert((item, false)).1 |= spread;
+        }
+    }
+
+    /// Whether some change has observed this one.
+    fn is_overwritten(&self, dot: Dot) -> bool {
+        let of_key = self.keys.get(&dot).and_then(|key| self.changes.get(key));
+        let mut items = of_key.into_iter().flat_map(BTreeMap::values);
+        items.any(|(item, _)| item.observed.covers(dot))
+    }
+
+    /// The cluster has come to rest.
+    pub(super) fn end(&self, id: NodeId, gossip: &Gossip) -> Result<(), Broken> {
+        for (key, changes) in &self.changes {
+            let spread = || {
+                changes
+                    .values()
+                    .filter(|(_, spread)| *spread)
+                    .map(|(item, _)| item)
+            };
+            let stands = |item: &&Item| !spread().any(|other| other.observed.covers(item.dot));
+            let rank = |item: &Item| (item.stamp, item.dot.origin);
+            let deletes = spread().filter(stands).filter(|item| item.content.is_none());
+            let deleted = deletes.map(rank).max();
+            let newer = |item: &&Item| deleted.is_none_or(|deleted| rank(item) > deleted);
+            let expected: BTreeSet<&str> = spread()
+                .filter(stands)
+                .filter(newer)
+                .filter_map(|item| std::str::from_utf8(item.content.as_ref()?).ok())
+                .collect();
+            let values = gossip.replica().values(key);
+            let found: BTreeSet<&str> = values
+                .iter()
+                .filter_map(|entry| std::str::from_utf8(&entry.state.value).ok())
+                .collect();
+            if found != expected {
+                let what = format!("node {id} holds {found:?} of {key}, and all changes make {expected:?}");
+                return Err(("siblings", what));
+            }
         }
         Ok(())
     }

@@ -91,7 +91,6 @@ impl World<'_> {
                 node.disk = MemoryDisk::new();
                 node.durable = LogSeq(0);
                 let id = node.id;
-                self.invariants.wiped(id);
                 self.book.disk_lost(id);
             }
             Action::Rot { node, .. } => self.rot(*node),
@@ -122,7 +121,13 @@ impl World<'_> {
                 };
                 self.node(*node).disk.set_faults(failing);
             }
-            Action::Jump { node, ms } => self.node(*node).clock.jump(*ms),
+            Action::Jump { node, ms } => {
+                let now = self.now;
+                let jumping = self.node(*node);
+                jumping.clock.jump(*ms);
+                let wall = jumping.clock.wall(now);
+                self.invariants.jumped(*node, wall);
+            }
             Action::Snapshot { node } => {
                 // States are taken between turns, when all that led to them is in the log.
                 self.node(*node).snapshot_wanted = true;
