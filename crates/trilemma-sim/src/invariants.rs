@@ -131,7 +131,7 @@ impl Invariants {
         }
     }
 
-    /// A node's wall clock has jumped and shows this.
+    /// A node's wall clock has jumped; this is the later of what it showed before and after.
     pub fn jumped(&mut self, id: NodeId, wall: WallTime) {
         for special in &mut self.special {
             if let Special::Gossip(gossip) = special {

@@ -10,6 +10,8 @@ use crate::scenario::{Action, Fault, Probe, When};
 
 /// Loss and copies per mille while the heal is put off.
 const NOISE: u32 = 300;
+/// Messages per mille that are late although they have no copy.
+const LATE: u32 = 10;
 /// A delay above this, beyond what the network does anyway, counts as a fault.
 const LONG_DELAY: u64 = 5 * MS;
 
@@ -123,10 +125,11 @@ impl World<'_> {
             }
             Action::Jump { node, ms } => {
                 let now = self.now;
-                let jumping = self.node(*node);
-                jumping.clock.jump(*ms);
-                let wall = jumping.clock.wall(now);
-                self.invariants.jumped(*node, wall);
+                let clock = &mut self.node(*node).clock;
+                let before = clock.wall(now);
+                clock.jump(*ms);
+                let furthest = before.max(clock.wall(now));
+                self.invariants.jumped(*node, furthest);
             }
             Action::Snapshot { node } => {
                 // States are taken between turns, when all that led to them is in the log.
@@ -323,7 +326,9 @@ impl World<'_> {
             self.message_fault(class, kind);
             return None;
         }
-        let first = random_delay(rng, delay);
+        // Now and then a message that has no copy is late, too.
+        let late = network.late > 0 && !self.healed && rng.per_mille(LATE);
+        let first = random_delay(rng, if late { (delay.0, delay.1.max(network.late)) } else { delay });
         let second = rng.per_mille(copies).then(|| {
             let late = network.late > 0 && rng.per_mille(500);
             random_delay(
