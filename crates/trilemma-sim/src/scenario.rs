@@ -23,7 +23,8 @@
 //! `duplicate` makes take up to `late` (default: as long as any message). A turn of a node takes all inputs that come within its length before anything leaves. The
 //! heal is put off, with noisy links, until the number of faults has happened. `at` is virtual time from the start;
 //! `on NODE EVENT #N` acts at the N-th such event of that node over all its lives. Events: `send KIND` and `receive KIND` (message kinds of the protocols), `append` (records
-//! were handed to the log, nothing was sent yet), `persist` (records became durable, nobody knows yet), `start`.
+//! were handed to the log, nothing was sent yet), `write` (the disk has them and has not synced them), `persist` (they
+//! became durable, nobody knows yet), `start`.
 //!
 //! | action | what it does |
 //! |---|---|
@@ -254,6 +255,8 @@ pub enum Probe {
     Receive(String),
     /// Records were handed to the log; nothing was sent yet.
     Append,
+    /// Records were handed to the disk, which has not synced them.
+    Write,
     /// Records became durable; nobody has been told.
     Persist,
     /// The node has started.

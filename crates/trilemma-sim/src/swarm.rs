@@ -133,7 +133,7 @@ struct Swarm {
 #[must_use]
 pub fn scenario(protocol: Protocol, seed: u64) -> Scenario {
     let mut rng = Choices::new(seed).stream(Purpose::Plan, protocol as u64);
-    let nodes = [3, 3, 3, 3, 3, 3, 5, 5, 2, 4][rng.below(10) as usize];
+    let nodes = [3, 3, 3, 3, 3, 3, 3, 3, 5, 5, 4, 2, 2, 1][rng.below(14) as usize];
     let heal = [1500, 2500, 4000][rng.below(3) as usize] * MS;
     let keys = [1, 2, 3, 3, 6, 40][rng.below(6) as usize];
     let value = if keys > 10 {
@@ -284,7 +284,9 @@ impl Swarm {
     }
 
     fn turn(&mut self) -> u64 {
-        self.pick(&[0, 0, 0, 100 * US, MS, 4 * MS])
+        // A round of paxos, one there and one back, must fit into its shortest timeout.
+        let longest = if self.protocol == Protocol::Raft { 20 } else { 4 };
+        self.pick(&[0, 0, 0, 100 * US, MS, 4 * MS, longest * MS])
     }
 
     fn faults(&mut self) -> Vec<Fault> {
@@ -293,7 +295,9 @@ impl Swarm {
             return Vec::new();
         }
         let mut faults = Vec::new();
-        let timed = 12 + self.rng.below(30);
+        // A node alone has no messages to lose.
+        let least = if self.nodes == 1 { FAULTS_MIN.into() } else { 12 };
+        let timed = least + self.rng.below(30);
         for _ in 0..timed {
             let class = self.pick(&classes);
             let at = 50 * MS + self.rng.below(self.heal * 9 / 10);
@@ -314,10 +318,7 @@ impl Swarm {
                 let probe = self.probe();
                 let bound = self.pick_bound();
                 let count = 1 + self.rng.below(bound) as u32;
-                if let Some(action) = self
-                    .action(class, node)
-                    .filter(|action| action.node() == Some(node))
-                {
+                if let Some(action) = self.action_at(class, node) {
                     faults.push(Fault {
                         when: When::On { node, probe, count },
                         action,
@@ -335,10 +336,11 @@ impl Swarm {
     fn probe(&mut self) -> Probe {
         let part = self.pick(self.protocol.parts());
         let kind = self.rng.pick(kinds(part)).map(|kind| (*kind).to_owned());
-        match (self.rng.below(5), kind) {
-            (0, Some(kind)) => Probe::Receive(kind),
-            (1 | 2, Some(kind)) => Probe::Send(kind),
-            (3, _) => Probe::Append,
+        match (self.rng.below(8), kind) {
+            (0 | 1, Some(kind)) => Probe::Receive(kind),
+            (2..=4, Some(kind)) => Probe::Send(kind),
+            (5, _) => Probe::Append,
+            (6, _) => Probe::Write,
             _ => Probe::Persist,
         }
     }
@@ -367,6 +369,7 @@ impl Swarm {
         let feasible = |class: &&str| match *class {
             // A node that has lost its disk must not come back under its old name where votes count.
             "wipe" => self.protocol == Protocol::Gossip,
+            "cut" | "split" | "drop" | "noise" | "isolate" => self.nodes > 1,
             _ => true,
         };
         let classes: Vec<&'static str> = all.into_iter().filter(feasible).collect();
@@ -400,6 +403,24 @@ impl Swarm {
                 from: Some(from),
                 to: Some(to),
             },
+        }
+    }
+
+    /// What may happen to a node at something that it does.
+    fn action_at(&mut self, class: &'static str, node: NodeId) -> Option<Action> {
+        match (class, self.action(class, node)?) {
+            ("split" | "noise", _) => None,
+            ("cut" | "drop", mut action) => {
+                if let Action::Cut { route, .. } | Action::Drop { route, .. } = &mut action {
+                    // One end is this node, the other as drawn.
+                    match route {
+                        Route { from: None, to } => *to = Some(node),
+                        Route { from, .. } => *from = Some(node),
+                    }
+                }
+                Some(action)
+            }
+            (_, action) => Some(action),
         }
     }
 

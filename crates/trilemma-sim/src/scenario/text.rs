@@ -54,6 +54,7 @@ impl fmt::Display for Probe {
             Probe::Send(kind) => write!(f, "send {kind}"),
             Probe::Receive(kind) => write!(f, "receive {kind}"),
             Probe::Append => f.write_str("append"),
+            Probe::Write => f.write_str("write"),
             Probe::Persist => f.write_str("persist"),
             Probe::Start => f.write_str("start"),
         }
@@ -374,11 +375,12 @@ fn probe(words: &mut Words<'_>) -> Parsed<Probe> {
         "send" => Probe::Send(words.next("a message kind")?.to_owned()),
         "receive" => Probe::Receive(words.next("a message kind")?.to_owned()),
         "append" => Probe::Append,
+        "write" => Probe::Write,
         "persist" => Probe::Persist,
         "start" => Probe::Start,
         _ => {
             return Err(format!(
-                "\"{name}\": expected send, receive, append, persist or start"
+                "\"{name}\": expected send, receive, append, write, persist or start"
             ));
         }
     })

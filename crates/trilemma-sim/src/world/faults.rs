@@ -328,7 +328,14 @@ impl World<'_> {
         }
         // Now and then a message that has no copy is late, too.
         let late = network.late > 0 && !self.healed && rng.per_mille(LATE);
-        let first = random_delay(rng, if late { (delay.0, delay.1.max(network.late)) } else { delay });
+        let first = random_delay(
+            rng,
+            if late {
+                (delay.0, delay.1.max(network.late))
+            } else {
+                delay
+            },
+        );
         let second = rng.per_mille(copies).then(|| {
             let late = network.late > 0 && rng.per_mille(500);
             random_delay(

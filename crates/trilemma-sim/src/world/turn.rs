@@ -231,6 +231,7 @@ impl World<'_> {
                 let latency = node.slow_disk.map_or(latency, |slow| slow.max(latency));
                 self.did(id, "syncing");
                 self.schedule(latency, Event::DiskDone { node: id, life });
+                self.probe(id, &Probe::Write);
             }
             Ok(false) => {
                 if process.has_lazy() && !node.lazy_queued {
