@@ -15,7 +15,7 @@
 //! turn 200us
 //! at 400ms crash 1 for 300ms
 //! at 500ms cut 1>3 for 200ms
-//! on 2 send append-reply #3 pause for 500ms
+//! on 2 send append-reply #3 pause 2 for 500ms
 //! heal 3s faults 50
 //! ```
 //!
@@ -44,8 +44,6 @@
 //! | `jump N MS` | the wall clock jumps by this many milliseconds |
 //! | `snapshot N` | the node makes a snapshot of its keyspaces now |
 //!
-//! In `on` lines the node is left out of the action: it is the one that the event happened at.
-
 mod text;
 
 use std::collections::BTreeMap;

@@ -119,6 +119,16 @@ const TWO_PHASE_KINDS: &[&str] = &[
     "forwards", "answers", "install", "fetch", "piece",
 ];
 
+/// Settings whose minimum makes a round trip for each entry or chunk.
+const ONE_AT_A_TIME: &[&str] = &[
+    "raft.append_entries_max",
+    "raft.append_bytes",
+    "raft.inflight_max",
+    "raft.inflight_bytes",
+    "raft.chunk_bytes",
+    "raft.chunks_inflight",
+];
+
 /// What a seed leaves in.
 struct Swarm {
     rng: Rng,
@@ -163,6 +173,17 @@ pub fn scenario(protocol: Protocol, seed: u64) -> Scenario {
         heal,
         faults_min: FAULTS_MIN,
     };
+    if scenario.turn > 4 * MS {
+        // One entry or chunk in each of such long round trips would take longer than the cluster has to recover.
+        scenario
+            .knobs
+            .retain(|name, _| !ONE_AT_A_TIME.contains(&name.as_str()));
+    }
+    if scenario.workload.value > 0 && protocol.parts().contains(&Protocol::Raft) {
+        // All that an append brings is one record, and must fit into a segment.
+        let append_bytes = scenario.knobs.entry("raft.append_bytes".to_owned());
+        append_bytes.or_insert(4000);
+    }
     if scenario.has_wipes() {
         // Collection relies on its age for members that have lost their disk; what is shorter than a run is none.
         scenario.knobs.remove("gossip.tombstone_age_min");
@@ -216,10 +237,6 @@ impl Swarm {
                 knobs.insert("raft.election_timeout".to_owned(), election);
                 knobs.insert("raft.heartbeat".to_owned(), election / 3);
             }
-        }
-        if self.value > 0 && self.protocol.parts().contains(&Protocol::Raft) {
-            // All that an append brings is one record, and must fit into a segment.
-            knobs.entry("raft.append_bytes".to_owned()).or_insert(4000);
         }
         knobs
     }
@@ -318,7 +335,13 @@ impl Swarm {
                 let probe = self.probe();
                 let bound = self.pick_bound();
                 let count = 1 + self.rng.below(bound) as u32;
-                if let Some(action) = self.action_at(class, node) {
+                // Mostly the node that does something, sometimes one that has to live with it.
+                let victim = if self.rng.per_mille(300) {
+                    self.node()
+                } else {
+                    node
+                };
+                if let Some(action) = self.action_at(class, victim) {
                     faults.push(Fault {
                         when: When::On { node, probe, count },
                         action,

@@ -61,8 +61,8 @@ impl fmt::Display for Probe {
     }
 }
 
-/// What stands between an action's name and its `for`; without its node if `here`.
-fn arguments(action: &Action, here: bool) -> String {
+/// What stands behind an action's name.
+fn arguments(action: &Action) -> String {
     let mut words = Vec::new();
     match action {
         Action::Cut { route, .. } => words.push(route.to_string()),
@@ -81,7 +81,7 @@ fn arguments(action: &Action, here: bool) -> String {
             duplication.to_string(),
             Time(*delay).to_string(),
         ]),
-        _ => words.extend(action.node().filter(|_| !here).map(|node| node.0.to_string())),
+        _ => words.extend(action.node().map(|node| node.0.to_string())),
     }
     match action {
         Action::Tear { operations, .. } => words.push(operations.to_string()),
@@ -97,17 +97,11 @@ fn arguments(action: &Action, here: bool) -> String {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let here = match &self.when {
-            When::At(time) => {
-                write!(f, "at {} ", Time(*time))?;
-                false
-            }
-            When::On { node, probe, count } => {
-                write!(f, "on {} {probe} #{count} ", node.0)?;
-                true
-            }
-        };
-        write!(f, "{}{}", self.action.class(), arguments(&self.action, here))
+        match &self.when {
+            When::At(time) => write!(f, "at {} ", Time(*time))?,
+            When::On { node, probe, count } => write!(f, "on {} {probe} #{count} ", node.0)?,
+        }
+        write!(f, "{}{}", self.action.class(), arguments(&self.action))
     }
 }
 
@@ -291,33 +285,32 @@ fn time(word: &str) -> Option<u64> {
     (time <= TIME_MAX).then_some(time)
 }
 
-fn action(words: &mut Words<'_>, here: Option<NodeId>) -> Parsed<Action> {
+fn action(words: &mut Words<'_>) -> Parsed<Action> {
     let name = words.next("an action")?;
-    let node = |words: &mut Words<'_>| here.map_or_else(|| words.node(), Ok);
     Ok(match name {
         "crash" => Action::Crash {
-            node: node(words)?,
+            node: words.node()?,
             length: words.length()?,
         },
         "kill" => Action::Kill {
-            node: node(words)?,
+            node: words.node()?,
             length: words.length()?,
         },
         "tear" => Action::Tear {
-            node: node(words)?,
+            node: words.node()?,
             operations: words.number("disk operations", 0, 1_000_000)?,
             length: words.length()?,
         },
         "wipe" => Action::Wipe {
-            node: node(words)?,
+            node: words.node()?,
             length: words.length()?,
         },
         "rot" => Action::Rot {
-            node: node(words)?,
+            node: words.node()?,
             length: words.length()?,
         },
         "pause" => Action::Pause {
-            node: node(words)?,
+            node: words.node()?,
             length: words.length()?,
         },
         "cut" => Action::Cut {
@@ -340,27 +333,27 @@ fn action(words: &mut Words<'_>, here: Option<NodeId>) -> Parsed<Action> {
             length: words.length()?,
         },
         "slow-disk" => Action::SlowDisk {
-            node: node(words)?,
+            node: words.node()?,
             sync: words.time("the time of a sync")?,
             length: words.length()?,
         },
         "full-disk" => Action::FullDisk {
-            node: node(words)?,
+            node: words.node()?,
             length: words.length()?,
         },
         "fail-sync" => Action::FailSync {
-            node: node(words)?,
+            node: words.node()?,
             length: words.length()?,
         },
         "fail-write" => Action::FailWrite {
-            node: node(words)?,
+            node: words.node()?,
             length: words.length()?,
         },
         "jump" => Action::Jump {
-            node: node(words)?,
+            node: words.node()?,
             ms: words.number("milliseconds", -(TIME_MAX as i64), TIME_MAX as i64)?,
         },
-        "snapshot" => Action::Snapshot { node: node(words)? },
+        "snapshot" => Action::Snapshot { node: words.node()? },
         _ => {
             return Err(format!(
                 "\"{name}\": no such action; `trilemma_sim::scenario` lists them"
@@ -504,7 +497,7 @@ impl Scenario {
             }
             "at" => {
                 let time = words.time("a time")?;
-                let action = action(&mut words, None)?;
+                let action = action(&mut words)?;
                 self.faults.push(Fault {
                     when: When::At(time),
                     action,
@@ -514,7 +507,7 @@ impl Scenario {
                 let node = words.node()?;
                 let probe = probe(&mut words)?;
                 let count = count(&mut words)?;
-                let action = action(&mut words, Some(node))?;
+                let action = action(&mut words)?;
                 self.faults.push(Fault {
                     when: When::On { node, probe, count },
                     action,
