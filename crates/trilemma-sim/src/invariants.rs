@@ -122,11 +122,11 @@ impl Invariants {
         }
     }
 
-    /// A node has died.
-    pub fn crashed(&mut self, id: NodeId) {
+    /// A node has died, whose log was durable up to there.
+    pub fn crashed(&mut self, id: NodeId, durable: LogSeq) {
         for special in &mut self.special {
             if let Special::Raft(raft) = special {
-                raft.crashed(id);
+                raft.crashed(id, durable);
             }
         }
     }
@@ -140,19 +140,21 @@ impl Invariants {
         }
     }
 
-    /// A node has ended a turn.
+    /// A node, whose log is durable up to there, has ended a turn.
+    #[allow(clippy::too_many_arguments, reason = "all that one turn has shown")]
     pub fn observe(
         &mut self,
         id: NodeId,
         slot: usize,
         engine: &Engine,
         wall: WallTime,
+        durable: LogSeq,
         reset: Option<u64>,
         applied: &[Applied],
     ) -> Result<(), Broken> {
         self.mirror(id, slot, engine, reset, applied)?;
         match (&mut self.special[slot], engine) {
-            (Special::Raft(raft), Engine::Raft(host)) => raft.observe(id, host.protocol(), reset),
+            (Special::Raft(raft), Engine::Raft(host)) => raft.observe(id, host.protocol(), durable, reset),
             (Special::Paxos(paxos), Engine::Paxos(host)) => paxos.observe(id, host.protocol()),
             (Special::Gossip(gossip), Engine::Gossip(host)) => {
                 gossip.observe(id, host.protocol(), wall, applied)

@@ -336,10 +336,18 @@ impl Swarm {
         if self.rng.per_mille(600) {
             // Some seeds hunt: hardly anything that a node does goes unpunished.
             let most = self.pick(&[2, 8, 30]);
+            // Many wait for one or two kinds of messages only, or a rare one would hardly ever be waited for.
+            let part = self.pick(self.protocol.parts());
+            let all = kinds(part);
+            let kinds = match self.rng.below(3) {
+                0 => vec![self.pick(all)],
+                1 => vec![self.pick(all), self.pick(all)],
+                _ => all.to_vec(),
+            };
             for _ in 0..1 + self.rng.below(most) {
                 let class = self.pick(&classes);
                 let node = self.node();
-                let probe = self.probe();
+                let probe = self.probe(&kinds);
                 let bound = self.pick_bound();
                 let count = 1 + self.rng.below(bound) as u32;
                 // Mostly the node that does something, sometimes one that has to live with it.
@@ -363,9 +371,8 @@ impl Swarm {
         self.pick(&[3, 10, 60, 300])
     }
 
-    fn probe(&mut self) -> Probe {
-        let part = self.pick(self.protocol.parts());
-        let kind = self.rng.pick(kinds(part)).map(|kind| (*kind).to_owned());
+    fn probe(&mut self, kinds: &[&str]) -> Probe {
+        let kind = self.rng.pick(kinds).map(|kind| (*kind).to_owned());
         match (self.rng.below(8), kind) {
             (0 | 1, Some(kind)) => Probe::Receive(kind),
             (2..=4, Some(kind)) => Probe::Send(kind),

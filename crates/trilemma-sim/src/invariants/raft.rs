@@ -9,6 +9,59 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Broken;
 
+/// What a restart of a node would find, told by its records alone and not by what the node believes.
+#[derive(Default)]
+struct Stored {
+    /// The last entry that a snapshot reflects, and the terms of those behind it.
+    snapshot: Index,
+    terms: BTreeMap<Index, Term>,
+    /// Records that are not durable yet.
+    pending: VecDeque<(LogSeq, Record)>,
+}
+
+impl Stored {
+    fn found(raft: &Raft) -> Self {
+        let mut stored = Self::default();
+        for index in (1..=raft.log_end().index.0).map(Index) {
+            match raft.entry(index) {
+                Some(entry) => drop(stored.terms.insert(index, entry.term)),
+                None => stored.snapshot = index,
+            }
+        }
+        stored
+    }
+
+    /// Records up to this one have become durable.
+    fn sync(&mut self, durable: LogSeq) {
+        while let Some((_, record)) = self.pending.pop_front_if(|(seq, _)| *seq <= durable) {
+            match record {
+                Record::Entries { first, entries } => {
+                    self.terms.split_off(&first);
+                    let indices = (first.0..).map(Index);
+                    self.terms
+                        .extend(indices.zip(entries.iter().map(|entry| entry.term)));
+                }
+                Record::SnapshotEnd { at } => {
+                    let behind = self.terms.split_off(&at.index);
+                    let goes_on = behind.get(&at.index) == Some(&at.term);
+                    self.terms = if goes_on { behind } else { BTreeMap::new() };
+                    self.snapshot = self.snapshot.max(at.index);
+                }
+                Record::HardState { .. } | Record::SnapshotPart(_) => {}
+            }
+        }
+    }
+
+    fn last(&self) -> Index {
+        let last = self.terms.last_key_value().map(|(index, _)| *index);
+        last.unwrap_or_default().max(self.snapshot)
+    }
+
+    fn holds(&self, index: Index, term: Term) -> bool {
+        index <= self.snapshot || self.terms.get(&index) == Some(&term)
+    }
+}
+
 /// What is known of one node in its present life.
 #[derive(Default)]
 struct Seen {
@@ -38,6 +91,7 @@ pub(super) struct RaftInvariants {
     /// The highest term in which each node has made a promise.
     promised: BTreeMap<NodeId, Term>,
     seen: BTreeMap<NodeId, Seen>,
+    stored: BTreeMap<NodeId, Stored>,
     /// How far each node's log is durable, as last seen; of a dead one, as it was then.
     durable: BTreeMap<NodeId, Index>,
 }
@@ -52,15 +106,20 @@ impl RaftInvariants {
             committed_in: BTreeMap::new(),
             promised: BTreeMap::new(),
             seen: BTreeMap::new(),
+            stored: BTreeMap::new(),
             durable: BTreeMap::new(),
         }
     }
 
-    pub(super) fn crashed(&mut self, id: NodeId) {
+    pub(super) fn crashed(&mut self, id: NodeId, durable: LogSeq) {
         self.seen.remove(&id);
+        let stored = self.stored.entry(id).or_default();
+        stored.sync(durable);
+        stored.pending.clear();
     }
 
     pub(super) fn start(&mut self, id: NodeId, raft: &Raft) -> Result<(), Broken> {
+        self.stored.insert(id, Stored::found(raft));
         let promised = self.promised.get(&id).copied().unwrap_or_default();
         if raft.term() < promised {
             let what = format!(
@@ -82,10 +141,17 @@ impl RaftInvariants {
         Ok(())
     }
 
-    pub(super) fn observe(&mut self, id: NodeId, raft: &Raft, reset: Option<u64>) -> Result<(), Broken> {
-        // What was durable stays on the disk, even if a state is about to take its place.
-        let durable = self.durable.entry(id).or_default();
-        *durable = (*durable).max(raft.durable());
+    pub(super) fn observe(
+        &mut self,
+        id: NodeId,
+        raft: &Raft,
+        durable: LogSeq,
+        reset: Option<u64>,
+    ) -> Result<(), Broken> {
+        let stored = self.stored.entry(id).or_default();
+        stored.sync(durable);
+        let furthest = self.durable.entry(id).or_default();
+        *furthest = (*furthest).max(stored.last());
         let seen = self.seen.entry(id).or_default();
         seen.durable = seen.durable.max(raft.durable());
         if raft.term() < seen.term {
@@ -117,6 +183,9 @@ impl RaftInvariants {
         }
         if to > from {
             self.commit(id, raft, from, to)?;
+            if raft.is_leader() {
+                self.is_on_a_majority(id, raft, to)?;
+            }
         }
         if is_new_leader {
             self.lead(id, raft)
@@ -152,6 +221,21 @@ impl RaftInvariants {
             }
         }
         Ok(())
+    }
+
+    /// A leader commits what a majority would find after a restart.
+    fn is_on_a_majority(&self, id: NodeId, raft: &Raft, index: Index) -> Result<(), Broken> {
+        let Some(term) = raft.entry(index).map(|entry| entry.term) else {
+            return Ok(());
+        };
+        let holders = self.stored.iter().filter(|(_, stored)| stored.holds(index, term));
+        let holders: Vec<NodeId> = holders.map(|(holder, _)| *holder).collect();
+        if holders.len() * 2 > self.nodes as usize {
+            return Ok(());
+        }
+        let what =
+            format!("node {id} commits {index:?} of {term:?}, which is on the disks of {holders:?} alone");
+        Err(("commit-durable", what))
     }
 
     /// Election safety and leader completeness.
@@ -194,12 +278,15 @@ impl RaftInvariants {
     }
 
     pub(super) fn appended(&mut self, id: NodeId, seq: LogSeq, bytes: &[u8]) {
-        if let Ok(Record::HardState { term, vote }) = codec::decode::<Record>(bytes) {
-            self.seen
-                .entry(id)
-                .or_default()
-                .pending
-                .push_back((seq, term, vote));
+        let Ok(record) = codec::decode::<Record>(bytes) else {
+            return;
+        };
+        if let Record::HardState { term, vote } = record {
+            let seen = self.seen.entry(id).or_default();
+            seen.pending.push_back((seq, term, vote));
+        } else {
+            let stored = self.stored.entry(id).or_default();
+            stored.pending.push_back((seq, record));
         }
     }
 
@@ -235,13 +322,13 @@ impl RaftInvariants {
                 result: AppendResult::Matched(index),
                 ..
             } => {
-                // What was durable stays on the disk, even if a state is about to take its place.
-                let durable = self.seen.get(&from).map_or(Index(0), |seen| seen.durable);
-                // So does what a later leader has meanwhile replaced; the old one learns of it by an old term.
-                if term == raft.term() && index > raft.durable().max(durable).max(raft.commit()) {
+                let stored = self.stored.entry(from).or_default();
+                stored.sync(durable);
+                // A later leader may have replaced it meanwhile; the old one learns of that by its old term.
+                if term == raft.term() && index > stored.last() {
                     let what = format!(
                         "node {from} acknowledges {index:?} and {:?} is durable",
-                        raft.durable()
+                        stored.last()
                     );
                     return Err(("ack-durable", what));
                 }

@@ -215,11 +215,12 @@ impl World<'_> {
         let now = self.now;
         let node = self.node(id);
         if let Some(process) = node.process.take() {
-            node.durable = process.durable();
+            let durable = process.durable();
+            node.durable = durable;
             node.paused_until = 0;
             drop(process);
             self.trace.line(now, || format!("{id} is down"));
-            self.invariants.crashed(id);
+            self.invariants.crashed(id, durable);
             self.connections_lost(id);
         }
     }

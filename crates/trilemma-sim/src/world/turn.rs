@@ -348,12 +348,13 @@ impl World<'_> {
             let Some(process) = self.nodes[id.0 as usize - 1].process.as_mut() else {
                 return;
             };
+            let durable = process.durable();
             let slot_of = &mut process.slots[slot];
             let reset = slot_of.output.reset.take();
             let applied = std::mem::take(&mut slot_of.output.applied);
-            if let Err(failure) = self
-                .invariants
-                .observe(id, slot, &slot_of.engine, wall, reset, &applied)
+            if let Err(failure) =
+                self.invariants
+                    .observe(id, slot, &slot_of.engine, wall, durable, reset, &applied)
             {
                 return self.fail(failure.0, failure.1);
             }
