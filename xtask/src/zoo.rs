@@ -16,7 +16,7 @@ use crate::Outcome;
 use crate::process::cargo;
 use crate::sim::{PROFILE, PROGRAM};
 use crate::workspace::Workspace;
-use hunt::{End, Failure, hunt};
+use hunt::{End, Failure, Script, hunt};
 use patch::Patch;
 use tree::{Fit, Tree};
 
@@ -24,7 +24,8 @@ use tree::{Fit, Tree};
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask zoo [--dir DIR] [--only ID]... [--jobs N] [--check]
 
-Applies each DIR/*.patch, alone, to a copy of the tree, builds the simulator from it and looks for a failure. The last
+Applies each DIR/*.patch, alone, to a copy of the tree, builds the simulator from it and looks for a failure: first with
+the scenarios that once showed a bug, then with seeds. The last
 line is \"killed K of N\"; exit code 0 only if all were. A patch that does not apply, or not build, was not killed.
 
   --dir DIR  the folder of patches (default: crates/trilemma-sim/zoo)
@@ -38,6 +39,8 @@ it), Seeds (of each protocol, within which it must be found; default: 20000).";
 
 /// The project's own zoo, relative to the root.
 const HOME: &str = "crates/trilemma-sim/zoo";
+/// Scenarios that once showed a bug, relative to the root.
+const SCENARIOS: &str = "crates/trilemma-sim/scenarios";
 /// Seeds of each protocol that the tree without a patch must pass before anything counts.
 const CLEAN: u64 = 300;
 /// Longest that these may take.
@@ -236,6 +239,8 @@ struct Zoo {
     /// The simulator without a patch.
     unpatched: PathBuf,
     jobs: usize,
+    /// What is run before any seed.
+    scripts: Vec<Script>,
     /// Held for as long as the folder is in use; the system gives it back.
     _lock: std::fs::File,
 }
@@ -253,6 +258,7 @@ impl Zoo {
             target: folder.join("target"),
             unpatched: folder.join("unpatched"),
             jobs,
+            scripts: Script::all(&workspace.root.join(SCENARIOS))?,
             _lock: lock,
         })
     }
@@ -321,21 +327,19 @@ impl Zoo {
     }
 
     fn fate(&self, program: &Path, patch: &Patch) -> Fate {
-        let hunt = hunt(program, patch, self.jobs);
+        let hunt = hunt(program, patch, &self.scripts, self.jobs);
         let Some(failure) = hunt.found else {
             return Fate::Survived {
                 seeds: hunt.seeds,
                 notes: hunt.broken,
             };
         };
-        match hunt::run(
-            &self.unpatched,
-            &failure.protocol,
-            failure.seed,
-            1,
-            1,
-            CLEAN_LIMIT,
-        ) {
+        let (program, seed) = (&self.unpatched, failure.seed);
+        let without = match &failure.script {
+            Some(script) => hunt::play(program, script, CLEAN_LIMIT),
+            None => hunt::run(program, &failure.protocol, seed, 1, 1, CLEAN_LIMIT),
+        };
+        match without {
             End::Nothing { undecided: 0 } => Fate::Killed {
                 failure,
                 seeds: hunt.seeds,
@@ -382,19 +386,28 @@ fn line(patch: &Patch, fit: Fit, fate: &Fate, took: Duration) -> String {
             if !patch.checkers.is_empty() && !patch.checkers.contains(&failure.checker) {
                 notes.push(format!("expected {}", patch.checkers.join(" or ")));
             }
-            format!(
-                "killed by {} after {seeds} seeds: {} seed {}",
-                failure.checker, failure.protocol, failure.seed
-            )
+            match &failure.script {
+                Some(script) => format!("killed by {} in scenario {script}", failure.checker),
+                None => format!(
+                    "killed by {} after {seeds} seeds: {} seed {}",
+                    failure.checker, failure.protocol, failure.seed
+                ),
+            }
         }
         Fate::Survived { seeds, notes: broken } => {
             notes.extend(broken.iter().cloned());
             format!("SURVIVED {seeds} seeds of {}", patch.protocols.join(", "))
         }
-        Fate::NotItsFault(failure) => format!(
-            "NOT COUNTED: {} seed {} fails without the patch, too ({})",
-            failure.protocol, failure.seed, failure.checker
-        ),
+        Fate::NotItsFault(failure) => {
+            let of = match &failure.script {
+                Some(script) => format!("scenario {script}"),
+                None => format!("{} seed {}", failure.protocol, failure.seed),
+            };
+            format!(
+                "NOT COUNTED: {of} fails without the patch, too ({})",
+                failure.checker
+            )
+        }
         Fate::DoesNotApply(why) => format!("DOES NOT APPLY: {why}"),
         Fate::DoesNotBuild(why) => format!("DOES NOT BUILD: {why}"),
     };

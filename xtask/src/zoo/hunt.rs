@@ -1,7 +1,7 @@
 //! Looking for a failure: the simulator as a process, with a limit of time.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -25,6 +25,43 @@ pub(super) struct Failure {
     pub(super) seed: u64,
     pub(super) checker: String,
     pub(super) what: String,
+    /// The scenario that showed it, if it was one and no seed.
+    pub(super) script: Option<Script>,
+}
+
+/// A scenario that once showed a bug.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Script {
+    pub(super) path: PathBuf,
+    pub(super) protocol: String,
+}
+
+impl std::fmt::Display for Script {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.path.file_name().unwrap_or_default().to_string_lossy().fmt(f)
+    }
+}
+
+impl Script {
+    /// All scenarios of a folder, by name; none if there is no such folder.
+    pub(super) fn all(folder: &Path) -> Result<Vec<Self>, String> {
+        let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+        let mut scripts = Vec::new();
+        if !folder.exists() {
+            return Ok(scripts);
+        }
+        for entry in std::fs::read_dir(folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|ending| ending == "txt") {
+                let text = std::fs::read_to_string(&path).map_err(failed)?;
+                let protocol = text.lines().find_map(|line| line.strip_prefix("protocol "));
+                let protocol = protocol.unwrap_or("raft").trim().to_owned();
+                scripts.push(Self { path, protocol });
+            }
+        }
+        scripts.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(scripts)
+    }
 }
 
 /// How a run of the simulator ended.
@@ -48,13 +85,25 @@ pub(super) struct Hunt {
     pub(super) broken: Vec<String>,
 }
 
-/// Runs the patch's protocols in turns until one reports a failure or all have used up the patch's seeds.
-pub(super) fn hunt(program: &Path, patch: &Patch, jobs: usize) -> Hunt {
+/// Runs the scenarios of the patch's protocols, then the protocols in turns, until one reports a failure or all have
+/// used up the patch's seeds.
+pub(super) fn hunt(program: &Path, patch: &Patch, scripts: &[Script], jobs: usize) -> Hunt {
     let mut hunt = Hunt {
         found: None,
         seeds: 0,
         broken: Vec::new(),
     };
+    let concerned = |script: &&Script| patch.protocols.iter().any(|name| *name == script.protocol);
+    for script in scripts.iter().filter(concerned) {
+        match play(program, script, LIMIT) {
+            End::Found(failure) => {
+                hunt.found = Some(failure);
+                return hunt;
+            }
+            End::Nothing { .. } => {}
+            End::Broken(why) => hunt.broken.push(format!("{script}: {why}")),
+        }
+    }
     let mut protocols = patch.protocols.clone();
     let (mut from, mut length) = (0, FIRST);
     while from < patch.seeds && !protocols.is_empty() {
@@ -90,17 +139,37 @@ pub(super) fn run(
     jobs: usize,
     limit: Duration,
 ) -> End {
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(["--fail-fast", "--protocol", protocol])
         .args(["--from", &from.to_string(), "--seeds", &seeds.to_string()])
-        .args(["--threads", &jobs.to_string()])
+        .args(["--threads", &jobs.to_string()]);
+    watch(command, limit)
+}
+
+/// Runs one scenario.
+pub(super) fn play(program: &Path, script: &Script, limit: Duration) -> End {
+    let mut command = Command::new(program);
+    command.arg("--scenario").arg(&script.path);
+    match watch(command, limit) {
+        End::Found(failure) => End::Found(Failure {
+            script: Some(script.clone()),
+            ..failure
+        }),
+        other => other,
+    }
+}
+
+/// Runs the simulator until it ends or reports a failure.
+fn watch(mut command: Command, limit: Duration) -> End {
+    let child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn();
     let mut child = match child {
         Ok(child) => child,
-        Err(error) => return End::Broken(format!("{}: {error}", program.display())),
+        Err(error) => return End::Broken(format!("{}: {error}", command.get_program().display())),
     };
     let (sender, lines) = mpsc::channel();
     if let Some(output) = child.stdout.take() {
@@ -155,6 +224,7 @@ fn failure(line: &str) -> Option<Failure> {
         seed: report["seed"].as_u64()?,
         checker: text("checker"),
         what: text("what"),
+        script: None,
     })
 }
 

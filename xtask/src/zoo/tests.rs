@@ -219,6 +219,7 @@ fn the_copy_follows_the_tree_and_leaves_what_is_equal_alone() {
 fn outcomes_are_told_with_what_was_expected() {
     let patch = patch("Checker: durability").expect("sound");
     let failure = Failure {
+        script: None,
         protocol: "raft".into(),
         seed: 17,
         checker: "liveness".into(),

@@ -189,6 +189,16 @@ impl Raft {
         }
     }
 
+    /// Up to where the log of another voter is known to be durable and equal to this leader's; `None` unless this node
+    /// leads.
+    #[must_use]
+    pub fn matched(&self, voter: NodeId) -> Option<Index> {
+        match &self.role {
+            Role::Leader(leader) => leader.followers.get(&voter).map(|follower| follower.matched),
+            _ => None,
+        }
+    }
+
     /// The end of the log.
     #[must_use]
     pub fn log_end(&self) -> LogEnd {

@@ -187,6 +187,7 @@ impl RaftInvariants {
                 self.is_on_a_majority(id, raft, to)?;
             }
         }
+        self.matches(id, raft)?;
         if is_new_leader {
             self.lead(id, raft)
         } else {
@@ -218,6 +219,28 @@ impl RaftInvariants {
                     entry.term, known.0
                 );
                 return Err(("state-machine-safety", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a leader believes of another's disk is there.
+    fn matches(&self, id: NodeId, raft: &Raft) -> Result<(), Broken> {
+        for (voter, stored) in &self.stored {
+            let Some(matched) = raft.matched(*voter) else {
+                continue;
+            };
+            // A voter that has gone on to a later term may have replaced what it acknowledged.
+            if self.seen.get(voter).is_none_or(|seen| seen.term > raft.term()) {
+                continue;
+            }
+            let term = raft.entry(matched).map(|entry| entry.term);
+            if term.is_some_and(|term| !stored.holds(matched, term)) {
+                let what = format!(
+                    "node {id} believes that node {voter} has its log up to {matched:?}, which has {:?}",
+                    stored.terms.range(matched..).next()
+                );
+                return Err(("match", what));
             }
         }
         Ok(())

@@ -4,12 +4,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{End, hunt, run};
+use super::{End, Script, hunt, run};
 use crate::zoo::patch::Patch;
 
 /// Runs `test` with a program of this shell text, which finds `$protocol`, `$from` and `$seeds`.
 fn with_simulator(text: &str, test: impl FnOnce(&Path)) {
     use std::os::unix::fs::PermissionsExt;
+    // A process that another test starts meanwhile would have this program open for writing, and it could not run.
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _alone = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let program = folder.path().join("simulator");
     let head = "#!/bin/sh\nprotocol=$3 from=$5 seeds=$7\n\
@@ -80,13 +83,13 @@ fn protocols_take_turns_until_one_finds_something() {
     let text = "if [ $protocol = paxos ] && [ $from -le 700 ] && [ $((from + seeds)) -gt 700 ]; then\n\
                 echo \"failure {\\\"protocol\\\":\\\"paxos\\\",\\\"seed\\\":700,\\\"checker\\\":\\\"c\\\",\\\"what\\\":\\\"\\\"}\"; exit 1; fi\nsummary 0 0";
     with_simulator(text, |program| {
-        let found = hunt(program, &patch("Protocol: raft, paxos\nSeeds: 5000"), 1);
+        let found = hunt(program, &patch("Protocol: raft, paxos\nSeeds: 5000"), &[], 1);
         // 256 of each, then 1,024 of raft, then 445 of paxos.
         assert_eq!(
             (found.found.map(|failure| failure.seed), found.seeds),
             (Some(700), 256 + 256 + 1024 + 445)
         );
-        let budget = hunt(program, &patch("Protocol: raft, paxos\nSeeds: 600"), 1);
+        let budget = hunt(program, &patch("Protocol: raft, paxos\nSeeds: 600"), &[], 1);
         assert_eq!(
             (budget.found, budget.seeds),
             (None, 1200),
@@ -98,8 +101,28 @@ fn protocols_take_turns_until_one_finds_something() {
 #[test]
 fn a_protocol_that_crashes_is_told_and_does_not_hide_the_others() {
     with_simulator("[ $protocol = raft ] && kill -9 $$; summary 0 0", |program| {
-        let hunt = hunt(program, &patch("Protocol: raft, gossip\nSeeds: 300"), 1);
+        let hunt = hunt(program, &patch("Protocol: raft, gossip\nSeeds: 300"), &[], 1);
         assert_eq!((hunt.found, hunt.seeds), (None, 300));
         assert_eq!(hunt.broken.len(), 1, "{:?}", hunt.broken);
+    });
+}
+
+#[test]
+fn scenarios_of_the_patch_come_before_seeds() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("writable");
+    write("a.txt", "# Another protocol's.\nprotocol paxos\n");
+    write("b.txt", "# Ours.\nprotocol raft\nseed 1\n");
+    write("notes.md", "protocol raft\n");
+    let scripts = Script::all(folder.path()).expect("readable");
+    assert_eq!(scripts.len(), 2);
+    let text = "if [ $1 = --scenario ]; then echo 'failure {\"protocol\":\"raft\",\"seed\":1,\"checker\":\"c\",\"what\":\"\"}'; \
+                exit 1; fi\nsummary 0 0";
+    with_simulator(text, |program| {
+        let found = hunt(program, &patch("Protocol: raft\nSeeds: 10"), &scripts, 1);
+        let script = found.found.and_then(|failure| failure.script);
+        assert_eq!((script, found.seeds), (Some(scripts[1].clone()), 0));
+        let none = hunt(program, &patch("Protocol: gossip\nSeeds: 10"), &scripts, 1);
+        assert_eq!((none.found, none.seeds), (None, 10));
     });
 }
