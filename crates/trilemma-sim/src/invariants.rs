@@ -100,8 +100,8 @@ impl Invariants {
         }
     }
 
-    /// A node has loaded its state and not yet started.
-    pub fn start(&mut self, id: NodeId, slot: usize, engine: &Engine) -> Result<(), Broken> {
+    /// A node has loaded its state, of which `last` was the last record, and not yet started.
+    pub fn start(&mut self, id: NodeId, slot: usize, engine: &Engine, last: LogSeq) -> Result<(), Broken> {
         let mirror = Mirror {
             entries: mirror_of(engine.entries()),
             position: 0,
@@ -115,7 +115,7 @@ impl Invariants {
                 Ok(())
             }
             (Special::TwoPhase(two_phase), Engine::TwoPhase(_)) => {
-                two_phase.start(id);
+                two_phase.start(id, last);
                 Ok(())
             }
             _ => Ok(()),
@@ -127,6 +127,16 @@ impl Invariants {
         for special in &mut self.special {
             if let Special::Raft(raft) = special {
                 raft.crashed(id, durable);
+            }
+        }
+    }
+
+    /// A start has broken off in the middle: what it wrote may stand where records were of which nobody knows whether
+    /// they are lost.
+    pub fn start_failed(&mut self, id: NodeId) {
+        for special in &mut self.special {
+            if let Special::TwoPhase(two_phase) = special {
+                two_phase.start_failed(id);
             }
         }
     }
@@ -240,7 +250,8 @@ impl Invariants {
         match &mut self.special[slot] {
             Special::Raft(raft) => raft.appended(id, seq, bytes),
             Special::Gossip(gossip) => gossip.appended(id, bytes),
-            _ => {}
+            Special::TwoPhase(two_phase) => two_phase.appended(id, seq, bytes),
+            Special::Paxos(_) => {}
         }
     }
 
@@ -257,7 +268,9 @@ impl Invariants {
         match (&mut self.special[sending.slot], sending.engine) {
             (Special::Raft(raft), Engine::Raft(host)) => raft.send(from, to, host.protocol(), durable, bytes),
             (Special::Paxos(paxos), _) => paxos.send(from, life, bytes),
-            (Special::TwoPhase(two_phase), _) => two_phase.send(from, bytes),
+            (Special::TwoPhase(two_phase), Engine::TwoPhase(host)) => {
+                two_phase.send(from, host.protocol().decided().0, durable, bytes)
+            }
             _ => Ok(()),
         }
     }

@@ -314,7 +314,10 @@ impl Swarm {
     }
 
     fn faults(&mut self) -> Vec<Fault> {
-        let classes = self.classes();
+        let mut classes = self.classes();
+        if self.nodes == 1 && classes.is_empty() {
+            classes = vec!["crash", "kill"];
+        }
         if classes.is_empty() {
             return Vec::new();
         }

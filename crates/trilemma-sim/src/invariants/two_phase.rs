@@ -1,16 +1,55 @@
 //! Atomic commitment (Bernstein, Hadzilacos and Goodman 1987, section 7.3): no batch is both committed and aborted
-//! anywhere, and nobody takes back a decision.
+//! anywhere, and nobody takes back a decision. Votes, refusals and decisions are on the disk before anybody is told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use trilemma_core::{NodeId, Version, codec};
-use trilemma_two_phase::{BatchId, Message, TwoPhase};
+use trilemma_storage::LogSeq;
+use trilemma_two_phase::{BatchId, Hello, Message, Record, TwoPhase};
 
 use super::Broken;
+
+/// What a restart of a node would find, told by its records alone and not by what the node believes.
+#[derive(Default)]
+struct Stored {
+    prepared: BatchId,
+    /// No batch up to here is prepared any more.
+    fence: BatchId,
+    /// The same when the present life began. Messages may be older than what is on the disk by now.
+    fence_at_start: BatchId,
+    /// Committed up to here.
+    decided: BatchId,
+    /// Which records the disk holds is not known: nothing is demanded of this node any more.
+    is_unclear: bool,
+    pending: VecDeque<(LogSeq, Record)>,
+}
+
+impl Stored {
+    /// Records up to this one have become durable.
+    fn sync(&mut self, durable: LogSeq) {
+        while let Some((_, record)) = self.pending.pop_front_if(|(seq, _)| *seq <= durable) {
+            match record {
+                Record::Prepare(batch) => {
+                    self.prepared = self.prepared.max(batch.id);
+                    self.fence = self.fence.max(batch.id);
+                }
+                Record::Decision(batch) => self.decided = self.decided.max(batch.id),
+                Record::Outcome { decided } => self.decided = self.decided.max(decided),
+                Record::Refuse { id } => self.fence = self.fence.max(id),
+                Record::Installed { decided, blind, .. } => {
+                    self.decided = self.decided.max(decided);
+                    self.fence = self.fence.max(blind).max(decided);
+                }
+                Record::Joined { .. } | Record::Watermark { .. } | Record::Piece { .. } => {}
+            }
+        }
+    }
+}
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct TwoPhaseInvariants {
+    stored: BTreeMap<NodeId, Stored>,
     /// Batches that were sent for a vote.
     issued: BTreeSet<BatchId>,
     /// Batches that some message or node called committed.
@@ -24,8 +63,24 @@ pub(super) struct TwoPhaseInvariants {
 }
 
 impl TwoPhaseInvariants {
-    pub(super) fn start(&mut self, id: NodeId) {
+    /// A node has started with what its log held up to `last`: of what was not synced, all or some may have survived.
+    pub(super) fn start(&mut self, id: NodeId, last: LogSeq) {
         self.shown.remove(&id);
+        let stored = self.stored.entry(id).or_default();
+        stored.sync(last);
+        stored.pending.clear();
+        stored.fence_at_start = stored.fence;
+    }
+
+    pub(super) fn start_failed(&mut self, id: NodeId) {
+        self.stored.entry(id).or_default().is_unclear = true;
+    }
+
+    pub(super) fn appended(&mut self, id: NodeId, seq: LogSeq, bytes: &[u8]) {
+        if let Ok(record) = codec::decode::<Record>(bytes) {
+            let stored = self.stored.entry(id).or_default();
+            stored.pending.push_back((seq, record));
+        }
     }
 
     pub(super) fn observe(&mut self, id: NodeId, two_phase: &TwoPhase) -> Result<(), Broken> {
@@ -70,10 +125,52 @@ impl TwoPhaseInvariants {
         Ok(())
     }
 
-    pub(super) fn send(&mut self, from: NodeId, bytes: &[u8]) -> Result<(), Broken> {
+    /// What a message promises must be on the disk of its sender.
+    fn is_kept(&self, stored: &Stored, known: BatchId, message: &Message) -> Option<&'static str> {
+        let committed = |id: BatchId| (id > stored.decided).then_some("a commit that is not durable");
+        let voted = |prepared: BatchId, acked: BatchId| {
+            let lacks = prepared > stored.prepared.max(stored.decided);
+            lacks.then_some("a vote that is not durable").or(committed(acked))
+        };
+        match message {
+            _ if stored.is_unclear => None,
+            Message::Prepare { head, .. } | Message::Announce { head } => committed(head.decided),
+            Message::Settled(settled) => committed(settled.head.decided),
+            Message::Vote { prepared, acked } => voted(*prepared, *acked),
+            Message::Hello(Hello { is_blank: true, .. }) => None,
+            Message::Hello(hello) => voted(hello.prepared, hello.acked)
+                .or((hello.fence < stored.fence_at_start).then_some("less than it had durably refused")),
+            Message::Refusal { id, .. }
+            | Message::Evidence {
+                aborted: Some(id), ..
+            } => {
+                let is_certain = *id <= stored.fence.max(known) || self.aborted.contains(id);
+                (!is_certain).then_some("an abort that it has not durably refused")
+            }
+            _ => None,
+        }
+    }
+
+    /// `known` is how far the sender knows of commits.
+    pub(super) fn send(
+        &mut self,
+        from: NodeId,
+        known: BatchId,
+        durable: LogSeq,
+        bytes: &[u8],
+    ) -> Result<(), Broken> {
         let Ok(message) = codec::decode::<Message>(bytes) else {
             return Err(("codec", format!("node {from} sends bytes that do not decode")));
         };
+        self.stored.entry(from).or_default().sync(durable);
+        if let Some(what) = self.is_kept(&self.stored[&from], known, &message) {
+            let stored = &self.stored[&from];
+            let what = format!(
+                "node {from} tells {what}: {message:?}, with prepared {}, fence {}, decided {} on its disk",
+                stored.prepared, stored.fence, stored.decided
+            );
+            return Err(("promise-durable", what));
+        }
         match message {
             Message::Prepare { batch, head } => {
                 self.issued.insert(batch.id);

@@ -49,18 +49,18 @@ impl World<'_> {
                 node.process = Some(process);
                 self.trace.line(now, || format!("{id} starts with {found:?}"));
                 self.did(id, "starting");
-                self.started(id);
+                self.started(id, found.last);
             }
             Err(stopped) => self.refused_start(id, &stopped),
         }
     }
 
-    fn started(&mut self, id: NodeId) {
+    fn started(&mut self, id: NodeId, last: LogSeq) {
         for slot in 0..self.parts.len() {
             let Some(process) = &self.nodes[id.0 as usize - 1].process else {
                 return;
             };
-            if let Err(failure) = self.invariants.start(id, slot, &process.slots[slot].engine) {
+            if let Err(failure) = self.invariants.start(id, slot, &process.slots[slot].engine, last) {
                 return self.fail(failure.0, failure.1);
             }
         }
@@ -86,6 +86,7 @@ impl World<'_> {
         if node.tearing.is_some() {
             self.trace
                 .line(now, || format!("{id} loses power while it starts"));
+            self.invariants.start_failed(id);
             return self.power_fails(id);
         }
         if self.injected_failure(id).is_some() {
