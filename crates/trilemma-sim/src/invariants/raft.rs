@@ -72,6 +72,8 @@ struct Seen {
     durable: Index,
     /// The last position that it has reached by a state of the leader.
     installed: u64,
+    /// The position of the state that was compared last.
+    compared: u64,
     /// The newest term and vote that are durable, and those that are not yet.
     hard: (Term, Option<NodeId>),
     pending: VecDeque<(LogSeq, Term, Option<NodeId>)>,
@@ -80,6 +82,8 @@ struct Seen {
 /// See the module.
 pub(super) struct RaftInvariants {
     nodes: u32,
+    /// Digests of the one state at each position.
+    states: BTreeMap<u64, u64>,
     /// Who was seen to lead each term.
     leaders: BTreeMap<Term, NodeId>,
     /// To whom each node has given its vote, over all its lives.
@@ -100,6 +104,7 @@ impl RaftInvariants {
     pub(super) fn new(nodes: u32) -> Self {
         Self {
             nodes,
+            states: BTreeMap::new(),
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
             committed: BTreeMap::new(),
@@ -134,11 +139,28 @@ impl RaftInvariants {
             led: None,
             durable: raft.durable(),
             installed: 0,
+            compared: 0,
             hard: (raft.term(), raft.vote()),
             pending: VecDeque::new(),
         };
         self.seen.insert(id, seen);
-        Ok(())
+        self.same_state(id, raft)
+    }
+
+    /// All nodes have the same state at a position, whether they applied their way to it, were sent it or found it on
+    /// their disks.
+    fn same_state(&mut self, id: NodeId, raft: &Raft) -> Result<(), Broken> {
+        let position = raft.table().version().0;
+        let seen = self.seen.entry(id).or_default();
+        if std::mem::replace(&mut seen.compared, position) == position {
+            return Ok(());
+        }
+        let digest = raft.table().digest();
+        if *self.states.entry(position).or_insert(digest) == digest {
+            return Ok(());
+        }
+        let what = format!("node {id} has another state at {position} than was seen there before");
+        Err(("state-machine-safety", what))
     }
 
     pub(super) fn observe(
@@ -148,6 +170,7 @@ impl RaftInvariants {
         durable: LogSeq,
         reset: Option<u64>,
     ) -> Result<(), Broken> {
+        self.same_state(id, raft)?;
         let stored = self.stored.entry(id).or_default();
         stored.sync(durable);
         let furthest = self.durable.entry(id).or_default();
