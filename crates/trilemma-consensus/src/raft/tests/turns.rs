@@ -254,6 +254,49 @@ fn a_write_at_a_leader_that_restarts_is_unknown_at_once() {
 }
 
 #[test]
+fn an_acknowledgement_of_an_older_term_proves_nothing() {
+    // What a follower held in an older term, a leader in between may have replaced.
+    let mut node = Node::new(3, 1);
+    node.win();
+    let older = node.raft().term();
+    let (term, round, result) = (older.next(), 0, AppendResult::Mismatch(Index(0)));
+    node.receive(2, Message::AppendReply { term, round, result });
+    node.win();
+    node.propose(put(1));
+    node.step(Input::Wake);
+    node.persist();
+    let last = node.raft().log_end().index;
+    let result = AppendResult::Matched(last);
+    let late = Message::AppendReply {
+        term: older,
+        round,
+        result,
+    };
+    node.receive(2, late);
+    assert_eq!(node.raft().matched(NodeId(2)), Some(Index(0)));
+    assert!(node.raft().commit() < last);
+    let term = node.raft().term();
+    node.receive(2, Message::AppendReply { term, round, result });
+    assert_eq!(node.raft().matched(NodeId(2)), Some(last));
+    node.step(Input::Wake);
+    assert_eq!(node.raft().commit(), last);
+}
+
+#[test]
+fn a_refused_pre_vote_teaches_the_higher_term() {
+    // Else nodes whose logs are the shorter the higher their terms are would refuse each other for ever.
+    let mut node = Node::new(3, 1);
+    node.now = node.now + 1000 * MS;
+    node.step(Input::Wake);
+    let (asked, term) = (node.raft().term().next(), Term(7));
+    let granted = false;
+    node.receive(2, Message::PreVoteReply { asked, term, granted });
+    assert_eq!(node.raft().term(), term);
+    node.win();
+    assert_eq!(node.raft().term(), term.next());
+}
+
+#[test]
 fn a_second_copy_of_a_forwarded_write_is_never_refused() {
     // The first copy is in the log and may yet be committed: a refusal of the second would be told as *not applied*.
     let mut node = Node::new(3, 1);
