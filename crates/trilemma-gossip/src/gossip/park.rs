@@ -38,9 +38,9 @@ impl Parked {
         if new().count() + self.dots.len() > entries_max || self.bytes + bytes > bytes_max {
             return new().next().is_none();
         }
-        self.bytes += bytes;
         for item in command {
             if self.dots.insert(item.dot) {
+                self.bytes += item.size();
                 self.by_stamp.insert((item.stamp, item.dot), item.clone());
             }
         }
