@@ -25,8 +25,8 @@ pub(crate) const HELP: &str = "\
 Usage: cargo xtask zoo [--dir DIR] [--only ID]... [--jobs N] [--check]
 
 Applies each DIR/*.patch, alone, to a copy of the tree, builds the simulator from it and looks for a failure: first with
-the scenarios that once showed a bug, then with seeds. The last
-line is \"killed K of N\"; exit code 0 only if all were. A patch that does not apply, or not build, was not killed.
+the scenarios that once showed a bug, then with seeds. The last line is \"killed K of N\"; exit code 0 only if all were.
+A patch that does not apply, or not build, was not killed.
 
   --dir DIR  the folder of patches (default: crates/trilemma-sim/zoo)
   --only ID  only this patch; may be repeated, or name several with commas
