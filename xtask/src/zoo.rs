@@ -28,7 +28,7 @@ Applies each DIR/*.patch, alone, to a copy of the tree, builds the simulator fro
 the scenarios that once showed a bug, then with seeds. The last line is \"killed K of N\"; exit code 0 only if all were.
 A patch that does not apply, or not build, was not killed.
 
-  --dir DIR  the folder of patches (default: crates/trilemma-sim/zoo)
+  --dir DIR  the folder of patches (default: zoo)
   --only ID  only this patch; may be repeated, or name several with commas
   --jobs N   processors to use (default: all)
   --check    only checks that every patch applies and what its header says
@@ -38,7 +38,7 @@ A patch may begin with lines \"Key: value\": Id (default: the file's name), Titl
 it), Seeds (of each protocol, within which it must be found; default: 20000).";
 
 /// The project's own zoo, relative to the root.
-const HOME: &str = "crates/trilemma-sim/zoo";
+const HOME: &str = "zoo";
 /// Scenarios that once showed a bug, relative to the root.
 const SCENARIOS: &str = "crates/trilemma-sim/scenarios";
 /// Seeds of each protocol that the tree without a patch must pass before anything counts.
