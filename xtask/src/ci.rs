@@ -24,7 +24,8 @@ Runs every check in order and stops at the first that fails.
 const WASM: &[&str] = &[
     "trilemma-core",
     "trilemma-gossip",
-    "trilemma-consensus",
+    "trilemma-paxos",
+    "trilemma-raft",
     "trilemma-two-phase",
     "trilemma-check",
     "trilemma-sim",

@@ -12,8 +12,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use trilemma_consensus::paxos::{self, Paxos, PaxosConfig};
-use trilemma_consensus::raft::{self, Raft, RaftConfig};
 use trilemma_core::host::{Appended, Group, GroupInput, Host, Outgoing, Output};
 use trilemma_core::protocol::Peer;
 use trilemma_core::{
@@ -22,6 +20,8 @@ use trilemma_core::{
     codec,
 };
 use trilemma_gossip::{self as gossip, Gossip, GossipConfig};
+use trilemma_paxos::{self as paxos, Paxos, PaxosConfig};
+use trilemma_raft::{self as raft, Raft, RaftConfig};
 use trilemma_two_phase::{self as two_phase, TwoPhase, TwoPhaseConfig};
 
 use crate::mutate::mutated;

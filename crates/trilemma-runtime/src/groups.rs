@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use trilemma_consensus::paxos::{Paxos, PaxosConfig};
-use trilemma_consensus::raft::{Raft, RaftConfig};
 use trilemma_core::host::{Group, Host};
 use trilemma_core::{Backend, Incarnation, NodeId};
 use trilemma_gossip::{Gossip, GossipConfig};
+use trilemma_paxos::{Paxos, PaxosConfig};
+use trilemma_raft::{Raft, RaftConfig};
 use trilemma_two_phase::{TwoPhase, TwoPhaseConfig};
 
 use crate::config::{Durability, KeyspaceConfig, NodeConfig};

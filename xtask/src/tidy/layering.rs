@@ -49,7 +49,13 @@ const LAYERS: &[Layer] = &[
         never: WORLD,
     },
     Layer {
-        name: "trilemma-consensus",
+        name: "trilemma-paxos",
+        may: &[CORE],
+        tests_may: &[CHECK],
+        never: WORLD,
+    },
+    Layer {
+        name: "trilemma-raft",
         may: &[CORE],
         tests_may: &[CHECK],
         never: WORLD,
@@ -83,7 +89,8 @@ const LAYERS: &[Layer] = &[
         may: &[
             CORE,
             "trilemma-gossip",
-            "trilemma-consensus",
+            "trilemma-paxos",
+            "trilemma-raft",
             "trilemma-two-phase",
             CHECK,
             // The log is pure over its `Disk` trait, so the simulator runs the real one.
@@ -97,7 +104,8 @@ const LAYERS: &[Layer] = &[
         may: &[
             CORE,
             "trilemma-gossip",
-            "trilemma-consensus",
+            "trilemma-paxos",
+            "trilemma-raft",
             "trilemma-two-phase",
             "trilemma-storage",
             "trilemma-transport",
@@ -123,7 +131,8 @@ const LAYERS: &[Layer] = &[
         may: &[
             CORE,
             "trilemma-gossip",
-            "trilemma-consensus",
+            "trilemma-paxos",
+            "trilemma-raft",
             "trilemma-two-phase",
         ],
         // Every decoder is a target.

@@ -6,7 +6,8 @@ use super::{File, Finding};
 const PURE: &[&str] = &[
     "trilemma-core",
     "trilemma-gossip",
-    "trilemma-consensus",
+    "trilemma-paxos",
+    "trilemma-raft",
     "trilemma-two-phase",
     "trilemma-check",
     "trilemma-sim",

@@ -42,13 +42,13 @@ fn a_manifest_may_only_name_what_is_below() {
     );
     let findings = manifest(
         "trilemma-gossip",
-        "[dependencies]\ntrilemma-core.workspace = true\ntrilemma-consensus.workspace = true\n",
+        "[dependencies]\ntrilemma-core.workspace = true\ntrilemma-raft.workspace = true\n",
     );
     assert_eq!(rules(&findings), [("layering", 3)]);
     assert!(
         findings[0]
             .to_string()
-            .contains("trilemma-gossip has trilemma-consensus")
+            .contains("trilemma-gossip has trilemma-raft")
     );
     assert!(findings[0].to_string().contains("trilemma-core"));
 }
@@ -64,13 +64,13 @@ fn tests_and_targets_and_new_names_are_no_way_round() {
     ];
     for case in cases {
         assert_eq!(
-            rules(&manifest("trilemma-consensus", case)),
+            rules(&manifest("trilemma-raft", case)),
             [("layering", 2)],
             "{case}"
         );
     }
     let checker = "[dev-dependencies]\ntrilemma-check.workspace = true";
-    assert!(manifest("trilemma-consensus", checker).is_empty());
+    assert!(manifest("trilemma-raft", checker).is_empty());
 }
 
 #[test]
@@ -96,12 +96,12 @@ fn a_package_without_a_place_is_found() {
 fn source_may_only_name_what_is_below() {
     let good = file(
         "crates/trilemma-gossip/src/a.rs",
-        "//! A.\nuse trilemma_core::Key;\n// trilemma_consensus::x\n",
+        "//! A.\nuse trilemma_core::Key;\n// trilemma_raft::x\n",
     );
     assert!(layering::source("trilemma-gossip", &good).is_empty());
     let bad = file(
         "crates/trilemma-gossip/src/a.rs",
-        "//! A.\nuse trilemma_core::Key;\nuse trilemma_consensus::raft;\n",
+        "//! A.\nuse trilemma_core::Key;\nuse trilemma_raft;\n",
     );
     assert_eq!(
         rules(&layering::source("trilemma-gossip", &bad)),
@@ -135,7 +135,7 @@ fn a_forbidden_import_in_a_pure_crate_is_found_and_named() {
     for package in [
         "trilemma-core",
         "trilemma-gossip",
-        "trilemma-consensus",
+        "trilemma-raft",
         "trilemma-two-phase",
         "trilemma-check",
         "trilemma-sim",

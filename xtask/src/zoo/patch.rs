@@ -116,8 +116,8 @@ fn protocols(value: &str) -> Result<Vec<&'static str>, String> {
 /// shared, every one.
 fn inferred(files: &BTreeSet<String>) -> Vec<&'static str> {
     const HOMES: &[(&str, &str)] = &[
-        ("crates/trilemma-consensus/src/raft", "raft"),
-        ("crates/trilemma-consensus/src/paxos", "paxos"),
+        ("crates/trilemma-raft/src", "raft"),
+        ("crates/trilemma-paxos/src", "paxos"),
         ("crates/trilemma-gossip/", "gossip"),
         ("crates/trilemma-two-phase/", "two-phase"),
     ];

@@ -11,15 +11,15 @@ use super::{Fate, chosen, line, load, rotated};
 use crate::workspace::Workspace;
 
 const DIFF: &str = "\
---- a/crates/trilemma-consensus/src/raft/mod.rs
-+++ b/crates/trilemma-consensus/src/raft/mod.rs
+--- a/crates/trilemma-raft/src/lib.rs
++++ b/crates/trilemma-raft/src/lib.rs
 @@ -1,3 +1,3 @@
  one
 -two
 +TWO
  three
 ";
-const FILE: &str = "crates/trilemma-consensus/src/raft/mod.rs";
+const FILE: &str = "crates/trilemma-raft/src/lib.rs";
 
 fn patch(header: &str) -> Result<Patch, String> {
     Patch::parse("stem", &format!("{header}\n{DIFF}"))
@@ -35,10 +35,7 @@ fn a_patch_without_a_header_is_judged_by_its_files() {
         let text = DIFF.replace(FILE, path);
         Patch::parse("stem", &text).expect("a diff is enough").protocols
     };
-    assert_eq!(
-        elsewhere("crates/trilemma-consensus/src/paxos/proposer.rs"),
-        ["paxos"]
-    );
+    assert_eq!(elsewhere("crates/trilemma-paxos/src/proposer.rs"), ["paxos"]);
     assert_eq!(elsewhere("crates/trilemma-gossip/src/lib.rs"), ["gossip"]);
     assert_eq!(elsewhere("crates/trilemma-two-phase/src/lib.rs"), ["two-phase"]);
     assert_eq!(elsewhere("crates/trilemma-core/src/table.rs").len(), 5);

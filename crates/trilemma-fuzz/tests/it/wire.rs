@@ -1,7 +1,6 @@
 //! Messages, records and what clients and nodes tell each other: any bytes, and valid encodings that were changed.
 
 use bytes::Bytes;
-use trilemma_consensus::{paxos, raft};
 use trilemma_core::liveness::Beat;
 use trilemma_core::{
     Achieved, Attempt, Backend, Change, Command, Entry, Incarnation, KeyRange, KeyspaceId, LiveStatus,
@@ -14,6 +13,8 @@ use trilemma_fuzz::rig::{self, Kind};
 use trilemma_fuzz::source::Source;
 use trilemma_fuzz::wire::decodes;
 use trilemma_gossip as gossip;
+use trilemma_paxos as paxos;
+use trilemma_raft as raft;
 use trilemma_runtime::wire::{
     ClientReply, ClientRequest, KeyspaceOverview, LogOverview, NodeOverview, PeerOverview,
 };

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use trilemma_consensus::paxos::message::{Answer, Ask, Message};
-use trilemma_consensus::paxos::{Ballot, Paxos};
 use trilemma_core::{Incarnation, Key, NodeId, codec};
+use trilemma_paxos::message::{Answer, Ask, Message};
+use trilemma_paxos::{Ballot, Paxos};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Broken;

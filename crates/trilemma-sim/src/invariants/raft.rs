@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use trilemma_consensus::raft::{AppendResult, Index, Message, Raft, Record, Term};
 use trilemma_core::{NodeId, Receipt, codec};
+use trilemma_raft::{AppendResult, Index, Message, Raft, Record, Term};
 use trilemma_storage::LogSeq;
 use xxhash_rust::xxh3::xxh3_64;
 

@@ -8,8 +8,8 @@ use trilemma_core::{
     ReadLevel, ReadReply, Reason, Receipt, Reply, Ticket, UnknownCause, Version, Versioned, WriteError,
 };
 
-use crate::paxos::ballot::Ballot;
-use crate::paxos::register::{Draft, Earlier, Keep, Register, Ruling};
+use crate::ballot::Ballot;
+use crate::register::{Draft, Earlier, Keep, Register, Ruling};
 
 /// What is wanted of a key.
 #[derive(Clone, Debug)]

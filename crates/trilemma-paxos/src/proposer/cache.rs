@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use trilemma_core::Key;
 
-use crate::paxos::ballot::Ballot;
-use crate::paxos::register::Register;
+use crate::ballot::Ballot;
+use crate::register::Register;
 
 /// A ballot that a majority has promised, at a moment when `register` was the highest that this majority held.
 #[derive(Clone, Debug)]

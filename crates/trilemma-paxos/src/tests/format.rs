@@ -8,10 +8,10 @@ use trilemma_core::session::OpResult;
 use trilemma_core::{Incarnation, Key, NodeId, Version, Versioned, codec};
 
 use super::harness::op_of;
-use crate::paxos::message::{Answer, Ask, ChosenValue, ITEMS_MAX, Message, PAGE_MAX};
-use crate::paxos::record::{AcceptedRecord, ChosenRecord, Record};
-use crate::paxos::register::{RECENT_MAX, Recent, Register};
-use crate::paxos::{Ballot, checkpoint::Chunk, checkpoint::LearnedEntry, checkpoint::SlotEntry};
+use crate::message::{Answer, Ask, ChosenValue, ITEMS_MAX, Message, PAGE_MAX};
+use crate::record::{AcceptedRecord, ChosenRecord, Record};
+use crate::register::{RECENT_MAX, Recent, Register};
+use crate::{Ballot, checkpoint::Chunk, checkpoint::LearnedEntry, checkpoint::SlotEntry};
 
 fn ballot(counter: u64) -> Ballot {
     Ballot {

@@ -10,8 +10,8 @@ use trilemma_core::{
     SessionId, Ticket, Version, WriteError,
 };
 
-use crate::paxos::message::{Answer, Ask, Message};
-use crate::paxos::{Paxos, PaxosConfig};
+use crate::message::{Answer, Ask, Message};
+use crate::{Paxos, PaxosConfig};
 
 pub(super) type Paxi = Cluster<Paxos>;
 

@@ -16,9 +16,9 @@ use trilemma_core::{Instant, Key, NodeId, NodeSet};
 use super::cache::Cached;
 use super::operation::{Achievement, Kind, Operation, Plan, Verdict};
 use super::{Audience, Shared};
-use crate::paxos::ballot::Ballot;
-use crate::paxos::message::{Answer, Ask};
-use crate::paxos::register::{Register, Ruling};
+use crate::ballot::Ballot;
+use crate::message::{Answer, Ask};
+use crate::register::{Register, Ruling};
 
 /// The rounds of one key.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use trilemma_core::{
 
 use super::harness::*;
 use super::invariants::Invariants;
-use crate::paxos::Ballot;
-use crate::paxos::message::{Answer, Ask, Message};
+use crate::Ballot;
+use crate::message::{Answer, Ask, Message};
 
 /// What one node's acceptor has promised for a key.
 fn promised(cluster: &Paxi, node: NodeId, key: &str) -> Ballot {

@@ -9,8 +9,8 @@ use trilemma_core::testkit::Verdict;
 use trilemma_core::{Key, NodeId, Version};
 
 use super::harness::Paxi;
-use crate::paxos::message::{Answer, Ask, Message};
-use crate::paxos::{Ballot, Register};
+use crate::message::{Answer, Ask, Message};
+use crate::{Ballot, Register};
 
 /// Watches a cluster over its whole life, crashes included.
 #[derive(Debug, Default)]

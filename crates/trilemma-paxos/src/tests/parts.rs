@@ -6,12 +6,12 @@ use trilemma_core::session::OpResult;
 use trilemma_core::{Command, Corrupt, Incarnation, Key, NodeId, OpId, Protocol, Version, codec};
 
 use super::harness::op_of;
-use crate::paxos::acceptor::Acceptor;
-use crate::paxos::checkpoint::{Chunk, LearnedEntry, SlotEntry};
-use crate::paxos::learner::Learner;
-use crate::paxos::record::{AcceptedRecord, ChosenRecord, Record};
-use crate::paxos::register::{Draft, Earlier, Keep, Ruling};
-use crate::paxos::{Ballot, Paxos, PaxosConfig, Register};
+use crate::acceptor::Acceptor;
+use crate::checkpoint::{Chunk, LearnedEntry, SlotEntry};
+use crate::learner::Learner;
+use crate::record::{AcceptedRecord, ChosenRecord, Record};
+use crate::register::{Draft, Earlier, Keep, Ruling};
+use crate::{Ballot, Paxos, PaxosConfig, Register};
 
 const KEEP: Keep = Keep { recent: 3, fences: 3 };
 const FIRST: Earlier<'static> = Earlier {

@@ -7,7 +7,7 @@ use trilemma_core::{
 };
 
 use super::harness::*;
-use crate::paxos::message::{Ask, Message};
+use crate::message::{Ask, Message};
 
 fn text(value: &str) -> Option<String> {
     Some(value.to_owned())
@@ -447,12 +447,12 @@ fn nonsense_from_a_peer_changes_nothing() {
     let mut cluster = cluster(3, 19);
     let _ = receipt(cluster.write(N1, 1, Command::put("k", "a")));
     let held: Vec<_> = cluster.protocol(N2).held().collect();
-    let ballot = |counter, node| crate::paxos::Ballot {
+    let ballot = |counter, node| crate::Ballot {
         counter,
         node,
         incarnation: trilemma_core::Incarnation(1),
     };
-    let register = std::sync::Arc::new(crate::paxos::Register::default());
+    let register = std::sync::Arc::new(crate::Register::default());
     let accept = |ballot, next| Ask::Accept {
         key: "k".into(),
         ballot,
@@ -475,7 +475,7 @@ fn nonsense_from_a_peer_changes_nothing() {
         accept(ballot(1000, N3), ballot(999, N3)),
         accept(ballot(1000, N1), ballot(1001, N1)),
         accept(ballot(1000, N3), ballot(u64::MAX, N3)),
-        accept(crate::paxos::Ballot::ZERO, ballot(1, N3)),
+        accept(crate::Ballot::ZERO, ballot(1, N3)),
     ];
     let messages = [
         Message::Asks(asks),
