@@ -2,5 +2,6 @@
 
 mod cluster;
 mod conformance;
+mod directory;
 mod node;
 mod relay;
