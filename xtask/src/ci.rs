@@ -29,6 +29,7 @@ const WASM: &[&str] = &[
     "trilemma-two-phase",
     "trilemma-check",
     "trilemma-sim",
+    "trilemma-testkit",
 ];
 const WASM_TARGET: &str = "wasm32-unknown-unknown";
 

@@ -7,14 +7,14 @@
 //! | [`descriptor`], [`needs`], [`status`] | what a backend promises, what code needs, what holds now |
 //! | [`error`], [`receipt`] | did it happen, why not, what was achieved |
 //! | [`protocol`], [`host`] | the sans-I/O contract of protocol crates, and what runs an instance |
-//! | [`replicator`], [`conformance`] | the trait behind which a backend stands, and the suite that tests it |
+//! | [`replicator`] | the trait behind which a backend stands |
 //! | [`table`], [`session`], [`liveness`] | small pure machines that several protocols share |
 //! | [`codec`], [`rng`] | bounded bytes, seeded randomness |
 //!
-//! Pure: no sockets, files, clocks, threads or ambient randomness; builds for `wasm32-unknown-unknown`.
+//! Pure: no sockets, files, clocks, threads or ambient randomness; builds for `wasm32-unknown-unknown`. Test gear is in
+//! `trilemma-testkit`.
 
 pub mod codec;
-pub mod conformance;
 pub mod data;
 pub mod descriptor;
 pub mod error;
@@ -30,8 +30,6 @@ pub mod rng;
 pub mod session;
 pub mod status;
 pub mod table;
-#[cfg(any(test, feature = "testkit"))]
-pub mod testkit;
 pub mod time;
 pub mod watch;
 

@@ -9,7 +9,7 @@ mod wire;
 use std::time::Duration;
 
 use trilemma_core::NodeId;
-use trilemma_core::testkit::Cluster;
+use trilemma_testkit::Cluster;
 
 use super::*;
 

@@ -19,6 +19,7 @@ struct Layer {
 
 const CORE: &str = "trilemma-core";
 const CHECK: &str = "trilemma-check";
+const TESTKIT: &str = "trilemma-testkit";
 /// What brings a world into a crate that has none.
 const WORLD: &[&str] = &[
     "tokio",
@@ -45,29 +46,35 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "trilemma-gossip",
         may: &[CORE],
-        tests_may: &[CHECK],
+        tests_may: &[CHECK, TESTKIT],
         never: WORLD,
     },
     Layer {
         name: "trilemma-paxos",
         may: &[CORE],
-        tests_may: &[CHECK],
+        tests_may: &[CHECK, TESTKIT],
         never: WORLD,
     },
     Layer {
         name: "trilemma-raft",
         may: &[CORE],
-        tests_may: &[CHECK],
+        tests_may: &[CHECK, TESTKIT],
         never: WORLD,
     },
     Layer {
         name: "trilemma-two-phase",
         may: &[CORE],
-        tests_may: &[CHECK],
+        tests_may: &[CHECK, TESTKIT],
         never: WORLD,
     },
     Layer {
         name: CHECK,
+        may: &[CORE],
+        tests_may: &[],
+        never: WORLD,
+    },
+    Layer {
+        name: TESTKIT,
         may: &[CORE],
         tests_may: &[],
         never: WORLD,
@@ -110,7 +117,7 @@ const LAYERS: &[Layer] = &[
             "trilemma-storage",
             "trilemma-transport",
         ],
-        tests_may: &[CHECK, "trilemma-sim"],
+        tests_may: &[CHECK, "trilemma-sim", TESTKIT],
         never: &[],
     },
     Layer {

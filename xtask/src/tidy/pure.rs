@@ -11,6 +11,7 @@ const PURE: &[&str] = &[
     "trilemma-two-phase",
     "trilemma-check",
     "trilemma-sim",
+    "trilemma-testkit",
 ];
 
 /// Something that a pure crate must not name.

@@ -88,6 +88,16 @@ fn the_server_has_the_facade_and_the_checkers_alone() {
 }
 
 #[test]
+fn test_gear_is_for_tests_alone() {
+    let test = "[dev-dependencies]\ntrilemma-testkit.workspace = true\n";
+    assert!(manifest("trilemma-gossip", test).is_empty());
+    let program = "[dependencies]\ntrilemma-testkit.workspace = true\n";
+    assert_eq!(rules(&manifest("trilemma-gossip", program)), [("layering", 2)]);
+    // Core's own tests would compile core twice, with two sets of types.
+    assert_eq!(rules(&manifest("trilemma-core", test)), [("layering", 2)]);
+}
+
+#[test]
 fn a_package_without_a_place_is_found() {
     assert_eq!(rules(&manifest("trilemma-new", "")), [("layering", 1)]);
 }

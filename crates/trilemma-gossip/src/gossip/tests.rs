@@ -6,8 +6,8 @@ mod seeds;
 
 use std::time::Duration;
 
-use trilemma_core::testkit::{Cluster, value};
 use trilemma_core::{Command, NodeId, Query, ReadRequest, Receipt, Reply, Request};
+use trilemma_testkit::{Cluster, value};
 
 use super::Gossip;
 use crate::config::GossipConfig;

@@ -4,11 +4,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use trilemma_core::testkit::{Cluster, Verdict};
 use trilemma_core::{
     Attempt, Command, NodeId, NotApplied, Now, OpId, Outcome, Protocol, Reason, Receipt, Reply, Request,
     SessionId, Ticket, Version, WriteError,
 };
+use trilemma_testkit::{Cluster, Verdict};
 
 use crate::message::{Answer, Ask, Message};
 use crate::{Paxos, PaxosConfig};

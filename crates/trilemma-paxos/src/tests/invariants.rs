@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use trilemma_core::testkit::Verdict;
 use trilemma_core::{Key, NodeId, Version};
+use trilemma_testkit::Verdict;
 
 use super::harness::Paxi;
 use crate::message::{Answer, Ask, Message};

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use trilemma_core::testkit::{Faults, get, value, won};
 use trilemma_core::{
     Attempt, Command, Instant, KeyRange, NodeId, OpId, Outcome, Protocol, Reply, Rng, Ticket, Version,
     WriteError,
 };
+use trilemma_testkit::{Faults, get, value, won};
 
 use super::harness::*;
 use super::invariants::Invariants;

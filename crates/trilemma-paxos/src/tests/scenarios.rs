@@ -1,10 +1,10 @@
 //! What the backend does, one behaviour at a time.
 
-use trilemma_core::testkit::{get, op, value, won, write};
 use trilemma_core::{
     Attempt, Command, KeyRange, LeaseId, Mutation, NodeSet, Outcome, Protocol, Query, ReadLevel, ReadRequest,
     Reason, Reply, Request, UnknownCause, Version, WriteError,
 };
+use trilemma_testkit::{get, op, value, won, write};
 
 use super::harness::*;
 use crate::message::{Ask, Message};

@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use trilemma_core::testkit::{get, value, won, write};
 use trilemma_core::{
     Attempt, Command, Key, KeyRange, NodeId, Protocol, ReadLevel, Reply, Version, WriteError,
 };
+use trilemma_testkit::{get, value, won, write};
 
 use super::harness::*;
 use super::invariants::Invariants;
@@ -98,9 +98,9 @@ fn a_late_accept_of_a_low_counter_is_refused() {
     cluster.filter = Some(Box::new(move |from, _, message| {
         if from == N1 && has_accept(message) && delayed < 2 {
             delayed += 1;
-            trilemma_core::testkit::Verdict::Delay(SECOND)
+            trilemma_testkit::Verdict::Delay(SECOND)
         } else {
-            trilemma_core::testkit::Verdict::Deliver
+            trilemma_testkit::Verdict::Deliver
         }
     }));
     let late = cluster.propose(
@@ -173,7 +173,7 @@ fn a_late_read_is_not_answered_from_an_old_promise() {
         // Node 1 hears node 3 alone, and its first promise arrives late.
         let mut is_first = true;
         cluster.filter = Some(Box::new(move |from, to, message| {
-            use trilemma_core::testkit::Verdict;
+            use trilemma_testkit::Verdict;
             let promises = |answer: &Answer| matches!(answer, Answer::Promise { .. });
             let is_promise = matches!(message, Message::Answers(answers) if answers.iter().any(promises));
             if [(N1, N2), (N2, N1)].contains(&(from, to)) {

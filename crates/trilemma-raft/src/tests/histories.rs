@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trilemma_core::testkit::{Faults, get, won, write};
 use trilemma_core::{Attempt, Command, Reply, Rng, Ticket, WriteError};
+use trilemma_testkit::{Faults, get, won, write};
 
 use super::*;
 
@@ -167,7 +167,7 @@ impl Run {
             if let Message::VoteReply { term, granted: true } = message {
                 votes.borrow_mut().on_vote(from, *term, to);
             }
-            trilemma_core::testkit::Verdict::Deliver
+            trilemma_testkit::Verdict::Deliver
         }));
         Self {
             cluster,

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use trilemma_core::testkit::{Verdict, get, op, value, won, write};
 use trilemma_core::{Attempt, Command, Outcome, ReadLevel, Reason, Reply, Request, UnknownCause, WriteError};
+use trilemma_testkit::{Verdict, get, op, value, won, write};
 
 use super::*;
 

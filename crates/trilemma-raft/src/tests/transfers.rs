@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use trilemma_core::Command;
-use trilemma_core::testkit::{Verdict, won};
+use trilemma_testkit::{Verdict, won};
 
 use super::*;
 

@@ -2,11 +2,11 @@
 
 use trilemma_core::host::Output;
 use trilemma_core::protocol::PeerView;
-use trilemma_core::testkit::{op, write};
 use trilemma_core::{
     Achieved, AppendSeq, Attempt, Command, Epoch, Incarnation, NodeSet, Proposal, Receipt, Reply, Request,
     Ticket, UnknownCause, WriteError,
 };
+use trilemma_testkit::{op, write};
 
 use super::*;
 use trilemma_core::host::Host;

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tempfile::TempDir;
-use trilemma_core::conformance::Deployment;
 use trilemma_core::{Backend, NodeId, SharedReplicator};
 use trilemma_runtime::pki::Authority;
 use trilemma_runtime::{Identity, KeyspaceConfig, NodeConfig, NodeError, NodeHandle, Tuning};
+use trilemma_testkit::conformance::Deployment;
 
 use crate::relay::Relay;
 

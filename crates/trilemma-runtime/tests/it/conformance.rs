@@ -1,6 +1,7 @@
 //! Every backend against the suite that reads its descriptor.
 
-use trilemma_core::{Backend, NodeId, conformance};
+use trilemma_core::{Backend, NodeId};
+use trilemma_testkit::conformance;
 
 use crate::cluster::{Cluster, One};
 

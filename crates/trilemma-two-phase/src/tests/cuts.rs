@@ -5,8 +5,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use trilemma_core::session::OpResult;
-use trilemma_core::testkit::{Verdict, op};
 use trilemma_core::{NodeId, Reply, WriteError};
+use trilemma_testkit::{Verdict, op};
 
 use super::harness::*;
 use super::invariants::Invariants;

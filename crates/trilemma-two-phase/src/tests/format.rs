@@ -6,8 +6,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use trilemma_core::session::OpResult;
-use trilemma_core::testkit::op;
 use trilemma_core::{Command, Epoch, Incarnation, Reason, UnknownCause, Version, codec};
+use trilemma_testkit::op;
 
 use crate::recovery::{Chunk, Head as CheckpointHead};
 use crate::{Answer, Batch, BatchId, Forward, Head, Hello, Message, Record, Settled, Transaction, Verdict};

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use trilemma_core::host::GroupInput;
 use trilemma_core::session::{Admission, OpResult};
-use trilemma_core::testkit::{Cluster, Verdict, op, write};
 use trilemma_core::{
     Attempt, Command, NodeId, NotApplied, Now, OpId, Outcome, Protocol, Reason, Receipt, Reply, Request,
     Ticket, WriteError, codec,
 };
+use trilemma_testkit::{Cluster, Verdict, op, write};
 
 use crate::two_phase::Role;
 use crate::{Message, TwoPhase, TwoPhaseConfig};

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use trilemma_core::testkit::Verdict;
 use trilemma_core::{NodeId, Version};
+use trilemma_testkit::Verdict;
 
 use super::harness::{Group, N1};
 use crate::two_phase::Role;

@@ -1,9 +1,9 @@
 //! The rows of the partition table (design §12) for `classic`, and what a node without data may do.
 
-use trilemma_core::testkit::{get, op, value, won, write};
 use trilemma_core::{
     Attempt, Command, NodeSet, Outcome, Protocol, ReadLevel, Reason, Reply, Request, UnknownCause, WriteError,
 };
+use trilemma_testkit::{get, op, value, won, write};
 
 use super::harness::*;
 use crate::Message;

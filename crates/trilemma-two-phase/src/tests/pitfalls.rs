@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use trilemma_core::testkit::{op, value, won, write};
 use trilemma_core::{Attempt, Command, Outcome, Reason, Reply, Value};
+use trilemma_testkit::{op, value, won, write};
 
 use super::harness::*;
 use super::invariants::Invariants;
@@ -200,7 +200,7 @@ fn p12_p15_a_restarted_member_does_not_show_the_old_value() {
     lose(&mut cluster, &["announce"]);
     assert!(won(put(&mut cluster, N1, 2, "k").as_ref()));
     for node in [N2, N3] {
-        let waits = cluster.propose(node, trilemma_core::testkit::get("k", None), 5 * SECOND);
+        let waits = cluster.propose(node, trilemma_testkit::get("k", None), 5 * SECOND);
         assert_eq!(
             cluster.reply(node, waits),
             None,
@@ -208,7 +208,7 @@ fn p12_p15_a_restarted_member_does_not_show_the_old_value() {
         );
         cluster.crash_losing_all(node);
         cluster.restart(node);
-        let waits = cluster.propose(node, trilemma_core::testkit::get("k", None), 5 * SECOND);
+        let waits = cluster.propose(node, trilemma_testkit::get("k", None), 5 * SECOND);
         assert_eq!(
             cluster.reply(node, waits),
             None,
@@ -419,7 +419,7 @@ fn a_read_whose_batch_aborts_waits_for_the_batch_before() {
     assert_eq!(count(&sent, "prepare"), 4);
     cluster.run_until(millis(20), |cluster| in_doubt(cluster, N3) == 2);
     cluster.crash_losing_all(N1);
-    let read = cluster.propose(N3, trilemma_core::testkit::get("k", None), 5 * SECOND);
+    let read = cluster.propose(N3, trilemma_testkit::get("k", None), 5 * SECOND);
     assert!(cluster.run_until(2 * SECOND, |cluster| in_doubt(cluster, N3) == 1));
     cluster.run_for(millis(500));
     assert_eq!(

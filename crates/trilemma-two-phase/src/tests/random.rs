@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use trilemma_core::session::OpResult;
-use trilemma_core::testkit::{get, op, write};
 use trilemma_core::{
     Attempt, Command, Instant, NodeId, Outcome, Reply, Request, Rng, Ticket, Value, Version, WriteError,
 };
+use trilemma_testkit::{get, op, write};
 
 use super::harness::*;
 use super::invariants::Invariants;

@@ -1,11 +1,11 @@
 //! What works when all is well, and what each answer says.
 
 use trilemma_core::session::OpResult;
-use trilemma_core::testkit::{get, op, value, won, write};
 use trilemma_core::{
     Achieved, Attempt, Command, KeyRange, Outcome, Protocol, Query, ReadLevel, ReadRequest, Reason, Reply,
     Request, Value, Version,
 };
+use trilemma_testkit::{get, op, value, won, write};
 
 use super::harness::*;
 use crate::{Message, Transaction};

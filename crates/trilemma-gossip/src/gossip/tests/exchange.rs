@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use trilemma_core::testkit::Verdict;
 use trilemma_core::{AppendSeq, Effects, Incarnation, Input, Instant, Now, Protocol, WallTime};
+use trilemma_testkit::Verdict;
 
 use super::*;
 use crate::context::Context;

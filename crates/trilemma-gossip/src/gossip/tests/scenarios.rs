@@ -1,10 +1,10 @@
 //! What a client sees: availability, conflicts, repeats, clocks, deletes.
 
-use trilemma_core::testkit::{Verdict, get as read, op, write};
 use trilemma_core::{
     Achieved, Attempt, Mutation, NodeSet, NotApplied, Outcome, Protocol, ReadLevel, Reason, UnknownCause,
     WriteError,
 };
+use trilemma_testkit::{Verdict, get as read, op, write};
 
 use super::*;
 use crate::config::Durability;

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use trilemma_core::testkit::write;
 use trilemma_core::{Attempt, Outcome, Rng, Ticket, Version};
+use trilemma_testkit::write;
 
 use super::*;
 
@@ -229,7 +229,7 @@ fn run(seed: u64) -> (usize, usize) {
     }
     converge(&mut run.cluster, ms(15_000));
     for sent in 0..run.sent.len() {
-        let (at, op) = (run.sent[sent].at, trilemma_core::testkit::op(sent as u64 + 1));
+        let (at, op) = (run.sent[sent].at, trilemma_testkit::op(sent as u64 + 1));
         let known = run.version(&run.sent[sent]);
         match run
             .cluster

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::{Outcome, Suite, ensure};
-use crate::data::Command;
-use crate::descriptor::Requires;
-use crate::error::{Reason, WriteError};
-use crate::id::NodeId;
-use crate::read::{Query, ReadLevel};
+use trilemma_core::data::Command;
+use trilemma_core::descriptor::Requires;
+use trilemma_core::error::{Reason, WriteError};
+use trilemma_core::id::NodeId;
+use trilemma_core::read::{Query, ReadLevel};
 
 /// The last node is the one that is cut off.
 fn victim(suite: &Suite<'_>) -> NodeId {
@@ -101,7 +101,7 @@ pub(super) async fn convergence(suite: &Suite<'_>) -> Outcome {
         for node in suite.nodes() {
             let at = suite.deployment.replicator(node);
             let query = Query::Range {
-                range: crate::read::KeyRange::prefix("conformance/"),
+                range: trilemma_core::read::KeyRange::prefix("conformance/"),
                 limit: 0,
             };
             let reply = suite

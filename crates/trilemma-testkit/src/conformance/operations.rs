@@ -6,15 +6,15 @@ use std::pin::Pin;
 use futures_core::Stream;
 
 use super::{Outcome, Suite, ensure};
-use crate::data::{Command, Guard, Key, Mutation, Value};
-use crate::descriptor::TransactionScope;
-use crate::error::{Reason, WriteError};
-use crate::id::Version;
-use crate::protocol::Attempt;
-use crate::read::{KeyRange, Query, ReadLevel};
-use crate::receipt::{self, Receipt};
-use crate::replicator::WatchStream;
-use crate::watch::{WatchItem, WatchSpec};
+use trilemma_core::data::{Command, Guard, Key, Mutation, Value};
+use trilemma_core::descriptor::TransactionScope;
+use trilemma_core::error::{Reason, WriteError};
+use trilemma_core::id::Version;
+use trilemma_core::protocol::Attempt;
+use trilemma_core::read::{KeyRange, Query, ReadLevel};
+use trilemma_core::receipt::{self, Receipt};
+use trilemma_core::replicator::WatchStream;
+use trilemma_core::watch::{WatchItem, WatchSpec};
 
 pub(super) async fn read_back(suite: &Suite<'_>) -> Outcome {
     let key = suite.key("read-back");
@@ -347,8 +347,8 @@ pub(super) async fn never_weaker(suite: &Suite<'_>) -> Outcome {
 
 pub(super) async fn bad_input(suite: &Suite<'_>) -> Outcome {
     let at = suite.first();
-    let long = "k".repeat(crate::data::KEY_BYTES_MAX + 1);
-    let large = vec![0_u8; crate::data::VALUE_BYTES_MAX + 1];
+    let long = "k".repeat(trilemma_core::data::KEY_BYTES_MAX + 1);
+    let large = vec![0_u8; trilemma_core::data::VALUE_BYTES_MAX + 1];
     let commands = [
         Command::put("", "empty key"),
         Command::put(long.as_str(), "long key"),

@@ -1,8 +1,8 @@
 //! A small deterministic cluster for the protocols' own tests: virtual time, one thread, one seed.
 //!
 //! It runs instances through [`Host`], so every message and record passes the codec, and it keeps the contract of
-//! [`crate::protocol`] to the letter: messages are lost, duplicated, delayed and reordered as told; records become
-//! durable later; a crash keeps the durable records and a random prefix of the others. The full simulator with its
+//! [`trilemma_core::protocol`] to the letter: messages are lost, duplicated, delayed and reordered as told; records
+//! become durable later; a crash keeps the durable records and a random prefix of the others. The full simulator with its
 //! disks, clocks and swarm of faults is `trilemma-sim`; this is what a unit test needs.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::codec;
-use crate::data::{Applied, Command};
-use crate::host::{Appended, Group, GroupInput, Host, Outgoing, Output};
-use crate::id::{AppendSeq, Incarnation, NodeId, OpId, SessionId, Ticket, Version};
-use crate::protocol::{Attempt, Peer, PeerView, Proposal, Protocol, Reply, Request};
-use crate::read::{Query, ReadLevel, ReadRequest};
-use crate::rng::Rng;
-use crate::time::{Instant, Now, WallTime};
+use trilemma_core::codec;
+use trilemma_core::data::{Applied, Command};
+use trilemma_core::host::{Appended, Group, GroupInput, Host, Outgoing, Output};
+use trilemma_core::id::{AppendSeq, Incarnation, NodeId, OpId, SessionId, Ticket, Version};
+use trilemma_core::protocol::{Attempt, Peer, PeerView, Proposal, Protocol, Reply, Request};
+use trilemma_core::read::{Query, ReadLevel, ReadRequest};
+use trilemma_core::rng::Rng;
+use trilemma_core::time::{Instant, Now, WallTime};
 
 /// What the network and the disks do to messages and records.
 #[derive(Clone, Debug)]

@@ -1,4 +1,5 @@
-//! One suite for every backend: runs against any [`Replicator`](crate::Replicator) and judges it by its own descriptor.
+//! One suite for every backend: runs against any [`Replicator`](trilemma_core::Replicator) and judges it by its own
+//! descriptor.
 //!
 //! A backend that claims more than it does fails here, and so does one that does less than it claims. The suite needs
 //! a [`Deployment`]: some nodes that it may cut off and connect again. It is deterministic where the deployment is.
@@ -16,14 +17,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::data::{Command, Key};
-use crate::descriptor::Descriptor;
-use crate::error::{ReadError, WriteError};
-use crate::id::{Epoch, NodeId, OpId, SessionId, TraceId, Version};
-use crate::protocol::Attempt;
-use crate::read::{Query, ReadLevel, ReadReply, ReadRequest};
-use crate::receipt::Receipt;
-use crate::replicator::{OpContext, SharedReplicator};
+use trilemma_core::data::{Command, Key};
+use trilemma_core::descriptor::Descriptor;
+use trilemma_core::error::{ReadError, WriteError};
+use trilemma_core::id::{Epoch, NodeId, OpId, SessionId, TraceId, Version};
+use trilemma_core::protocol::Attempt;
+use trilemma_core::read::{Query, ReadLevel, ReadReply, ReadRequest};
+use trilemma_core::receipt::Receipt;
+use trilemma_core::replicator::{OpContext, SharedReplicator};
 
 /// A keyspace served by several nodes, under the control of the suite.
 #[async_trait]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{Outcome, Suite, Task, ensure, join_all};
-use crate::data::Command;
-use crate::id::NodeId;
+use trilemma_core::data::Command;
+use trilemma_core::id::NodeId;
 
 /// Increments that each of two clients per node makes.
 const INCREMENTS: u32 = 5;

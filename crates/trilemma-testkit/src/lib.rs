@@ -1,0 +1,14 @@
+//! Test gear: what the tests of several crates need, and no program does. Always a dev-dependency.
+//!
+//! | module | for whom |
+//! |---|---|
+//! | [`cluster`] | protocol crates: a small deterministic cluster of one protocol, with faults on demand |
+//! | [`conformance`] | backends: one suite that holds any `Replicator` to what its descriptor says |
+//!
+//! Pure, as what it tests: no sockets, files, clocks, threads or ambient randomness. It is not the simulator, which has
+//! disks, clocks and swarms of faults: that is `trilemma-sim`.
+
+pub mod cluster;
+pub mod conformance;
+
+pub use cluster::{Cluster, Faults, Filter, PEER_TIMEOUT, Verdict, get, op, value, won, write};
