@@ -111,7 +111,7 @@ fn source_may_only_name_what_is_below() {
     assert!(layering::source("trilemma-gossip", &good).is_empty());
     let bad = file(
         "crates/trilemma-gossip/src/a.rs",
-        "//! A.\nuse trilemma_core::Key;\nuse trilemma_raft;\n",
+        "//! A.\nuse trilemma_core::Key;\nuse trilemma_raft::Raft;\n",
     );
     assert_eq!(
         rules(&layering::source("trilemma-gossip", &bad)),
