@@ -7,6 +7,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// Most nodes of one cluster. It bounds every list of members, in memory, on the wire and on disk.
+pub const NODES_MAX: usize = 1024;
+
 macro_rules! id {
     ($(#[$meta:meta])* $name:ident($inner:ty), $format:literal) => {
         $(#[$meta])*

@@ -37,8 +37,8 @@ pub use data::{Applied, Change, Command, Guard, Key, Mutation, Value, Versioned}
 pub use descriptor::{Backend, Descriptor, Requires};
 pub use error::{NotApplied, ReadError, Reason, Retry, UnknownCause, WriteError};
 pub use id::{
-    AppendSeq, Epoch, Incarnation, KeyspaceId, LeaseId, NodeId, NodeSet, OpId, SessionId, Ticket, TraceId,
-    Version,
+    AppendSeq, Epoch, Incarnation, KeyspaceId, LeaseId, NODES_MAX, NodeId, NodeSet, OpId, SessionId, Ticket,
+    TraceId, Version,
 };
 pub use needs::Needs;
 pub use protocol::{

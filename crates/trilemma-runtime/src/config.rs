@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use trilemma_core::liveness::LivenessConfig;
-use trilemma_core::{Backend, KeyspaceId, NodeId};
+use trilemma_core::{Backend, KeyspaceId, NODES_MAX, NodeId, NodeSet};
 use trilemma_transport::Identity;
 
 /// The keyspace id under which the node's own records stand in the log.
@@ -33,12 +33,34 @@ pub struct NodeConfig {
     pub tuning: Tuning,
 }
 
+impl NodeConfig {
+    /// The members of the cluster: this node and its peers.
+    #[must_use]
+    pub fn members(&self) -> NodeSet {
+        self.peers.keys().copied().chain([self.node]).collect()
+    }
+
+    /// Says what of it cannot work, before anything is opened.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let nodes = self.members().len();
+        if nodes > NODES_MAX {
+            return Err(format!("{nodes} nodes: the limit is {NODES_MAX}"));
+        }
+        for (name, keyspace) in &self.keyspaces {
+            keyspace
+                .check()
+                .map_err(|why| format!("keyspace \"{name}\": {why}"))?;
+        }
+        Ok(())
+    }
+}
+
 /// How one keyspace is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyspaceConfig {
     /// The protocol.
     pub backend: Backend,
-    /// What a gossip write waits for. The other backends always sync.
+    /// What a write waits for. Only `gossip` may wait for less than the disk: [`KeyspaceConfig::check`].
     pub durability: Durability,
 }
 
@@ -49,6 +71,31 @@ impl KeyspaceConfig {
         Self {
             backend,
             durability: Durability::Fsync,
+        }
+    }
+
+    /// Refuses a durability that the backend cannot serve.
+    pub fn check(&self) -> Result<(), String> {
+        if self.durability == self.effective_durability() {
+            return Ok(());
+        }
+        let (backend, asked) = (self.backend, self.durability.name());
+        Err(format!(
+            "durability \"{asked}\" with backend \"{backend}\": its votes, promises and acknowledgements must be on \
+             the disk before others hear of them; choose \"fsync\", or backend \"gossip\""
+        ))
+    }
+
+    /// How durable a record of this keyspace must be before its protocol takes it for persisted. Here alone it is
+    /// decided, and only `gossip` has a choice.
+    ///
+    /// With less the others break. In raft: 1 votes for 2 in term 5 and tells it before the disk has the vote. The
+    /// power fails, 1 starts again without the vote and gives it to 3. Both 2 and 3 lead term 5.
+    #[must_use]
+    pub const fn effective_durability(&self) -> Durability {
+        match self.backend {
+            Backend::Gossip => self.durability,
+            Backend::Paxos | Backend::Raft | Backend::TwoPhase => Durability::Fsync,
         }
     }
 }

@@ -15,12 +15,12 @@ use crate::replicator::EPOCH;
 /// The instance of one keyspace for one life of the node.
 pub(crate) fn build(config: &NodeConfig, keyspace: &KeyspaceConfig, life: Incarnation) -> Box<dyn Group> {
     let node = config.node;
-    let members: BTreeSet<NodeId> = config.peers.keys().copied().chain([node]).collect();
+    let members: BTreeSet<NodeId> = config.members().0;
     let seed = crate::random_u64();
     match keyspace.backend {
         Backend::Gossip => {
             let mut gossip = GossipConfig::new(node, life, members, seed);
-            gossip.durability = match keyspace.durability {
+            gossip.durability = match keyspace.effective_durability() {
                 Durability::None => trilemma_gossip::Durability::None,
                 Durability::Os => trilemma_gossip::Durability::Os,
                 Durability::Fsync => trilemma_gossip::Durability::Fsync,

@@ -249,6 +249,7 @@ fn open(
     config: NodeConfig,
     inbox: mpsc::Receiver<Envelope>,
 ) -> Result<(Driver, Sources, Started), NodeError> {
+    config.check().map_err(NodeError::Config)?;
     let clock = Clock::start();
     let (log_events, log) = mpsc::unbounded_channel();
     let Recovered {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use trilemma_core::codec::{bounded_text, bounded_vec};
 use trilemma_core::descriptor::WatchScope;
 use trilemma_core::host::Group;
-use trilemma_core::{Corrupt, Incarnation, KeyspaceId, NodeId, Now, codec};
+use trilemma_core::{Corrupt, Incarnation, KeyspaceId, NODES_MAX, NodeId, NodeSet, Now, codec};
 use trilemma_storage::{
     Log, LogError, LogEvent, LogOptions, LogSeq, LogWriter, OsDisk, Progress, SnapshotError, snapshot,
 };
@@ -20,21 +20,48 @@ use crate::slot::Slot;
 use crate::watchers::Watchers;
 
 /// What the node itself keeps in its log and snapshots, under the keyspace id [`NODE_RECORDS`].
+///
+/// The order of the variants is the format: new ones go to the end, and old ones stay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum NodeRecord {
-    /// A life of the process began.
-    Started {
-        /// The cluster's name.
-        #[serde(deserialize_with = "bounded_text::<_, 256>")]
-        cluster: String,
-        /// The node.
-        node: NodeId,
-        /// The life.
-        incarnation: Incarnation,
-        /// The keyspaces with their backends, by name.
-        #[serde(deserialize_with = "bounded_vec::<_, _, 4096>")]
-        keyspaces: Vec<(String, String)>,
-    },
+    /// An incarnation of the process began, as written before members were recorded. It is read, never written.
+    StartedWithoutMembers(Started),
+    /// An incarnation of the process began in a cluster of these members, this node among them, ascending.
+    Started(
+        Started,
+        #[serde(deserialize_with = "bounded_vec::<_, _, NODES_MAX>")] Vec<NodeId>,
+    ),
+}
+
+/// What a node records at each start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Started {
+    /// The cluster's name.
+    #[serde(deserialize_with = "bounded_text::<_, 256>")]
+    cluster: String,
+    /// The node.
+    node: NodeId,
+    /// The incarnation.
+    incarnation: Incarnation,
+    /// The keyspaces with their backends, by name.
+    #[serde(deserialize_with = "bounded_vec::<_, _, 4096>")]
+    keyspaces: Vec<(String, String)>,
+}
+
+impl NodeRecord {
+    /// The record of this incarnation.
+    fn started(config: &NodeConfig, incarnation: Incarnation) -> Self {
+        let keyspaces = config.keyspaces.iter();
+        let started = Started {
+            cluster: config.cluster.clone(),
+            node: config.node,
+            incarnation,
+            keyspaces: keyspaces
+                .map(|(name, keyspace)| (name.clone(), keyspace.backend.to_string()))
+                .collect(),
+        };
+        NodeRecord::Started(started, config.members().iter().collect())
+    }
 }
 
 /// A node's storage, opened, and its keyspaces, restored.
@@ -152,16 +179,7 @@ fn restore(
         snapshot = %newest, records = found.records, last = %found.last, cut_bytes = found.cut_bytes,
         clean = found.clean, %incarnation, "recovered"
     );
-    let started = NodeRecord::Started {
-        cluster: config.cluster.clone(),
-        node: config.node,
-        incarnation,
-        keyspaces: config
-            .keyspaces
-            .iter()
-            .map(|(name, k)| (name.clone(), k.backend.to_string()))
-            .collect(),
-    };
+    let started = NodeRecord::started(config, incarnation);
     log.append(NODE_RECORDS, &codec::encode(&started))?;
     let durable = log.sync()?;
     let progress = Progress {
@@ -263,42 +281,69 @@ impl Lives {
         Ok(())
     }
 
-    /// Whether the directory is this node's, with these keyspaces. Returns the last life.
+    /// Whether the directory is this node's, with these members and keyspaces. Returns the last incarnation.
     fn check(&self, config: &NodeConfig) -> Result<Option<Incarnation>, Failure> {
-        let Some(NodeRecord::Started {
-            cluster,
-            node,
-            incarnation,
-            keyspaces,
-        }) = &self.last
-        else {
-            return Ok(None);
+        let (started, members) = match &self.last {
+            Some(NodeRecord::StartedWithoutMembers(started)) => (started, None),
+            Some(NodeRecord::Started(started, members)) => (started, Some(members)),
+            None => return Ok(None),
         };
-        if (cluster, *node) != (&config.cluster, config.node) {
-            let (here, id) = (&config.cluster, config.node);
+        check_owner(started, config)?;
+        // A directory from before members were recorded gets those of the configuration with this start.
+        if let Some(members) = members {
+            check_members(&members.iter().copied().collect(), &config.members())?;
+        }
+        check_keyspaces(&started.keyspaces, config)?;
+        Ok(Some(started.incarnation))
+    }
+}
+
+fn check_owner(started: &Started, config: &NodeConfig) -> Result<(), Failure> {
+    let Started { cluster, node, .. } = started;
+    if (cluster, *node) == (&config.cluster, config.node) {
+        return Ok(());
+    }
+    let (here, id) = (&config.cluster, config.node);
+    Err(Failure::Foreign(format!(
+        "it belongs to node {node} of cluster \"{cluster}\", the configuration is for node {id} of cluster \
+         \"{here}\"; give each node a directory of its own"
+    )))
+}
+
+/// The members of a directory never change. Otherwise: nodes 1, 2, 3 run; somebody adds 4 and 5 to the files and
+/// restarts node 3. It has voted in a majority of three with 1 and 2, and votes now in a majority of five with 4 and 5.
+/// 1 and 2 are still two of three, so both sides elect a leader.
+fn check_members(stored: &NodeSet, configured: &NodeSet) -> Result<(), Failure> {
+    if stored == configured {
+        return Ok(());
+    }
+    Err(Failure::Foreign(format!(
+        "it was written in a cluster of the members [{stored}], the configuration has the members [{configured}]. \
+         The members of a cluster cannot be changed by editing files: two majorities could then have no node in \
+         common, and both would take writes. Nothing was changed; keep the directory. Give `peers` the stored members \
+         and start again. For other members export the keyspaces, make a new cluster with directories of its own, and \
+         load them there"
+    )))
+}
+
+fn check_keyspaces(stored: &[(String, String)], config: &NodeConfig) -> Result<(), Failure> {
+    let configured: BTreeSet<&String> = config.keyspaces.keys().collect();
+    for (name, backend) in stored {
+        let now = config
+            .keyspaces
+            .get(name)
+            .map(|keyspace| keyspace.backend.to_string());
+        if now.as_ref() != Some(backend) {
+            let now = now.map_or("is not configured any more".to_owned(), |now| {
+                format!("is now \"{now}\"")
+            });
             return Err(Failure::Foreign(format!(
-                "it belongs to node {node} of cluster \"{cluster}\", the configuration is for node {id} of \
-                 cluster \"{here}\"; give each node a directory of its own"
+                "keyspace \"{name}\" holds data of backend \"{backend}\" and {now}; export its data, then use \
+                 a new name (configured: {configured:?})"
             )));
         }
-        let configured: BTreeSet<&String> = config.keyspaces.keys().collect();
-        for (name, backend) in keyspaces {
-            let now = config
-                .keyspaces
-                .get(name)
-                .map(|keyspace| keyspace.backend.to_string());
-            if now.as_ref() != Some(backend) {
-                let now = now.map_or("is not configured any more".to_owned(), |now| {
-                    format!("is now \"{now}\"")
-                });
-                return Err(Failure::Foreign(format!(
-                    "keyspace \"{name}\" holds data of backend \"{backend}\" and {now}; export its data, then use \
-                     a new name (configured: {configured:?})"
-                )));
-            }
-        }
-        Ok(Some(*incarnation))
     }
+    Ok(())
 }
 
 /// The node's own part of a snapshot.
@@ -306,3 +351,6 @@ pub(crate) fn node_section(started: &NodeRecord) -> (KeyspaceId, Box<dyn Iterato
     let chunk: Bytes = codec::encode(started);
     (NODE_RECORDS, Box::new(std::iter::once(chunk.to_vec())))
 }
+
+#[cfg(test)]
+mod tests;

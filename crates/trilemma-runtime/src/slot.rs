@@ -36,7 +36,7 @@ impl Slot {
             name,
             id,
             backend: config.backend,
-            durability: config.durability,
+            durability: config.effective_durability(),
             group,
             watchers,
             status: StatusWatch::new(),
@@ -96,3 +96,6 @@ impl Slot {
         self.status.set(self.group.status(now));
     }
 }
+
+#[cfg(test)]
+mod tests;

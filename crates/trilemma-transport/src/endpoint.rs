@@ -10,7 +10,7 @@ use bytes::Bytes;
 use quinn::{Connection, Endpoint, Incoming, VarInt};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{Mutex as AsyncMutex, watch};
-use trilemma_core::{Incarnation, NodeId, Rng, codec};
+use trilemma_core::{Incarnation, NodeId, NodeSet, Rng, codec};
 
 use crate::clients;
 use crate::counters::{Counters, Meters};
@@ -240,7 +240,14 @@ impl Shared {
             table_text,
             ..
         } = &self.config;
-        Hello::new(*node, *incarnation, *table_digest, table_text)
+        let members = self.members().iter().collect();
+        Hello::new(*node, *incarnation, members, *table_digest, table_text)
+    }
+
+    /// The members of the cluster as this node is configured.
+    fn members(&self) -> NodeSet {
+        let TransportConfig { node, peers, .. } = &self.config;
+        peers.keys().copied().chain([*node]).collect()
     }
 
     /// Whom the other side's certificate names, if it may be a peer here.
@@ -260,8 +267,10 @@ impl Shared {
                 } else if self.config.peers.contains_key(node) {
                     Ok(*node)
                 } else {
+                    let members = self.members();
                     Err(Refusal::Subject(format!(
-                        "node {node} is not a peer of node {here} in its configuration"
+                        "node {node} is not a peer of node {here}, whose configuration has the members [{members}]; if \
+                         it is one, give all nodes the `peers` that the cluster was made with"
                     )))
                 }
             }
@@ -390,7 +399,7 @@ async fn accept_peer(connection: Connection, chain: &[CertificateDer<'_>], share
     }
 }
 
-/// The accepting side: reads a hello, answers with ours, then judges, so that both sides can print both tables.
+/// The accepting side: reads a hello, answers with ours, then judges, so that both sides can print both lists and tables.
 async fn answer_hello(connection: &Connection, shared: &Shared, node: NodeId) -> Result<Hello, Refusal> {
     let (mut send, receive) = connection.accept_bi().await.map_err(|error| closed(&error))?;
     let there = read_hello(receive).await?;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
-use trilemma_core::NodeId;
+use trilemma_core::{NodeId, NodeSet};
 
 /// Why an endpoint or an identity cannot be made.
 #[derive(Debug, Error)]
@@ -82,6 +82,18 @@ pub enum Refusal {
     /// The certificate does not name a node that may be here.
     #[error("{0}")]
     Subject(String),
+    /// The member lists differ.
+    #[error(
+        "the member lists differ; here: [{here}]; node {peer}: [{there}]. The members of a cluster cannot be changed by editing files: give both nodes the `peers` that the cluster was made with, and restart the one whose file was changed"
+    )]
+    Members {
+        /// The other node.
+        peer: NodeId,
+        /// The members as this node is configured.
+        here: NodeSet,
+        /// The members as the other is configured.
+        there: NodeSet,
+    },
     /// The keyspace tables differ.
     #[error(
         "the keyspace tables differ; here: [{here}]; node {peer}: [{there}]. Give all nodes the same [keyspaces]"

@@ -14,8 +14,8 @@
 //!
 //! Between two nodes there is one connection: the node with the lower id dials. TLS proves who the other is: the
 //! certificate must come from the cluster's own authority and name `trilemma://<cluster>/node/<id>`. There is no
-//! 0-RTT and no resumption. Then both sides say hello: wire version, process life, and the digest of their keyspace
-//! table; nodes that differ refuse each other and print both tables.
+//! 0-RTT and no resumption. Then both sides say hello: wire version, process life, the members they know, and the
+//! digest of their keyspace table; nodes that differ refuse each other and print both lists or tables.
 
 pub mod client;
 mod clients;

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use trilemma_core::NODES_MAX;
 use trilemma_core::{Backend, NodeId};
 use trilemma_runtime::NodeConfig;
 pub use trilemma_runtime::{Durability, KeyspaceConfig, Tuning};
@@ -23,8 +24,6 @@ use crate::error::Result;
 pub const KEYSPACES_MAX: usize = 1024;
 /// Longest name of a keyspace or cluster, in bytes.
 pub const NAME_BYTES_MAX: usize = 63;
-/// Most nodes of one cluster.
-pub const NODES_MAX: usize = 1024;
 
 /// Everything one node is started with. Made by [`Config::load`], [`Config::parse`] or [`Config::builder`].
 #[derive(Clone, Debug)]

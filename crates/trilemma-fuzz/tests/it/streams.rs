@@ -63,7 +63,16 @@ fn raw_stream_of(input: &[u8]) {
 }
 
 fn hellos_of(input: &[u8]) {
-    let sample = codec::encode(&(1_u32, 3_u32, 70_000_u64, [7_u8; 32], "locks raft\ncarts gossip\n"));
+    // Version, node, incarnation, members (their number is a byte of its own), digest and text of the table.
+    let members = (3_u8, [1_u32, 3, 900]);
+    let sample = codec::encode(&(
+        2_u32,
+        3_u32,
+        70_000_u64,
+        members,
+        [7_u8; 32],
+        "locks raft\ncarts gossip\n",
+    ));
     assert!(hello(&sample).is_ok(), "the sample is a hello");
     let bytes = mutated(&mut Source::new(input), &[sample]);
     if let Ok(encoded) = frugal(bytes.len(), || hello(&bytes)) {

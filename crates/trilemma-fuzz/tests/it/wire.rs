@@ -122,7 +122,7 @@ fn beat_of(input: &[u8]) {
 }
 
 fn node_record_of(input: &[u8]) {
-    // `NodeRecord::Started`: variant, cluster, node, life, keyspaces with their backends.
+    // `NodeRecord::StartedWithoutMembers`: variant, cluster, node, incarnation, keyspaces with their backends.
     let started = codec::encode(&(
         0_u32,
         "shop",
@@ -131,13 +131,17 @@ fn node_record_of(input: &[u8]) {
         [("locks", "raft"), ("carts", "gossip")],
     ));
     let started = [&started[..8], &[2], &started[8..]].concat();
-    assert_eq!(
-        trilemma_runtime::fuzz::node_record(&started).as_deref(),
-        Ok(&started[..]),
-        "the sample is a node's record"
-    );
-    let bytes = mutated(&mut Source::new(input), &[started]);
+    // `NodeRecord::Started`: the same, and the members.
+    let with_members = [&[1], &started[1..], &[3, 1, 2, 3]].concat();
     let door = trilemma_runtime::fuzz::node_record;
+    for sample in [&started, &with_members] {
+        assert_eq!(
+            door(sample).as_deref(),
+            Ok(&sample[..]),
+            "the sample is a node's record"
+        );
+    }
+    let bytes = mutated(&mut Source::new(input), &[started, with_members]);
     if let Ok(encoded) = trilemma_fuzz::wire::frugal(bytes.len(), || door(&bytes)) {
         assert_eq!(door(&encoded), Ok(encoded), "other bytes come back");
     }

@@ -1,4 +1,4 @@
-//! Three nodes whose links run through relays, so that any of them can be cut off.
+//! Nodes whose links run through relays, so that any of them can be cut off: three of them, if a test does not say.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,7 +18,7 @@ use crate::relay::Relay;
 /// Time in which every node notices a cut or a heal: six beats and some.
 const NOTICE: Duration = Duration::from_millis(900);
 
-/// The nodes of every cluster here.
+/// The nodes of a cluster when a test does not say.
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 
 /// The name of a backend's keyspace.
@@ -31,6 +31,8 @@ pub(crate) fn name(backend: Backend) -> &'static str {
 pub(crate) struct Cluster {
     directory: TempDir,
     authority: Authority,
+    /// All nodes that can be started.
+    all: Vec<NodeId>,
     /// One for each node and each of its peers: nodes listen where the system lets them, and only relays know where.
     relays: BTreeMap<(NodeId, NodeId), Relay>,
     nodes: Mutex<BTreeMap<NodeId, NodeHandle>>,
@@ -45,27 +47,33 @@ impl Cluster {
 
     /// The same with changed configurations.
     pub(crate) async fn start_with(change: fn(&mut NodeConfig)) -> Self {
+        let cluster = Self::stopped(&NODES, change).await;
+        for id in NODES {
+            cluster.start_node(id).await.expect("a new node starts");
+        }
+        cluster
+    }
+
+    /// These nodes, none of which runs yet.
+    pub(crate) async fn stopped(nodes: &[NodeId], change: fn(&mut NodeConfig)) -> Self {
         let target = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target");
         std::fs::create_dir_all(&target).expect("the target directory can be made");
         let directory = tempfile::tempdir_in(target).expect("a directory can be made");
         let authority = Authority::generate("test").expect("a new authority");
         let mut relays = BTreeMap::new();
-        for from in NODES {
-            for to in NODES.into_iter().filter(|to| *to != from) {
+        for from in nodes.iter().copied() {
+            for to in nodes.iter().copied().filter(|to| *to != from) {
                 relays.insert((from, to), Relay::start().await);
             }
         }
-        let cluster = Self {
+        Self {
             directory,
             authority,
+            all: nodes.to_vec(),
             relays,
             nodes: Mutex::new(BTreeMap::new()),
             change,
-        };
-        for id in NODES {
-            cluster.start_node(id).await.expect("a new node starts");
         }
-        cluster
     }
 
     /// The configuration of one node.
@@ -82,10 +90,11 @@ impl Cluster {
             node: id,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             data: self.directory.path().join(format!("node-{id}")),
-            peers: NODES
-                .into_iter()
-                .filter(|to| *to != id)
-                .map(|to| (to, self.relays[&(id, to)].address))
+            peers: self
+                .relays
+                .iter()
+                .filter(|((from, _), _)| *from == id)
+                .map(|((_, to), relay)| (*to, relay.address))
                 .collect(),
             identity: identity.expect("our own PEM is read"),
             keyspaces: Backend::ALL
@@ -102,7 +111,14 @@ impl Cluster {
 
     /// Starts a node that does not run.
     pub(crate) async fn start_node(&self, id: NodeId) -> Result<(), NodeError> {
-        let node = NodeHandle::start(self.config(id)).await?;
+        self.start_node_among(id, &self.all).await
+    }
+
+    /// The same with these members in its configuration.
+    pub(crate) async fn start_node_among(&self, id: NodeId, members: &[NodeId]) -> Result<(), NodeError> {
+        let mut config = self.config(id);
+        config.peers.retain(|peer, _| members.contains(peer));
+        let node = NodeHandle::start(config).await?;
         for ((_, to), relay) in &self.relays {
             if *to == id {
                 relay.set_target(node.listen());
@@ -137,6 +153,33 @@ impl Cluster {
         for ((a, b), relay) in &self.relays {
             relay.set_cut(victim.is_some_and(|victim| victim == *a || victim == *b));
         }
+    }
+
+    /// Cuts all links between these nodes and the others.
+    pub(crate) fn cut_off(&self, side: &[NodeId]) {
+        for ((a, b), relay) in &self.relays {
+            relay.set_cut(side.contains(a) != side.contains(b));
+        }
+    }
+
+    /// The nodes that run and say that a keyspace of this backend can be written there.
+    pub(crate) fn writable_now(&self, backend: Backend) -> Vec<NodeId> {
+        let nodes = self.nodes.lock().expect("no panic while locked");
+        let can_write = |node: &NodeHandle| {
+            let mut keyspaces = node.overview_cached().into_iter();
+            keyspaces.any(|keyspace| keyspace.name == name(backend) && keyspace.status.can_write)
+        };
+        let writable = nodes.iter().filter(|(_, node)| can_write(node));
+        writable.map(|(id, _)| *id).collect()
+    }
+
+    /// Why a node and its peer have no connection, as the node tells it; empty if nobody has refused it.
+    pub(crate) async fn refusal(&self, id: NodeId, peer: NodeId) -> String {
+        let node = self.take(id);
+        let overview = node.overview().await.expect("the node runs");
+        self.nodes.lock().expect("no panic while locked").insert(id, node);
+        let found = overview.peers.into_iter().find(|found| found.node == peer);
+        found.map_or_else(String::new, |found| found.refused)
     }
 
     /// Waits until a keyspace can be written at a node.

@@ -3,5 +3,6 @@
 mod cluster;
 mod conformance;
 mod directory;
+mod members;
 mod node;
 mod relay;

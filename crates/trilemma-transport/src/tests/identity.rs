@@ -306,30 +306,79 @@ async fn nothing_is_resumed_or_sent_early() {
     assert!(events.try_recv().is_none());
 }
 
+/// The hello of node `node` in a cluster of these members.
+fn hello(node: u32, members: impl IntoIterator<Item = u32>, table_text: &str) -> Hello {
+    let members = members.into_iter().map(NodeId).collect();
+    Hello::new(NodeId(node), Incarnation(1), members, [7; 32], table_text)
+}
+
 #[test]
 fn a_hello_is_judged_by_version_and_id() {
-    let here = Hello::new(NodeId(2), Incarnation(1), [7; 32], "locks = raft");
-    let there = Hello::new(NodeId(1), Incarnation(5), [7; 32], "locks = raft");
+    let here = hello(2, 1..=3, "locks = raft");
+    let there = Hello {
+        incarnation: Incarnation(5),
+        ..hello(1, 1..=3, "locks = raft")
+    };
     assert_eq!(here.check(&there, NodeId(1)), Ok(()));
+    // A hello of another version has another shape: the first had no members.
+    let first = (1_u32, 1_u32, 5_u64, [7_u8; 32], "locks = raft");
     let newer = Hello {
         version: WIRE_VERSION + 1,
         ..there.clone()
     };
-    let told = here
-        .check(&newer, NodeId(1))
-        .expect_err("another version")
-        .to_string();
-    assert!(
-        told.contains(&format!("wire version {}", WIRE_VERSION + 1)),
-        "{told}"
-    );
+    for (version, bytes) in [
+        (1, trilemma_core::codec::encode(&first)),
+        (WIRE_VERSION + 1, trilemma_core::codec::encode(&newer)),
+    ] {
+        let told = Hello::decode(&bytes).expect_err("another version").to_string();
+        assert!(
+            told.contains(&format!("wire version {version}, this node speaks")),
+            "{told}"
+        );
+    }
     let told = here.check(&there, NodeId(3)).expect_err("another id").to_string();
     assert!(told.contains("node 1") && told.contains("node 3"), "{told}");
     assert!(matches!(Hello::decode(&[0xff; 40]), Err(Refusal::Violation(_))));
-    let long = Hello::new(NodeId(1), Incarnation(1), [7; 32], &"ü".repeat(100_000));
+    let most = u32::MAX - trilemma_core::NODES_MAX as u32;
+    let long = hello(1, most..u32::MAX, &"ü".repeat(100_000));
     let bytes = trilemma_core::codec::encode(&long);
     assert!(bytes.len() <= crate::hello::HELLO_BYTES_MAX);
     assert_eq!(Hello::decode(&bytes), Ok(long));
+}
+
+#[test]
+fn hellos_with_different_members_are_refused_with_both_lists() {
+    let of_three = hello(1, 1..=3, "locks = raft");
+    assert_eq!(
+        of_three.check(&hello(3, 1..=3, "locks = raft"), NodeId(3)),
+        Ok(())
+    );
+    let of_five = hello(3, 1..=5, "locks = raft");
+    for (here, there, peer) in [(&of_three, &of_five, 3), (&of_five, &of_three, 1)] {
+        let refused = here.check(there, NodeId(peer));
+        let told = refused.expect_err("other members").to_string();
+        assert!(
+            told.contains("[1, 2, 3];") || told.contains("[1, 2, 3]."),
+            "{told}"
+        );
+        assert!(
+            told.contains("[1, 2, 3, 4, 5]") && told.contains("`peers`"),
+            "{told}"
+        );
+    }
+    let other_members_as_many = hello(3, [1, 3, 4], "locks = raft");
+    assert!(of_three.check(&other_members_as_many, NodeId(3)).is_err());
+}
+
+#[tokio::test]
+async fn different_members_are_refused_with_both_lists_printed() {
+    let world = World::new(3);
+    let mut one = world.config(1);
+    one.peers.remove(&NodeId(3));
+    let (dialler, listener) = meet(&world, one).await;
+    for told in [dialler, listener] {
+        assert!(told.contains("[1, 2]") && told.contains("[1, 2, 3]"), "{told}");
+    }
 }
 
 #[test]

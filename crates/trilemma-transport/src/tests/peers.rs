@@ -125,6 +125,7 @@ async fn rogue(world: &World) -> quinn::Connection {
         version: crate::hello::WIRE_VERSION,
         node: NodeId(1),
         incarnation: Incarnation(1),
+        members: world.addresses.keys().copied().collect(),
         table_digest: [7; 32],
         table_text: "locks = raft".into(),
     };

@@ -218,8 +218,11 @@ fn check_keyspaces(keyspaces: &BTreeMap<String, KeyspaceConfig>) -> Result<(), S
         ));
     }
     let mut by_id: BTreeMap<_, &str> = BTreeMap::new();
-    for name in keyspaces.keys() {
+    for (name, keyspace) in keyspaces {
         check_name("keyspace", name)?;
+        keyspace
+            .check()
+            .map_err(|why| format!("keyspace \"{name}\": {why}"))?;
         if let Some(other) = by_id.insert(keyspace_id(name), name) {
             return Err(format!(
                 "keyspaces \"{other}\" and \"{name}\" have the same internal id; rename one"

@@ -73,6 +73,30 @@ fn values_that_do_not_fit_together_are_named() {
     }
 }
 
+/// Only `gossip` may acknowledge before the disk has it; the others would break promises that they have made.
+#[test]
+fn weak_durability_is_refused_for_all_backends_but_gossip() {
+    let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 7400));
+    for backend in Backend::ALL {
+        for durability in [Durability::None, Durability::Os, Durability::Fsync] {
+            let built = Config::builder(1)
+                .listen(listen)
+                .data("data")
+                .keyspace_with("locks", KeyspaceConfig { backend, durability })
+                .build();
+            let why = built.expect_err("there is no certificate").to_string();
+            let refused = why.contains("keyspace \"locks\": durability");
+            let strong = backend == Backend::Gossip || durability == Durability::Fsync;
+            assert_eq!(refused, !strong, "{backend}, {durability:?}: {why}");
+            assert_eq!(why.contains("`tls` is missing"), strong, "{why}");
+            if refused {
+                let asked = format!("\"{}\" with backend \"{backend}\"", durability.name());
+                assert!(why.contains(&asked) && why.contains("choose \"fsync\""), "{why}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_keyspace_is_explained_with_what_it_needs() {
     let text = explain("orders", Backend::TwoPhase, 3);
