@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: measures clusters of real processes.
 
-use crate::Outcome;
 use crate::process::{self, cargo};
 use crate::workspace::Workspace;
+use crate::{Outcome, programs};
 
 /// The text of `--help`.
 pub(crate) const HELP: &str = "\
@@ -15,36 +15,41 @@ Usage: cargo xtask bench cluster [ARGUMENTS]
 
 Numbers mean something only beside the machine and the commit; both are printed.";
 
+/// The program that loads a cluster and measures it.
+const LOAD_GENERATOR: &str = "cluster";
+/// The program that is measured.
+const SERVER: &str = "trilemma";
+
 /// Runs the task.
 pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Outcome {
     let Some((kind, rest)) = args.split_first() else {
         return Err(format!("which benchmark?\n\n{HELP}"));
     };
-    let (build, run): (&[&str], &[&str]) = match kind.as_str() {
-        "cluster" => (
-            &["build", "--release", "--locked", "--package", "trilemma-server"],
-            &[
-                "run",
-                "--release",
-                "--locked",
-                "--package",
-                "trilemma-benches",
-                "--bin",
-                "cluster",
-                "--",
-            ],
-        ),
-        "micro" => (&[], &["bench", "--locked", "--package", "trilemma-benches", "--"]),
-        other => return Err(format!("unknown benchmark \"{other}\"\n\n{HELP}")),
-    };
-    let asks_for_help = rest.iter().any(|arg| arg == "--help" || arg == "-h");
-    if !build.is_empty() && !asks_for_help {
-        process::run(workspace, cargo(), build)?;
+    match kind.as_str() {
+        "cluster" => cluster(workspace, rest),
+        "micro" => {
+            let mut args = ["bench", "--locked", "--workspace", "--bench", "core", "--"]
+                .map(str::to_owned)
+                .to_vec();
+            args.extend(rest.iter().cloned());
+            describe();
+            process::run(workspace, cargo(), &args)
+        }
+        other => Err(format!("unknown benchmark \"{other}\"\n\n{HELP}")),
     }
-    let mut line: Vec<String> = run.iter().map(|arg| (*arg).to_owned()).collect();
-    line.extend(rest.iter().cloned());
+}
+
+/// Builds the server and the load generator, which looks for the server beside itself, and runs it.
+fn cluster(workspace: &Workspace, args: &[String]) -> Outcome {
+    let asks_for_help = args.iter().any(|arg| arg == "--help" || arg == "-h");
+    let needed: &[&str] = if asks_for_help {
+        &[LOAD_GENERATOR]
+    } else {
+        &[LOAD_GENERATOR, SERVER]
+    };
+    let folder = programs::build(workspace, "release", needed)?;
     describe();
-    process::run(workspace, cargo(), &line)
+    process::run(workspace, folder.join(programs::file_name(LOAD_GENERATOR)), args)
 }
 
 /// The machine and the commit that the numbers belong to.

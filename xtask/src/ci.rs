@@ -107,6 +107,11 @@ fn steps() -> Vec<Step> {
             },
         ),
         step(
+            "reuse",
+            "select what is built from the whole workspace, as xtask/src/programs.rs does, and start it through xtask/src/process.rs",
+            |cx| crate::programs::check_reuse(cx.workspace).map(|()| Done::Passed),
+        ),
+        step(
             "wasm32",
             "a pure crate reached for the operating system; `cargo tree -p CRATE` shows through what",
             wasm,

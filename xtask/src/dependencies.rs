@@ -4,10 +4,8 @@
 //! at once; compiling cargo-deny takes longer than all other checks together. cargo-deny itself runs too where it is
 //! installed: it also reads licence texts and knows advisories.
 
-use std::process::Command;
-
 use crate::Outcome;
-use crate::process::cargo;
+use crate::process::{self, cargo};
 use crate::workspace::Workspace;
 
 /// One package of the dependency tree.
@@ -56,7 +54,7 @@ pub(crate) fn check(workspace: &Workspace) -> Outcome {
 }
 
 fn packages(workspace: &Workspace) -> Result<Vec<Package>, String> {
-    let output = Command::new(cargo())
+    let output = process::command(cargo())
         .args(["metadata", "--format-version", "1", "--locked"])
         .current_dir(&workspace.root)
         .output()

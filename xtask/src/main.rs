@@ -8,6 +8,7 @@ mod ci;
 mod dependencies;
 mod docs;
 mod process;
+mod programs;
 mod sim;
 mod source;
 mod tidy;

@@ -1,6 +1,6 @@
 //! Running other programs: always announced, never through a shell.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::Command;
 
 use crate::workspace::Workspace;
@@ -8,6 +8,33 @@ use crate::workspace::Workspace;
 /// Cargo, as the one that runs this task.
 pub(crate) fn cargo() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// A program to be started with what the user told cargo, and without what cargo told this task.
+///
+/// Cargo describes the package that it runs (`CARGO_MANIFEST_DIR`, `CARGO_PKG_NAME`, …) to the process it starts. Build
+/// scripts watch these variables: were they handed on, an inner cargo would compile `ring` and everything above it
+/// again, and the user's next cargo once more.
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if describes_a_package(&name) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Whether cargo sets this variable for the package that it runs. What users set (`CARGO_HOME`, `CARGO_TARGET_DIR`,
+/// `CARGO_PROFILE_…`) is another matter.
+fn describes_a_package(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with("CARGO_PKG_")
+        || name.starts_with("CARGO_MANIFEST_")
+        || matches!(
+            &*name,
+            "CARGO" | "CARGO_BIN_NAME" | "CARGO_CRATE_NAME" | "CARGO_PRIMARY_PACKAGE" | "OUT_DIR"
+        )
 }
 
 /// Runs a program in the workspace's root, its output passed through; an error names the command.
@@ -19,7 +46,7 @@ pub(crate) fn run(
     let program = program.into();
     let line = shown(&program, args);
     println!("    $ {line}");
-    let status = Command::new(&program)
+    let status = command(&program)
         .args(args.iter().map(AsRef::as_ref))
         .current_dir(&workspace.root)
         .status()
@@ -33,7 +60,7 @@ pub(crate) fn run(
 
 /// Whether `program args` can be run and ends well. Its output is dropped.
 pub(crate) fn works(program: &str, args: &[&str]) -> bool {
-    Command::new(program)
+    command(program)
         .args(args)
         .output()
         .is_ok_and(|output| output.status.success())
@@ -41,7 +68,7 @@ pub(crate) fn works(program: &str, args: &[&str]) -> bool {
 
 /// What a program prints, if it can be run and ends well.
 pub(crate) fn output(program: &str, args: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(args).output().ok()?;
+    let output = command(program).args(args).output().ok()?;
     output
         .status
         .success()
@@ -71,3 +98,6 @@ fn shown(program: &OsString, args: &[impl AsRef<str>]) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,11 +5,9 @@ mod determinism;
 mod guest;
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use crate::Outcome;
-use crate::process::{self, cargo};
 use crate::workspace::Workspace;
+use crate::{Outcome, process, programs};
 
 /// The text of `--help`.
 pub(crate) const HELP: &str = "\
@@ -43,7 +41,7 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Outcome {
     }
     let program = build(workspace, PROFILE)?;
     // From where the user stands: the files among the arguments are named from there.
-    let status = Command::new(&program)
+    let status = process::command(&program)
         .args(args)
         .status()
         .map_err(|error| format!("{}: {error}", program.display()))?;
@@ -59,20 +57,8 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Outcome {
 
 /// Builds the simulator; returns the program.
 pub(crate) fn build(workspace: &Workspace, profile: &str) -> Result<PathBuf, String> {
-    let args = [
-        "build",
-        "--locked",
-        "--profile",
-        profile,
-        "--package",
-        PROGRAM,
-        "--bin",
-        PROGRAM,
-    ];
-    process::run(workspace, cargo(), &args)?;
-    let folder = if profile == "dev" { "debug" } else { profile };
-    let name = format!("{PROGRAM}{}", std::env::consts::EXE_SUFFIX);
-    Ok(workspace.target()?.join(folder).join(name))
+    let folder = programs::build(workspace, profile, &[PROGRAM])?;
+    Ok(folder.join(programs::file_name(PROGRAM)))
 }
 
 /// Runs seeds of a protocol, or of all, and fails unless the simulator finds nothing.

@@ -1,9 +1,8 @@
 //! The workspace as files: where its root is, which files belong to it, what its manifests say.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use crate::process::cargo;
+use crate::process::{self, cargo};
 
 /// A checkout of the project.
 #[derive(Debug)]
@@ -41,7 +40,7 @@ impl Workspace {
 
     /// Files that belong to the project, relative to the root, sorted: tracked ones, and new ones that are not ignored.
     pub(crate) fn files(&self) -> Result<Vec<String>, String> {
-        let listed = Command::new("git")
+        let listed = process::command("git")
             .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
             .current_dir(&self.root)
             .output();
@@ -71,7 +70,7 @@ impl Workspace {
 
     /// Where cargo puts what it builds.
     pub(crate) fn target(&self) -> Result<PathBuf, String> {
-        let output = Command::new(cargo())
+        let output = process::command(cargo())
             .args(["metadata", "--format-version", "1", "--no-deps", "--locked"])
             .current_dir(&self.root)
             .output()

@@ -9,13 +9,12 @@ mod tree;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::Outcome;
-use crate::process::cargo;
+use crate::process::{self, cargo};
 use crate::sim::{PROFILE, PROGRAM};
 use crate::workspace::Workspace;
+use crate::{Outcome, programs};
 use hunt::{End, Failure, Script, hunt};
 use patch::Patch;
 use tree::{Fit, Tree};
@@ -350,18 +349,9 @@ impl Zoo {
 
     /// Builds the simulator from the copy as it is; returns the program, or what the compiler says first.
     fn build(&self) -> Result<PathBuf, String> {
-        let output = Command::new(cargo())
-            .args([
-                "build",
-                "--quiet",
-                "--locked",
-                "--profile",
-                PROFILE,
-                "--package",
-                PROGRAM,
-                "--bin",
-                PROGRAM,
-            ])
+        let output = process::command(cargo())
+            .args(["build", "--quiet"])
+            .args(programs::selection(PROFILE, &[PROGRAM]))
             .args(["--jobs", &self.jobs.to_string()])
             .arg("--target-dir")
             .arg(&self.target)
@@ -373,8 +363,7 @@ impl Zoo {
             let first = text.lines().find(|line| line.starts_with("error"));
             return Err(first.unwrap_or(text.trim()).to_owned());
         }
-        let name = format!("{PROGRAM}{}", std::env::consts::EXE_SUFFIX);
-        Ok(self.target.join(PROFILE).join(name))
+        Ok(self.target.join(PROFILE).join(programs::file_name(PROGRAM)))
     }
 }
 

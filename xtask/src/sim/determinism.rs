@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 use super::guest::Guest;
@@ -127,7 +126,7 @@ fn build_guest(workspace: &Workspace) -> Result<PathBuf, String> {
 
 /// Hashes from this machine's processor.
 fn native(program: &Path, protocol: &str, from: u64, seeds: u64) -> Result<Hashes, String> {
-    let output = Command::new(program)
+    let output = process::command(program)
         .args(["--hashes", "--protocol", protocol])
         .args(["--from", &from.to_string(), "--seeds", &seeds.to_string()])
         .output()

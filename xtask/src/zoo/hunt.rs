@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::patch::Patch;
+use crate::process;
 
 /// Longest that one run of the simulator may take.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -139,7 +140,7 @@ pub(super) fn run(
     jobs: usize,
     limit: Duration,
 ) -> End {
-    let mut command = Command::new(program);
+    let mut command = process::command(program);
     command
         .args(["--fail-fast", "--protocol", protocol])
         .args(["--from", &from.to_string(), "--seeds", &seeds.to_string()])
@@ -149,7 +150,7 @@ pub(super) fn run(
 
 /// Runs one scenario.
 pub(super) fn play(program: &Path, script: &Script, limit: Duration) -> End {
-    let mut command = Command::new(program);
+    let mut command = process::command(program);
     command.arg("--scenario").arg(&script.path);
     match watch(command, limit) {
         End::Found(failure) => End::Found(Failure {

@@ -1,13 +1,13 @@
 //! Headers, patches in a copy of a tree, and how outcomes are told.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 use std::time::Duration;
 
 use super::hunt::Failure;
 use super::patch::Patch;
 use super::tree::{Fit, Tree};
 use super::{Fate, chosen, line, load, rotated};
+use crate::process;
 use crate::workspace::Workspace;
 
 const DIFF: &str = "\
@@ -106,7 +106,7 @@ fn with_tree(run: impl FnOnce(&Workspace, &Tree, &dyn Fn() -> Option<String>)) {
     std::fs::create_dir_all(file.parent().expect("it has folders above it")).expect("writable");
     std::fs::write(&file, "one\ntwo\nthree\n").expect("writable");
     std::fs::write(folder.path().join(".gitignore"), "/target\n").expect("writable");
-    let git = Command::new("git")
+    let git = process::command("git")
         .args(["init", "--quiet"])
         .current_dir(folder.path())
         .status();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::patch::Patch;
+use crate::process;
 use crate::workspace::Workspace;
 
 /// A copy of the work tree, in a folder of its own.
@@ -107,7 +108,7 @@ impl Tree {
     }
 
     fn git(&self, patch: &Patch, args: &[&str]) -> Result<(), String> {
-        let mut command = Command::new("git");
+        let mut command = process::command("git");
         // The copy lies inside the repository's own build folder. There git would take the patch to be about the
         // repository, find nothing of it below this folder, and report success.
         command.env(
@@ -126,7 +127,7 @@ impl Tree {
 
     /// The older program, which also takes patches whose surroundings have changed, and works without git.
     fn patch(&self, patch: &Patch, args: &[&str]) -> Result<(), String> {
-        let mut command = Command::new("patch");
+        let mut command = process::command("patch");
         command.args([
             "-p1",
             "--batch",
