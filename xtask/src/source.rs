@@ -9,6 +9,8 @@ pub(crate) struct Source {
     pub(crate) text: String,
     /// The text with comments and the contents of literals blanked out; same length, same lines.
     pub(crate) code: String,
+    /// Where string literals stand, with their quotes.
+    pub(crate) strings: Vec<Range<usize>>,
     line_starts: Vec<usize>,
     tests: Vec<Range<usize>>,
 }
@@ -17,7 +19,7 @@ impl Source {
     /// Reads a text.
     pub(crate) fn new(text: impl Into<String>) -> Self {
         let text = text.into();
-        let code = blank(&text);
+        let (code, strings) = blank(&text);
         let line_starts = std::iter::once(0)
             .chain(text.match_indices('\n').map(|(at, _)| at + 1))
             .collect();
@@ -25,6 +27,7 @@ impl Source {
         Self {
             text,
             code,
+            strings,
             line_starts,
             tests,
         }
@@ -119,10 +122,12 @@ fn inline_tests(code: &str) -> Vec<Range<usize>> {
     ranges
 }
 
-/// Replaces comments and the contents of string and character literals by spaces; newlines stay.
-fn blank(text: &str) -> String {
+/// Replaces comments and the contents of string and character literals by spaces; newlines stay. Tells where the strings
+/// were.
+fn blank(text: &str) -> (String, Vec<Range<usize>>) {
     let bytes = text.as_bytes();
     let mut code = bytes.to_vec();
+    let mut strings = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
         let end = match bytes[at] {
@@ -148,6 +153,10 @@ fn blank(text: &str) -> String {
                 continue;
             }
         };
+        let ends_as_string = bytes[at..end].ends_with(b"\"") || bytes[at..end].ends_with(b"#");
+        if bytes[at] != b'/' && ends_as_string {
+            strings.push(at..end);
+        }
         for byte in &mut code[at..end] {
             if *byte != b'\n' {
                 *byte = b' ';
@@ -156,7 +165,7 @@ fn blank(text: &str) -> String {
         at = end;
     }
     // Only whole characters are blanked, or left alone, so the bytes are still UTF-8.
-    String::from_utf8(code).unwrap_or_default()
+    (String::from_utf8(code).unwrap_or_default(), strings)
 }
 
 fn is_word(byte: u8) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! Each rule is a function from files to findings, with its own tests: one sample that must be found, one that must not.
 
+mod advice;
 mod files;
 mod layering;
 mod leaks;
@@ -29,6 +30,7 @@ Checks, for every file of the project:
   unsafe     no `unsafe`, and every crate inherits the workspace's lints, which forbid it
   tests      no `#[ignore]`, no `#[should_panic]`
   unfinished no `todo!`, `unimplemented!`, `dbg!`
+  advice     no error text tells to destroy data
   exceptions every `#[allow]` and `#[expect]` has its reason beside it
   leaks      no path or host of one machine
 
@@ -127,6 +129,7 @@ pub(crate) fn check(workspace: &Workspace, packages: &[Package]) -> Result<(Vec<
     }
     for file in sources(workspace)? {
         findings.extend(files::check(&file));
+        findings.extend(advice::check(&file));
         if let Some(package) = packages.iter().find(|package| package.holds(&file.name)) {
             findings.extend(layering::source(&package.name, &file));
             findings.extend(pure::check(&package.name, &file));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 use trilemma_core::{Corrupt, NodeId};
-use trilemma_storage::{LogError, SnapshotError};
+use trilemma_storage::{KEEP, LogError, SnapshotError};
 use trilemma_transport::TransportError;
 
 /// Why a node does not start, or has stopped. Nothing that was acknowledged is lost by any of these.
@@ -40,7 +40,11 @@ pub enum NodeError {
         why: String,
     },
     /// A keyspace's records passed their checksums but cannot be right.
-    #[error("data directory {}: keyspace \"{keyspace}\": {source}; restore this node from a backup, or wipe it and let it join under a new node id", path.display())]
+    #[error(
+        "data directory {}: keyspace \"{keyspace}\": {source}; its checksums are right, so it was written like this. Nothing was changed. Start the version that wrote it, and please report this. {}",
+        path.display(),
+        KEEP
+    )]
     Corrupt {
         /// The directory.
         path: PathBuf,
@@ -68,15 +72,15 @@ pub enum NodeError {
         why: String,
     },
     /// Storage failed while the node ran. It has stopped, because nobody can say what the disk holds now.
-    #[error(
-        "storage failed, the node has stopped: {why}; check the disk, then restart the node: it verifies its log"
-    )]
+    #[error("storage failed, the node has stopped: {why}; a restart verifies the log")]
     Storage {
         /// What the disk said.
         why: String,
     },
     /// The node's thread ended by a broken invariant. It has stopped rather than go on wrongly.
-    #[error("the node has stopped by a broken invariant; its log says which. Please report it")]
+    #[error(
+        "the node has stopped by a broken invariant; its log says which. Writes under way may have been applied; keep the data directory, restart the node, and please report it"
+    )]
     Panicked,
 }
 

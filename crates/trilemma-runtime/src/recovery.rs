@@ -10,7 +10,7 @@ use trilemma_core::descriptor::WatchScope;
 use trilemma_core::host::Group;
 use trilemma_core::{Corrupt, Incarnation, KeyspaceId, NODES_MAX, NodeId, NodeSet, Now, codec};
 use trilemma_storage::{
-    Log, LogError, LogEvent, LogOptions, LogSeq, LogWriter, OsDisk, Progress, SnapshotError, snapshot,
+    KEEP, Log, LogError, LogEvent, LogOptions, LogSeq, LogWriter, OsDisk, Progress, SnapshotError, snapshot,
 };
 
 use crate::config::{NODE_RECORDS, NodeConfig, keyspace_id};
@@ -235,7 +235,8 @@ fn apply(
     // The tables were compared before, so a record without a keyspace is not a removed keyspace's.
     let Some(found) = restored.get_mut(&keyspace) else {
         return Err(Failure::Foreign(format!(
-            "it holds records of {keyspace}, which no keyspace has had"
+            "it holds records of {keyspace}, which no keyspace has had; nothing was changed. Check `data`: it must be \
+             the directory that this node alone has written. {KEEP}"
         )));
     };
     work(found.group.as_mut()).map_err(|source| Failure::Corrupt {
@@ -306,7 +307,7 @@ fn check_owner(started: &Started, config: &NodeConfig) -> Result<(), Failure> {
     let (here, id) = (&config.cluster, config.node);
     Err(Failure::Foreign(format!(
         "it belongs to node {node} of cluster \"{cluster}\", the configuration is for node {id} of cluster \
-         \"{here}\"; give each node a directory of its own"
+         \"{here}\". Nothing was changed; check `data`, and give each node a directory of its own"
     )))
 }
 
@@ -338,8 +339,9 @@ fn check_keyspaces(stored: &[(String, String)], config: &NodeConfig) -> Result<(
                 format!("is now \"{now}\"")
             });
             return Err(Failure::Foreign(format!(
-                "keyspace \"{name}\" holds data of backend \"{backend}\" and {now}; export its data, then use \
-                 a new name (configured: {configured:?})"
+                "keyspace \"{name}\" holds data of backend \"{backend}\" and {now} (configured: \
+                 {configured:?}). Nothing was changed; put it back as it was and start. For another backend export \
+                 its data and load them into a keyspace of a new name"
             )));
         }
     }

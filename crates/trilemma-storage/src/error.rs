@@ -6,12 +6,20 @@ use thiserror::Error;
 
 use crate::LogSeq;
 
+/// What is safe when durable data cannot be read. A node that starts without what it has promised, from an empty or an
+/// older directory, can break the promises of its whole cluster; so both are left out.
+pub const KEEP: &str = "Keep the data directory as it is, with a copy elsewhere. Check the disk, and that the whole \
+                        directory is mounted; then start again. If the error stays, the other nodes go on as long as \
+                        they are enough: export the keyspaces from them, or set all nodes back to one backup";
+
 /// Why a log cannot be opened or has stopped.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LogError {
     /// A read, write or sync failed. The log accepts nothing more; restart the node once the disk is well.
-    #[error("{file}: {action} failed: {source}; the log is closed, check the disk and restart the node")]
+    #[error(
+        "{file}: {action} failed: {source}; the log is closed. What was durable before is untouched, what was being written may be there or not. Check the disk, then restart the node"
+    )]
     Io {
         /// The file.
         file: String,
@@ -21,7 +29,9 @@ pub enum LogError {
         source: io::Error,
     },
     /// No room for another segment. Nothing is lost or half-written.
-    #[error("{file}: no space for another log segment ({source}); free space on this file system")]
+    #[error(
+        "{file}: no space for another log segment ({source}); nothing was lost or half-written. Free space on this file system"
+    )]
     NoSpace {
         /// The file that could not be made.
         file: String,
@@ -30,7 +40,8 @@ pub enum LogError {
     },
     /// Bytes that were durable are not what was written.
     #[error(
-        "{file}, offset {offset}: {what}; the data was durable, so it is not cut. Restore this node from a backup, or wipe its data directory and let it rejoin under a new node id"
+        "{file}, offset {offset}: {what}; the data was durable, so it is not cut. {}",
+        KEEP
     )]
     Corrupt {
         /// The file.
@@ -42,7 +53,8 @@ pub enum LogError {
     },
     /// Records that are needed are not there.
     #[error(
-        "the log begins with record {first} (0: there is no log), but the newest snapshot ends with record {snapshot}; files are missing from the data directory. Restore it from a backup, or wipe it and let the node rejoin under a new node id"
+        "the log begins with record {first} (0: there is no log), but the newest snapshot ends with record {snapshot}; files are missing from the data directory. {}",
+        KEEP
     )]
     Gap {
         /// The first record of the log.
@@ -52,7 +64,7 @@ pub enum LogError {
     },
     /// The options cannot be used. Nothing was touched.
     #[error(
-        "a log with segments of {segment_bytes} bytes cannot be made; from {min} to {max} are possible, change the setting"
+        "a log with segments of {segment_bytes} bytes cannot be made; from {min} to {max} are possible. Nothing was touched; change the setting"
     )]
     SegmentBytes {
         /// What was asked for.
@@ -63,7 +75,9 @@ pub enum LogError {
         max: u64,
     },
     /// A record is larger than a segment may hold. It was not appended; the log goes on.
-    #[error("a record of {size} bytes is too large for the log, the limit is {limit}")]
+    #[error(
+        "a record of {size} bytes is too large for the log, the limit is {limit}; it was not written, the log goes on"
+    )]
     TooLarge {
         /// Its size.
         size: usize,
@@ -71,10 +85,12 @@ pub enum LogError {
         limit: usize,
     },
     /// The log has failed before; see the first error.
-    #[error("the log is closed after an earlier failure")]
+    #[error("the log is closed after an earlier failure; see the first error, then restart the node")]
     Closed,
     /// Too much waits to be written: the disk is slower than the load.
-    #[error("{bytes} bytes wait to be written to the log, the limit is {limit}")]
+    #[error(
+        "{bytes} bytes wait to be written to the log, the limit is {limit}; no more were taken. The disk is slower than the load"
+    )]
     Overloaded {
         /// Bytes that wait.
         bytes: usize,
@@ -103,7 +119,9 @@ impl LogError {
 #[non_exhaustive]
 pub enum SnapshotError {
     /// A read, write or sync failed. The former snapshot and the log are untouched.
-    #[error("{file}: {action} failed: {source}")]
+    #[error(
+        "{file}: {action} failed: {source}; the former snapshot and the log are untouched. Check the disk"
+    )]
     Io {
         /// The file.
         file: String,
@@ -113,7 +131,9 @@ pub enum SnapshotError {
         source: io::Error,
     },
     /// A chunk is larger than a snapshot may hold. No snapshot was written; the former one and the log are untouched.
-    #[error("a chunk of {size} bytes is too large for a snapshot, the limit is {limit}")]
+    #[error(
+        "a chunk of {size} bytes is too large for a snapshot, the limit is {limit}; none was written, the former one and the log are untouched. Please report it"
+    )]
     TooLarge {
         /// Its size.
         size: usize,
@@ -122,7 +142,8 @@ pub enum SnapshotError {
     },
     /// The newest snapshot is not what was written.
     #[error(
-        "{file}, offset {offset}: {what}; restore this node from a backup, or wipe its data directory and let it rejoin under a new node id"
+        "{file}, offset {offset}: {what}; the snapshot was durable, so it is not skipped. {}",
+        KEEP
     )]
     Corrupt {
         /// The file.

@@ -69,7 +69,7 @@ pub mod snapshot;
 mod writer;
 
 pub use disk::{Disk, DiskFile};
-pub use error::{LogError, SnapshotError};
+pub use error::{KEEP, LogError, SnapshotError};
 pub use log::{
     Log, LogOptions, RECORD_BYTES_MAX, Record, Recovery, SegmentSummary, Verification, fill_spare,
 };

@@ -34,6 +34,15 @@ fn comments_and_literals_are_no_code() {
 }
 
 #[test]
+fn string_literals_are_found_and_nothing_else_is() {
+    let text = r##"let a = "one"; // "no"
+        /* "no" */ let b = r#"two " 2"#; let c = b"three"; let d = '"'; let e = b'"'; let f = '#';"##;
+    let source = Source::new(text);
+    let found: Vec<&str> = source.strings.iter().map(|range| &text[range.clone()]).collect();
+    assert_eq!(found, ["\"one\"", "r#\"two \" 2\"#", "b\"three\""]);
+}
+
+#[test]
 fn words_are_whole() {
     assert_eq!(words("my_tokio::x(); tokio_util::y();", "tokio"), 0);
     assert_eq!(words("a.HashMapped", "HashMap"), 0);

@@ -1,6 +1,6 @@
 //! Every rule finds its bad sample, names it, and leaves the good one alone.
 
-use super::{File, Finding, check, files, layering, leaks, pure, sizes};
+use super::{File, Finding, advice, check, files, layering, leaks, pure, sizes};
 use crate::source::Source;
 use crate::workspace::{Package, Workspace};
 
@@ -250,6 +250,39 @@ fn words_that_do_not_belong_are_found() {
         found("#![forbid(unsafe_code)]\n// unsafe todo!() dbg!\nfn f() { g(\"#[ignore] unsafe\") }"),
         [""; 0]
     );
+}
+
+#[test]
+fn advice_to_destroy_data_is_found_in_texts_alone() {
+    let found = |name: &str, body: &str| {
+        let findings = advice::check(&file(name, &format!("//! A.\n{body}\n")));
+        rules(&findings)
+            .into_iter()
+            .map(|(_, line)| line)
+            .collect::<Vec<_>>()
+    };
+    let bad = [
+        "#[error(\"{what}; restore it, or wipe its directory\")]",
+        "let advice = \"Wipe the node\";",
+        "let advice = \"delete its data and start again\";",
+        "let advice = r#\"let it rejoin under a new id\"#;",
+        "let advice = \"let it rejoin \\\n    under a new node id\";",
+    ];
+    for text in bad {
+        assert_eq!(found("crates/a/src/error.rs", text), [2], "{text}");
+        let in_tests = format!("#[cfg(test)]\nmod tests {{ {text} }}");
+        assert_eq!(found("crates/a/src/error.rs", &in_tests), [0; 0], "{text}");
+        assert_eq!(found("crates/a/tests/it/error.rs", text), [0; 0], "{text}");
+    }
+    let good = [
+        "// Wipe the rest of the segment.\nfn wipe() {}",
+        "let action = \"wipe\";",
+        "#[error(\"{what}; keep the directory, and ask the other nodes\")]",
+        "let told = \"the key was deleted, its data with it\";",
+    ];
+    for text in good {
+        assert_eq!(found("crates/a/src/error.rs", text), [0; 0], "{text}");
+    }
 }
 
 #[test]

@@ -185,6 +185,7 @@ async fn damage_to_a_cleanly_closed_log_is_refused_with_file_and_offset() {
     std::fs::write(&segment, bytes).expect("the segment is written");
     let error = refused(&cluster, |_| {}).await.to_string();
     assert!(error.contains("wal-0000000000000001, offset 4096"), "{error}");
+    assert!(error.contains("Keep the data directory as it is"), "{error}");
 }
 
 #[tokio::test]

@@ -99,7 +99,8 @@ impl Init {
         match found {
             Some(path) if !self.force => Err(Failure::usage(
                 format!("{}: exists already", path.display()),
-                "nothing was written; choose another directory, or give --force to make everything anew",
+                "nothing was written; choose another directory. --force replaces the authority and all certificates, \
+                 so a cluster that uses them needs the new ones on every node and client",
             )),
             _ => Ok(()),
         }

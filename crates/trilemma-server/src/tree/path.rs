@@ -173,14 +173,15 @@ pub(crate) fn tree_of<'a>(
         (None, Some((_, tree))) => Ok(Some(tree)),
         (Some(_), Some((key, _))) => Err(TreeError::Stored {
             key: key.into(),
-            what: "stands for the whole tree, yet other keys exist beside it; delete it or them".into(),
+            what: "stands for the whole tree, yet other keys exist beside it; one tree cannot hold both, so take a longer prefix".into(),
         }),
         (Some(root), None) => finish(root, &mut prefix.as_str().to_owned()).map(Some),
     }
 }
 
 fn insert(inner: &mut BTreeMap<Segment, Node>, segments: &[Segment], leaf: Tree) -> Result<(), String> {
-    const BOTH: &str = "is a value and also has keys below it; delete one of them";
+    const BOTH: &str =
+        "is a value and also has keys below it; one tree cannot hold both, so take a longer prefix";
     let (first, rest) = segments.split_first().expect("split never gives an empty list");
     if rest.is_empty() {
         return match inner.insert(first.clone(), Node::Leaf(leaf)) {
@@ -218,7 +219,7 @@ fn finish(inner: BTreeMap<Segment, Node>, path: &mut String) -> Result<Tree, Tre
             // Names sort before indexes, so a mixture shows at the first index.
             Segment::Index(_) if !members.is_empty() => {
                 return Err(stored(
-                    "is an element beside members of a map; delete one kind".into(),
+                    "is an element beside members of a map; one tree cannot hold both, so take a longer prefix".into(),
                 ));
             }
             Segment::Index(index) if index != elements.len() => {
