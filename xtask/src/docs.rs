@@ -85,12 +85,12 @@ fn build(workspace: &Workspace) -> Outcome {
     }
 }
 
-/// The pages of the book, and the documents beside the root manifest.
+/// The pages of the book, the documents beside the root manifest, and what each crate says of itself.
 fn pages(workspace: &Workspace) -> Result<Pages, String> {
     workspace
         .files()?
         .into_iter()
-        .filter(|name| name.ends_with(".md") && (name.starts_with("docs/") || !name.contains('/')))
+        .filter(|name| name.ends_with(".md"))
         .map(|name| Ok((name.clone(), workspace.read(&name)?)))
         .collect()
 }

@@ -6,6 +6,7 @@ mod advice;
 mod files;
 mod layering;
 mod leaks;
+mod manifests;
 mod pure;
 mod sizes;
 
@@ -25,6 +26,7 @@ Usage: cargo xtask tidy [--sizes]
 
 Checks, for every file of the project:
   layering   who depends on whom, in manifests and in source (ARCHITECTURE.md)
+  manifests  a crate says what a registry asks for, and names the others with their version
   pure       protocol crates: no runtime, sockets, files, clocks, threads, ambient randomness, randomly seeded maps
   opening    every source file opens with `//!`
   unsafe     no `unsafe`, and every crate inherits the workspace's lints, which forbid it
@@ -126,7 +128,9 @@ pub(crate) fn check(workspace: &Workspace, packages: &[Package]) -> Result<(Vec<
         let text = workspace.read(&file)?;
         findings.extend(layering::manifest(package, &file, &text));
         findings.extend(files::lints_inherited(package, &file));
+        findings.extend(manifests::publishable(package, &file, &names));
     }
+    findings.extend(manifests::versions("Cargo.toml", &workspace.read("Cargo.toml")?));
     for file in sources(workspace)? {
         findings.extend(files::check(&file));
         findings.extend(advice::check(&file));

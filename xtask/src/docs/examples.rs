@@ -20,11 +20,13 @@ pub(super) fn check(pages: &Pages, compiled: &str, tasks: &[&str]) -> Vec<String
         }
         problems.extend(unknown_tasks(name, text, tasks));
     }
-    if let Some(readme) = pages.get("README.md") {
+    for (name, readme) in pages.iter().filter(|(name, _)| name.ends_with("README.md")) {
         for (line, block) in blocks(readme, "rust") {
             let missing = uncompiled(&block, compiled);
             problems.extend(missing.map(|code| {
-                format!("README.md:{line}: `{code}` is not in the example of {COMPILED}, so no compiler has seen it")
+                format!(
+                    "{name}:{line}: `{code}` is not in the example of {COMPILED}, so no compiler has seen it"
+                )
             }));
         }
     }

@@ -248,7 +248,7 @@ pub(super) fn manifest(package: &Package, file: &str, text: &str) -> Vec<Finding
     findings
 }
 
-fn line_of(manifest: &str, key: &str) -> usize {
+pub(super) fn line_of(manifest: &str, key: &str) -> usize {
     let found = manifest.lines().position(|line| {
         let rest = line.trim_start().strip_prefix(key);
         rest.is_some_and(|rest| rest.starts_with([' ', '.', '=']))

@@ -1,6 +1,6 @@
 //! Every rule finds its bad sample, names it, and leaves the good one alone.
 
-use super::{File, Finding, advice, check, files, layering, leaks, pure, sizes};
+use super::{File, Finding, advice, check, files, layering, leaks, manifests, pure, sizes};
 use crate::source::Source;
 use crate::workspace::{Package, Workspace};
 
@@ -318,6 +318,43 @@ fn a_crate_inherits_the_lints() {
 }
 
 #[test]
+fn a_crate_can_be_published_or_says_that_it_is_not() {
+    let readme = ["crates/a/README.md".to_owned()];
+    let found = |text: &str, files: &[String]| -> Vec<String> {
+        let findings = manifests::publishable(&package("a", text), "Cargo.toml", files);
+        findings.into_iter().map(|finding| finding.what).collect()
+    };
+    assert_eq!(found("[package]\npublish = false", &[]), [""; 0]);
+    let whole = "[package]\ndescription = \"d\"\nlicense.workspace = true\nrepository.workspace = true\n\
+                 rust-version.workspace = true\nkeywords = [\"k\"]\ncategories = [\"c\"]\n";
+    assert_eq!(found(whole, &readme), [""; 0]);
+    assert_eq!(found(whole, &[]), ["package \"a\" has no crates/a/README.md"]);
+    for line in whole.lines().skip(1) {
+        let findings = found(&whole.replace(line, ""), &readme);
+        let key = line.split(['.', ' ']).next().unwrap_or_default();
+        assert!(
+            findings.len() == 1 && findings[0].contains(key),
+            "{line}: {findings:?}"
+        );
+    }
+    let many = whole.replace("[\"k\"]", "[\"1\", \"2\", \"3\", \"4\", \"5\", \"6\"]");
+    assert_eq!(found(&many, &readme).len(), 1);
+}
+
+#[test]
+fn the_own_crates_are_named_with_the_version_that_they_have() {
+    let found = |line: &str| {
+        let text = format!(
+            "[workspace.package]\nversion = \"0.2.0\"\n[workspace.dependencies]\nserde = \"1\"\n{line}\n"
+        );
+        manifests::versions("Cargo.toml", &text).len()
+    };
+    assert_eq!(found("a = { path = \"a\", version = \"0.2.0\" }"), 0);
+    assert_eq!(found("a = { path = \"a\", version = \"0.1.0\" }"), 1);
+    assert_eq!(found("a = { path = \"a\" }"), 1);
+}
+
+#[test]
 fn traces_of_one_machine_are_found() {
     let found = |name: &str, line: &str| leaks::check(name, line).len();
     for path in ["root", "home", "work", "Users"] {
@@ -383,7 +420,7 @@ fn the_task_fails_for_a_forbidden_import() {
     write("Cargo.toml", "[workspace]\nmembers = [\"crates/*\"]\n");
     write(
         "crates/trilemma-gossip/Cargo.toml",
-        "[package]\nname = \"trilemma-gossip\"\n[lints]\nworkspace = true\n[dependencies]\ntrilemma-core.workspace = true\n",
+        "[package]\nname = \"trilemma-gossip\"\npublish = false\n[lints]\nworkspace = true\n[dependencies]\ntrilemma-core.workspace = true\n",
     );
     write(
         "crates/trilemma-gossip/src/lib.rs",
