@@ -69,18 +69,10 @@ impl ClientConfig {
         let origin = path.display().to_string();
         let file: File = crate::config::from_toml(&crate::config::read(path)?, &origin)?;
         let base = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
-        let mut servers = Vec::new();
-        for (node, address) in file.servers {
-            let node = node.parse().map_err(|_| {
-                ConfigError::Invalid(format!(
-                    "{origin}: `servers` names node \"{node}\": a node id is a number"
-                ))
-            })?;
-            servers.push(Server {
-                node: NodeId(node),
-                address,
-            });
-        }
+        let servers = crate::config::by_id(file.servers, "servers", &origin)?
+            .into_iter()
+            .map(|(node, address)| Server { node, address })
+            .collect();
         Ok(Self {
             cluster: file.cluster.unwrap_or_else(|| "trilemma".into()),
             ca: base.join(file.tls.ca),

@@ -3,9 +3,10 @@
 //! Unknown keys are errors, and every error names the file, the line and the column.
 
 mod builder;
+mod check;
 mod file;
 
-pub(crate) use file::{from_toml, read};
+pub(crate) use file::{by_id, from_toml, read};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use trilemma_runtime::NodeConfig;
 pub use trilemma_runtime::{Durability, KeyspaceConfig, Tuning};
 
 pub use builder::ConfigBuilder;
+pub use check::{check_cluster, check_keyspaces};
 
 use crate::error::Result;
 

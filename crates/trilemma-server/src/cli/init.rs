@@ -4,9 +4,10 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use trilemma::config::check_keyspaces;
 use trilemma::{Backend, NodeId};
 
-use super::tls::{Secrecy, create_dir, new_authority, refused, write_file, write_issued};
+use super::tls::{Secrecy, check_cluster, create_dir, new_authority, refused, write_file, write_issued};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
 
@@ -50,7 +51,7 @@ pub(crate) struct Init {
 impl Init {
     pub(crate) fn run(self) -> Outcome {
         let keyspaces = self.parse_keyspaces()?;
-        check_name("cluster", &self.cluster)?;
+        check_cluster(&self.cluster)?;
         let certs = self.dir.join("certs");
         self.refuse_existing(&certs)?;
         create_dir(&certs)?;
@@ -112,15 +113,13 @@ impl Init {
             let wrong =
                 |what: String| Failure::usage(format!("--keyspaces {text}: {what}"), "give NAME=BACKEND,…");
             let (name, backend) = text.split_once('=').ok_or_else(|| wrong("no \"=\"".into()))?;
-            check_name("keyspace", name)?;
             let backend = backend
                 .parse::<Backend>()
                 .map_err(|error| wrong(error.to_string()))?;
-            if keyspaces.iter().any(|(known, _)| known == name) {
-                return Err(wrong("the name is given twice".into()));
-            }
             keyspaces.push((name.into(), backend));
         }
+        check_keyspaces(keyspaces.iter().map(|(name, _)| name.as_str()))
+            .map_err(|why| Failure::usage(why, "nothing was written; give --keyspaces NAME=BACKEND,…"))?;
         Ok(keyspaces)
     }
 
@@ -216,17 +215,4 @@ impl Init {
             output::line(format!("  trilemma{config} get {name} hello"));
         }
     }
-}
-
-/// Names that need no quotes in TOML and fit a certificate.
-fn check_name(what: &str, name: &str) -> Result<(), Failure> {
-    const LENGTH_MAX: usize = 63;
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    if !name.is_empty() && name.len() <= LENGTH_MAX && name.chars().all(plain) {
-        return Ok(());
-    }
-    Err(Failure::usage(
-        format!("{what} \"{name}\": not a name"),
-        format!("use 1 to {LENGTH_MAX} letters, digits, \"-\" and \"_\""),
-    ))
 }

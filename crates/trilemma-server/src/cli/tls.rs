@@ -59,6 +59,8 @@ struct Place {
 
 impl Cert {
     pub(crate) fn run(self) -> Outcome {
+        let (What::NewCa(place) | What::Node { place, .. } | What::Client { place, .. }) = &self.what;
+        check_cluster(&place.cluster)?;
         match self.what {
             What::NewCa(place) => {
                 create_dir(&place.dir)?;
@@ -89,6 +91,12 @@ impl Cert {
         }
         Ok(Exit::Ok)
     }
+}
+
+/// Refuses a name under which nobody could connect.
+pub(super) fn check_cluster(name: &str) -> Result<(), Failure> {
+    trilemma::config::check_cluster(name)
+        .map_err(|why| Failure::usage(why, "nothing was written; give another --cluster"))
 }
 
 fn check_file_name(name: &str) -> Result<(), Failure> {

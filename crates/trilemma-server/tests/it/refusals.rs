@@ -118,6 +118,46 @@ fn init_never_overwrites_and_keeps_keys_private() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
+/// What `init` accepts, `serve` starts, and a client can connect to: a cluster's name is part of the names in its
+/// certificates, where none may begin or end with a hyphen.
+#[test]
+fn init_and_serve_have_one_rule_for_names() {
+    let dir = fresh_dir("names");
+    let init = |cluster: &str, keyspaces: &str| {
+        let (cluster, keyspaces) = (format!("--cluster={cluster}"), format!("--keyspaces={keyspaces}"));
+        trilemma(&["init", path(&dir), "--nodes", "1", &cluster, &keyspaces])
+    };
+    let long = "a".repeat(64);
+    for name in ["Prod", "prod-", "_x", "-", "", "a.b", &long] {
+        for (cluster, keyspaces) in [(name, "carts=gossip"), ("prod", &format!("{name}=gossip"))] {
+            let output = init(cluster, keyspaces);
+            assert_eq!(output.status.code(), Some(2), "{name:?}: {}", text(&output));
+            assert!(
+                text(&output).contains(&format!("\"{name}\"")),
+                "{}",
+                text(&output)
+            );
+            assert!(!dir.exists(), "{name:?}: something was written");
+        }
+        let cert = [
+            "cert",
+            "new-ca",
+            "--dir",
+            path(&dir),
+            &format!("--cluster={name}"),
+        ];
+        let output = trilemma(&cert);
+        assert_eq!(output.status.code(), Some(2), "{name:?}: {}", text(&output));
+    }
+    for name in ["p", "prod-2_b", &long[1..]] {
+        let output = init(name, &format!("{name}=raft"));
+        assert!(output.status.success(), "{name:?}: {}", text(&output));
+        let config = trilemma::Config::load(dir.join("node-1.toml"));
+        config.unwrap_or_else(|error| panic!("{name:?}: {error}"));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
+
 #[test]
 fn completions_are_written_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

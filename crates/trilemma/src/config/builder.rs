@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use trilemma_core::{Backend, NodeId};
-use trilemma_runtime::{Identity, KeyspaceConfig, NodeConfig, Tuning, keyspace_id};
+use trilemma_runtime::{Identity, KeyspaceConfig, NodeConfig, Tuning};
 
-use super::{Config, KEYSPACES_MAX, NAME_BYTES_MAX, NODES_MAX};
+use super::{Config, NODES_MAX, check};
 use crate::error::{ConfigError, Result};
 
 /// Builds a [`Config`]. Nothing is checked before [`ConfigBuilder::build`].
@@ -136,7 +136,7 @@ impl ConfigBuilder {
     /// Checks everything and loads the certificates.
     pub fn build(self) -> Result<Config> {
         let invalid = |what: String| Err(ConfigError::Invalid(what).into());
-        if let Err(why) = check_name("cluster", &self.cluster) {
+        if let Err(why) = check::check_cluster(&self.cluster) {
             return invalid(why);
         }
         let Some(listen) = self.listen else {
@@ -168,7 +168,7 @@ impl ConfigBuilder {
         if let Err(why) = check_keyspaces(&self.keyspaces) {
             return invalid(why);
         }
-        if let Err(why) = check_tuning(&self.tuning) {
+        if let Err(why) = check::check_tuning(&self.tuning) {
             return invalid(why);
         }
         let identity = match self.identity {
@@ -197,61 +197,12 @@ impl ConfigBuilder {
     }
 }
 
-fn check_name(what: &str, name: &str) -> Result<(), String> {
-    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(good) {
-        return Err(format!(
-            "{what} \"{name}\": a name has 1 to {NAME_BYTES_MAX} characters out of a-z, 0-9, '-' and '_'"
-        ));
-    }
-    Ok(())
-}
-
 fn check_keyspaces(keyspaces: &BTreeMap<String, KeyspaceConfig>) -> Result<(), String> {
-    if keyspaces.is_empty() {
-        return Err("`keyspaces` is empty: a node serves at least one keyspace".into());
-    }
-    if keyspaces.len() > KEYSPACES_MAX {
-        return Err(format!(
-            "{} keyspaces: the limit is {KEYSPACES_MAX}",
-            keyspaces.len()
-        ));
-    }
-    let mut by_id: BTreeMap<_, &str> = BTreeMap::new();
+    check::check_keyspaces(keyspaces.keys().map(String::as_str))?;
     for (name, keyspace) in keyspaces {
-        check_name("keyspace", name)?;
         keyspace
             .check()
             .map_err(|why| format!("keyspace \"{name}\": {why}"))?;
-        if let Some(other) = by_id.insert(keyspace_id(name), name) {
-            return Err(format!(
-                "keyspaces \"{other}\" and \"{name}\" have the same internal id; rename one"
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn check_tuning(tuning: &Tuning) -> Result<(), String> {
-    if tuning.raft_election_timeout < tuning.raft_heartbeat * 2 {
-        return Err(format!(
-            "raft_election_timeout is {:?}: it must be at least twice raft_heartbeat ({:?})",
-            tuning.raft_election_timeout, tuning.raft_heartbeat
-        ));
-    }
-    if tuning.liveness.timeout < tuning.liveness.interval * 2 {
-        return Err(format!(
-            "peer_timeout is {:?}: it must be at least twice the beat interval ({:?})",
-            tuning.liveness.timeout, tuning.liveness.interval
-        ));
-    }
-    /// A segment must hold the largest record; the log refuses less.
-    const SEGMENT_BYTES_MIN: u64 = 16 * 1024 * 1024;
-    if tuning.segment_bytes < SEGMENT_BYTES_MIN {
-        return Err(format!(
-            "segment_bytes is {}: the minimum is {SEGMENT_BYTES_MIN}",
-            tuning.segment_bytes
-        ));
     }
     Ok(())
 }

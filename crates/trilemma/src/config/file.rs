@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use trilemma_core::Backend;
+use trilemma_core::{Backend, NodeId};
 use trilemma_runtime::{Durability, KeyspaceConfig, Tuning};
 
 use super::{Config, ConfigBuilder};
@@ -124,7 +124,7 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
 pub(super) fn parse(text: &str, origin: &str, base: &Path) -> Result<Config> {
     let file: File = from_toml(text, origin)?;
     let within = |path: PathBuf| base.join(path);
-    let mut builder = ConfigBuilder::new(trilemma_core::NodeId(file.node))
+    let mut builder = ConfigBuilder::new(NodeId(file.node))
         .listen(file.listen)
         .data(within(file.data))
         .identity_files(
@@ -136,13 +136,8 @@ pub(super) fn parse(text: &str, origin: &str, base: &Path) -> Result<Config> {
     if let Some(cluster) = file.cluster {
         builder = builder.cluster(cluster);
     }
-    for (node, address) in file.peers {
-        let node = node.parse().map_err(|_| {
-            ConfigError::Invalid(format!(
-                "{origin}: `peers` names node \"{node}\": a node id is a number from 1"
-            ))
-        })?;
-        builder = builder.peer(node, address);
+    for (node, address) in by_id(file.peers, "peers", origin)? {
+        builder = builder.peer(node.0, address);
     }
     for (name, keyspace) in file.keyspaces {
         builder = builder.keyspace_with(name, keyspace.into());
@@ -151,6 +146,27 @@ pub(super) fn parse(text: &str, origin: &str, base: &Path) -> Result<Config> {
         Error::Config(ConfigError::Invalid(what)) => ConfigError::Invalid(format!("{origin}: {what}")).into(),
         other => other,
     })
+}
+
+/// Addresses by node id. The keys of a TOML table are text: as such 10 comes before 2, and 2 is not 02.
+pub(crate) fn by_id(
+    table: BTreeMap<String, SocketAddr>,
+    key: &str,
+    origin: &str,
+) -> Result<BTreeMap<NodeId, SocketAddr>> {
+    let mut found = BTreeMap::new();
+    for (text, address) in table {
+        let node = text.parse().map(NodeId).map_err(|_| {
+            ConfigError::Invalid(format!(
+                "{origin}: `{key}` names node \"{text}\": a node id is a number from 1"
+            ))
+        })?;
+        if found.insert(node, address).is_some() {
+            let what = format!("{origin}: `{key}` names node {node} twice, the second time as \"{text}\"");
+            return Err(ConfigError::Invalid(what).into());
+        }
+    }
+    Ok(found)
 }
 
 impl From<Keyspace> for KeyspaceConfig {

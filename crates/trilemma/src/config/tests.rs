@@ -65,6 +65,14 @@ fn values_that_do_not_fit_together_are_named() {
         (GOOD.replace("{ 2 =", "{ two ="), "names node \"two\""),
         (GOOD.replace("node = 1", "node = 0"), "node ids start at 1"),
         (GOOD.replace("locks =", "\"Locks!\" ="), "keyspace \"Locks!\""),
+        (
+            GOOD.replace("3 =", "02 ="),
+            "`peers` names node 2 twice, the second time as \"2\"",
+        ),
+        (
+            GOOD.replace("\"test\"", "\"test-\""),
+            "begins and ends with a letter or digit",
+        ),
         (GOOD.replace("ca.pem", "missing.pem"), "missing.pem"),
     ];
     for (text, expected) in cases {
@@ -95,6 +103,89 @@ fn weak_durability_is_refused_for_all_backends_but_gossip() {
             }
         }
     }
+}
+
+#[test]
+fn tuning_that_would_spin_or_overflow_is_refused_with_its_limit() {
+    let cases = [
+        (
+            "beat_interval_ms = 0",
+            "beat_interval_ms is 0ns: from 5ms to 3600s",
+        ),
+        ("beat_interval_ms = 4", "beat_interval_ms is 4ms"),
+        ("raft_heartbeat_ms = 0", "raft_heartbeat_ms is 0ns"),
+        (
+            "raft_election_timeout_ms = 18446744073709551615",
+            "raft_election_timeout_ms is",
+        ),
+        ("peer_timeout_ms = 18446744073709551615", "peer_timeout_ms is"),
+        (
+            "snapshot_log_bytes = 0",
+            "snapshot_log_bytes is 0: the minimum is 1048576",
+        ),
+        (
+            "segment_bytes = 1048576",
+            "segment_bytes is 1048576: from 16777216 to 4294967296",
+        ),
+        ("segment_bytes = 4294967297", "segment_bytes is 4294967297"),
+    ];
+    for (line, expected) in cases {
+        let why = error(&format!("{GOOD}\n[tuning]\n{line}\n")).to_string();
+        assert!(why.contains(expected), "{line}: {why}");
+    }
+    let fast = "[tuning]\nbeat_interval_ms = 5\nraft_heartbeat_ms = 5\nsnapshot_log_bytes = 1048576\n";
+    let why = error(&format!("{GOOD}\n{fast}")).to_string();
+    assert!(why.contains("ca.pem"), "only the files are missing: {why}");
+}
+
+/// The table of the book holds the defaults of the code.
+#[test]
+fn the_book_has_the_defaults_of_tuning() {
+    let book = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/src/configuration.md");
+    let book = std::fs::read_to_string(book).expect("the book is there");
+    let Tuning {
+        liveness,
+        raft_heartbeat,
+        raft_election_timeout,
+        segment_bytes,
+        snapshot_log_bytes,
+    } = Tuning::default();
+    let mib = |bytes: u64| format!("{} MiB", bytes / 1024 / 1024);
+    let rows = [
+        ("beat_interval_ms", liveness.interval.as_millis().to_string()),
+        ("peer_timeout_ms", liveness.timeout.as_millis().to_string()),
+        ("raft_heartbeat_ms", raft_heartbeat.as_millis().to_string()),
+        (
+            "raft_election_timeout_ms",
+            raft_election_timeout.as_millis().to_string(),
+        ),
+        ("segment_bytes", mib(segment_bytes)),
+        ("snapshot_log_bytes", mib(snapshot_log_bytes)),
+    ];
+    for (key, default) in rows {
+        let row = format!("| `{key}` | {default} |");
+        assert!(book.contains(&row), "the book has no {row:?}");
+    }
+}
+
+#[test]
+fn servers_are_tried_in_the_order_of_their_ids_as_numbers() {
+    let directory = std::env::temp_dir().join(format!("trilemma-servers-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory can be made");
+    let load = |servers: &str| {
+        let tls = "[tls]\nca = \"ca.pem\"\ncertificate = \"c.pem\"\nkey = \"c.key\"\n";
+        let path = directory.join("client.toml");
+        std::fs::write(&path, format!("servers = {{ {servers} }}\n{tls}")).expect("can be written");
+        crate::ClientConfig::load(&path)
+    };
+    let ids = [10, 2, 1, 12, 3, 11];
+    let servers = ids.map(|id| format!("{id} = \"127.0.0.1:74{id:02}\""));
+    let found = load(&servers.join(", ")).expect("it is right");
+    let found: Vec<u32> = found.servers.iter().map(|server| server.node.0).collect();
+    assert_eq!(found, [1, 2, 3, 10, 11, 12]);
+    let twice = load("1 = \"127.0.0.1:7400\", 01 = \"127.0.0.1:7401\"").expect_err("node 1 twice");
+    assert!(twice.to_string().contains("names node 1 twice"), "{twice}");
+    std::fs::remove_dir_all(&directory).expect("can be removed");
 }
 
 #[test]
