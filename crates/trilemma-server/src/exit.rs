@@ -170,7 +170,11 @@ impl From<Error> for Failure {
                 message,
                 "`trilemma keyspaces` lists the keyspaces with their backends",
             ),
-            Error::Node(_) => Failure::new(Exit::Start, message, "see the node's log"),
+            Error::Node(_) => Failure::new(
+                Exit::Start,
+                message,
+                "the message says it; the node's log has what came before",
+            ),
             other => {
                 let effect = match other.effect() {
                     trilemma::Effect::None => Effect::None,

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use trilemma_core::replicator::OpContext;
 use trilemma_core::{
-    Attempt, Backend, Command, Epoch, NodeId, OpId, Query, ReadLevel, ReadRequest, SessionId,
+    Attempt, Backend, Command, Epoch, NODES_MAX, NodeId, OpId, Query, ReadLevel, ReadRequest, SessionId,
     SharedReplicator, TraceId, Version,
 };
-use trilemma_runtime::{KeyspaceConfig, NodeError, NodeHandle};
+use trilemma_runtime::{Durability, KeyspaceConfig, NodeConfig, NodeError, NodeHandle};
 
 use crate::cluster::{Cluster, name};
 
@@ -123,7 +123,7 @@ async fn a_node_restarts_from_its_snapshot_and_the_log_behind_it() {
 }
 
 /// Starts a node with a changed configuration over an existing directory; it must be refused.
-async fn refused(cluster: &Cluster, change: impl FnOnce(&mut trilemma_runtime::NodeConfig)) -> NodeError {
+async fn refused(cluster: &Cluster, change: impl FnOnce(&mut NodeConfig)) -> NodeError {
     let mut config = cluster.config(NodeId(1));
     change(&mut config);
     NodeHandle::start(config)
@@ -143,7 +143,7 @@ async fn a_directory_that_does_not_fit_is_refused_and_nothing_in_it_changes() {
         .await
         .to_string();
     assert!(other_node.contains("belongs to node 1"), "{other_node}");
-    let remove = |config: &mut trilemma_runtime::NodeConfig| {
+    let remove = |config: &mut NodeConfig| {
         config.keyspaces.remove(name(Backend::Raft));
     };
     let removed = refused(&cluster, remove).await.to_string();
@@ -151,7 +151,7 @@ async fn a_directory_that_does_not_fit_is_refused_and_nothing_in_it_changes() {
         removed.contains("keyspace \"raft\"") && removed.contains("not configured any more"),
         "{removed}"
     );
-    let moved = |config: &mut trilemma_runtime::NodeConfig| {
+    let moved = |config: &mut NodeConfig| {
         config
             .keyspaces
             .insert(name(Backend::Raft).into(), KeyspaceConfig::new(Backend::Gossip));
@@ -165,6 +165,42 @@ async fn a_directory_that_does_not_fit_is_refused_and_nothing_in_it_changes() {
         .start_node(NodeId(1))
         .await
         .expect("nothing was changed by the refusals");
+}
+
+/// A configuration that was made in code did not pass through any file's checks.
+#[tokio::test]
+async fn a_configuration_that_cannot_work_is_refused_before_anything_is_opened() {
+    let cluster = Cluster::stopped(&[NodeId(1)], |_| {}).await;
+    let weak = |config: &mut NodeConfig| {
+        let raft = config
+            .keyspaces
+            .get_mut(name(Backend::Raft))
+            .expect("it is there");
+        raft.durability = Durability::None;
+    };
+    let weak = refused(&cluster, weak).await.to_string();
+    assert!(
+        weak.starts_with("configuration: keyspace \"raft\": durability \"none\""),
+        "{weak}"
+    );
+    let many = |config: &mut NodeConfig| {
+        let anywhere = config.listen;
+        config.peers = (2..=NODES_MAX as u32 + 1)
+            .map(|id| (NodeId(id), anywhere))
+            .collect();
+    };
+    let many = refused(&cluster, many).await.to_string();
+    assert!(many.contains("1025 nodes: the limit is 1024"), "{many}");
+    assert!(!cluster.config(NodeId(1)).data.exists(), "a directory was made");
+    let mut gossip = cluster.config(NodeId(1));
+    let carts = gossip
+        .keyspaces
+        .get_mut(name(Backend::Gossip))
+        .expect("it is there");
+    carts.durability = Durability::None;
+    let started = NodeHandle::start(gossip).await;
+    let node = started.expect("gossip may choose");
+    node.shutdown().await.expect("a clean end");
 }
 
 #[tokio::test]
