@@ -39,6 +39,9 @@ pub struct RaftConfig {
     pub kept_entries: usize,
     /// Bytes of applied entries kept in memory. Default 16 MiB.
     pub kept_bytes: usize,
+    /// Bytes of log in memory up to which a leader keeps what its slowest connected follower still needs. Default 64 MiB.
+    /// Beyond it the log is trimmed all the same, down to the two limits above, and such a follower gets a snapshot.
+    pub pinned_bytes_max: usize,
     /// Requests that wait for a leader, or for its answer. Default 16,384.
     pub waiting_max: usize,
     /// Bytes after which a chunk of a snapshot is closed, from 1 to [`CHUNK_BYTES`], which is the default: 256 KiB.
@@ -68,6 +71,7 @@ impl RaftConfig {
             uncommitted_bytes: 64 * 1024 * 1024,
             kept_entries: 20_000,
             kept_bytes: 16 * 1024 * 1024,
+            pinned_bytes_max: 64 * 1024 * 1024,
             waiting_max: 16_384,
             chunk_bytes: CHUNK_BYTES,
             chunks_inflight: 4,

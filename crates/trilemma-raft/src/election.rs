@@ -84,6 +84,10 @@ impl Raft {
     /// Asks all members whether an election could succeed.
     pub(super) fn start_pre_vote(&mut self, now: Instant, out: &mut Out) {
         self.reset_election_timer(now);
+        if !self.term_is_durable() || self.disk.is_stalled(now, self.config.disk_stall) {
+            // It could not lead, and each try would raise a term that a restart forgets and its answers spread.
+            return;
+        }
         let mut ballots = Ballots::default();
         ballots.count(self.config.node, true);
         self.role = Role::PreCandidate(ballots);

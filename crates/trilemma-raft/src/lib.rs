@@ -25,6 +25,7 @@
 
 mod config;
 mod copies;
+mod disk;
 mod election;
 mod log;
 mod message;
@@ -35,13 +36,14 @@ mod replication;
 mod transfer;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::time::Duration;
 
 use trilemma_core::protocol::Peer;
 use trilemma_core::table::{CHUNK_BYTES, Table, TableLoader};
 use trilemma_core::{
     AppendSeq, Checkpoint, Corrupt, Effects, Entry as TableEntry, Input, Instant, KeyRange, LiveStatus,
-    NodeId, Now, PeerView, Protocol, Rng, Version, codec,
+    NodeId, NodeSet, Now, PeerView, Protocol, Rng, Version, codec,
 };
 
 pub use config::RaftConfig;
@@ -49,6 +51,7 @@ pub use log::{Entry, Index, Payload, Term};
 pub use message::{Answer, AppendResult, Forwarded, LogEnd, Message};
 pub use record::Record;
 
+use disk::Disk;
 use election::Ballots;
 use log::{INDEX_MAX, Log};
 use proposals::Proposals;
@@ -95,14 +98,50 @@ pub struct Raft {
     at_version: AtVersion,
     incoming: Option<Incoming>,
     restoring: Option<Restoring>,
-    replayed_parts: Vec<bytes::Bytes>,
+    /// In a replay: what the parts of a snapshot so far have made.
+    replayed_parts: Option<TableLoader>,
     /// Something waits for the end of the turn.
     dirty: bool,
     /// The append of the present term and vote, and the last append that is durable.
     hard_state_at: AppendSeq,
     persisted: AppendSeq,
+    disk: Disk,
     /// No read that waits is due before this.
     reads_due: Instant,
+    contradiction: Option<Contradiction>,
+}
+
+/// A leader's log that differs from what is committed here. Committed entries are never replaced while members keep what
+/// their disks had, so a member has lost its disk, or was set back. Which of the two histories clients have seen, no node
+/// can tell: this one takes no part any more, until an operator has looked and it is started again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contradiction {
+    /// The leader.
+    pub leader: NodeId,
+    /// Its term.
+    pub term: Term,
+    /// Its entry.
+    pub found: LogEnd,
+    /// The term of the entry that is committed here at the same index.
+    pub committed: Term,
+}
+
+impl fmt::Display for Contradiction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            leader,
+            term,
+            found,
+            committed,
+        } = self;
+        write!(
+            f,
+            "node {leader}, leader of {term}, has an entry of {} at {}, where one of {committed} is committed here: a \
+             member has lost part of its disk; this node takes no part until it is restarted; compare the members' \
+             data before that, and wipe nothing",
+            found.term, found.index
+        )
+    }
 }
 
 #[derive(Debug)]
@@ -133,11 +172,13 @@ impl Raft {
             at_version: AtVersion::default(),
             incoming: None,
             restoring: None,
-            replayed_parts: Vec::new(),
+            replayed_parts: None,
             dirty: false,
             hard_state_at: AppendSeq(0),
             persisted: AppendSeq(0),
+            disk: Disk::default(),
             reads_due: Instant::NEVER,
+            contradiction: None,
         }
     }
 
@@ -197,6 +238,12 @@ impl Raft {
             Role::Leader(leader) => leader.followers.get(&voter).map(|follower| follower.matched),
             _ => None,
         }
+    }
+
+    /// What was found to contradict this node's committed entries, if anything was: it takes no part any more.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<&Contradiction> {
+        self.contradiction.as_ref()
     }
 
     /// The end of the log.
@@ -300,6 +347,9 @@ impl Raft {
             tracing::debug!(%from, kind = trilemma_core::Message::kind(&message), "not a member; ignored");
             return;
         }
+        if self.contradiction.is_some() {
+            return self.receive_withdrawn(now, from, message, out);
+        }
         match message {
             Message::PreVote { term, end } => self.on_pre_vote(now, from, term, end, out),
             Message::PreVoteReply { asked, term, granted } => {
@@ -353,8 +403,40 @@ impl Raft {
         }
     }
 
+    /// Requests are answered, whatever became of consensus; all else is consensus.
+    fn receive_withdrawn(&mut self, now: Instant, from: NodeId, message: Message, out: &mut Out) {
+        match message {
+            Message::Forward { id, .. } => {
+                let answer = Answer::NotLeader;
+                out.send(from, Message::ForwardReply { id, answer });
+            }
+            Message::ForwardReply { id, answer } => self.on_forward_reply(now, from, id, answer, out),
+            _ => {}
+        }
+    }
+
+    /// What a leader's status says of followers that need more of the log than it may keep.
+    fn outrun(&self) -> String {
+        let Role::Leader(leader) = &self.role else {
+            return String::new();
+        };
+        let outrun = leader.followers.iter().filter(|(_, follower)| follower.is_outrun);
+        let outrun: NodeSet = outrun.map(|(peer, _)| *peer).collect();
+        if outrun.is_empty() {
+            return String::new();
+        }
+        let bytes = self.config.pinned_bytes_max;
+        format!(
+            "node {outrun} needs more of the log than the {bytes} bytes that are kept for it, so it gets a snapshot"
+        )
+    }
+
     fn wake(&mut self, now: Instant, out: &mut Out) {
         self.expire(now, out);
+        if self.contradiction.is_some() {
+            self.election_at = Instant::NEVER;
+            return;
+        }
         match &self.role {
             Role::Leader(_) => self.leader_tick(now, out),
             _ if now >= self.election_at => self.start_pre_vote(now, out),
@@ -366,6 +448,16 @@ impl Raft {
     fn flush(&mut self, now: Instant, out: &mut Out) {
         self.dirty = false;
         self.replicate(now, out);
+    }
+}
+
+impl Raft {
+    fn replay_part(&mut self, part: &[u8]) -> Result<(), Corrupt> {
+        let sessions_max = self.config.sessions_max;
+        let loader = self
+            .replayed_parts
+            .get_or_insert_with(|| TableLoader::new(sessions_max));
+        Ok(loader.add(part)?)
     }
 }
 
@@ -396,6 +488,7 @@ impl Protocol for Raft {
                 restoring.table.add(&bytes)?;
             }
             Chunk::Entries(entries) => self.log.extend(entries),
+            Chunk::Part(part) => self.replay_part(&part)?,
             Chunk::End => {
                 let restoring = self
                     .restoring
@@ -439,10 +532,12 @@ impl Protocol for Raft {
                 self.log.truncate(first);
                 self.log.extend(entries);
             }
-            Record::SnapshotPart(part) => self.replayed_parts.push(part),
+            Record::SnapshotPart(part) => self.replay_part(&part)?,
             Record::SnapshotEnd { at } => {
-                let parts = std::mem::take(&mut self.replayed_parts);
-                let table = transfer::load(&parts, at, self.config.sessions_max).map_err(Corrupt)?;
+                let parts = self.replayed_parts.take();
+                let parts = parts
+                    .ok_or_else(|| Corrupt(format!("the end of a snapshot at {} without parts", at.index)))?;
+                let table = transfer::finish(parts, at).map_err(Corrupt)?;
                 if at.index <= self.applied() {
                     return Err(Corrupt(format!(
                         "a snapshot at {} after {} was applied",
@@ -460,8 +555,8 @@ impl Protocol for Raft {
         let now = now.instant;
         match input {
             Input::Start => {
-                // A torn append of a snapshot's parts, without its end.
-                self.replayed_parts.clear();
+                // Of a transfer that broke off: the next one begins with its first part.
+                self.replayed_parts = None;
                 self.reset_election_timer(now);
                 if self.config.members.len() == 1 {
                     self.start_pre_vote(now, out);
@@ -472,6 +567,7 @@ impl Protocol for Raft {
             Input::Persisted { up_to } => {
                 self.log.persisted(up_to);
                 self.persisted = self.persisted.max(up_to);
+                self.disk.persisted(now, up_to);
                 self.advance_commit(now, out);
                 self.apply(now, out);
             }
@@ -481,6 +577,7 @@ impl Protocol for Raft {
                 self.wake(now, out);
             }
         }
+        self.disk.appended(now, out.last_append());
         self.arm(now, out);
     }
 
@@ -488,18 +585,20 @@ impl Protocol for Raft {
         /// Entries of one chunk: at most a few MiB even with the largest commands in a row being split by bytes.
         const ENTRIES_PER_CHUNK: usize = 1024;
         let chunk_bytes = self.config.chunk_bytes.clamp(1, CHUNK_BYTES);
+        // A leader's entries that wait for the end of the turn are in no record yet, and may never be.
+        let log = self
+            .log
+            .for_checkpoint(self.appended(), self.applied(), &self.config);
         let head = Chunk::Head {
             term: self.term,
             vote: self.vote,
-            base: self.log.base(),
+            base: log.base(),
         };
         let table = self
             .table
             .chunks(chunk_bytes)
             .map(|chunk| Chunk::Table(chunk.into()));
-        let mut entries: VecDeque<Entry> = self.log.entries();
-        // A leader's entries that wait for the end of the turn are in no record yet, and may never be.
-        entries.truncate((self.appended().0 - self.log.base().index.0) as usize);
+        let mut entries: VecDeque<Entry> = log.into_entries();
         let entries = std::iter::from_fn(move || {
             let mut chunk = Vec::new();
             let mut bytes = 0;
@@ -512,9 +611,11 @@ impl Protocol for Raft {
             }
             (!chunk.is_empty()).then_some(Chunk::Entries(chunk))
         });
+        let parts = self.incoming.as_ref().map_or(&[][..], Incoming::parts).to_vec();
         let chunks = std::iter::once(head)
             .chain(table)
             .chain(entries)
+            .chain(parts.into_iter().map(Chunk::Part))
             .chain([Chunk::End]);
         Box::new(chunks.map(|chunk| codec::encode_vec(&chunk)))
     }
@@ -524,16 +625,19 @@ impl Protocol for Raft {
         let leader = self.leader();
         let reaches_leader = leader.is_some_and(|l| l == self.config.node || self.view.is_connected(l));
         let can = self.reaches_majority() && reaches_leader && self.leader_is_ready();
-        let why = if !self.reaches_majority() {
+        let why = if let Some(contradiction) = &self.contradiction {
+            contradiction.to_string()
+        } else if !self.reaches_majority() {
             format!("no majority can be reached; unreachable: {missing}")
         } else if leader.is_none() {
             "no leader is known, an election is under way".into()
         } else if !can {
             "the leader cannot be reached, or has just been elected".into()
         } else {
-            String::new()
+            self.outrun()
         };
         let role = match self.role {
+            _ if self.contradiction.is_some() => "withdrawn",
             Role::Follower { .. } => "follower",
             Role::PreCandidate(_) => "pre-candidate",
             Role::Candidate(_) => "candidate",

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use trilemma_core::{AppendSeq, Command, Instant, OpId};
+use trilemma_core::{AppendSeq, Command, OpId};
 
+use super::config::RaftConfig;
 use super::message::LogEnd;
 
 macro_rules! number {
@@ -95,8 +96,8 @@ pub(crate) struct Log {
     base: LogEnd,
     entries: VecDeque<Entry>,
     bytes: usize,
-    /// Appends that are not durable: their number, their first index, when they were made.
-    pending: VecDeque<(AppendSeq, Index, Instant)>,
+    /// Appends that are not durable: their number and their first index.
+    pending: VecDeque<(AppendSeq, Index)>,
 }
 
 impl Log {
@@ -203,8 +204,8 @@ impl Log {
     }
 
     /// Notes that the entries from `first` on are in append `seq`.
-    pub(crate) fn appended(&mut self, seq: AppendSeq, first: Index, now: Instant) {
-        self.pending.push_back((seq, first, now));
+    pub(crate) fn appended(&mut self, seq: AppendSeq, first: Index) {
+        self.pending.push_back((seq, first));
     }
 
     /// Notes which appends are durable.
@@ -217,18 +218,18 @@ impl Log {
     /// The last index such that it and everything before it is durable *as it stands now*: an entry that was
     /// overwritten is durable only when the append that wrote it last is.
     pub(crate) fn durable(&self) -> Index {
-        let waiting = self.pending.iter().map(|(_, first, _)| first.prev()).min();
+        let waiting = self.pending.iter().map(|(_, first)| first.prev()).min();
         waiting.unwrap_or(Index(u64::MAX)).min(self.last())
     }
 
-    /// When the oldest append that is not durable was made.
-    pub(crate) fn waits_since(&self) -> Option<Instant> {
-        self.pending.front().map(|(_, _, since)| *since)
-    }
-
-    /// Lets go of applied entries beyond these limits.
-    pub(crate) fn trim(&mut self, applied: Index, kept_entries: usize, kept_bytes: usize) {
-        while self.base.index < applied && (self.entries.len() > kept_entries || self.bytes > kept_bytes) {
+    /// Drops applied entries beyond what is kept: always up to two limits, and what stands after `needed` up to a third.
+    pub(crate) fn trim(&mut self, applied: Index, needed: Index, config: &RaftConfig) {
+        while self.base.index < applied {
+            let fits = self.entries.len() <= config.kept_entries && self.bytes <= config.kept_bytes;
+            let is_pinned = self.base.index >= needed && self.bytes <= config.pinned_bytes_max;
+            if fits || is_pinned {
+                return;
+            }
             let Some(dropped) = self.entries.pop_front() else {
                 return;
             };
@@ -240,8 +241,29 @@ impl Log {
         }
     }
 
-    /// All entries held, for a checkpoint.
-    pub(crate) fn entries(&self) -> VecDeque<Entry> {
-        self.entries.clone()
+    /// The log up to `last` as a checkpoint holds it: without the applied entries that are kept for followers alone.
+    pub(crate) fn for_checkpoint(&self, last: Index, applied: Index, config: &RaftConfig) -> Self {
+        let mut log = Self::at(self.base);
+        let (mut skipped, mut bytes) = (0, self.bytes);
+        for entry in &self.entries {
+            let fits = self.entries.len() - skipped <= config.kept_entries && bytes <= config.kept_bytes;
+            if log.base.index >= applied || fits {
+                break;
+            }
+            skipped += 1;
+            bytes -= entry.size();
+            log.base = LogEnd {
+                term: entry.term,
+                index: log.base.index.next(),
+            };
+        }
+        let count = (last.0 - log.base.index.0) as usize;
+        log.extend(self.entries.iter().skip(skipped).take(count).cloned());
+        log
+    }
+
+    /// The entries that are held.
+    pub(crate) fn into_entries(self) -> VecDeque<Entry> {
+        self.entries
     }
 }

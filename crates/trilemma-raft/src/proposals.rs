@@ -223,6 +223,14 @@ impl Raft {
     fn route(&mut self, now: Instant, queued: Queued, out: &mut Out) {
         let Queued { ticket, deadline, .. } = queued;
         let asker = Asker::Local(ticket);
+        if let Some(contradiction) = &self.contradiction {
+            let why = contradiction.to_string();
+            return self.answer(
+                asker,
+                refusal(owed(&queued.request), Reason::Recovering { why }),
+                out,
+            );
+        }
         if !self.reaches_majority() {
             return self.answer(asker, refusal(owed(&queued.request), self.no_quorum()), out);
         }
@@ -542,7 +550,7 @@ impl Raft {
             }
         }
         let leads_somewhere = leader.is_some_and(|l| l == self.config.node || self.view.is_connected(l));
-        if leads_somewhere || !self.reaches_majority() {
+        if leads_somewhere || !self.reaches_majority() || self.contradiction.is_some() {
             for id in self.proposals.queue.keys().copied().collect::<Vec<_>>() {
                 if let Some(queued) = self.proposals.take_queued(id) {
                     self.route(now, queued, out);

@@ -26,9 +26,10 @@ pub enum Record {
         #[serde(deserialize_with = "bounded_vec::<_, _, ENTRIES_MAX>")]
         entries: Vec<Entry>,
     },
-    /// One part of a state that a leader sent. All parts and `SnapshotEnd` are appended together.
+    /// The next part of a state that a leader sends, appended as it comes. Lazy. The part that opens a state begins
+    /// again: parts before it are of a transfer that broke off.
     SnapshotPart(#[serde(deserialize_with = "bounded_bytes::<_, CHUNK_BYTES_MAX>")] Bytes),
-    /// The parts before are the state at this entry; the log goes on behind it.
+    /// The parts before are the state at this entry, whole; the log goes on after it.
     SnapshotEnd {
         /// The last entry that the state reflects.
         at: LogEnd,
@@ -51,4 +52,6 @@ pub(crate) enum Chunk {
     Entries(#[serde(deserialize_with = "bounded_vec::<_, _, ENTRIES_MAX>")] Vec<Entry>),
     /// The last chunk.
     End,
+    /// A part of a state that is being received, in order. Stands before the last chunk.
+    Part(#[serde(deserialize_with = "bounded_bytes::<_, CHUNK_BYTES_MAX>")] Bytes),
 }

@@ -3,16 +3,17 @@
 //! Raft sections 5.3 and 5.4.2.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use trilemma_core::{Applied, Instant, NodeId, Version};
+use trilemma_core::{Applied, Instant, NodeId, PeerView, Version};
 
 use super::config::RaftConfig;
-use super::log::{Entry, Index, Payload, Term};
+use super::log::{Entry, Index, Log, Payload, Term};
 use super::message::{AppendResult, LogEnd, Message};
 use super::reads::Reads;
 use super::record::Record;
 use super::transfer::Outgoing;
-use super::{ByPeer, Out, Raft, Role};
+use super::{ByPeer, Contradiction, Out, Raft, Role};
 
 /// What only a leader has.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub(super) struct Follower {
     pub(super) round: u64,
     /// The commit index that it was last told.
     told_commit: Index,
+    /// The log was trimmed although it is there and needs what was dropped: the budget was spent.
+    pub(super) is_outrun: bool,
 }
 
 /// How a follower is fed.
@@ -76,6 +79,7 @@ impl Leader {
                 heard: now,
                 round: 0,
                 told_commit: Index(0),
+                is_outrun: false,
             };
             (peer, follower)
         };
@@ -94,6 +98,28 @@ impl Leader {
         self.next_beat.min(self.check_at + config.election_timeout)
     }
 
+    /// The last entry such that followers that are there need only what stands after it.
+    fn needed(&self, now: Instant, view: &PeerView, timeout: Duration) -> Index {
+        let present = self
+            .followers
+            .iter()
+            .filter(|(peer, follower)| view.is_connected(**peer) || now.since(follower.heard) <= timeout * 2);
+        let needed = present.map(|(_, follower)| follower.needed());
+        needed.min().unwrap_or(Index(u64::MAX))
+    }
+
+    /// Marks the followers that have lost entries they need because others filled the budget.
+    fn note_outrun(&mut self, before: Index, base: Index, config: &RaftConfig) {
+        for (peer, follower) in &mut self.followers {
+            let needed = follower.needed();
+            if before <= needed && needed < base && !follower.is_outrun {
+                follower.is_outrun = true;
+                let bytes = config.pinned_bytes_max;
+                tracing::warn!(node = %config.node, %peer, bytes, "the log is trimmed although a follower needs more");
+            }
+        }
+    }
+
     /// Starts over with a follower whose process has restarted.
     pub(super) fn probe(&mut self, node: NodeId) {
         if let Some(follower) = self.followers.get_mut(&node) {
@@ -103,6 +129,14 @@ impl Leader {
 }
 
 impl Follower {
+    /// It needs what stands after this entry.
+    fn needed(&self) -> Index {
+        match &self.state {
+            State::Snapshot(outgoing) => outgoing.at().index.max(self.matched),
+            State::Probe { .. } | State::Replicate { .. } => self.matched,
+        }
+    }
+
     pub(super) fn restart_probe(&mut self) {
         // Before anything has matched, the last guess is better than the beginning of the log.
         if self.matched > Index(0) {
@@ -119,11 +153,7 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
-        let stalled = self
-            .log
-            .waits_since()
-            .is_some_and(|since| now.since(since) > self.config.disk_stall);
-        if stalled {
+        if self.disk.is_stalled(now, self.config.disk_stall) {
             return self.step_down(now, "its disk makes no progress", out);
         }
         if now >= leader.check_at + timeout {
@@ -143,7 +173,7 @@ impl Raft {
         }
     }
 
-    /// Shows every follower that we lead. The previous entry is one that it is known to have, so a beat never fails.
+    /// Shows every follower that we lead.
     fn beat(&mut self, out: &mut Out) {
         let (term, commit) = (self.term, self.commit);
         let Role::Leader(leader) = &mut self.role else {
@@ -151,29 +181,7 @@ impl Raft {
         };
         let round = leader.reads.round();
         for (peer, follower) in &mut leader.followers {
-            let matched = follower.matched;
-            let prev = LogEnd {
-                term: self.log.term(matched).unwrap_or_default(),
-                index: matched,
-            };
-            // An entry that is compacted cannot be named; the beginning of the log can.
-            let prev = if self.log.term(matched).is_some() {
-                prev
-            } else {
-                LogEnd::default()
-            };
-            let commit = commit.min(prev.index);
-            follower.told_commit = follower.told_commit.max(commit);
-            out.send(
-                *peer,
-                Message::Append {
-                    term,
-                    round,
-                    prev,
-                    entries: Vec::new(),
-                    commit,
-                },
-            );
+            out.send(*peer, follower.heartbeat(&self.log, term, round, commit));
         }
     }
 
@@ -189,7 +197,7 @@ impl Raft {
                 .slice(first, self.config.append_entries_max, self.config.append_bytes);
             leader.appended = Index(leader.appended.0 + entries.len() as u64);
             let seq = out.append(Record::Entries { first, entries });
-            self.log.appended(seq, first, now);
+            self.log.appended(seq, first);
         }
         if leader.reads.wants_round() {
             leader.reads.start_round();
@@ -205,23 +213,9 @@ impl Raft {
                 out.send(*peer, message);
             }
             let behind = follower.told_commit < commit.min(follower.matched);
-            if behind && matches!(&follower.state, State::Replicate { inflight, .. } if inflight.is_empty()) {
-                follower.told_commit = commit.min(follower.matched);
-                let prev = LogEnd {
-                    term: log.term(follower.matched).unwrap_or_default(),
-                    index: follower.matched,
-                };
-                let commit = follower.told_commit;
-                out.send(
-                    *peer,
-                    Message::Append {
-                        term,
-                        round,
-                        prev,
-                        entries: Vec::new(),
-                        commit,
-                    },
-                );
+            let is_idle = matches!(&follower.state, State::Replicate { inflight, .. } if inflight.is_empty());
+            if behind && is_idle && log.term(follower.matched).is_some() {
+                out.send(*peer, follower.heartbeat(log, term, round, commit));
             }
         }
         self.start_transfers(now, out);
@@ -264,19 +258,20 @@ impl Raft {
             // What is applied is committed, and what is committed equals the leader's log.
             _ if prev.index < self.log.base().index => {}
             Some(ours) if ours == prev.term => {}
+            Some(committed) if prev.index <= self.commit => {
+                return self.withdraw(now, from, prev, committed, out);
+            }
             ours => {
                 let hint = match ours {
-                    Some(_) if prev.index > self.commit => {
-                        self.log.first_of_term(prev.index).max(self.commit.next())
-                    }
-                    _ => self.log.last().next().min(prev.index),
+                    Some(_) => self.log.first_of_term(prev.index).max(self.commit.next()),
+                    None => self.log.last().next().min(prev.index),
                 };
                 return out.send(from, reply(AppendResult::Mismatch(hint)));
             }
         }
         let matched = Index(prev.index.0.saturating_add(entries.len() as u64));
-        if !entries.is_empty() {
-            self.take_entries(now, prev.index.next(), entries, out);
+        if let Err((found, committed)) = self.take_entries(prev.index.next(), entries, out) {
+            return self.withdraw(now, from, found, committed, out);
         }
         self.commit = self.commit.max(commit.min(matched).min(self.log.last()));
         if matched <= self.log.durable() && self.term_is_durable() {
@@ -304,25 +299,33 @@ impl Raft {
     }
 
     /// Appends what is new, and truncates only where an entry really differs: an older message that is shorter must
-    /// never shorten the log.
-    fn take_entries(&mut self, now: Instant, first: Index, entries: Vec<Entry>, out: &mut Out) {
+    /// never shorten the log. Fails, and does nothing, if one contradicts what is committed: that entry, and our term.
+    fn take_entries(
+        &mut self,
+        first: Index,
+        entries: Vec<Entry>,
+        out: &mut Out,
+    ) -> Result<(), (LogEnd, Term)> {
         let mut index = first;
         let mut rest = entries.into_iter();
         let mut new = Vec::new();
         for entry in rest.by_ref() {
-            let held = index <= self.log.base().index || self.log.term(index) == Some(entry.term);
-            if !held {
-                new.push(entry);
-                break;
+            match self.log.term(index) {
+                _ if index < self.log.base().index => {}
+                Some(ours) if ours == entry.term => {}
+                Some(committed) if index <= self.commit => {
+                    let term = entry.term;
+                    return Err((LogEnd { term, index }, committed));
+                }
+                _ => {
+                    new.push(entry);
+                    break;
+                }
             }
             index = index.next();
         }
         if new.is_empty() {
-            return;
-        }
-        if index <= self.commit {
-            tracing::error!(%index, commit = %self.commit, "a leader contradicts a committed entry; ignored");
-            return;
+            return Ok(());
         }
         new.extend(rest);
         self.log.truncate(index);
@@ -333,7 +336,32 @@ impl Raft {
             first: index,
             entries: new,
         });
-        self.log.appended(seq, index, now);
+        self.log.appended(seq, index);
+        Ok(())
+    }
+
+    /// A leader's log differs from what is committed here: this node gives no answer, and takes no part any more.
+    pub(super) fn withdraw(
+        &mut self,
+        now: Instant,
+        leader: NodeId,
+        found: LogEnd,
+        committed: Term,
+        out: &mut Out,
+    ) {
+        let term = self.term;
+        let contradiction = Contradiction {
+            leader,
+            term,
+            found,
+            committed,
+        };
+        tracing::error!(node = %self.config.node, "{contradiction}");
+        self.contradiction = Some(contradiction);
+        self.incoming = None;
+        self.become_follower(now, term, None, out);
+        self.heard_leader = None;
+        self.recheck_waiting(now, &[leader], out);
     }
 
     pub(super) fn on_append_reply(
@@ -417,20 +445,55 @@ impl Raft {
                 }
             }
         }
-        self.log
-            .trim(self.applied(), self.config.kept_entries, self.config.kept_bytes);
+        self.trim(now);
         self.release_reads(out);
         self.serve_waiting_reads(now, out);
     }
 }
 
+impl Raft {
+    /// Drops applied entries that nobody is expected to need, or that would take too much memory.
+    fn trim(&mut self, now: Instant) {
+        let (before, applied) = (self.log.base().index, self.applied());
+        match &mut self.role {
+            Role::Leader(leader) => {
+                let needed = leader.needed(now, &self.view, self.config.election_timeout);
+                self.log.trim(applied, needed, &self.config);
+                if self.log.base().index > needed {
+                    leader.note_outrun(before, self.log.base().index, &self.config);
+                }
+            }
+            _ => self.log.trim(applied, Index(u64::MAX), &self.config),
+        }
+    }
+}
+
 impl Follower {
+    /// A message without entries. The previous entry is one that the follower is known to have, so it never fails.
+    fn heartbeat(&mut self, log: &Log, term: Term, round: u64, commit: Index) -> Message {
+        // An entry that is compacted cannot be named; the beginning of the log can.
+        let prev = log.term(self.matched).map(|term| LogEnd {
+            term,
+            index: self.matched,
+        });
+        let prev = prev.unwrap_or_default();
+        let commit = commit.min(prev.index);
+        self.told_commit = self.told_commit.max(commit);
+        Message::Append {
+            term,
+            round,
+            prev,
+            entries: Vec::new(),
+            commit,
+        }
+    }
+
     /// The next message with entries, if it may have one now.
     fn feed(
         &mut self,
         now: Instant,
         config: &RaftConfig,
-        log: &super::Log,
+        log: &Log,
         term: Term,
         round: u64,
         commit: Index,
@@ -488,6 +551,7 @@ impl Follower {
             // A beat proves less than the probe asks for, and must not make the leader send everything again.
             State::Probe { .. } if matched.next() >= self.next => {
                 self.next = self.matched.next();
+                self.is_outrun = false;
                 self.state = State::Replicate {
                     inflight: VecDeque::new(),
                     since: now,
@@ -520,7 +584,7 @@ impl Follower {
     }
 
     /// Sends again what has had no answer for a timeout.
-    fn notice_loss(&mut self, now: Instant, timeout: std::time::Duration) {
+    fn notice_loss(&mut self, now: Instant, timeout: Duration) {
         let lost = match &self.state {
             State::Probe { sent } => sent.is_some_and(|sent| now.since(sent) > timeout),
             State::Replicate { inflight, since } => !inflight.is_empty() && now.since(*since) > timeout,

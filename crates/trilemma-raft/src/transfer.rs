@@ -1,14 +1,16 @@
 //! A snapshot for a follower whose next entry is gone from the leader's log (Raft section 7).
 //!
 //! The leader takes its table as it is (a clone that shares memory) and sends it part by part, a few at a time, on the
-//! bulk lane. The follower keeps the parts in memory, makes all of them durable together with an end mark, and only
-//! then lets its log go on behind them. A follower that restarts half-way starts over.
+//! bulk lane. The follower appends each part as it comes and reads it into a new table; an end mark after the last one
+//! makes them its state, all at once. A follower that restarts half-way starts over, and so does its log: the first part
+//! of a state makes replay forget the parts before it.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use trilemma_core::codec::DecodeError;
 use trilemma_core::table::{Table, TableLoader};
-use trilemma_core::{Instant, NodeId};
+use trilemma_core::{AppendSeq, Instant, NodeId};
 
 use super::log::{Index, Log, Term};
 use super::message::{AppendResult, LogEnd, Message};
@@ -21,6 +23,9 @@ const PARTS_MAX: u32 = 1 << 20;
 const BYTES_MAX: u64 = 16 << 30;
 /// Parts that a follower keeps although one before them is missing.
 const PARTS_AHEAD: u32 = 64;
+/// Bytes of parts that wait for a follower's disk, beyond which it asks for more only when they are durable. A sync of a
+/// few MiB costs little more than one of nothing, and the log has room for many keyspaces' worth of it.
+const PARTS_UNWRITTEN_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A transfer as the leader sees it.
 pub(super) struct Outgoing {
@@ -95,44 +100,86 @@ pub(super) struct Incoming {
     from: NodeId,
     term: Term,
     at: LogEnd,
+    /// What the parts so far have made.
+    table: TableLoader,
+    /// The parts so far, for a checkpoint that is taken before the last has come.
     parts: Vec<Bytes>,
-    /// Parts behind one that is missing.
+    /// Parts after one that is missing.
     ahead: BTreeMap<u32, Bytes>,
     /// The number of the last part, once it is known.
     last: Option<u32>,
     bytes: u64,
+    /// Appends of parts that are not known to be durable, and their bytes.
+    unwritten: VecDeque<(AppendSeq, usize)>,
 }
 
 impl Incoming {
+    fn new(from: NodeId, term: Term, at: LogEnd, sessions_max: usize) -> Self {
+        Self {
+            from,
+            term,
+            at,
+            table: TableLoader::new(sessions_max),
+            parts: Vec::new(),
+            ahead: BTreeMap::new(),
+            last: None,
+            bytes: 0,
+            unwritten: VecDeque::new(),
+        }
+    }
+
     fn next(&self) -> u32 {
         self.parts.len() as u32
     }
 
-    /// Takes a part, in whatever order they come. Returns whether all are there.
-    fn take(&mut self, part: u32, last: bool, chunk: Bytes) -> bool {
+    /// The parts so far, in order.
+    pub(super) fn parts(&self) -> &[Bytes] {
+        &self.parts
+    }
+
+    /// Keeps a part, in whatever order they come, until those before it are there.
+    fn keep(&mut self, part: u32, last: bool, chunk: Bytes) {
         let fits = part < PARTS_MAX && self.bytes + chunk.len() as u64 <= BYTES_MAX;
         let near = part >= self.next() && part - self.next() < PARTS_AHEAD;
         if !fits || !near || self.ahead.contains_key(&part) {
-            return false;
+            return;
         }
         if last {
             self.last = Some(part);
         }
         self.bytes += chunk.len() as u64;
         self.ahead.insert(part, chunk);
+    }
+
+    /// Reads the parts whose turn has come, and appends those that can be read.
+    fn read(&mut self, out: &mut Out) -> Result<(), DecodeError> {
         while let Some(chunk) = self.ahead.remove(&self.next()) {
+            self.table.add(&chunk)?;
+            let seq = out.append_lazy(Record::SnapshotPart(chunk.clone()));
+            self.unwritten.push_back((seq, chunk.len()));
             self.parts.push(chunk);
         }
+        Ok(())
+    }
+
+    fn is_whole(&self) -> bool {
         self.last.is_some_and(|last| self.next() > last)
+    }
+
+    /// Whether the disk is so far behind that further parts had better wait.
+    fn is_ahead_of_disk(&mut self, persisted: AppendSeq) -> bool {
+        while self
+            .unwritten
+            .pop_front_if(|(seq, _)| *seq <= persisted)
+            .is_some()
+        {}
+        let bytes: usize = self.unwritten.iter().map(|(_, bytes)| bytes).sum();
+        bytes > PARTS_UNWRITTEN_BYTES_MAX
     }
 }
 
-/// Rebuilds the table that the parts hold.
-pub(super) fn load(parts: &[Bytes], at: LogEnd, sessions_max: usize) -> Result<Table, String> {
-    let mut loader = TableLoader::new(sessions_max);
-    for part in parts {
-        loader.add(part).map_err(|error| error.to_string())?;
-    }
+/// The table that the parts of a snapshot have made, if it is the one at `at`.
+pub(super) fn finish(loader: TableLoader, at: LogEnd) -> Result<Table, String> {
     let table = loader.finish().ok_or("the parts of a snapshot hold no table")?;
     if table.version().0 != at.index.0 {
         return Err(format!(
@@ -166,6 +213,7 @@ impl Raft {
                 };
                 let outgoing = Outgoing::new(at, &self.table, self.config.chunk_bytes, now);
                 follower.state = State::Snapshot(Box::new(outgoing));
+                follower.is_outrun = false;
             }
             let State::Snapshot(outgoing) = &mut follower.state else {
                 continue;
@@ -217,8 +265,13 @@ impl Raft {
             return;
         }
         if at.index <= self.commit {
-            // What is committed here is in the leader's log too.
             self.incoming = None;
+            if let Some(committed) = self.log.term(at.index)
+                && committed != at.term
+            {
+                return self.withdraw(now, from, at, committed, out);
+            }
+            // What is committed here is in the leader's log too.
             let result = AppendResult::Matched(self.commit.min(self.log.durable()));
             let reply = Message::AppendReply { term, round, result };
             if self.term_is_durable() {
@@ -228,21 +281,41 @@ impl Raft {
         }
         let fresh = |incoming: &Incoming| incoming.from != from || incoming.term != term || incoming.at != at;
         if self.incoming.as_ref().is_none_or(fresh) {
-            self.incoming = Some(Incoming {
-                from,
-                term,
-                at,
-                parts: Vec::new(),
-                ahead: BTreeMap::new(),
-                last: None,
-                bytes: 0,
-            });
+            self.incoming = Some(Incoming::new(from, term, at, self.config.sessions_max));
         }
         let incoming = self.incoming.as_mut().expect("set above");
-        if incoming.take(part, last, chunk) {
-            return self.finish_transfer(now, from, term, round, out);
+        incoming.keep(part, last, chunk);
+        if let Err(error) = incoming.read(out) {
+            return self.refuse_transfer(from, (term, round, at), &error.to_string(), out);
+        }
+        if incoming.is_whole() {
+            return self.finish_transfer(from, term, round, out);
         }
         let next = incoming.next();
+        let reply = Message::SnapshotReply {
+            term,
+            round,
+            at,
+            next,
+        };
+        if incoming.is_ahead_of_disk(self.persisted) {
+            out.send_after_append(from, reply);
+        } else {
+            out.send(from, reply);
+        }
+    }
+
+    /// A part, or all of them together, cannot be read: the state is asked for again from its beginning.
+    fn refuse_transfer(
+        &mut self,
+        from: NodeId,
+        (term, round, at): (Term, u64, LogEnd),
+        why: &str,
+        out: &mut Out,
+    ) {
+        tracing::error!(%from, why, "a snapshot cannot be read; it is asked for again");
+        self.incoming = None;
+        let next = 0;
         out.send(
             from,
             Message::SnapshotReply {
@@ -254,32 +327,18 @@ impl Raft {
         );
     }
 
-    fn finish_transfer(&mut self, now: Instant, from: NodeId, term: Term, round: u64, out: &mut Out) {
-        let Some(Incoming { at, parts, .. }) = self.incoming.take() else {
+    fn finish_transfer(&mut self, from: NodeId, term: Term, round: u64, out: &mut Out) {
+        let Some(Incoming { at, table, .. }) = self.incoming.take() else {
             return;
         };
-        let table = match load(&parts, at, self.config.sessions_max) {
+        let table = match finish(table, at) {
             Ok(table) => table,
-            Err(why) => {
-                tracing::error!(%from, why, "a snapshot cannot be read; it is asked for again");
-                return out.send(
-                    from,
-                    Message::SnapshotReply {
-                        term,
-                        round,
-                        at,
-                        next: 0,
-                    },
-                );
-            }
+            Err(why) => return self.refuse_transfer(from, (term, round, at), &why, out),
         };
-        for part in parts {
-            out.append(Record::SnapshotPart(part));
-        }
         let seq = out.append(Record::SnapshotEnd { at });
         if !self.install(at, table) {
             // The log begins with the snapshot: nothing in it, nor before it, is durable before the end mark is.
-            self.log.appended(seq, Index(1), now);
+            self.log.appended(seq, Index(1));
         }
         out.reset(at.index.0);
         let result = AppendResult::Matched(at.index);

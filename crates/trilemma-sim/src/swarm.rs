@@ -175,6 +175,7 @@ pub fn scenario(protocol: Protocol, seed: u64) -> Scenario {
         heal,
         faults_min: FAULTS_MIN,
     };
+    swarm.late_knobs(&mut scenario.knobs);
     if scenario.turn > 4 * MS {
         // One entry or chunk in each of such long round trips would take longer than the cluster has to recover.
         scenario
@@ -247,6 +248,16 @@ impl Swarm {
             }
         }
         knobs
+    }
+
+    /// Settings that came later than others, drawn after all else so that seeds keep what they had drawn before.
+    fn late_knobs(&mut self, knobs: &mut Knobs) {
+        if self.protocol.parts().contains(&Protocol::Raft) {
+            let pinned = self.pick(&[0, 0, 500, DEFAULT]);
+            if pinned != DEFAULT {
+                knobs.insert("raft.pinned_bytes_max".to_owned(), pinned);
+            }
+        }
     }
 
     fn network(&mut self) -> Network {

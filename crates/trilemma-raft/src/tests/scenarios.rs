@@ -170,6 +170,30 @@ fn a_leader_whose_disk_stalls_makes_room_for_another() {
 }
 
 #[test]
+fn a_leader_whose_disk_stalls_leaves_the_election_to_others() {
+    let mut cluster = cluster(3, 7);
+    let id = elect(&mut cluster);
+    cluster.hold_disk(id, true);
+    cluster.propose(id, put(1, "x"), 5000 * MS);
+    let asked = Rc::new(Cell::new(0));
+    let counter = Rc::clone(&asked);
+    cluster.filter = Some(Box::new(move |from, _, message| {
+        counter.set(counter.get() + u32::from(from == id && matches!(message, Message::PreVote { .. })));
+        Verdict::Deliver
+    }));
+    // Nobody else can be heard by it, so that nothing but its own judgement holds it back.
+    for other in others(&cluster, id) {
+        cluster.cut(other, id);
+    }
+    cluster.run_for(5000 * MS);
+    assert!(!cluster.protocol(id).is_leader());
+    assert_eq!(asked.get(), 0);
+    cluster.hold_disk(id, false);
+    cluster.run_for(1000 * MS);
+    assert!(asked.get() > 0, "a disk that works again");
+}
+
+#[test]
 fn a_node_that_was_cut_off_disrupts_nobody_when_it_returns() {
     let mut cluster = cluster(3, 8);
     let id = elect(&mut cluster);
@@ -262,10 +286,10 @@ fn an_overwritten_entry_is_durable_only_when_its_last_append_is() {
     let seq = trilemma_core::AppendSeq;
     log.push(entry(1));
     log.push(entry(1));
-    log.appended(seq(1), Index(1), Instant::ZERO);
+    log.appended(seq(1), Index(1));
     log.truncate(Index(2));
     log.push(entry(2));
-    log.appended(seq(2), Index(2), Instant::ZERO);
+    log.appended(seq(2), Index(2));
     log.persisted(seq(1));
     assert_eq!(log.durable(), Index(1));
     log.persisted(seq(2));

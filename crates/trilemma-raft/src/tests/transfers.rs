@@ -3,9 +3,10 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use trilemma_core::Command;
-use trilemma_testkit::{Verdict, won};
+use trilemma_core::{AppendSeq, Attempt, Command};
+use trilemma_testkit::{Verdict, op, won, write};
 
+use super::turns::{Node, follow};
 use super::*;
 
 #[test]
@@ -49,4 +50,331 @@ fn late_answers_do_not_begin_a_transfer_anew() {
         "{} transfers where one does, and perhaps one of what came since",
         begun.get()
     );
+}
+
+#[test]
+fn a_follower_catches_up_while_writes_go_on() {
+    // 400 kB of state in a hundred parts; two writes a millisecond; fifty entries kept. Each transfer lasts longer than
+    // fifty entries do, so that without the log from its position on, each would end in the next.
+    let mut cluster = cluster_with(3, 22, |config| {
+        config.kept_entries = 50;
+        config.chunk_bytes = 4096;
+    });
+    let id = elect(&mut cluster);
+    let behind = cluster.ids().into_iter().find(|other| *other != id).unwrap();
+    cluster.crash(behind);
+    for seq in 1..=400 {
+        let command = Command::put(format!("key/{seq:03}"), "x".repeat(1000));
+        assert!(won(cluster.write(id, seq, command).as_ref()), "write {seq}");
+    }
+    cluster.restart(behind);
+    let lag = |cluster: &Cluster<Raft>| {
+        let (leader, follower) = (cluster.protocol(id).commit(), cluster.protocol(behind).commit());
+        leader.0 - follower.0.min(leader.0)
+    };
+    let (mut seq, mut longest) = (400, 0);
+    for _ in 0..2000 {
+        for _ in 0..2 {
+            seq += 1;
+            let request = write(
+                seq,
+                Attempt::First,
+                Command::put(format!("key/{:03}", seq % 400), "y"),
+            );
+            cluster.propose(id, request, 5000 * MS);
+        }
+        cluster.run_for(MS);
+        longest = longest.max(cluster.protocol(id).log.len());
+        if lag(&cluster) < 50 {
+            break;
+        }
+    }
+    assert!(seq < 4400, "{} entries behind after 2 s of load", lag(&cluster));
+    assert!(longest > 100, "the load did not outrun what is always kept");
+    cluster.run_for(500 * MS);
+    assert!(
+        cluster.protocol(id).log.len() <= 51,
+        "and nothing is kept for it any more"
+    );
+}
+
+#[test]
+fn the_log_that_is_kept_for_followers_is_bounded() {
+    // The follower takes its time: none of its answers to parts arrive. The leader keeps what its budget allows.
+    let mut cluster = cluster_with(3, 23, |config| {
+        config.kept_entries = 4;
+        config.pinned_bytes_max = 100_000;
+        config.chunk_bytes = 10_000;
+    });
+    let id = elect(&mut cluster);
+    let behind = cluster.ids().into_iter().find(|other| *other != id).unwrap();
+    cluster.crash(behind);
+    for seq in 1..=50 {
+        let command = Command::put(format!("key/{seq}"), "x".repeat(10_000));
+        assert!(won(cluster.write(id, seq, command).as_ref()), "write {seq}");
+    }
+    cluster.run_for(1000 * MS);
+    assert!(won(cluster.write(id, 51, Command::put("key", "x")).as_ref()));
+    cluster.run_for(10 * MS);
+    assert!(
+        cluster.protocol(id).log.len() <= 5,
+        "nothing is kept for a follower that is away"
+    );
+    cluster.filter = Some(Box::new(|_, _, message| match message {
+        Message::SnapshotReply { .. } => Verdict::Drop,
+        _ => Verdict::Deliver,
+    }));
+    cluster.restart(behind);
+    cluster.run_for(500 * MS);
+    let held = |cluster: &Cluster<Raft>| -> usize {
+        let raft = cluster.protocol(id);
+        let indices = (raft.log.base().index.0 + 1..=raft.log.last().0).map(Index);
+        indices
+            .filter_map(|index| raft.entry(index))
+            .map(Entry::size)
+            .sum()
+    };
+    let status = |cluster: &Cluster<Raft>| cluster.protocol(id).status(Now::default());
+    assert_eq!(status(&cluster).why, "");
+    for seq in 52..=60 {
+        let command = Command::put(format!("key/{seq}"), "x".repeat(8_000));
+        assert!(won(cluster.write(id, seq, command).as_ref()), "write {seq}");
+    }
+    cluster.run_for(10 * MS);
+    assert!(
+        cluster.protocol(id).log.len() > 5 && held(&cluster) > 70_000,
+        "{}",
+        held(&cluster)
+    );
+    assert_eq!(status(&cluster).why, "");
+    for seq in 61..=80 {
+        let command = Command::put(format!("key/{seq}"), "x".repeat(10_000));
+        assert!(won(cluster.write(id, seq, command).as_ref()), "write {seq}");
+    }
+    assert!(held(&cluster) <= 120_000, "{} bytes are kept", held(&cluster));
+    let why = status(&cluster).why;
+    assert!(
+        why.contains(&format!("node {behind}")) && why.contains("100000 bytes"),
+        "{why}"
+    );
+    // It goes away while its transfer runs.
+    cluster.crash(behind);
+    cluster.run_for(1000 * MS);
+    assert!(won(cluster.write(id, 81, Command::put("key", "x")).as_ref()));
+    cluster.run_for(10 * MS);
+    assert!(cluster.protocol(id).log.len() <= 5);
+}
+
+#[test]
+fn a_leader_never_names_an_entry_that_it_does_not_hold() {
+    // The slower follower's acknowledgement comes when the entry is gone: told as one of term 0, it would contradict
+    // what is committed there.
+    let mut cluster = cluster_with(3, 24, |config| {
+        (config.kept_entries, config.kept_bytes, config.pinned_bytes_max) = (0, 0, 0);
+    });
+    let id = elect(&mut cluster);
+    let slow = cluster.ids().into_iter().find(|other| *other != id).unwrap();
+    cluster.filter = Some(Box::new(move |from, _, message| match message {
+        Message::AppendReply { .. } if from == slow => Verdict::Delay(3 * MS),
+        Message::Append { prev, .. } => {
+            assert!(prev.index == Index(0) || prev.term > Term(0), "{prev:?}");
+            Verdict::Deliver
+        }
+        _ => Verdict::Deliver,
+    }));
+    for seq in 1..=100 {
+        assert!(won(cluster.write(id, seq, Command::put("key", "x")).as_ref()));
+        cluster.run_for(seq as u32 % 7 * MS);
+    }
+    cluster.run_for(1000 * MS);
+    for node in cluster.ids() {
+        assert_eq!(cluster.protocol(node).contradiction(), None);
+    }
+}
+
+/// A table of ten keys in many parts.
+fn table() -> (Table, Vec<bytes::Bytes>) {
+    let mut table = Table::new(10);
+    for seq in 1..=10 {
+        table.apply(
+            op(seq),
+            &Command::put(format!("key/{seq}"), "x".repeat(100)),
+            Version(seq),
+        );
+    }
+    let parts: Vec<_> = table.chunks(100).map(bytes::Bytes::from).collect();
+    assert!(parts.len() > 5);
+    (table, parts)
+}
+
+const AT: LogEnd = LogEnd {
+    term: Term(1),
+    index: Index(10),
+};
+
+fn send_part(node: &mut Node, parts: &[bytes::Bytes], part: usize) {
+    node.receive(
+        2,
+        Message::Snapshot {
+            term: Term(1),
+            round: 0,
+            at: AT,
+            part: part as u32,
+            last: part + 1 == parts.len(),
+            chunk: parts[part].clone(),
+        },
+    );
+}
+
+#[test]
+fn a_snapshot_is_appended_part_by_part_as_it_comes() {
+    // All of it in one batch is more than a log takes, so that the node would stop, and again after each restart.
+    let (table, parts) = table();
+    let mut node = Node::new(3, 1);
+    follow(&mut node, 2);
+    node.persist();
+    for part in 0..parts.len() {
+        let before = node.records.len();
+        send_part(&mut node, &parts, part);
+        let appended: Vec<Record> = node.records[before..]
+            .iter()
+            .map(|record| codec::decode(record).expect("our own records decode"))
+            .collect();
+        let mut expected = vec![Record::SnapshotPart(parts[part].clone())];
+        if part + 1 == parts.len() {
+            expected.push(Record::SnapshotEnd { at: AT });
+        }
+        assert_eq!(appended, expected, "part {part}");
+    }
+    assert_eq!(node.raft().table().digest(), table.digest());
+    assert_eq!(node.replayed().expect("whole").table().digest(), table.digest());
+}
+
+#[test]
+fn parts_that_come_early_are_appended_in_their_order() {
+    let (table, parts) = table();
+    let mut node = Node::new(3, 1);
+    follow(&mut node, 2);
+    for part in (0..parts.len()).rev() {
+        assert_eq!(node.raft().applied(), Index(0));
+        send_part(&mut node, &parts, part);
+        send_part(&mut node, &parts, part);
+    }
+    assert_eq!(node.raft().table().digest(), table.digest());
+    assert_eq!(node.replayed().expect("whole").table().digest(), table.digest());
+}
+
+#[test]
+fn a_checkpoint_in_the_middle_of_a_transfer_holds_the_parts_so_far() {
+    // The records before a checkpoint are gone: without the parts, the end mark would stand behind the half of a state.
+    let (table, parts) = table();
+    let mut node = Node::new(3, 1);
+    follow(&mut node, 2);
+    for part in 0..parts.len() / 2 {
+        send_part(&mut node, &parts, part);
+    }
+    let (checkpoint, covered) = (node.raft().checkpoint(), node.records.len());
+    for part in parts.len() / 2..parts.len() {
+        send_part(&mut node, &parts, part);
+    }
+    let mut next = Raft::new(node.raft().config.clone());
+    for chunk in checkpoint {
+        next.restore(&chunk).expect("our own checkpoint");
+    }
+    for record in &node.records[covered..] {
+        let record = codec::decode(record).expect("our own records decode");
+        next.replay(record).expect("our own records");
+    }
+    assert_eq!(next.table().digest(), table.digest());
+    assert_eq!(next.log_end(), AT);
+}
+
+#[test]
+fn a_transfer_that_a_crash_broke_off_begins_again() {
+    let (table, parts) = table();
+    for broken in 0..parts.len() {
+        let mut node = Node::new(3, 1);
+        follow(&mut node, 2);
+        for part in 0..broken {
+            send_part(&mut node, &parts, part);
+        }
+        let mut next = Node::new(3, 2);
+        next.records.clone_from(&node.records);
+        next.revive();
+        // In its next life the parts of the former one are no part of a checkpoint.
+        let mut restored = Raft::new(node.raft().config.clone());
+        for chunk in next.raft().checkpoint() {
+            restored.restore(&chunk).expect("our own checkpoint");
+        }
+        assert_eq!(restored.applied(), Index(0));
+        for part in 0..parts.len() {
+            send_part(&mut next, &parts, part);
+        }
+        assert_eq!(next.raft().table().digest(), table.digest());
+        let last = next.replayed().expect("torn parts, and then all");
+        assert_eq!(last.table().digest(), table.digest());
+    }
+}
+
+#[test]
+fn a_part_that_does_not_decode_is_not_appended() {
+    let (table, parts) = table();
+    let mut node = Node::new(3, 1);
+    follow(&mut node, 2);
+    send_part(&mut node, &parts, 0);
+    let records = node.records.len();
+    let mut broken = parts.clone();
+    broken[1] = bytes::Bytes::from_static(b"\xff\xff");
+    send_part(&mut node, &broken, 1);
+    assert_eq!(node.records.len(), records);
+    assert!(matches!(
+        node.sent.last(),
+        Some((_, Message::SnapshotReply { next: 0, .. }))
+    ));
+    for part in 0..parts.len() {
+        send_part(&mut node, &parts, part);
+    }
+    assert_eq!(node.replayed().expect("whole").table().digest(), table.digest());
+}
+
+#[test]
+fn a_follower_takes_no_more_parts_than_its_disk_can_write() {
+    // An answer asks for the next parts. While many wait for the disk, answers wait for it too.
+    let mut node = Node::new(3, 1);
+    follow(&mut node, 2);
+    node.persist();
+    node.sent.clear();
+    let mut table = Table::new(10);
+    for seq in 1..=40 {
+        let value = "x".repeat(CHUNK_BYTES);
+        table.apply(op(seq), &Command::put(format!("key/{seq}"), value), Version(seq));
+    }
+    let at = LogEnd {
+        term: Term(1),
+        index: Index(40),
+    };
+    for (part, chunk) in table.chunks(CHUNK_BYTES).enumerate().take(40) {
+        let (term, round, part, last) = (Term(1), 0, part as u32, false);
+        let chunk = chunk.into();
+        node.receive(
+            2,
+            Message::Snapshot {
+                term,
+                round,
+                at,
+                part,
+                last,
+                chunk,
+            },
+        );
+    }
+    let answered = node.sent.len();
+    assert!(
+        (10..=20).contains(&answered),
+        "{answered} parts are answered at once"
+    );
+    node.step(Input::Persisted {
+        up_to: AppendSeq(node.records.len() as u64),
+    });
+    assert_eq!(node.sent.len(), 40);
 }

@@ -12,17 +12,17 @@ use super::*;
 use trilemma_core::host::Host;
 
 /// One node of a cluster whose other nodes are played by the test.
-struct Node {
+pub(super) struct Node {
     host: Host<Raft>,
-    now: Instant,
+    pub(super) now: Instant,
     tickets: u64,
-    records: Vec<bytes::Bytes>,
+    pub(super) records: Vec<bytes::Bytes>,
     replies: Vec<(Ticket, Reply)>,
-    sent: Vec<(NodeId, Message)>,
+    pub(super) sent: Vec<(NodeId, Message)>,
 }
 
 impl Node {
-    fn new(size: u32, seed: u64) -> Self {
+    pub(super) fn new(size: u32, seed: u64) -> Self {
         Self::with(RaftConfig::new(NodeId(1), (1..=size).map(NodeId), seed))
     }
 
@@ -47,11 +47,11 @@ impl Node {
         node
     }
 
-    fn raft(&self) -> &Raft {
+    pub(super) fn raft(&self) -> &Raft {
         self.host.protocol()
     }
 
-    fn step(&mut self, input: Input<Message>) {
+    pub(super) fn step(&mut self, input: Input<Message>) {
         let mut output = Output::default();
         let now = Now {
             instant: self.now,
@@ -67,7 +67,7 @@ impl Node {
         }
     }
 
-    fn receive(&mut self, from: u32, message: Message) {
+    pub(super) fn receive(&mut self, from: u32, message: Message) {
         self.step(Input::Receive {
             from: NodeId(from),
             message,
@@ -86,7 +86,7 @@ impl Node {
         ticket
     }
 
-    fn persist(&mut self) {
+    pub(super) fn persist(&mut self) {
         let up_to = AppendSeq(self.records.len() as u64);
         self.step(Input::Persisted { up_to });
     }
@@ -99,6 +99,7 @@ impl Node {
     /// Becomes leader of the next term by the votes of node 2.
     fn win(&mut self) {
         if self.raft().config.members.len() > 1 {
+            self.persist();
             self.now = self.now + 1000 * MS;
             self.step(Input::Wake);
             let (asked, term) = (self.raft().term().next(), self.raft().term());
@@ -113,8 +114,14 @@ impl Node {
         assert!(self.raft().is_leader());
     }
 
+    /// Starts the next life from the records, all of which have survived.
+    pub(super) fn revive(&mut self) {
+        self.host = Host::new(self.replayed().expect("our own records"));
+        self.step(Input::Start);
+    }
+
     /// What the next life makes of the records, all of which have survived.
-    fn replayed(&self) -> Result<Raft, Corrupt> {
+    pub(super) fn replayed(&self) -> Result<Raft, Corrupt> {
         let mut raft = Raft::new(self.raft().config.clone());
         for record in &self.records {
             raft.replay(codec::decode(record).expect("our own records decode"))?;
@@ -180,7 +187,7 @@ fn a_checkpoint_holds_no_more_than_the_records_so_far() {
     assert_eq!(restored.log_end(), replayed.log_end());
 }
 
-fn follow(node: &mut Node, leader: u32) {
+pub(super) fn follow(node: &mut Node, leader: u32) {
     let append = Message::Append {
         term: Term(1),
         round: 0,
@@ -420,4 +427,164 @@ fn what_is_not_committed_stays_bounded_when_its_clients_have_given_up() {
         .map(Entry::size)
         .sum();
     assert!(held <= limit * 2, "{held} bytes are not committed");
+}
+
+#[test]
+fn a_leader_that_contradicts_a_committed_entry_is_never_acknowledged() {
+    // Only lost disks make that possible, and here is the one place to notice: an acknowledgement would let the leader
+    // commit another history than the one that was told to clients.
+    let entry = |term| Entry {
+        term: Term(term),
+        payload: Payload::Noop,
+    };
+    let ours = |node: &mut Node| {
+        let (term, round, prev, commit) = (Term(1), 0, LogEnd::default(), Index(2));
+        let entries = vec![entry(1), entry(1)];
+        node.receive(
+            2,
+            Message::Append {
+                term,
+                round,
+                prev,
+                entries,
+                commit,
+            },
+        );
+        node.persist();
+        assert_eq!(node.raft().commit(), Index(2));
+        assert_eq!(node.raft().contradiction(), None);
+        node.sent.clear();
+    };
+    let (term, round, commit) = (Term(3), 0, Index(0));
+    let prev = LogEnd::default();
+    let end = |term, index| LogEnd {
+        term: Term(term),
+        index: Index(index),
+    };
+    let contradictions = [
+        Message::Append {
+            term,
+            round,
+            prev,
+            entries: vec![entry(1), entry(3), entry(3)],
+            commit,
+        },
+        Message::Append {
+            term,
+            round,
+            prev: end(3, 2),
+            entries: Vec::new(),
+            commit,
+        },
+        Message::Snapshot {
+            term,
+            round,
+            at: end(3, 2),
+            part: 0,
+            last: true,
+            chunk: Table::new(1).chunks(CHUNK_BYTES).next().expect("a head").into(),
+        },
+    ];
+    for message in contradictions {
+        let mut node = Node::new(3, 1);
+        ours(&mut node);
+        let waiting = node.propose(put(1));
+        node.receive(3, message.clone());
+        let found = node.raft().contradiction().expect("it is noticed").clone();
+        assert_eq!(
+            (found.leader, found.found, found.committed),
+            (NodeId(3), end(3, 2), Term(1))
+        );
+        node.persist();
+        // Nor does it take part in anything else from now on.
+        let (term, prev, entries) = (Term(4), end(1, 2), Vec::new());
+        node.receive(
+            3,
+            Message::Append {
+                term,
+                round,
+                prev,
+                entries,
+                commit,
+            },
+        );
+        node.receive(2, Message::Vote { term, end: end(3, 9) });
+        node.now = node.now + 5000 * MS;
+        node.step(Input::Wake);
+        node.persist();
+        assert_eq!(node.raft().log_end(), end(1, 2), "{message:?}");
+        let promises: Vec<_> = node
+            .sent
+            .iter()
+            .filter(|(_, sent)| !matches!(sent, Message::Forward { .. }))
+            .collect();
+        assert_eq!(promises, Vec::<&(NodeId, Message)>::new(), "{message:?}");
+        // Whoever asks is told.
+        let status = node.raft().status(Now::default());
+        assert!(!status.can_write && !status.can_read);
+        assert!(status.why.contains("node 3, leader of term 3"), "{}", status.why);
+        let ticket = node.propose(put(2));
+        assert!(not_applied(node.reply(ticket)), "{:?}", node.reply(ticket));
+        assert!(
+            node.reply(waiting).is_some(),
+            "it was with a leader that is not followed any more"
+        );
+    }
+}
+
+#[test]
+fn a_disk_that_is_busy_is_no_disk_that_stalls() {
+    // The log is one queue for all keyspaces: each append waits longer than the limit, and yet it goes on.
+    let mut node = Node::new(3, 1);
+    node.win();
+    let mut queued = std::collections::VecDeque::new();
+    for seq in 1..=60 {
+        node.propose(put(seq));
+        node.step(Input::Wake);
+        queued.push_back(AppendSeq(node.records.len() as u64));
+        if queued.len() <= 8 {
+            continue;
+        }
+        let up_to = queued.pop_front().expect("the length was checked");
+        node.step(Input::Persisted { up_to });
+        node.now = node.now + 100 * MS;
+        let (term, round, result) = (node.raft().term(), 0, AppendResult::Matched(Index(0)));
+        node.receive(2, Message::AppendReply { term, round, result });
+        node.step(Input::Wake);
+        assert!(node.raft().is_leader(), "it steps down after {seq} writes");
+    }
+    for _ in 0..7 {
+        node.now = node.now + 100 * MS;
+        let (term, round, result) = (node.raft().term(), 0, AppendResult::Matched(Index(0)));
+        node.receive(2, Message::AppendReply { term, round, result });
+        node.step(Input::Wake);
+    }
+    assert!(!node.raft().is_leader(), "nothing has become durable for 700 ms");
+}
+
+#[test]
+fn a_node_asks_for_no_votes_in_a_term_that_its_disk_does_not_have() {
+    // Its term would grow in memory alone, go out in answers, and keep the others from their elections.
+    let mut node = Node::new(3, 1);
+    let asked = |node: &Node| {
+        let asks = |(_, message): &&(NodeId, Message)| matches!(message, Message::PreVote { .. });
+        node.sent.iter().filter(asks).count()
+    };
+    node.receive(
+        2,
+        Message::Vote {
+            term: Term(5),
+            end: LogEnd::default(),
+        },
+    );
+    assert_eq!(node.raft().term(), Term(5));
+    for _ in 0..20 {
+        node.now = node.now + 300 * MS;
+        node.step(Input::Wake);
+    }
+    assert_eq!(asked(&node), 0);
+    node.persist();
+    node.now = node.now + 300 * MS;
+    node.step(Input::Wake);
+    assert_eq!(asked(&node), 2);
 }
