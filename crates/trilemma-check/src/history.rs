@@ -291,7 +291,7 @@ pub struct Entry {
 }
 
 impl Operation {
-    /// When the operation must have taken effect at the latest, if it did: its return if it was answered.
+    /// By when the operation must have taken effect, if it did: its return if it was answered.
     #[must_use]
     pub fn effect_by(&self) -> u64 {
         match (&self.outcome, self.returned) {

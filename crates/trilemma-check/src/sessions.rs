@@ -1,7 +1,7 @@
 //! Session guarantees (Terry et al. 1994): what each process may expect of its own earlier operations.
 //!
 //! Rules: `read-your-writes`, `monotonic-reads`, `monotonic-writes`, `writes-follow-reads`. A history is judged by
-//! versions where they are ordered, else by tokens: whoever has seen a write replaced may not see it again.
+//! versions where they are ordered, else by tokens: a process that has seen a write replaced may not see it again.
 //!
 //! A read that finds nothing is right if a delete may have replaced what the process knew. Operations of unknown
 //! outcome bind nobody: neither must they be seen, nor may they not.

@@ -18,7 +18,7 @@ use crate::history::Operation;
 use crate::verdict::Verdict;
 
 mod adapter;
-mod book;
+mod index;
 mod cycles;
 mod direct;
 mod graph;
@@ -54,28 +54,28 @@ pub enum Level {
 /// [`Call::Transaction`]: crate::history::Call::Transaction
 #[must_use]
 pub fn check(history: &[Operation], level: Level) -> Verdict {
-    let book = match book::Book::new(history) {
-        Ok(book) => book,
+    let index = match index::Index::new(history) {
+        Ok(index) => index,
         Err(why) => return Verdict::Undecided { why },
     };
-    if let Some(found) = direct::check(&book, level) {
+    if let Some(found) = direct::check(&index, level) {
         return found;
     }
     let inferences: &[registers::Inference] = match level {
-        Level::StrictSerializable if book.has_registers() => {
+        Level::StrictSerializable if index.has_registers() => {
             &[registers::Inference::Writes, registers::Inference::Touches]
         }
         _ => &[registers::Inference::Writes],
     };
-    let mut common = graph::Graph::new(book.transactions.len());
-    lists::add(&book, &mut common);
-    time::add(&book, level, &mut common);
+    let mut common = graph::Graph::new(index.transactions.len());
+    lists::add(&index, &mut common);
+    time::add(&index, level, &mut common);
     for inference in inferences {
         let mut graph = common.clone();
-        if let Some(found) = registers::add(&book, level, *inference, &mut graph) {
+        if let Some(found) = registers::add(&index, level, *inference, &mut graph) {
             return found;
         }
-        if let Some(found) = cycles::find(&book, level, &graph) {
+        if let Some(found) = cycles::find(&index, level, &graph) {
             return found;
         }
     }

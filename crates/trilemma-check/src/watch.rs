@@ -8,7 +8,7 @@
 //! - `watch-unique`: a change is delivered twice.
 //! - `watch-atomic`: the changes of one commit come in part, or apart.
 //! - `watch-gap`: a change is missing between two that were delivered, or before a [`Item::Progress`].
-//! - `watch-resume`: a stream continued from a position skips or repeats, or does not begin anew where it must.
+//! - `watch-resume`: a stream continued from a position skips or repeats, or does not begin again where it must.
 //! - `watch-reset`: the state that a [`Item::Reset`] gives is not that of its position.
 //! - `watch-filter`: a key outside of those asked for.
 //! - `watch-thin-air`: a change that nobody made.
@@ -20,8 +20,8 @@ use std::collections::BTreeMap;
 
 use crate::verdict::Verdict;
 
-mod against;
-mod among;
+mod versus_history;
+mod cross_stream;
 mod history;
 mod segment;
 
@@ -199,7 +199,7 @@ pub fn check(streams: &[Stream], truths: &[Truth]) -> Verdict {
     };
     for (id, truth) in &known {
         let told: Vec<_> = segments.iter().filter(|part| part.id == *id).collect();
-        if let Some(found) = against::truth(&told, truth) {
+        if let Some(found) = versus_history::truth(&told, truth) {
             return found;
         }
     }
@@ -207,5 +207,5 @@ pub fn check(streams: &[Stream], truths: &[Truth]) -> Verdict {
         .iter()
         .filter(|part| !known.contains_key(&part.id))
         .collect();
-    among::check(&unknown).unwrap_or(Verdict::Legal)
+    cross_stream::check(&unknown).unwrap_or(Verdict::Legal)
 }

@@ -52,7 +52,7 @@ pub struct Write<'a> {
     pub fate: Fate,
     /// When it was asked for, in nanoseconds: it had no effect before.
     pub invoked: u64,
-    /// When it had taken effect at the latest (if it did) *where it was made*.
+    /// By when it had taken effect (if it did) *where it was made*.
     pub effect_by: u64,
     /// The versions of the same key that it replaced because the node that made it had them, where known. `None`:
     /// not known.

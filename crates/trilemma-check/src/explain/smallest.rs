@@ -1,7 +1,7 @@
 //! The smallest part of a history that is illegal by itself (delta debugging, Zeller and Hildebrandt 2002).
 //!
 //! Leaving out a write alone would turn honest reads of its value into phantoms. So an operation goes together with
-//! everything that could notice that it is gone: whoever saw what it wrote, and so on. What is left of a legal history
+//! everything that could notice that it is gone: those that saw what it wrote, and so on. What is left of a legal history
 //! is then legal, so what is found illegal is the fault of the history and not of the cutting.
 
 use crate::history::{Answer, Call, Entry, Guard, Operation, Outcome};

@@ -34,7 +34,7 @@ pub(super) struct Op {
     pub(super) index: u32,
     /// When it was asked.
     pub(super) invoke: u64,
-    /// When it must have taken effect at the latest.
+    /// By when it must have taken effect.
     pub(super) end: u64,
     /// Whether it was answered, so that it certainly took effect within its interval.
     pub(super) certain: bool,

@@ -20,7 +20,7 @@ use super::prepare::Prepared;
 use crate::verdict::{Verdict, Violation};
 
 mod memo;
-mod narrow;
+mod constraints;
 mod task;
 mod walk;
 
@@ -29,7 +29,7 @@ use walk::Outcome;
 
 /// Looks for an order in at most `steps` steps for each part.
 pub(super) fn run(prepared: &Prepared<'_>, steps: u64) -> Finding {
-    let scope = narrow::narrow(prepared);
+    let scope = constraints::constraints(prepared);
     if prepared.keys.len() <= 1 {
         return finding(prepared, Task::whole(prepared, &scope), steps, "");
     }

@@ -35,7 +35,7 @@ fn reader_at(version: u64) -> Place {
     change_at(version) + 1
 }
 
-/// Where unknown operations are put that took effect before whoever stands at `place`.
+/// Where unknown operations are put that took effect before the operation at `place`.
 fn slot_before(place: Place) -> Place {
     change_at(version_of(place)) - CHANGE
 }
@@ -353,7 +353,7 @@ impl Witness<'_, '_> {
         Ok(found)
     }
 
-    /// Places an unknown operation right before whoever stands at `place`.
+    /// Places an unknown operation right before the operation at `place`.
     fn guess(&mut self, unknown: usize, place: Place) {
         self.guesses += 1;
         // Steps of two leave room for a reader between two guesses.

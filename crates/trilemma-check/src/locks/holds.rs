@@ -6,7 +6,7 @@ use super::{ClockError, Did, Event, Lock, token};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hold {
     pub(super) acquire: Event,
-    /// It was certainly held up to here; `u64::MAX`: for ever. Not after `acquire.invoke` if it may have ended at once.
+    /// It was certainly held up to here; `u64::MAX`: without end. Not after `acquire.invoke` if it may have ended at once.
     pub(super) until_least: u64,
     clock: ClockError,
 }

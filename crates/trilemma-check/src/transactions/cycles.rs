@@ -1,7 +1,7 @@
 //! Cycles by name, the gravest first, and in words.
 
 use super::Level;
-use super::book::Book;
+use super::index::Index;
 use super::graph::{Cycle, Edge, Graph, Kinds};
 use crate::verdict::Verdict;
 
@@ -45,7 +45,7 @@ const NONADJACENT: [&str; 3] = ["G-nonadjacent", "G-nonadjacent-process", "G-non
 const DEPENDENCIES: Kinds = Kinds::WW.and(Kinds::WR).and(Kinds::RW).and(Kinds::PASS);
 
 /// The gravest cycle that `level` forbids, as small as can be.
-pub(super) fn find(book: &Book<'_>, level: Level, graph: &Graph<'_>) -> Option<Verdict> {
+pub(super) fn find(index: &Index<'_>, level: Level, graph: &Graph<'_>) -> Option<Verdict> {
     let orders: &[Kinds] = match level {
         Level::StrictSerializable => &[
             Kinds::PASS,
@@ -72,18 +72,18 @@ pub(super) fn find(book: &Book<'_>, level: Level, graph: &Graph<'_>) -> Option<V
             if anomaly.from == Level::Serializable
                 && let Some(cycle) = nonadjacent(graph, DEPENDENCIES.and(*order))
             {
-                return Some(verdict(book, graph, NONADJACENT[place], &cycle));
+                return Some(verdict(index, graph, NONADJACENT[place], &cycle));
             }
             for component in graph.components(rest.and(anomaly.once)) {
                 if let Some(cycle) = graph.cycle(&component, anomaly.once, rest) {
-                    return Some(verdict(book, graph, anomaly.names[place], &cycle));
+                    return Some(verdict(index, graph, anomaly.names[place], &cycle));
                 }
             }
         }
         if level == Level::SnapshotIsolation
             && let Some(cycle) = nonadjacent(graph, DEPENDENCIES.and(*order))
         {
-            return Some(verdict(book, graph, NONADJACENT[place], &cycle));
+            return Some(verdict(index, graph, NONADJACENT[place], &cycle));
         }
     }
     let why =
@@ -99,7 +99,7 @@ fn nonadjacent<'a>(graph: &Graph<'a>, kinds: Kinds) -> Option<Cycle<'a>> {
     graph.cycle_nonadjacent(&component, kinds)
 }
 
-fn verdict(book: &Book<'_>, graph: &Graph<'_>, name: &'static str, cycle: &Cycle<'_>) -> Verdict {
+fn verdict(index: &Index<'_>, graph: &Graph<'_>, name: &'static str, cycle: &Cycle<'_>) -> Verdict {
     // Helping vertices are left out: what leads to one is joined with what leads on from it.
     let first = cycle
         .iter()
@@ -118,14 +118,14 @@ fn verdict(book: &Book<'_>, graph: &Graph<'_>, name: &'static str, cycle: &Cycle
     }
     let words: Vec<String> = steps
         .iter()
-        .map(|(from, edge)| explain(book, *from, edge))
+        .map(|(from, edge)| explain(index, *from, edge))
         .collect();
-    let operations = steps.iter().map(|(from, _)| book.transactions[*from].operation);
+    let operations = steps.iter().map(|(from, _)| index.transactions[*from].operation);
     Verdict::illegal(name, format!("{}: a circle", words.join("; ")), operations)
 }
 
-fn explain(book: &Book<'_>, from: usize, edge: &Edge<'_>) -> String {
-    let (source, target) = (&book.transactions[from], &book.transactions[edge.to]);
+fn explain(index: &Index<'_>, from: usize, edge: &Edge<'_>) -> String {
+    let (source, target) = (&index.transactions[from], &index.transactions[edge.to]);
     let (a, b) = (source.operation, target.operation);
     let key = edge.key;
     let before = edge.from_value.unwrap_or("nothing");

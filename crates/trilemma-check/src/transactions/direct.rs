@@ -3,21 +3,21 @@
 use std::collections::BTreeMap;
 
 use super::Level;
-use super::book::{Book, Fate, Key, Read};
+use super::index::{Index, Fate, Key, Read};
 use crate::history::Step;
 use crate::verdict::Verdict;
 
 /// The gravest anomaly that `level` forbids and that a look at single reads shows.
-pub(super) fn check(book: &Book<'_>, level: Level) -> Option<Verdict> {
-    let keys = || book.keys.iter().map(|(name, key)| (*name, key));
+pub(super) fn check(index: &Index<'_>, level: Level) -> Option<Verdict> {
+    let keys = || index.keys.iter().map(|(name, key)| (*name, key));
     keys()
-        .find_map(|(name, key)| impossible(book, name, key))
-        .or_else(|| internal(book, level))
-        .or_else(|| keys().find_map(|(name, key)| aborted(book, name, key, level)))
+        .find_map(|(name, key)| impossible(index, name, key))
+        .or_else(|| internal(index, level))
+        .or_else(|| keys().find_map(|(name, key)| aborted(index, name, key, level)))
         .or_else(|| {
             keys()
                 .filter(|(_, key)| !key.is_register)
-                .find_map(|(name, key)| incompatible(book, name, key))
+                .find_map(|(name, key)| incompatible(index, name, key))
         })
         .or_else(|| keys().find_map(|(name, key)| intermediate(name, key, level)))
         .or_else(|| keys().find_map(|(name, key)| lost_update(name, key, level)))
@@ -28,7 +28,7 @@ pub(super) fn show(found: &[String]) -> String {
 }
 
 /// Elements twice, or that nobody wrote.
-fn impossible(book: &Book<'_>, name: &str, key: &Key<'_>) -> Option<Verdict> {
+fn impossible(index: &Index<'_>, name: &str, key: &Key<'_>) -> Option<Verdict> {
     for read in key.telling_reads() {
         let at = read.transaction;
         let mut sorted: Vec<&String> = read.found.iter().collect();
@@ -61,16 +61,16 @@ fn impossible(book: &Book<'_>, name: &str, key: &Key<'_>) -> Option<Verdict> {
             return Some(Verdict::illegal("thin-air", what, [at]));
         }
     }
-    future(book, name, key)
+    future(index, name, key)
 }
 
 /// Reads of what was written only after they had returned.
-fn future(book: &Book<'_>, name: &str, key: &Key<'_>) -> Option<Verdict> {
+fn future(index: &Index<'_>, name: &str, key: &Key<'_>) -> Option<Verdict> {
     // For each number of elements of the longest read, the one that was begun last.
     let mut latest: Vec<(u64, usize)> = vec![(0, 0)];
     let begun = |element: &String| {
         key.wrote(element)
-            .map_or(0, |wrote| book.transactions[wrote.transaction].invoke)
+            .map_or(0, |wrote| index.transactions[wrote.transaction].invoke)
     };
     let longest = key.longest.map_or(&[][..], |at| key.reads[at].found);
     for (place, element) in longest.iter().enumerate() {
@@ -86,7 +86,7 @@ fn future(book: &Book<'_>, name: &str, key: &Key<'_>) -> Option<Verdict> {
                 .unwrap_or((0, 0))
         };
         let at = read.transaction;
-        if invoke > book.transactions[at].returned {
+        if invoke > index.transactions[at].returned {
             let element = &read.found[place];
             let writer = key.wrote(element)?.transaction;
             let what =
@@ -107,8 +107,8 @@ struct Expected<'a> {
 }
 
 /// Reads that contradict what the same transaction did before.
-fn internal(book: &Book<'_>, level: Level) -> Option<Verdict> {
-    for transaction in book
+fn internal(index: &Index<'_>, level: Level) -> Option<Verdict> {
+    for transaction in index
         .transactions
         .iter()
         .filter(|transaction| transaction.fate == Fate::Committed)
@@ -136,7 +136,7 @@ fn internal(book: &Book<'_>, level: Level) -> Option<Verdict> {
                     found: Some(found),
                 } => {
                     let expected = keys.entry(key).or_default();
-                    let is_register = book.keys.get(key.as_str()).is_some_and(|key| key.is_register);
+                    let is_register = index.keys.get(key.as_str()).is_some_and(|key| key.is_register);
                     if let Some(should) = contradiction(expected, found, is_register, level) {
                         let at = transaction.operation;
                         let what = format!(
@@ -181,7 +181,7 @@ fn contradiction(
 }
 
 /// Reads of what an aborted transaction wrote.
-fn aborted(book: &Book<'_>, name: &str, key: &Key<'_>, level: Level) -> Option<Verdict> {
+fn aborted(index: &Index<'_>, name: &str, key: &Key<'_>, level: Level) -> Option<Verdict> {
     if level < Level::ReadCommitted || !key.has_aborted {
         return None;
     }
@@ -189,14 +189,14 @@ fn aborted(book: &Book<'_>, name: &str, key: &Key<'_>, level: Level) -> Option<V
         for (place, element) in read.found.iter().enumerate() {
             let Some(wrote) = key
                 .wrote(element)
-                .filter(|wrote| book.is_aborted(wrote.transaction))
+                .filter(|wrote| index.is_aborted(wrote.transaction))
             else {
                 continue;
             };
             let (at, writer) = (read.transaction, wrote.transaction);
             let after = read.found[place + 1..].iter().find_map(|element| {
                 let on = key.wrote(element)?.transaction;
-                (!book.is_aborted(on)).then_some((element, on))
+                (!index.is_aborted(on)).then_some((element, on))
             });
             if let Some((next, on)) = after {
                 let what = format!(
@@ -216,35 +216,35 @@ fn aborted(book: &Book<'_>, name: &str, key: &Key<'_>, level: Level) -> Option<V
 }
 
 /// Number of elements of a read, without what aborted transactions wrote.
-pub(super) fn clean_length(book: &Book<'_>, key: &Key<'_>, read: &Read<'_>) -> usize {
+pub(super) fn clean_length(index: &Index<'_>, key: &Key<'_>, read: &Read<'_>) -> usize {
     if key.has_aborted {
-        clean(book, key, read).len()
+        clean(index, key, read).len()
     } else {
         read.found.len()
     }
 }
 
 /// A read without what aborted transactions wrote.
-pub(super) fn clean<'a>(book: &Book<'_>, key: &Key<'_>, read: &Read<'a>) -> Vec<&'a str> {
+pub(super) fn clean<'a>(index: &Index<'_>, key: &Key<'_>, read: &Read<'a>) -> Vec<&'a str> {
     let kept = |element: &&String| {
         key.wrote(element)
-            .is_some_and(|wrote| !book.is_aborted(wrote.transaction))
+            .is_some_and(|wrote| !index.is_aborted(wrote.transaction))
     };
     read.found.iter().filter(kept).map(String::as_str).collect()
 }
 
 /// Reads of a list of which none is the beginning of the other.
-fn incompatible(book: &Book<'_>, name: &str, key: &Key<'_>) -> Option<Verdict> {
+fn incompatible(index: &Index<'_>, name: &str, key: &Key<'_>) -> Option<Verdict> {
     if !key.has_aborted && key.is_beginning.iter().all(|is_beginning| *is_beginning) {
         return None;
     }
     let longest = key
         .reads
         .iter()
-        .max_by_key(|read| clean_length(book, key, read))?;
-    let order = clean(book, key, longest);
+        .max_by_key(|read| clean_length(index, key, read))?;
+    let order = clean(index, key, longest);
     for read in &key.reads {
-        let own = clean(book, key, read);
+        let own = clean(index, key, read);
         if !order.starts_with(&own) {
             let what = format!(
                 "T{} read {name} = {} and T{} read {}; neither can have become the other",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::book::{Book, Key};
+use super::index::{Index, Key};
 use super::direct::{clean, clean_length};
 use super::graph::{Edge, Graph, Kinds};
 
@@ -11,15 +11,15 @@ use super::graph::{Edge, Graph, Kinds};
 const PAIRS_MAX: usize = 256;
 
 /// Adds the edges of every list.
-pub(super) fn add<'a>(book: &Book<'a>, graph: &mut Graph<'a>) {
-    for (name, key) in book.keys.iter().filter(|(_, key)| key.is_list) {
-        add_key(book, name, key, graph);
+pub(super) fn add<'a>(index: &Index<'a>, graph: &mut Graph<'a>) {
+    for (name, key) in index.keys.iter().filter(|(_, key)| key.is_list) {
+        add_key(index, name, key, graph);
     }
 }
 
-fn add_key<'a>(book: &Book<'a>, name: &'a str, key: &Key<'a>, graph: &mut Graph<'a>) {
-    let longest = key.reads.iter().max_by_key(|read| clean_length(book, key, read));
-    let order: Vec<&'a str> = longest.map(|read| clean(book, key, read)).unwrap_or_default();
+fn add_key<'a>(index: &Index<'a>, name: &'a str, key: &Key<'a>, graph: &mut Graph<'a>) {
+    let longest = key.reads.iter().max_by_key(|read| clean_length(index, key, read));
+    let order: Vec<&'a str> = longest.map(|read| clean(index, key, read)).unwrap_or_default();
     let writer = |element: &&str| key.wrote(element).map(|wrote| wrote.transaction);
     let writers: Vec<usize> = order.iter().filter_map(writer).collect();
     assert_eq!(writers.len(), order.len(), "every element read was written");
@@ -31,7 +31,7 @@ fn add_key<'a>(book: &Book<'a>, name: &'a str, key: &Key<'a>, graph: &mut Graph<
     let unread: Vec<(&'a str, usize)> = key
         .writes
         .iter()
-        .filter(|(element, wrote)| book.is_committed(wrote.transaction) && !read.contains(*element))
+        .filter(|(element, wrote)| index.is_committed(wrote.transaction) && !read.contains(*element))
         .map(|(element, wrote)| (*element, wrote.transaction))
         .collect();
     if let (Some(last), Some(by)) = (order.last(), writers.last()) {
@@ -43,7 +43,7 @@ fn add_key<'a>(book: &Book<'a>, name: &'a str, key: &Key<'a>, graph: &mut Graph<
     let mut beyond = None;
     for read in &key.reads {
         let at = read.transaction;
-        let mut seen = clean_length(book, key, read);
+        let mut seen = clean_length(index, key, read);
         while seen > 0 && writers[seen - 1] == at {
             seen -= 1;
         }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Level;
-use super::book::{Book, Key};
+use super::index::{Index, Key};
 use super::graph::{Graph, Kinds};
 use super::lists::edge;
 use crate::verdict::Verdict;
@@ -33,24 +33,24 @@ type Order<'a> = BTreeMap<Version<'a>, BTreeMap<Version<'a>, (usize, usize)>>;
 
 /// Adds the edges of every register; a verdict if its versions have no order.
 pub(super) fn add<'a>(
-    book: &Book<'a>,
+    index: &Index<'a>,
     level: Level,
     inference: Inference,
     graph: &mut Graph<'a>,
 ) -> Option<Verdict> {
-    for (name, key) in book.keys.iter().filter(|(_, key)| !key.is_list) {
-        let order = order(book, name, key, level, inference);
+    for (name, key) in index.keys.iter().filter(|(_, key)| !key.is_list) {
+        let order = order(index, name, key, level, inference);
         if inference == Inference::Touches
             && let Some(found) = cyclic(name, &order)
         {
             return Some(found);
         }
-        add_key(book, name, key, &order, graph);
+        add_key(index, name, key, &order, graph);
     }
     None
 }
 
-fn order<'a>(book: &Book<'a>, name: &str, key: &Key<'a>, level: Level, inference: Inference) -> Order<'a> {
+fn order<'a>(index: &Index<'a>, name: &str, key: &Key<'a>, level: Level, inference: Inference) -> Order<'a> {
     let mut order = Order::new();
     let mut put = |from: Version<'a>, to: Version<'a>, told: (usize, usize)| {
         if from != to {
@@ -58,7 +58,7 @@ fn order<'a>(book: &Book<'a>, name: &str, key: &Key<'a>, level: Level, inference
         }
     };
     for (at, own) in &key.by_transaction {
-        if book.is_committed(*at) {
+        if index.is_committed(*at) {
             own.windows(2)
                 .for_each(|pair| put(Some(pair[0]), Some(pair[1]), (*at, *at)));
         }
@@ -75,13 +75,13 @@ fn order<'a>(book: &Book<'a>, name: &str, key: &Key<'a>, level: Level, inference
         }
     }
     if level == Level::StrictSerializable {
-        in_time(book, name, key, inference, &mut put);
+        in_time(index, name, key, inference, &mut put);
     }
     let followed: BTreeSet<Version<'a>> = order.values().flat_map(BTreeMap::keys).copied().collect();
     let written = key
         .writes
         .iter()
-        .filter(|(_, wrote)| book.is_committed(wrote.transaction));
+        .filter(|(_, wrote)| index.is_committed(wrote.transaction));
     for (value, wrote) in written {
         if !followed.contains(&Some(*value)) {
             let told = (wrote.transaction, wrote.transaction);
@@ -97,7 +97,7 @@ fn version(found: &[String]) -> Version<'_> {
 
 /// The first and the last version that each transaction has to do with.
 fn touched<'a>(
-    book: &Book<'a>,
+    index: &Index<'a>,
     key: &Key<'a>,
     inference: Inference,
 ) -> BTreeMap<usize, (Version<'a>, Version<'a>)> {
@@ -108,7 +108,7 @@ fn touched<'a>(
         }
     }
     for (at, own) in &key.by_transaction {
-        if let (Some(first), Some(last), true) = (own.first(), own.last(), book.is_committed(*at)) {
+        if let (Some(first), Some(last), true) = (own.first(), own.last(), index.is_committed(*at)) {
             touched.entry(*at).or_insert((Some(*first), None)).1 = Some(*last);
         }
     }
@@ -118,16 +118,16 @@ fn touched<'a>(
 /// Versions whose transactions follow each other in time. A sweep that keeps those which have returned and which
 /// nobody that returned had followed: they all overlap, so there are no more than processes.
 fn in_time<'a>(
-    book: &Book<'a>,
+    index: &Index<'a>,
     name: &str,
     key: &Key<'a>,
     inference: Inference,
     put: &mut impl FnMut(Version<'a>, Version<'a>, (usize, usize)),
 ) {
-    let touched = touched(book, key, inference);
+    let touched = touched(index, key, inference);
     let mut events: Vec<(u64, bool, usize)> = Vec::with_capacity(2 * touched.len());
     for at in touched.keys() {
-        let transaction = &book.transactions[*at];
+        let transaction = &index.transactions[*at];
         assert!(
             transaction.invoke <= transaction.returned,
             "{name}: an operation returns after it was asked for"
@@ -213,14 +213,14 @@ fn cyclic(name: &str, order: &Order<'_>) -> Option<Verdict> {
     Some(Verdict::illegal("cyclic-versions", what, told))
 }
 
-fn add_key<'a>(book: &Book<'a>, name: &'a str, key: &Key<'a>, order: &Order<'a>, graph: &mut Graph<'a>) {
+fn add_key<'a>(index: &Index<'a>, name: &'a str, key: &Key<'a>, order: &Order<'a>, graph: &mut Graph<'a>) {
     let mut helpers: BTreeMap<Version<'a>, usize> = BTreeMap::new();
     let mut pairs = 0;
     for read in &key.reads {
         let at = read.transaction;
         let value = version(read.found);
         let wrote = value.and_then(|value| key.wrote(value));
-        if wrote.is_some_and(|wrote| wrote.transaction == at || book.is_aborted(wrote.transaction)) {
+        if wrote.is_some_and(|wrote| wrote.transaction == at || index.is_aborted(wrote.transaction)) {
             continue;
         }
         if let Some(wrote) = wrote {

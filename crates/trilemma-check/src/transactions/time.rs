@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::Level;
-use super::book::{Book, Fate};
+use super::index::{Index, Fate};
 use super::graph::{Graph, Kinds};
 use super::lists::edge;
 
 /// Adds the edges that `level` demands. Whoever was never answered precedes nobody.
-pub(super) fn add(book: &Book<'_>, level: Level, graph: &mut Graph<'_>) {
+pub(super) fn add(index: &Index<'_>, level: Level, graph: &mut Graph<'_>) {
     let committed = || {
-        let all = book.transactions.iter().enumerate();
+        let all = index.transactions.iter().enumerate();
         all.filter(|(_, transaction)| transaction.fate == Fate::Committed)
     };
     if level >= Level::SessionSerializable {
@@ -28,7 +28,7 @@ pub(super) fn add(book: &Book<'_>, level: Level, graph: &mut Graph<'_>) {
                 if let Some(last) = last {
                     graph.add(last, edge(at, Kinds::PROCESS, "", None, None));
                 }
-                if book.transactions[at].returned != u64::MAX {
+                if index.transactions[at].returned != u64::MAX {
                     last = Some(at);
                 }
             }

@@ -157,7 +157,7 @@ impl<'a> Reader<'a> {
             let what = match &self.now {
                 None => "begins without the entries to begin with".to_string(),
                 Some(now) => format!(
-                    "goes on in the stream of changes {:x} after {:x} without beginning anew",
+                    "goes on in the stream of changes {:x} after {:x} without beginning again",
                     position.stream, now.id
                 ),
             };
@@ -174,13 +174,13 @@ impl<'a> Reader<'a> {
             if entry.value.is_none() {
                 return Err(self.wrong(
                     "watch-reset",
-                    &format!("begins anew with {key} that does not exist"),
+                    &format!("begins again with {key} that does not exist"),
                 ));
             }
             if parts.last_key_value().is_some_and(|(before, _)| *before >= key) {
                 return Err(self.wrong(
                     "watch-reset",
-                    &format!("begins anew with {key} out of order or twice"),
+                    &format!("begins again with {key} out of order or twice"),
                 ));
             }
             parts.insert(key, entry);
@@ -193,7 +193,7 @@ impl<'a> Reader<'a> {
             let (id, end) = (now.id, now.end);
             self.done.push(now);
             if id == position.stream && position.at < end {
-                let what = format!("begins anew at position {}, before position {end}", position.at);
+                let what = format!("begins again at position {}, before position {end}", position.at);
                 return Err(self.wrong("watch-order", &what));
             }
         }

@@ -499,7 +499,7 @@ fn skipping_and_repeating_at_resumption_are_found() {
         true
     });
     power_of("watch-resume", &ALL, |case, random| {
-        // The position is of another stream of changes: it must have begun anew.
+        // The position is of another stream of changes: it must have begun again.
         let fits = |stream: &&mut Stream| {
             stream.resume.is_some() && !matches!(stream.items.first(), None | Some(Item::Reset { .. }))
         };

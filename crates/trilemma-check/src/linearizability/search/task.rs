@@ -1,7 +1,7 @@
 //! What the search orders: the operations of one object, or of one key of it.
 
 use super::super::prepare::{ABSENT, Condition, Edit, Op, Prepared};
-use super::narrow::{Fate, Scope};
+use super::constraints::{Fate, Scope};
 
 /// No slot: the value may be written again.
 pub(super) const NO_SLOT: u32 = u32::MAX;

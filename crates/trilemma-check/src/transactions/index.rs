@@ -84,15 +84,15 @@ impl<'a> Key<'a> {
 
 /// The whole history.
 #[derive(Debug)]
-pub(super) struct Book<'a> {
+pub(super) struct Index<'a> {
     pub(super) transactions: Vec<Transaction<'a>>,
     pub(super) keys: BTreeMap<&'a str, Key<'a>>,
 }
 
-impl<'a> Book<'a> {
+impl<'a> Index<'a> {
     /// Fails with what the method cannot judge.
     pub(super) fn new(history: &'a [Operation]) -> Result<Self, String> {
-        let mut book = Self {
+        let mut index = Self {
             transactions: Vec::with_capacity(history.len()),
             keys: BTreeMap::new(),
         };
@@ -117,7 +117,7 @@ impl<'a> Book<'a> {
             if returned < invoke {
                 return Err(format!("operation {operation} returns before it was asked for"));
             }
-            book.transactions.push(Transaction {
+            index.transactions.push(Transaction {
                 operation,
                 process,
                 invoke,
@@ -125,9 +125,9 @@ impl<'a> Book<'a> {
                 fate,
                 steps,
             });
-            book.enter(operation)?;
+            index.enter(operation)?;
         }
-        for key in book.keys.values_mut() {
+        for key in index.keys.values_mut() {
             key.longest = (0..key.reads.len()).max_by_key(|at| key.reads[*at].found.len());
             let longest = key.longest.map_or(&[][..], |at| key.reads[at].found);
             key.is_beginning = key
@@ -139,14 +139,14 @@ impl<'a> Book<'a> {
                 let writer = key
                     .writes
                     .get(element.as_str())
-                    .map(|wrote| &book.transactions[wrote.transaction]);
+                    .map(|wrote| &index.transactions[wrote.transaction]);
                 writer.is_some_and(|writer| writer.fate == Fate::Aborted)
             };
             let has_aborted = key.telling_reads().any(|read| read.found.iter().any(aborted));
             key.has_aborted = has_aborted;
         }
-        book.witness();
-        Ok(book)
+        index.witness();
+        Ok(index)
     }
 
     pub(super) fn has_registers(&self) -> bool {

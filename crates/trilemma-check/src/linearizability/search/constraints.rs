@@ -12,7 +12,7 @@ pub(super) struct Scope {
 pub(super) struct Fate {
     /// Whether it took effect.
     pub(super) is_certain: bool,
-    /// When at the latest, if it did.
+    /// By when, if it did.
     pub(super) end: u64,
 }
 
@@ -46,7 +46,7 @@ impl Sightings {
     }
 }
 
-pub(super) fn narrow(prepared: &Prepared<'_>) -> Scope {
+pub(super) fn constraints(prepared: &Prepared<'_>) -> Scope {
     let mut fates: Vec<Option<Fate>> = prepared
         .ops
         .iter()

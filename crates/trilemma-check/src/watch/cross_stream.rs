@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::State;
-use super::against::{Known, told};
+use super::versus_history::{Known, told};
 use super::segment::Segment;
 use crate::verdict::Verdict;
 
