@@ -92,13 +92,26 @@ struct Lock {
     open_from: Option<u64>,
 }
 
-/// Checks the locks of `history`. Answers of the wrong kind leave it undecided.
+impl Lock {
+    /// Whether no operation on the lock is known to have happened.
+    fn is_empty(&self) -> bool {
+        let known = |events: &[Event]| events.iter().any(|event| event.certain);
+        !(known(&self.acquires) || known(&self.renews) || known(&self.releases) || known(&self.uses))
+    }
+}
+
+/// Checks the locks of `history`. Answers of the wrong kind leave it undecided, and so does a history in which no
+/// operation on a lock was answered: then nothing was judged.
 #[must_use]
 pub fn check(history: &[Operation], clock: ClockError, fencing: Fencing) -> Verdict {
     let locks = match locks(history) {
         Ok(locks) => locks,
         Err(why) => return Verdict::Undecided { why },
     };
+    if locks.values().all(Lock::is_empty) {
+        let why = "no operation on a lock was answered (acquire, renew, release, use), so there is nothing to judge";
+        return Verdict::Undecided { why: why.into() };
+    }
     let found = locks.iter().find_map(|(name, lock)| {
         let holds = holds::holds(lock, clock);
         fencing_order(name, lock)

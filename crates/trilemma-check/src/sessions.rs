@@ -61,7 +61,8 @@ impl Guarantees {
     }
 }
 
-/// Checks each process of `history` by itself.
+/// Checks each process of `history` by itself. Undecided if no process has two answered operations that can be held
+/// against each other: then nothing was judged.
 #[must_use]
 pub fn check(history: &[Operation], order: Order, guarantees: Guarantees) -> Verdict {
     let all = writes(history);
@@ -70,7 +71,10 @@ pub fn check(history: &[Operation], order: Order, guarantees: Guarantees) -> Ver
     for (at, operation) in history.iter().enumerate() {
         processes.entry(operation.process).or_default().push(at);
     }
+    let mut is_judged = false;
     for (process, mut operations) in processes {
+        let counting = operations.iter().filter(|at| counts(&history[**at]));
+        is_judged |= counting.count() > 1;
         operations.sort_by_key(|at| (history[*at].invoke, *at));
         let mut session = Session::new(process, order, guarantees, &known);
         for at in operations {
@@ -79,7 +83,27 @@ pub fn check(history: &[Operation], order: Order, guarantees: Guarantees) -> Ver
             }
         }
     }
-    Verdict::Legal
+    if is_judged {
+        return Verdict::Legal;
+    }
+    let why = "no process has two answered operations that a session can be judged by (get, put, delete, cas, range, \
+               command); give all operations of one client one process number"
+        .into();
+    Verdict::Undecided { why }
+}
+
+/// Whether an operation binds its session or is bound by it.
+fn counts(operation: &Operation) -> bool {
+    let is_of_table = matches!(
+        operation.call,
+        Call::Get { .. }
+            | Call::Put { .. }
+            | Call::Delete { .. }
+            | Call::Cas { .. }
+            | Call::Range { .. }
+            | Call::Command { .. }
+    );
+    is_of_table && matches!(operation.outcome, Outcome::Ok(_))
 }
 
 /// What the history tells of writes.

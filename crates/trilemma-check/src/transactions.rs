@@ -18,11 +18,12 @@ use crate::history::Operation;
 use crate::verdict::Verdict;
 
 mod adapter;
-mod index;
 mod cycles;
 mod direct;
 mod graph;
+mod index;
 mod lists;
+mod order;
 mod registers;
 mod time;
 
@@ -54,7 +55,7 @@ pub enum Level {
 /// [`Call::Transaction`]: crate::history::Call::Transaction
 #[must_use]
 pub fn check(history: &[Operation], level: Level) -> Verdict {
-    let index = match index::Index::new(history) {
+    let index = match index::Index::new(history, level) {
         Ok(index) => index,
         Err(why) => return Verdict::Undecided { why },
     };
@@ -79,5 +80,18 @@ pub fn check(history: &[Operation], level: Level) -> Verdict {
             return found;
         }
     }
-    Verdict::Legal
+    if level < Level::SnapshotIsolation {
+        return Verdict::Legal;
+    }
+    match order::find(&index, level) {
+        order::Found::Order => Verdict::Legal,
+        order::Found::OutOfBudget(why) => Verdict::Undecided { why },
+        order::Found::None(involved) => {
+            let what =
+                "no order of these transactions explains what they read, whichever of two writes of a key \
+                        comes first"
+                    .into();
+            Verdict::illegal("no-order", what, involved)
+        }
+    }
 }

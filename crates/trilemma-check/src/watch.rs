@@ -20,10 +20,10 @@ use std::collections::BTreeMap;
 
 use crate::verdict::Verdict;
 
-mod versus_history;
 mod cross_stream;
 mod history;
 mod segment;
+mod versus_history;
 
 pub use history::check_history;
 
@@ -172,9 +172,14 @@ pub struct Truth {
 }
 
 /// Checks every stream by itself, against the truth of its stream of changes if there is one, else against the other
-/// streams. `truths` in any order, one per stream of changes. A truth out of order leaves the check undecided.
+/// streams. `truths` in any order, one per stream of changes. A truth out of order leaves the check undecided, and so
+/// does the lack of any item.
 #[must_use]
 pub fn check(streams: &[Stream], truths: &[Truth]) -> Verdict {
+    if streams.iter().all(|stream| stream.items.is_empty()) {
+        let why = "no watch was sent anything, so there is nothing to judge".into();
+        return Verdict::Undecided { why };
+    }
     let mut known = BTreeMap::new();
     for truth in truths {
         let ordered = truth

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Answer, Call, Guard};
+use super::{Answer, Call, Guard, Step};
 
 impl Guard {
     /// The key that the guard looks at.
@@ -56,11 +56,56 @@ impl Call {
         }
     }
 
-    /// Whether `answer` is of the kind that this call gets.
-    #[must_use]
-    pub fn fits(&self, answer: &Answer) -> bool {
-        self.answered_by() == answer.kind()
+    /// Whether `answer` can be one to this call: it is of the kind that the call gets, and a transaction's lists the
+    /// steps that were asked, each read with what it found. Says what is wrong and what to do.
+    pub fn fits(&self, answer: &Answer) -> Result<(), String> {
+        if self.answered_by() != answer.kind() {
+            return Err(format!(
+                "a {} is answered with \"{}\", found \"{}\"; correct the outcome",
+                self.kind(),
+                self.answered_by(),
+                answer.kind()
+            ));
+        }
+        match (self, answer) {
+            (Call::Transaction { steps: asked }, Answer::Committed { steps: answered }) => {
+                same_steps(asked, answered)
+            }
+            _ => Ok(()),
+        }
     }
+}
+
+/// Whether an answer lists the steps that were asked, in their order, and says what each read found.
+fn same_steps(asked: &[Step], answered: &[Step]) -> Result<(), String> {
+    if asked.len() != answered.len() {
+        return Err(format!(
+            "a transaction of {} steps was answered with {}; list the steps that were asked, in their order",
+            asked.len(),
+            answered.len()
+        ));
+    }
+    for (place, (asked, answered)) in asked.iter().zip(answered).enumerate() {
+        let number = place + 1;
+        let is_same = match (asked, answered) {
+            (Step::Read { key, found: known }, Step::Read { key: other, found }) => {
+                if key == other && found.is_none() {
+                    return Err(format!(
+                        "step {number}, a read of {key}, was answered without what it found; state it as \"found\""
+                    ));
+                }
+                key == other && (known.is_none() || known == found)
+            }
+            (asked, answered) => asked == answered,
+        };
+        if !is_same {
+            return Err(format!(
+                "step {number} of the transaction asked to {asked} and was answered with {answered}; \
+                 list the steps that were asked, in their order"
+            ));
+        }
+    }
+    Ok(())
 }
 
 impl Answer {
@@ -75,6 +120,30 @@ impl Answer {
             Answer::Elements { .. } => "elements",
             Answer::Token { .. } => "token",
             Answer::Committed { .. } => "committed",
+        }
+    }
+}
+
+/// The steps after `heading`, separated by semicolons.
+fn list(f: &mut fmt::Formatter<'_>, heading: &str, steps: &[Step]) -> fmt::Result {
+    f.write_str(heading)?;
+    for (place, step) in steps.iter().enumerate() {
+        let separator = if place == 0 { "" } else { "; " };
+        write!(f, "{separator}{step}")?;
+    }
+    Ok(())
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Read { key, found: None } => write!(f, "read {key}"),
+            Step::Read {
+                key,
+                found: Some(found),
+            } => write!(f, "read {key} = [{}]", found.join(", ")),
+            Step::Append { key, element } => write!(f, "append {element} to {key}"),
+            Step::Write { key, value } => write!(f, "write {key} = {value}"),
         }
     }
 }
@@ -114,7 +183,7 @@ impl fmt::Display for Call {
             Call::Members { key } => write!(f, "members of {key}"),
             Call::Append { key, element } => write!(f, "append {element} to {key}"),
             Call::List { key } => write!(f, "list {key}"),
-            Call::Transaction { steps } => write!(f, "transaction of {} steps", steps.len()),
+            Call::Transaction { steps } => list(f, "transaction: ", steps),
             Call::Acquire { lock, .. } => write!(f, "acquire {lock}"),
             Call::Renew { lock, token, .. } => write!(f, "renew {lock} with token {token}"),
             Call::Release { lock, token } => write!(f, "release {lock} with token {token}"),
@@ -157,7 +226,7 @@ impl fmt::Display for Answer {
             }
             Answer::Elements { elements } => write!(f, "[{}]", elements.join(", ")),
             Answer::Token { token } => write!(f, "token {token}"),
-            Answer::Committed { steps } => write!(f, "committed {} steps", steps.len()),
+            Answer::Committed { steps } => list(f, "committed: ", steps),
         }
     }
 }

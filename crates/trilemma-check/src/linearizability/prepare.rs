@@ -269,6 +269,13 @@ impl<'a> Prepared<'a> {
         if let Outcome::Ok(answer) = &operation.outcome {
             op.certain = true;
             self.add_answer(&mut op, &operation.call, answer)?;
+            if !op.won && self.guards.len() == starts.0 {
+                return Err(Violation {
+                    rule: "guard",
+                    what: "a command without guards lost; with nothing to fail it cannot".into(),
+                    operations: vec![index],
+                });
+            }
         }
         let span = |from: usize, to: usize| Span {
             from: from as u32,

@@ -19,8 +19,8 @@ use super::Finding;
 use super::prepare::Prepared;
 use crate::verdict::{Verdict, Violation};
 
-mod memo;
 mod constraints;
+mod memo;
 mod task;
 mod walk;
 

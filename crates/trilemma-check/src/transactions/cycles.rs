@@ -1,8 +1,8 @@
 //! Cycles by name, the gravest first, and in words.
 
 use super::Level;
-use super::index::Index;
 use super::graph::{Cycle, Edge, Graph, Kinds};
+use super::index::Index;
 use crate::verdict::Verdict;
 
 /// One anomaly: its names without and with the order of processes and of time, an edge that its cycle has, and the

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Level;
-use super::index::{Index, Fate, Key, Read};
+use super::index::{Fate, Index, Key, Read, Transaction};
 use crate::history::Step;
 use crate::verdict::Verdict;
 
@@ -17,7 +17,9 @@ pub(super) fn check(index: &Index<'_>, level: Level) -> Option<Verdict> {
         .or_else(|| {
             keys()
                 .filter(|(_, key)| !key.is_register)
-                .find_map(|(name, key)| incompatible(index, name, key))
+                .find_map(|(name, key)| {
+                    incompatible(index, name, key).or_else(|| out_of_own_order(index, name, key))
+                })
         })
         .or_else(|| keys().find_map(|(name, key)| intermediate(name, key, level)))
         .or_else(|| keys().find_map(|(name, key)| lost_update(name, key, level)))
@@ -102,8 +104,10 @@ fn future(index: &Index<'_>, name: &str, key: &Key<'_>) -> Option<Verdict> {
 struct Expected<'a> {
     /// What it read last.
     read: Option<Vec<&'a str>>,
-    /// What it has written since it began.
+    /// What it has written since it began; of a register the last value.
     own: Vec<&'a str>,
+    /// All that it has written since it began.
+    written: Vec<&'a str>,
 }
 
 /// Reads that contradict what the same transaction did before.
@@ -122,6 +126,7 @@ fn internal(index: &Index<'_>, level: Level) -> Option<Verdict> {
                 Step::Append { key, element } => {
                     let expected = keys.entry(key).or_default();
                     expected.own.push(element);
+                    expected.written.push(element);
                     if let Some(read) = &mut expected.read {
                         read.push(element);
                     }
@@ -129,6 +134,7 @@ fn internal(index: &Index<'_>, level: Level) -> Option<Verdict> {
                 Step::Write { key, value } => {
                     let expected = keys.entry(key).or_default();
                     expected.own = vec![value];
+                    expected.written.push(value);
                     expected.read = Some(vec![value]);
                 }
                 Step::Read {
@@ -137,6 +143,14 @@ fn internal(index: &Index<'_>, level: Level) -> Option<Verdict> {
                 } => {
                     let expected = keys.entry(key).or_default();
                     let is_register = index.keys.get(key.as_str()).is_some_and(|key| key.is_register);
+                    if let Some(element) = ahead(index, transaction, key, found, expected, level) {
+                        let at = transaction.operation;
+                        let what = format!(
+                            "T{at} read {key} = {}, with {element} that it wrote only after that",
+                            show(found)
+                        );
+                        return Some(Verdict::illegal("internal", what, [at]));
+                    }
                     if let Some(should) = contradiction(expected, found, is_register, level) {
                         let at = transaction.operation;
                         let what = format!(
@@ -153,6 +167,28 @@ fn internal(index: &Index<'_>, level: Level) -> Option<Verdict> {
         }
     }
     None
+}
+
+/// What was read of what the transaction itself wrote only later.
+fn ahead<'a>(
+    index: &Index<'_>,
+    transaction: &Transaction<'_>,
+    key: &str,
+    found: &'a [String],
+    expected: &Expected<'_>,
+    level: Level,
+) -> Option<&'a String> {
+    if level < Level::ReadCommitted {
+        return None;
+    }
+    let key = index.keys.get(key)?;
+    let is_own = |element: &str| {
+        let wrote = key.wrote(element);
+        wrote.is_some_and(|wrote| wrote.transaction == transaction.operation)
+    };
+    found
+        .iter()
+        .find(|element| is_own(element) && !expected.written.contains(&element.as_str()))
 }
 
 fn contradiction(
@@ -255,6 +291,34 @@ fn incompatible(index: &Index<'_>, name: &str, key: &Key<'_>) -> Option<Verdict>
             );
             let both = [read.transaction, longest.transaction];
             return Some(Verdict::illegal("incompatible-order", what, both));
+        }
+    }
+    None
+}
+
+/// Reads of a list that show what a transaction appended without, or before, what it had appended earlier.
+fn out_of_own_order(index: &Index<'_>, name: &str, key: &Key<'_>) -> Option<Verdict> {
+    for read in key.telling_reads() {
+        let mut shown: BTreeMap<usize, usize> = BTreeMap::new();
+        for element in read.found {
+            let Some(writer) = key.wrote(element).map(|wrote| wrote.transaction) else {
+                continue;
+            };
+            if index.is_aborted(writer) {
+                continue;
+            }
+            let place = shown.entry(writer).or_default();
+            let expected = key.writes_of(writer).get(*place);
+            *place += 1;
+            if let Some(expected) = expected.filter(|expected| *expected != element) {
+                let at = read.transaction;
+                let what = format!(
+                    "T{at} read {name} = {}, with {element} and not before it {expected}, which T{writer} had \
+                     appended earlier",
+                    show(read.found)
+                );
+                return Some(Verdict::illegal("incompatible-order", what, [at, writer]));
+            }
         }
     }
     None

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Level;
 use crate::history::{Answer, Call, Operation, Outcome, Step};
 
 /// What became of a transaction.
@@ -22,6 +23,8 @@ pub(super) struct Transaction<'a> {
     pub(super) invoke: u64,
     /// When it was answered; `u64::MAX`: never.
     pub(super) returned: u64,
+    /// When its process went on: at the answer, or when it gave up; `u64::MAX`: never.
+    pub(super) left: u64,
     pub(super) fate: Fate,
     pub(super) steps: &'a [Step],
 }
@@ -91,7 +94,7 @@ pub(super) struct Index<'a> {
 
 impl<'a> Index<'a> {
     /// Fails with what the method cannot judge.
-    pub(super) fn new(history: &'a [Operation]) -> Result<Self, String> {
+    pub(super) fn new(history: &'a [Operation], level: Level) -> Result<Self, String> {
         let mut index = Self {
             transactions: Vec::with_capacity(history.len()),
             keys: BTreeMap::new(),
@@ -103,14 +106,18 @@ impl<'a> Index<'a> {
                      transactions first"
                 ));
             };
+            if let Outcome::Ok(answer) = &line.outcome {
+                let fits = line.call.fits(answer);
+                fits.map_err(|why| format!("operation {operation}: {why}"))?;
+            }
             let (fate, steps, returned) = match &line.outcome {
                 Outcome::Ok(Answer::Committed { steps }) => (Fate::Committed, steps, line.effect_by()),
-                Outcome::Ok(_) => {
-                    return Err(format!(
-                        "operation {operation}, a transaction, has no transaction's answer"
-                    ));
-                }
+                Outcome::Ok(_) => return Err(format!("operation {operation} has an answer of another kind")),
                 Outcome::Fail => (Fate::Aborted, steps, line.effect_by()),
+                // Where reads of what was not committed are allowed, being read says nothing.
+                Outcome::Unknown if level == Level::ReadUncommitted => {
+                    (Fate::Aborted, steps, line.effect_by())
+                }
                 Outcome::Unknown => (Fate::Open, steps, line.effect_by()),
             };
             let (process, invoke) = (line.process, line.invoke);
@@ -122,6 +129,7 @@ impl<'a> Index<'a> {
                 process,
                 invoke,
                 returned,
+                left: line.returned.unwrap_or(u64::MAX),
                 fate,
                 steps,
             });

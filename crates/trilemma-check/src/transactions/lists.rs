@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::index::{Index, Key};
 use super::direct::{clean, clean_length};
 use super::graph::{Edge, Graph, Kinds};
+use super::index::{Index, Key};
 
 /// Edges drawn one by one between those who read the last known version of a key and wrote it themselves, and those
 /// whose writes nobody read: more would be quadratic in histories below snapshot isolation.

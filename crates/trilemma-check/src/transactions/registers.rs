@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Level;
-use super::index::{Index, Key};
 use super::graph::{Graph, Kinds};
+use super::index::{Index, Key};
 use super::lists::edge;
 use crate::verdict::Verdict;
 

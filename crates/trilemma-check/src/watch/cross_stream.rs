@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::State;
-use super::versus_history::{Known, told};
 use super::segment::Segment;
+use super::versus_history::{Known, told};
 use crate::verdict::Verdict;
 
 /// Checks that what any of `segments` tells, all tell that should.

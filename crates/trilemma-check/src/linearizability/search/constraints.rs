@@ -1,6 +1,6 @@
 //! What answers tell about unknown operations: which took effect, by when, and which nobody can have noticed.
 
-use super::super::prepare::{ABSENT, Condition, Op, Prepared};
+use super::super::prepare::{ABSENT, Condition, Edit, Op, Prepared};
 
 /// What is known of each operation beyond its own answer.
 pub(super) struct Scope {
@@ -77,20 +77,52 @@ pub(super) fn constraints(prepared: &Prepared<'_>) -> Scope {
     writes.sort_unstable();
     // Each turn makes at least one more certain, whose guards are sightings in turn.
     while require_seen(prepared, &mut fates, &mut sightings, &writes) {}
+    leave_out_hidden(prepared, &mut fates, &sightings);
+    Scope { fates }
+}
+
+/// Leaves out the unknown operations whose effect nobody can have noticed: neither a certain operation nor a guard of
+/// an unknown one that is kept. What is left out notices nothing itself, so this goes on until nothing changes.
+fn leave_out_hidden(prepared: &Prepared<'_>, fates: &mut [Option<Fate>], sightings: &Sightings) {
     let noticeable = noticeable_keys(prepared);
-    for (number, op) in prepared.ops.iter().enumerate() {
-        let is_hidden = |edit: &super::super::prepare::Edit| {
+    loop {
+        let open: Vec<usize> = (0..fates.len())
+            .filter(|number| fates[*number].is_some_and(|fate| !fate.is_certain))
+            .collect();
+        let guards = open
+            .iter()
+            .flat_map(|number| prepared.ops[*number].guards.of(&prepared.guards));
+        let mut guarded: Vec<(u32, u64)> = guards
+            .filter_map(|guard| match guard {
+                Condition::Value { key, is } => Some((*key, *is)),
+                Condition::Version { .. } => None,
+            })
+            .collect();
+        guarded.sort_unstable();
+        let is_hidden = |edit: &Edit| {
             !edit.appends
                 && edit.value != ABSENT
                 && !noticeable[edit.key as usize]
                 && sightings.first(edit.key, edit.value).is_none()
+                && guarded.binary_search(&(edit.key, edit.value)).is_err()
         };
-        let is_open = fates[number].is_some_and(|fate| !fate.is_certain);
-        if is_open && op.edits.of(&prepared.edits).iter().all(is_hidden) {
+        let hidden: Vec<usize> = open
+            .into_iter()
+            .filter(|number| {
+                prepared.ops[*number]
+                    .edits
+                    .of(&prepared.edits)
+                    .iter()
+                    .all(is_hidden)
+            })
+            .collect();
+        if hidden.is_empty() {
+            return;
+        }
+        for number in hidden {
             fates[number] = None;
         }
     }
-    Scope { fates }
 }
 
 /// Marks the unknown operations that must have taken effect; tells whether there were more.
