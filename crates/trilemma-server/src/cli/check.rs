@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use trilemma_check::explain;
-use trilemma_check::history::History;
+use trilemma_check::history::{self, History};
 use trilemma_check::linearizability::{self, Budget};
 use trilemma_check::locks::{self, ClockError, Fencing};
 use trilemma_check::model;
@@ -178,6 +178,13 @@ impl Check {
 
     fn judge(&self, history: &History) -> Judged {
         let operations = &history.operations;
+        if !operations.iter().any(|operation| matches!(operation.outcome, history::Outcome::Ok(_))) {
+            let why = "no operation of the history was answered, so there is nothing to judge".into();
+            return Judged {
+                verdict: Verdict::Undecided { why },
+                engines: Vec::new(),
+            };
+        }
         let verdict = match self.model.judge() {
             Judge::Linearizable(model) => {
                 let budget = Budget {
@@ -237,9 +244,6 @@ impl Check {
         output::line(format!("legal: {count} operations, model {}", self.model));
         for engine in &judged.engines {
             output::line(format!("  {engine}"));
-        }
-        if count == 0 {
-            output::note("note: the history is empty");
         }
     }
 
