@@ -178,7 +178,10 @@ impl Check {
 
     fn judge(&self, history: &History) -> Judged {
         let operations = &history.operations;
-        if !operations.iter().any(|operation| matches!(operation.outcome, history::Outcome::Ok(_))) {
+        if !operations
+            .iter()
+            .any(|operation| matches!(operation.outcome, history::Outcome::Ok(_)))
+        {
             let why = "no operation of the history was answered, so there is nothing to judge".into();
             return Judged {
                 verdict: Verdict::Undecided { why },
