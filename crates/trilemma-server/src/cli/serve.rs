@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 use trilemma::{Config, Node};
 
 use super::Global;
@@ -80,19 +82,32 @@ impl Serve {
     }
 
     fn start_log(&self) -> Result<(), Failure> {
-        let filter = EnvFilter::try_new(&self.log).map_err(|error| {
+        let filter = log_filter(&self.log).map_err(|error| {
             Failure::usage(
                 format!("--log {}: {error}", self.log),
                 "give a level such as info, or MODULE=LEVEL,…",
             )
         })?;
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
+        let lines = tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
-            .with_ansi(output::stderr_is_terminal())
-            .init();
+            .with_ansi(output::stderr_is_terminal());
+        tracing_subscriber::registry().with(filter).with(lines).init();
         Ok(())
     }
+}
+
+/// What `--log` selects: levels, and levels of modules. Without any, errors are still shown.
+pub(super) fn log_filter(text: &str) -> Result<Targets, String> {
+    let parts: Vec<&str> = text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .collect();
+    if parts.is_empty() {
+        return Ok(Targets::new().with_default(LevelFilter::ERROR));
+    }
+    let filter: Result<Targets, _> = parts.join(",").parse();
+    filter.map_err(|error: tracing_subscriber::filter::ParseError| error.to_string())
 }
 
 /// Stops a node cleanly, unless a second signal says that nobody wants to wait.

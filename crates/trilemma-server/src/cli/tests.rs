@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 use trilemma::{Command, Guard, Mutation, Value, Version};
 
+use super::serve::log_filter;
 use super::txn::parse_script;
 use super::{Cli, duration};
 use crate::exit::Exit;
@@ -12,6 +13,27 @@ use crate::exit::Exit;
 #[test]
 fn the_definition_is_consistent() {
     Cli::command().debug_assert();
+}
+
+#[test]
+fn the_log_is_filtered_by_level_and_module() {
+    use tracing_subscriber::filter::LevelFilter;
+    let shown = |text: &str, target: &str, level: tracing::Level| {
+        log_filter(text).expect("a filter").would_enable(target, &level)
+    };
+    let (debug, info, error) = (tracing::Level::DEBUG, tracing::Level::INFO, tracing::Level::ERROR);
+    assert!(shown("info", "quinn", info) && !shown("info", "trilemma_runtime", debug));
+    let both = "info, trilemma=debug,";
+    assert!(shown(both, "trilemma_runtime::node", debug) && !shown(both, "quinn", debug));
+    assert!(shown(both, "quinn", info), "a comma at the end changes nothing");
+    assert!(shown("", "trilemma", error) && !shown("", "trilemma", info));
+    assert_eq!(
+        log_filter("off").expect("a filter").default_level(),
+        Some(LevelFilter::OFF)
+    );
+    for wrong in ["trilemma=loud", "a=b=info", "trilemma=debug=trace"] {
+        assert!(log_filter(wrong).is_err(), "{wrong}");
+    }
 }
 
 #[test]
