@@ -9,12 +9,11 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::checkpoint::Checkpoint;
 use crate::codec;
 use crate::data::Applied;
 use crate::id::{AppendSeq, NodeId, Ticket};
-use crate::protocol::{
-    Checkpoint, Corrupt, Effects, Force, Input, Lane, Message, PeerView, Proposal, Protocol, Reply,
-};
+use crate::protocol::{Corrupt, Effects, Force, Input, Lane, Message, PeerView, Proposal, Protocol, Reply};
 use crate::read::{Entry, KeyRange};
 use crate::status::LiveStatus;
 use crate::time::{Instant, Now};

@@ -8,12 +8,14 @@
 //! | [`error`], [`receipt`] | did it happen, why not, what was achieved |
 //! | [`protocol`], [`host`] | the sans-I/O contract of protocol crates, and what runs an instance |
 //! | [`replicator`] | the trait behind which a backend stands |
+//! | [`checkpoint`] | a state as chunks, and how large one may be |
 //! | [`table`], [`session`], [`liveness`] | small pure machines that several protocols share |
 //! | [`codec`], [`rng`] | bounded bytes, seeded randomness |
 //!
 //! Pure: no sockets, files, clocks, threads or ambient randomness; builds for `wasm32-unknown-unknown`. Test gear is in
 //! `trilemma-testkit`.
 
+pub mod checkpoint;
 pub mod codec;
 pub mod data;
 pub mod descriptor;
@@ -33,6 +35,7 @@ pub mod table;
 pub mod time;
 pub mod watch;
 
+pub use checkpoint::Checkpoint;
 pub use data::{Applied, Change, Command, Guard, Key, Mutation, Value, Versioned};
 pub use descriptor::{Backend, Descriptor, Requires};
 pub use error::{NotApplied, ReadError, Reason, Retry, UnknownCause, WriteError};
@@ -42,7 +45,7 @@ pub use id::{
 };
 pub use needs::Needs;
 pub use protocol::{
-    Attempt, Checkpoint, Corrupt, Effects, Input, Lane, Message, PeerView, Proposal, Protocol, Reply, Request,
+    Attempt, Corrupt, Effects, Input, Lane, Message, PeerView, Proposal, Protocol, Reply, Request,
 };
 pub use read::{Entry, KeyRange, Query, ReadLevel, ReadReply, ReadRequest};
 pub use receipt::{Achieved, Outcome, Receipt};

@@ -23,6 +23,7 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::checkpoint::Checkpoint;
 use crate::data::{Applied, Command};
 use crate::error::{ReadError, WriteError};
 use crate::id::{AppendSeq, Incarnation, NodeId, NodeSet, OpId, Ticket, Version};
@@ -74,7 +75,8 @@ pub trait Protocol: Send + 'static {
     );
 
     /// The state as chunks from which `restore` makes an equal one: what replaying every record appended so far
-    /// would give. Must be cheap to take (the chunks are made lazily, on another thread).
+    /// would give, each of at most [`CHUNK_BYTES_MAX`](crate::checkpoint::CHUNK_BYTES_MAX) bytes. Must be cheap to take
+    /// (the chunks are made lazily, on another thread).
     fn checkpoint(&self) -> Checkpoint;
 
     /// What this node can do in this keyspace now, and why not more. Computed, never asserted.
@@ -83,9 +85,6 @@ pub trait Protocol: Send + 'static {
     /// The entries of the state that this node has applied, in key order: what a local read sees.
     fn scan(&self, range: &KeyRange, limit: usize) -> Vec<Entry>;
 }
-
-/// The chunks of a checkpoint, each at most about 1 MiB. Sent to a thread that writes them.
-pub type Checkpoint = Box<dyn Iterator<Item = Vec<u8>> + Send>;
 
 /// A record or checkpoint that passed its checksum but cannot be right. The node must not start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

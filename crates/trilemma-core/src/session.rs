@@ -6,17 +6,29 @@
 //! last used) may have been evicted, and is refused. A late duplicate of an evicted session's operation has a basis
 //! below the position of that operation, hence at or below the horizon, and can never run twice.
 //!
-//! Eviction depends on the record alone, never on a clock, so all replicas evict the same sessions.
+//! The record is bounded thrice: sessions, results of one session, results of all sessions. Whatever it drops it refuses
+//! from then on. What it drops depends on the record alone, never on a clock, so all replicas drop the same.
+
+mod stored;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{OpId, SessionId, Version};
 
+pub use stored::{StoredSession, WholeRecord};
+
 /// Sessions remembered when the configuration does not say.
 pub const SESSIONS_MAX: usize = 10_000;
 /// Results remembered for each session: a client keeps fewer operations of one session in flight than this.
 pub const SESSION_RESULTS_MAX: u64 = 1024;
+/// Results remembered for all sessions of a keyspace: 1,024 sessions that are full. One takes 32 bytes, twice that where
+/// a session's ring is half empty, so the record of a keyspace stays within 64 MiB, and within a third of it in a
+/// snapshot. Replicas must agree on it.
+pub const RESULTS_MAX: usize = 1024 * 1024;
 
 /// What an operation did, as far as a repeat of it must be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,20 +57,66 @@ pub enum Admission {
     Expired,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What one operation did: its number, its result.
+type Entry = (u64, OpResult);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Session {
     last_used: Version,
     /// Results up to this number have been dropped.
     floor: u64,
+    /// Those above it, ascending: at most [`SESSION_RESULTS_MAX`], since the floor follows the highest number at that
+    /// distance. Shared with clones until one of them changes it.
+    results: Arc<VecDeque<Entry>>,
+}
+
+impl Session {
+    fn place(&self, seq: u64) -> Result<usize, usize> {
+        self.results.binary_search_by_key(&seq, |(seq, _)| *seq)
+    }
+
+    /// The position that a result counts as when the oldest are dropped. A fence has none of its own, and must have the
+    /// same on every replica, whatever the state that it has started from tells: that of the session's last use.
+    fn position(&self, (_, result): &Entry) -> Version {
+        match result {
+            OpResult::Applied { version, .. } => *version,
+            OpResult::Fenced => self.last_used,
+        }
+    }
+
+    /// Moves the floor up and drops what is not above it.
+    fn raise_floor(&mut self, floor: u64) {
+        self.floor = self.floor.max(floor);
+        let floor = self.floor;
+        if self.results.front().is_some_and(|(seq, _)| *seq <= floor) {
+            let results = Arc::make_mut(&mut self.results);
+            while results.front().is_some_and(|(seq, _)| *seq <= floor) {
+                results.pop_front();
+            }
+        }
+    }
+
+    fn record(&mut self, seq: u64, result: OpResult) {
+        self.raise_floor(seq.saturating_sub(SESSION_RESULTS_MAX));
+        if seq <= self.floor {
+            return;
+        }
+        match self.place(seq) {
+            Ok(place) => Arc::make_mut(&mut self.results)[place] = (seq, result),
+            Err(place) => Arc::make_mut(&mut self.results).insert(place, (seq, result)),
+        }
+    }
 }
 
 /// The record. Part of a replicated state machine: replicas that applied the same operations hold equal records.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sessions {
     sessions: OrdMap<SessionId, Session>,
-    results: OrdMap<OpId, OpResult>,
+    /// Results of all of them.
+    results: usize,
     horizon: Version,
     sessions_max: usize,
+    results_max: usize,
 }
 
 impl Default for Sessions {
@@ -68,27 +126,31 @@ impl Default for Sessions {
 }
 
 impl Sessions {
-    /// A record of at most `sessions_max` sessions (at least 1).
+    /// A record of at most `sessions_max` sessions (at least 1) and [`RESULTS_MAX`] results.
     #[must_use]
     pub fn new(sessions_max: usize) -> Self {
-        let sessions_max = sessions_max.max(1);
+        Self::with_limits(sessions_max, RESULTS_MAX)
+    }
+
+    fn with_limits(sessions_max: usize, results_max: usize) -> Self {
         Self {
             sessions: OrdMap::new(),
-            results: OrdMap::new(),
+            results: 0,
             horizon: Version::ABSENT,
-            sessions_max,
+            sessions_max: sessions_max.max(1),
+            results_max,
         }
     }
 
     /// Decides what to do with `op`.
     #[must_use]
     pub fn admit(&self, op: OpId) -> Admission {
-        if let Some(result) = self.results.get(&op) {
-            return Admission::Repeat(*result);
-        }
         match self.sessions.get(&op.session) {
             Some(session) if op.seq <= session.floor => Admission::Expired,
-            Some(_) => Admission::New,
+            Some(session) => match session.place(op.seq) {
+                Ok(place) => Admission::Repeat(session.results[place].1),
+                Err(_) => Admission::New,
+            },
             None if op.session.basis < self.horizon => Admission::Expired,
             None => Admission::New,
         }
@@ -96,37 +158,16 @@ impl Sessions {
 
     /// Records what `op` did at position `at`, which must not be below that of any earlier call.
     pub fn record(&mut self, op: OpId, result: OpResult, at: Version) {
-        let floor = self.sessions.get(&op.session).map_or(0, |session| session.floor);
-        let floor = floor.max(op.seq.saturating_sub(SESSION_RESULTS_MAX));
-        let first = self
-            .results
-            .range(
-                OpId {
-                    session: op.session,
-                    seq: 0,
-                }..,
-            )
-            .next();
-        let stale: Vec<OpId> = match first {
-            Some((first, _)) if first.session == op.session && first.seq <= floor => self
-                .results
-                .range(
-                    *first..=OpId {
-                        session: op.session,
-                        seq: floor,
-                    },
-                )
-                .map(|(op, _)| *op)
-                .collect(),
-            _ => Vec::new(),
-        };
-        for op in stale {
-            self.results.remove(&op);
-        }
-        self.results.insert(op, result);
-        self.sessions.insert(op.session, Session { last_used: at, floor });
+        let session = self.sessions.entry(op.session).or_default();
+        let before = session.results.len();
+        session.last_used = at;
+        session.record(op.seq, result);
+        self.results = self.results - before + session.results.len();
         if self.sessions.len() > self.sessions_max {
             self.evict();
+        }
+        if self.results > self.results_max {
+            self.drop_oldest();
         }
     }
 
@@ -142,6 +183,18 @@ impl Sessions {
         self.sessions.is_empty()
     }
 
+    /// Number of results remembered.
+    #[must_use]
+    pub fn results(&self) -> usize {
+        self.results
+    }
+
+    /// The newest position at which an evicted session was last used; see the module.
+    #[must_use]
+    pub fn horizon(&self) -> Version {
+        self.horizon
+    }
+
     /// Drops the least recently used eighth at once, so that the search for them is paid rarely.
     fn evict(&mut self) {
         let mut by_age: Vec<(Version, SessionId)> = self
@@ -152,57 +205,43 @@ impl Sessions {
         by_age.sort_unstable();
         let keep_max = self.sessions_max - self.sessions_max / 8;
         for (last_used, id) in by_age.into_iter().take(self.sessions.len() - keep_max) {
-            self.sessions.remove(&id);
+            let gone = self.sessions.remove(&id);
+            self.results -= gone.map_or(0, |session| session.results.len());
             self.horizon = self.horizon.max(last_used.next());
-            let gone: Vec<OpId> = self
+        }
+    }
+
+    /// Drops the oldest eighth of all results at once, so that the search for them is paid rarely. Their sessions stay,
+    /// with a floor that refuses what is dropped and everything numbered below: a late duplicate of a dropped operation
+    /// is expired, never new.
+    fn drop_oldest(&mut self) {
+        let keep_max = self.results_max - self.results_max / 8;
+        let mut positions: Vec<Version> = Vec::with_capacity(self.results);
+        for session in self.sessions.values() {
+            positions.extend(session.results.iter().map(|entry| session.position(entry)));
+        }
+        assert_eq!(positions.len(), self.results, "results are counted");
+        let surplus = self.results - keep_max;
+        let (_, newest_dropped, _) = positions.select_nth_unstable(surplus - 1);
+        let newest_dropped = *newest_dropped;
+        let mut floors: Vec<(SessionId, u64)> = Vec::new();
+        for (id, session) in &self.sessions {
+            let dropped = session
                 .results
-                .range(
-                    OpId { session: id, seq: 0 }..=OpId {
-                        session: id,
-                        seq: u64::MAX,
-                    },
-                )
-                .map(|(op, _)| *op)
-                .collect();
-            for op in gone {
-                self.results.remove(&op);
+                .iter()
+                .rfind(|entry| session.position(entry) <= newest_dropped);
+            floors.extend(dropped.map(|(seq, _)| (*id, *seq)));
+        }
+        for (id, floor) in floors {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                self.results -= session.results.len();
+                session.raise_floor(floor);
+                self.results += session.results.len();
+                let results = Arc::make_mut(&mut session.results);
+                results.shrink_to(2 * results.len());
             }
         }
     }
-
-    /// The record as plain lists, for a checkpoint.
-    #[must_use]
-    pub fn export(&self) -> SessionsExport {
-        SessionsExport {
-            horizon: self.horizon,
-            sessions: self
-                .sessions
-                .iter()
-                .map(|(id, s)| (*id, s.last_used, s.floor))
-                .collect(),
-            results: self.results.iter().map(|(op, result)| (*op, *result)).collect(),
-        }
-    }
-
-    /// The record that `export` was made from. `sessions_max` as in [`Sessions::new`].
-    #[must_use]
-    pub fn import(export: SessionsExport, sessions_max: usize) -> Self {
-        let mut sessions = Self::new(sessions_max);
-        sessions.horizon = export.horizon;
-        for (id, last_used, floor) in export.sessions {
-            sessions.sessions.insert(id, Session { last_used, floor });
-        }
-        sessions.results = export.results.into_iter().collect();
-        sessions
-    }
-}
-
-/// A session record in the form it has in snapshots.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionsExport {
-    horizon: Version,
-    sessions: Vec<(SessionId, Version, u64)>,
-    results: Vec<(OpId, OpResult)>,
 }
 
 #[cfg(test)]

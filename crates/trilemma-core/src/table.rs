@@ -8,14 +8,15 @@ use std::ops::Bound;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::CHUNK_BYTES_MAX;
 use crate::codec;
 use crate::data::{Change, Command, Guard, Key, Mutation, Versioned, map_bounds};
 use crate::id::{OpId, Version};
+use crate::protocol::Corrupt;
 use crate::read::{Entry, KeyRange, Query, page};
-use crate::session::{Admission, OpResult, Sessions, SessionsExport};
+use crate::session::{Admission, OpResult, Sessions, StoredSession, WholeRecord};
 
-/// Target size of a checkpoint chunk in bytes.
-pub const CHUNK_BYTES: usize = 256 * 1024;
+pub use crate::checkpoint::CHUNK_BYTES;
 
 /// Keys with their versioned values, and what each session's operations did.
 #[derive(Clone, Debug, Default)]
@@ -224,15 +225,16 @@ impl Table {
     }
 
     /// The table as chunks of about `chunk_bytes`, from 1 to [`CHUNK_BYTES`], to be given to [`TableLoader`] in the same
-    /// order. Each holds one entry at least.
+    /// order. Each holds one entry, or one session, at least. Cheap to call: the chunks are made as they are taken.
     pub fn chunks(&self, chunk_bytes: usize) -> impl Iterator<Item = Vec<u8>> + Send + use<> {
         let chunk_bytes = chunk_bytes.clamp(1, CHUNK_BYTES);
-        let head = codec::encode_vec(&TableChunk::Head {
+        let head = TableChunk::Head {
             version: self.version,
-            sessions: self.sessions.export(),
-        });
+            horizon: self.sessions.horizon(),
+        };
+        let sessions = self.sessions.parts(chunk_bytes).map(TableChunk::Sessions);
         let mut rest = self.map.clone().into_iter().peekable();
-        std::iter::once(head).chain(std::iter::from_fn(move || {
+        let entries = std::iter::from_fn(move || {
             rest.peek()?;
             let mut entries = Vec::new();
             let mut bytes = 0;
@@ -242,8 +244,18 @@ impl Table {
                 bytes += key.len() + state.value.len() + 32;
                 entries.push((key, state));
             }
-            Some(codec::encode_vec(&TableChunk::Entries(entries)))
-        }))
+            Some(TableChunk::Entries(entries))
+        });
+        let chunks = std::iter::once(head).chain(sessions).chain(entries);
+        chunks.map(|chunk| {
+            let bytes = codec::encode_vec(&chunk);
+            assert!(
+                bytes.len() + WRAPPING <= CHUNK_BYTES_MAX,
+                "a chunk of {} bytes, larger than the largest key and value",
+                bytes.len()
+            );
+            bytes
+        })
     }
 
     /// A digest of keys, values and versions: equal on replicas that have applied the same history.
@@ -257,13 +269,29 @@ impl Table {
     }
 }
 
+/// What a backend may put around a chunk of a table to make it one of its own.
+const WRAPPING: usize = 64;
+
 #[derive(Serialize, Deserialize)]
 enum TableChunk {
-    Head {
+    /// The first chunk, as earlier versions wrote it: with the whole session record. It is read, not written.
+    WholeHead {
         version: Version,
-        sessions: SessionsExport,
+        sessions: WholeRecord,
     },
     Entries(Vec<(Key, Versioned)>),
+    /// The first chunk.
+    Head {
+        version: Version,
+        /// See [`Sessions::horizon`].
+        horizon: Version,
+    },
+    Sessions(Vec<StoredSession>),
+}
+
+/// Whether a [`TableLoader`] could read this chunk of a table.
+pub fn check_chunk(chunk: &[u8]) -> Result<(), Corrupt> {
+    TableLoader::new(1).add(chunk)
 }
 
 /// Builds a table from the chunks of another.
@@ -286,18 +314,26 @@ impl TableLoader {
     }
 
     /// Takes the next chunk.
-    pub fn add(&mut self, chunk: &[u8]) -> Result<(), codec::DecodeError> {
+    pub fn add(&mut self, chunk: &[u8]) -> Result<(), Corrupt> {
         match codec::decode(chunk)? {
-            TableChunk::Head { version, sessions } => {
-                // A table begins here: of one before, whose chunks broke off, nothing may stay.
-                self.table = Table::new(self.sessions_max);
-                self.table.version = version;
-                self.table.sessions = Sessions::import(sessions, self.sessions_max);
-                self.has_head = true;
+            TableChunk::Head { version, horizon } => {
+                self.begin(version, Sessions::restoring(horizon, self.sessions_max));
             }
+            TableChunk::WholeHead { version, sessions } => {
+                self.begin(version, Sessions::from_whole(sessions, self.sessions_max)?);
+            }
+            TableChunk::Sessions(part) => self.table.sessions.add(&part)?,
             TableChunk::Entries(entries) => self.table.map.extend(entries),
         }
         Ok(())
+    }
+
+    /// A table begins here: of one before, whose chunks broke off, nothing may stay.
+    fn begin(&mut self, version: Version, sessions: Sessions) {
+        self.table = Table::new(self.sessions_max);
+        self.table.version = version;
+        self.table.sessions = sessions;
+        self.has_head = true;
     }
 
     /// The table, or `None` if the chunk that opens every table never came.

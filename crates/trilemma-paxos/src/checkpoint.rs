@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use trilemma_core::{Checkpoint, Key, codec};
+use trilemma_core::checkpoint::CHUNK_BYTES;
+use trilemma_core::{Checkpoint, Corrupt, Key, codec};
 
 use super::acceptor::Acceptor;
 use super::ballot::Ballot;
 use super::learner::Learner;
 use super::register::Register;
-
-/// Target size of a chunk in bytes. One register may exceed it.
-const CHUNK_BYTES: usize = 256 * 1024;
 
 /// One chunk. Read from the node's own disk, where it passed a checksum.
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,7 +63,13 @@ pub(crate) fn chunks(acceptor: &Acceptor, learner: &Learner) -> Checkpoint {
         };
         (size, entry)
     });
-    Box::new(grouped(slots, Chunk::Slots).chain(grouped(learned, Chunk::Learned)))
+    let chunks = grouped(slots, Chunk::Slots).chain(grouped(learned, Chunk::Learned));
+    Checkpoint::new(chunks, check_chunk)
+}
+
+/// Whether this chunk could be read.
+fn check_chunk(chunk: &[u8]) -> Result<(), Corrupt> {
+    Ok(codec::decode::<Chunk>(chunk).map(drop)?)
 }
 
 fn grouped<T: Send + 'static>(

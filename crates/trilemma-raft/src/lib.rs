@@ -457,7 +457,7 @@ impl Raft {
         let loader = self
             .replayed_parts
             .get_or_insert_with(|| TableLoader::new(sessions_max));
-        Ok(loader.add(part)?)
+        loader.add(part)
     }
 }
 
@@ -617,7 +617,7 @@ impl Protocol for Raft {
             .chain(entries)
             .chain(parts.into_iter().map(Chunk::Part))
             .chain([Chunk::End]);
-        Box::new(chunks.map(|chunk| codec::encode_vec(&chunk)))
+        Checkpoint::new(chunks.map(|chunk| codec::encode_vec(&chunk)), record::check_chunk)
     }
 
     fn status(&self, _now: Now) -> LiveStatus {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use trilemma_core::checkpoint::CHUNK_BYTES_MAX;
 use trilemma_core::codec::{bounded_bytes, bounded_vec};
 use trilemma_core::{
     Attempt, Command, Lane, OpId, Outcome, ReadError, ReadReply, ReadRequest, Receipt, WriteError,
@@ -11,8 +12,6 @@ use super::log::{Entry, Index, Term};
 
 /// Most entries that a decoder accepts in one message or record.
 pub(crate) const ENTRIES_MAX: usize = 65_536;
-/// Largest snapshot chunk that a decoder accepts, in bytes.
-pub(crate) const CHUNK_BYTES_MAX: usize = 3 * 1024 * 1024;
 
 /// The end of a log: what elections compare.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

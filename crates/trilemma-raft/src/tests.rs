@@ -1,5 +1,6 @@
 //! Raft by scenarios and by random histories, on the deterministic cluster.
 
+mod checkpoints;
 mod histories;
 mod scenarios;
 mod transfers;

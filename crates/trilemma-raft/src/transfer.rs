@@ -8,9 +8,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use trilemma_core::codec::DecodeError;
 use trilemma_core::table::{Table, TableLoader};
-use trilemma_core::{AppendSeq, Instant, NodeId};
+use trilemma_core::{AppendSeq, Corrupt, Instant, NodeId};
 
 use super::log::{Index, Log, Term};
 use super::message::{AppendResult, LogEnd, Message};
@@ -152,7 +151,7 @@ impl Incoming {
     }
 
     /// Reads the parts whose turn has come, and appends those that can be read.
-    fn read(&mut self, out: &mut Out) -> Result<(), DecodeError> {
+    fn read(&mut self, out: &mut Out) -> Result<(), Corrupt> {
         while let Some(chunk) = self.ahead.remove(&self.next()) {
             self.table.add(&chunk)?;
             let seq = out.append_lazy(Record::SnapshotPart(chunk.clone()));

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use trilemma_core::codec::{bounded_text, bounded_vec};
 use trilemma_core::descriptor::WatchScope;
 use trilemma_core::host::Group;
-use trilemma_core::{Corrupt, Incarnation, KeyspaceId, NODES_MAX, NodeId, NodeSet, Now, codec};
+use trilemma_core::{Checkpoint, Corrupt, Incarnation, KeyspaceId, NODES_MAX, NodeId, NodeSet, Now, codec};
+use trilemma_storage::snapshot::Section;
 use trilemma_storage::{
     KEEP, Log, LogError, LogEvent, LogOptions, LogSeq, LogWriter, OsDisk, Progress, SnapshotError, snapshot,
 };
@@ -349,9 +350,13 @@ fn check_keyspaces(stored: &[(String, String)], config: &NodeConfig) -> Result<(
 }
 
 /// The node's own part of a snapshot.
-pub(crate) fn node_section(started: &NodeRecord) -> (KeyspaceId, Box<dyn Iterator<Item = Vec<u8>> + Send>) {
+pub(crate) fn node_section(started: &NodeRecord) -> Section {
     let chunk: Bytes = codec::encode(started);
-    (NODE_RECORDS, Box::new(std::iter::once(chunk.to_vec())))
+    let check = |chunk: &[u8]| Ok(codec::decode::<NodeRecord>(chunk).map(drop)?);
+    (
+        NODE_RECORDS,
+        Checkpoint::new(std::iter::once(chunk.to_vec()), check),
+    )
 }
 
 #[cfg(test)]

@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use trilemma_core::host::{Group, GroupInput, Host, Output};
-use trilemma_core::protocol::Checkpoint;
-use trilemma_core::{Corrupt, Entry, Incarnation, Instant, KeyRange, LiveStatus, NodeId, Now};
+use trilemma_core::{Checkpoint, Corrupt, Entry, Incarnation, Instant, KeyRange, LiveStatus, NodeId, Now};
 use trilemma_gossip::{Gossip, GossipConfig};
 use trilemma_paxos::{Paxos, PaxosConfig};
 use trilemma_raft::{Raft, RaftConfig};

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use trilemma_core::host::{Appended, GroupInput, Output};
 use trilemma_core::liveness::{Liveness, LivenessConfig};
 use trilemma_core::protocol::Force;
-use trilemma_core::{AppendSeq, Corrupt, Incarnation, KeyspaceId, NodeId, Now, Rng};
+use trilemma_core::{AppendSeq, Checkpoint, Corrupt, Incarnation, KeyspaceId, NodeId, Now, Rng};
 use trilemma_storage::snapshot::{self, Section};
 use trilemma_storage::{Log, LogError, LogOptions, LogSeq, MemoryDisk, SnapshotError};
 
@@ -364,7 +364,7 @@ impl Process {
         }
         self.bytes_since_snapshot = 0;
         let life = self.life.0.to_le_bytes().to_vec();
-        let own: Section = (NODE_RECORDS, Box::new(std::iter::once(life)));
+        let own: Section = (NODE_RECORDS, Checkpoint::new(std::iter::once(life), |_| Ok(())));
         let keyspaces = self.slots.iter().enumerate();
         let sections =
             keyspaces.map(|(index, slot)| -> Section { (keyspace(index), slot.engine.checkpoint()) });
@@ -408,7 +408,9 @@ impl Process {
                 self.log.release(at)?;
                 Ok(true)
             }
-            Err(_) => Ok(false),
+            Err(SnapshotError::Io { .. }) => Ok(false),
+            // A state that its own node could not restore.
+            Err(error) => panic!("{error}"),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 
 use thiserror::Error;
+use trilemma_core::{Corrupt, KeyspaceId};
 
 use crate::LogSeq;
 
@@ -132,13 +133,28 @@ pub enum SnapshotError {
     },
     /// A chunk is larger than a snapshot may hold. No snapshot was written; the former one and the log are untouched.
     #[error(
-        "a chunk of {size} bytes is too large for a snapshot, the limit is {limit}; none was written, the former one and the log are untouched. Please report it"
+        "keyspace {keyspace}: a chunk of {size} bytes is too large for a snapshot, the limit is {limit}; none was \
+         written, the former one and the log are untouched. Please report it"
     )]
     TooLarge {
+        /// Whose chunk it is.
+        keyspace: KeyspaceId,
         /// Its size.
         size: usize,
         /// The limit.
         limit: usize,
+    },
+    /// The keyspace could not restore its state from the snapshot that was just written. It was removed; the former
+    /// one and the log are untouched.
+    #[error(
+        "keyspace {keyspace}: its state could not be read back from the snapshot just written ({why}); that one was \
+         removed, the former one and the log are untouched. Please report it"
+    )]
+    Unreadable {
+        /// Whose state it is.
+        keyspace: KeyspaceId,
+        /// What its backend says.
+        why: Corrupt,
     },
     /// The newest snapshot is not what was written.
     #[error(

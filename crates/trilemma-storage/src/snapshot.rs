@@ -23,24 +23,24 @@
 //! Integers are little-endian, checksums XXH3 with 64 bits. The seed is `log id ^ position * 0x9e3779b97f4a7c15 ^
 //! offset * 0xc2b2ae3d27d4eb4f`, wrapping; the header's is 0.
 //!
-//! A snapshot is written as `snapshot-unfinished`, synced, renamed, and the directory synced; only then are older ones
-//! removed and may the log let go of what it covers. So there is always one whole snapshot with all of the log behind
+//! A snapshot is written as `snapshot-unfinished`, synced, read back (every chunk must decode), renamed, and the
+//! directory synced; only then are older ones removed and may the log release what it covers. So there is always one whole snapshot with all of the log behind
 //! it. One is kept: an older one helps only with the log behind it, which would double the disk's use for a fault that
 //! the other nodes repair. So damage to the newest is refused, never papered over with an older one whose log is gone.
 //!
 //! [`write()`] needs nothing of a [`Log`](crate::Log) and may run on another thread while the log goes on.
 
+use std::collections::BTreeMap;
 use std::io;
 
-use trilemma_core::KeyspaceId;
+use trilemma_core::checkpoint::{CHUNK_BYTES_MAX, STORED_CHUNK_BYTES_MAX};
+use trilemma_core::{Checkpoint, Corrupt, KeyspaceId};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::LogSeq;
 use crate::disk::{Disk, DiskFile};
 use crate::error::SnapshotError;
 
-/// Largest chunk.
-pub const CHUNK_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes gathered before a write.
 const WRITE_BYTES: usize = 1024 * 1024;
 
@@ -53,7 +53,10 @@ const END: u64 = 2;
 const TEMPORARY: &str = "snapshot-unfinished";
 
 /// The chunks of one keyspace.
-pub type Section = (KeyspaceId, Box<dyn Iterator<Item = Vec<u8>> + Send>);
+pub type Section = (KeyspaceId, Checkpoint);
+
+/// What tells of each keyspace whether its chunks could be read.
+type Checks = BTreeMap<KeyspaceId, fn(&[u8]) -> Result<(), Corrupt>>;
 
 fn name(at: LogSeq) -> String {
     format!("snapshot-{:016x}", at.0)
@@ -75,7 +78,8 @@ pub type TableDigest = [u8; 32];
 
 /// Writes a snapshot that covers the log up to and including `at`, which must be durable in the log already.
 ///
-/// After an error the former snapshot is there, and perhaps this one; the log must not let go of anything.
+/// The file is read back before the former snapshot is removed: every chunk must decode, or all of it is an error. After
+/// an error the former snapshot is there, and perhaps this one; the log must not release anything.
 pub fn write<D: Disk>(
     disk: &D,
     log_id: u64,
@@ -101,7 +105,8 @@ pub fn write_with_table<D: Disk>(
     let file = disk
         .create(TEMPORARY)
         .map_err(SnapshotError::io(TEMPORARY, "create"))?;
-    if let Err(error) = fill(file, log_id, at, table, sections) {
+    let written = fill(file, log_id, at, table, sections);
+    if let Err(error) = written.and_then(|checks| read_back(disk, log_id, at, &checks)) {
         // A full disk needs the space back at once.
         if let Err(leftover) = disk.remove(TEMPORARY) {
             tracing::warn!(file = TEMPORARY, error = %leftover, "an unfinished snapshot could not be removed");
@@ -127,7 +132,7 @@ fn fill<F: DiskFile>(
     at: LogSeq,
     table: TableDigest,
     sections: impl IntoIterator<Item = Section>,
-) -> Result<(), SnapshotError> {
+) -> Result<Checks, SnapshotError> {
     let failed = |action| SnapshotError::io(TEMPORARY, action);
     let mut writer = Writer {
         file,
@@ -137,10 +142,13 @@ fn fill<F: DiskFile>(
         buffer: file_header(log_id, at, &table).to_vec(),
         chunks: 0,
     };
+    let mut checks = Checks::new();
     for (keyspace, chunks) in sections {
+        checks.insert(keyspace, chunks.check());
         for chunk in chunks {
             if chunk.len() > CHUNK_BYTES_MAX {
                 return Err(SnapshotError::TooLarge {
+                    keyspace,
                     size: chunk.len(),
                     limit: CHUNK_BYTES_MAX,
                 });
@@ -151,7 +159,24 @@ fn fill<F: DiskFile>(
     }
     let chunks = writer.chunks;
     writer.frame(END, chunks, &[]).map_err(failed("write"))?;
-    writer.finish().map_err(failed("sync"))
+    writer.finish().map_err(failed("sync"))?;
+    Ok(checks)
+}
+
+/// Reads the finished file as a start would.
+fn read_back<D: Disk>(disk: &D, log_id: u64, at: LogSeq, checks: &Checks) -> Result<(), SnapshotError> {
+    let file = disk
+        .open(TEMPORARY)
+        .map_err(SnapshotError::io(TEMPORARY, "open"))?;
+    let check = |keyspace: KeyspaceId, chunk: &[u8]| match checks.get(&keyspace) {
+        Some(check) => check(chunk).map_err(|why| SnapshotError::Unreadable { keyspace, why }),
+        None => Err(SnapshotError::corrupt(
+            TEMPORARY,
+            0,
+            "it has a keyspace that was not written",
+        )),
+    };
+    walk(TEMPORARY, &file, log_id, at, check).map(drop)
 }
 
 fn file_header(log_id: u64, at: LogSeq, table: &TableDigest) -> [u8; FILE_HEADER_BYTES] {
@@ -307,7 +332,7 @@ fn walk<F: DiskFile, E: From<SnapshotError>>(
         let field = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
         let payload = field(8) as usize;
         let end = offset + (HEADER_BYTES + payload) as u64;
-        if payload > CHUNK_BYTES_MAX || end > length {
+        if payload > STORED_CHUNK_BYTES_MAX || end > length {
             return Err(corrupt("a frame's length is damaged").into());
         }
         frame.resize(HEADER_BYTES + payload, 0);

@@ -34,6 +34,8 @@ mod link;
 pub mod pki;
 mod tls;
 
+use trilemma_core::checkpoint::CHUNK_BYTES_MAX;
+
 pub use client::{CallError, ClientConfig, ClientConnection};
 pub use clients::ClientRef;
 pub use counters::{Counters, LaneCounters};
@@ -63,7 +65,7 @@ pub struct Limits {
     /// Largest frame of the log lane and of client requests, in bytes. Default 8 MiB: a largest command and its
     /// envelope, or a batch of entries.
     pub log_frame_bytes: usize,
-    /// Largest frame of the bulk lane, in bytes. Default 4 MiB.
+    /// Largest frame of the bulk lane, in bytes. Default 4 MiB: a largest chunk of a checkpoint and its envelope.
     pub bulk_frame_bytes: usize,
     /// Bytes queued for one lane of one peer before frames are dropped. Default 32 MiB.
     pub queue_bytes: usize,
@@ -82,10 +84,12 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         const MIB: usize = 1024 * 1024;
+        /// What a backend and this crate put around a chunk of a checkpoint.
+        const ENVELOPE_BYTES_MAX: usize = 64 * 1024;
         Self {
             control_frame_bytes: MIB,
             log_frame_bytes: 8 * MIB,
-            bulk_frame_bytes: 4 * MIB,
+            bulk_frame_bytes: CHUNK_BYTES_MAX + ENVELOPE_BYTES_MAX,
             queue_bytes: 32 * MIB,
             client_queue_bytes: 32 * MIB,
             clients: 1024,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use trilemma_core::codec::{self, bounded_bytes, bounded_vec};
-use trilemma_core::table::TableLoader;
+use trilemma_core::table::{self, TableLoader};
 use trilemma_core::{Checkpoint, Corrupt, Instant};
 
 use crate::batch::Batch;
@@ -59,6 +59,14 @@ pub(crate) struct Loading {
     table: TableLoader,
     prepared: Vec<Arc<Batch>>,
     pieces: Vec<(Bytes, bool)>,
+}
+
+/// Whether `restore` could read this chunk of a checkpoint.
+fn check_chunk(chunk: &[u8]) -> Result<(), Corrupt> {
+    match codec::decode(chunk)? {
+        Chunk::Table(bytes) => table::check_chunk(&bytes),
+        Chunk::Head(_) | Chunk::Prepared(_) | Chunk::Piece { .. } | Chunk::End => Ok(()),
+    }
 }
 
 fn corrupt(why: impl Into<String>) -> Corrupt {
@@ -313,6 +321,6 @@ impl TwoPhase {
         let chunks = std::iter::once(Chunk::Head(head))
             .chain(table.chunks(self.core.config.chunk_bytes).map(Chunk::Table))
             .chain(rest);
-        Box::new(chunks.map(|chunk| codec::encode_vec(&chunk)))
+        Checkpoint::new(chunks.map(|chunk| codec::encode_vec(&chunk)), check_chunk)
     }
 }

@@ -1,5 +1,6 @@
 //! Tests of whole clusters, and the frozen formats.
 
+mod checkpoints;
 mod cuts;
 mod format;
 mod harness;

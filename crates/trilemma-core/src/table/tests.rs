@@ -3,6 +3,8 @@
 use super::*;
 use crate::data::Value;
 use crate::id::SessionId;
+use crate::rng::Rng;
+use crate::session::SESSION_RESULTS_MAX;
 
 fn op(seq: u64) -> OpId {
     OpId {
@@ -155,5 +157,134 @@ fn chunks_rebuild_an_equal_table() {
         (copy.digest(), copy.version(), copy.len()),
         (table.digest(), table.version(), table.len())
     );
-    assert_eq!(copy.sessions().export(), table.sessions().export());
+    assert_eq!(copy.sessions(), table.sessions());
+}
+
+/// A table with many sessions, many results, keys and values of all sizes.
+fn large(rng: &mut Rng) -> Table {
+    let mut table = Table::default();
+    let mut at = 0;
+    for _ in 0..rng.below(300) {
+        let session = SessionId {
+            basis: Version(rng.below(u64::MAX)),
+            nonce: rng.next_u64(),
+        };
+        let first = rng.below(u64::MAX - SESSION_RESULTS_MAX);
+        for seq in first..first + rng.below(SESSION_RESULTS_MAX + 2) {
+            at += 1 + rng.below(1000);
+            let op = OpId { session, seq };
+            if rng.below(20) == 0 {
+                table.fence(op, Version(at));
+            } else {
+                // A guard that fails: a result, no key.
+                let mut command = Command::put("", "");
+                command.guards = vec![Guard::Version {
+                    key: "a".into(),
+                    is: Version(7),
+                }];
+                table.apply(op, &command, Version(at));
+            }
+        }
+    }
+    for index in 0..rng.below(500) {
+        let most = *rng.pick(&[30, 3000, 100_000]).expect("a list");
+        let value = vec![0; rng.below(most) as usize];
+        at += 1;
+        table.apply(op(index), &Command::put(format!("{index}"), value), Version(at));
+    }
+    at += 1;
+    let longest = "k".repeat(crate::data::KEY_BYTES_MAX);
+    let command = Command::put(longest.as_str(), vec![0; crate::data::VALUE_BYTES_MAX]);
+    table.apply(op(1000), &command, Version(at));
+    table
+}
+
+fn loaded(chunks: impl IntoIterator<Item = Vec<u8>>) -> Table {
+    let mut loader = TableLoader::new(crate::session::SESSIONS_MAX);
+    for chunk in chunks {
+        loader.add(&chunk).expect("a chunk that was written is read");
+    }
+    loader.finish().expect("a head")
+}
+
+/// The whole session record was one chunk, of any size, which decoders then refused.
+#[test]
+fn c1_every_chunk_of_a_large_table_is_within_the_limit_and_makes_an_equal_table() {
+    for seed in 0..10 {
+        let mut rng = Rng::new(seed);
+        let table = large(&mut rng);
+        let chunk_bytes = *rng.pick(&[1, 1000, CHUNK_BYTES, usize::MAX]).expect("a list");
+        let chunks: Vec<_> = table.chunks(chunk_bytes).collect();
+        let closed_at = chunk_bytes.clamp(1, CHUNK_BYTES);
+        for (index, chunk) in chunks.iter().enumerate() {
+            // The entry that closes a chunk goes in whole: a full session, or the longest key with the longest value.
+            let entry_max = match chunk[0] {
+                1 => 100 + crate::data::KEY_BYTES_MAX + crate::data::VALUE_BYTES_MAX,
+                _ => 100 + 33 * SESSION_RESULTS_MAX as usize,
+            };
+            let limit = 2 * closed_at + entry_max;
+            assert!(
+                chunk.len() <= limit,
+                "seed {seed}, chunk {index}: {} bytes",
+                chunk.len()
+            );
+            assert_eq!(check_chunk(chunk), Ok(()), "seed {seed}, chunk {index}");
+        }
+        let copy = loaded(chunks);
+        assert_eq!(copy.digest(), table.digest(), "seed {seed}");
+        assert_eq!(
+            (copy.version(), copy.sessions()),
+            (table.version(), table.sessions()),
+            "seed {seed}"
+        );
+    }
+}
+
+#[test]
+fn c1_a_full_session_record_is_many_chunks_and_less_than_half_as_large() {
+    let mut table = Table::default();
+    for at in 0..200 * SESSION_RESULTS_MAX {
+        let (session, seq) = (at % 200, 1 + at / 200);
+        let session = SessionId {
+            basis: Version(1_000_000),
+            nonce: u64::MAX - session,
+        };
+        table.apply(OpId { session, seq }, &Command::delete("a"), Version(at + 1));
+    }
+    let chunks: Vec<_> = table.chunks(CHUNK_BYTES).collect();
+    assert!(chunks.len() > 5);
+    let largest = chunks.iter().map(Vec::len).max().unwrap_or(0);
+    assert!(largest < 2 * CHUNK_BYTES, "{largest}");
+    let whole = codec::encode(&WholeRecord::of(table.sessions())).len();
+    let parts: usize = chunks.iter().map(Vec::len).sum();
+    assert!(
+        3 * whole > 11_000_000 && 2 * parts < whole,
+        "{parts} bytes, as one chunk {whole}"
+    );
+}
+
+/// The first format: `WholeHead` with all sessions, then entries.
+#[test]
+fn the_chunks_of_earlier_versions_are_read_and_the_bytes_of_chunks_are_kept() {
+    let hex = |chunk: &[u8]| chunk.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mut table = Table::default();
+    table.apply(op(1), &Command::put("a", "x"), Version(3));
+    table.fence(op(2), Version(4));
+    let old = codec::encode_vec(&TableChunk::WholeHead {
+        version: table.version,
+        sessions: WholeRecord::of(&table.sessions),
+    });
+    assert_eq!(hex(&old), "0004000100000400020000010001030000000201");
+    let chunks: Vec<_> = table.chunks(CHUNK_BYTES).collect();
+    let expected = ["020400", "03010000040002010001030002 01", "0101016101780303 00"];
+    let expected: Vec<String> = expected.iter().map(|hex| hex.replace(' ', "")).collect();
+    assert_eq!(
+        chunks.iter().map(|chunk| hex(chunk)).collect::<Vec<_>>(),
+        expected
+    );
+    let copy = loaded([old, chunks[2].clone()]);
+    assert_eq!(
+        (copy.digest(), copy.sessions()),
+        (table.digest(), table.sessions())
+    );
 }

@@ -1,6 +1,6 @@
 //! Log and snapshot files that are not what was written: refused, or exactly a beginning of it, never anything else.
 
-use trilemma_core::{KeyspaceId, Rng};
+use trilemma_core::{Checkpoint, KeyspaceId, Rng};
 use trilemma_fuzz::source::Source;
 use trilemma_storage::snapshot::{self, Section};
 use trilemma_storage::{
@@ -266,10 +266,9 @@ fn snapshot_of(source: &mut Source<'_>) -> (MemoryDisk, Chunks, LogSeq, [u8; 32]
         let length = *source.pick(&[0, 1, 30, 900]);
         chunks.push((KeyspaceId(source.below(3) as u32), vec![count as u8; length]));
     }
-    let sections = chunks
-        .clone()
-        .into_iter()
-        .map(|(keyspace, chunk)| -> Section { (keyspace, Box::new(std::iter::once(chunk))) });
+    let sections = chunks.clone().into_iter().map(|(keyspace, chunk)| -> Section {
+        (keyspace, Checkpoint::new(std::iter::once(chunk), |_| Ok(())))
+    });
     snapshot::write_with_table(&disk, LOG_ID, at, table, sections).expect("a snapshot");
     (disk, chunks, at, table)
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use trilemma_core::checkpoint::CHUNK_BYTES;
 use trilemma_core::codec::{self, bounded_vec};
-use trilemma_core::session::{OpResult, Sessions, SessionsExport};
+use trilemma_core::session::{OpResult, Sessions, StoredSession, WholeRecord};
 use trilemma_core::{Checkpoint, Corrupt, Incarnation, Version};
 
 use super::{Gossip, Out};
@@ -15,21 +16,34 @@ use crate::hlc::Stamp;
 use crate::message::{ITEMS_MAX, Record};
 use crate::replica::Item;
 
-/// Target size of a checkpoint chunk in bytes.
-const CHUNK_BYTES: usize = 256 << 10;
-
-/// A checkpoint: one head, then items, then the context that covers them all.
+/// A checkpoint: one head, then sessions, then items, then the context that covers them all.
 #[derive(Serialize, Deserialize)]
 enum Chunk {
+    /// The head as earlier versions wrote it: with the whole session record. It is read, not written.
+    WholeHead {
+        clock: Stamp,
+        whole_since: Option<Incarnation>,
+        sessions: WholeRecord,
+    },
+    Items(#[serde(deserialize_with = "bounded_vec::<_, _, ITEMS_MAX>")] Vec<Item>),
+    Context(WireContext),
     Head {
         /// No stamp up to this one is issued again.
         clock: Stamp,
         /// See `Record::Life`.
         whole_since: Option<Incarnation>,
-        sessions: SessionsExport,
+        /// See [`Sessions::horizon`].
+        horizon: Version,
     },
-    Items(#[serde(deserialize_with = "bounded_vec::<_, _, ITEMS_MAX>")] Vec<Item>),
-    Context(WireContext),
+    Sessions(Vec<StoredSession>),
+}
+
+/// Whether `restore` could read this chunk of a checkpoint.
+fn check_chunk(chunk: &[u8]) -> Result<(), Corrupt> {
+    match codec::decode(chunk)? {
+        Chunk::Sessions(part) => Sessions::new(1).add(&part),
+        Chunk::WholeHead { .. } | Chunk::Items(_) | Chunk::Context(_) | Chunk::Head { .. } => Ok(()),
+    }
 }
 
 impl Gossip {
@@ -38,17 +52,32 @@ impl Gossip {
             Chunk::Head {
                 clock,
                 whole_since,
-                sessions,
+                horizon,
             } => {
-                self.whole_since = whole_since;
-                self.clock.restore(clock);
-                self.lease_durable = self.lease_durable.max(clock);
-                self.sessions = Sessions::import(sessions, self.config.sessions_max);
+                let sessions = Sessions::restoring(horizon, self.config.sessions_max);
+                self.restore_head(clock, whole_since, sessions);
                 Ok(())
             }
+            Chunk::WholeHead {
+                clock,
+                whole_since,
+                sessions,
+            } => {
+                let sessions = Sessions::from_whole(sessions, self.config.sessions_max)?;
+                self.restore_head(clock, whole_since, sessions);
+                Ok(())
+            }
+            Chunk::Sessions(part) => self.sessions.add(&part),
             Chunk::Items(items) => self.restore_items(&items),
             Chunk::Context(wire) => self.restore_context(&wire),
         }
+    }
+
+    fn restore_head(&mut self, clock: Stamp, whole_since: Option<Incarnation>, sessions: Sessions) {
+        self.whole_since = whole_since;
+        self.clock.restore(clock);
+        self.lease_durable = self.lease_durable.max(clock);
+        self.sessions = sessions;
     }
 
     pub(super) fn replay_record(&mut self, record: Record) -> Result<(), Corrupt> {
@@ -130,8 +159,9 @@ impl Gossip {
         let head = Chunk::Head {
             clock: self.clock.lease().max(self.clock.last()),
             whole_since: self.whole_since,
-            sessions: self.sessions.export(),
+            horizon: self.sessions.horizon(),
         };
+        let sessions = self.sessions.parts(CHUNK_BYTES).map(Chunk::Sessions);
         let replica = self.replica.clone();
         let context = Chunk::Context(replica.context().to_wire(WIRE_INTERVALS_MAX));
         let mut at = None;
@@ -146,10 +176,12 @@ impl Gossip {
                 items.push(item.clone());
             }
             at = Some(items.last()?.dot);
-            Some(codec::encode_vec(&Chunk::Items(items)))
+            Some(Chunk::Items(items))
         });
-        let first = std::iter::once(head).map(|chunk| codec::encode_vec(&chunk));
-        let last = std::iter::once(context).map(|chunk| codec::encode_vec(&chunk));
-        Box::new(first.chain(items).chain(last))
+        let chunks = std::iter::once(head)
+            .chain(sessions)
+            .chain(items)
+            .chain([context]);
+        Checkpoint::new(chunks.map(|chunk| codec::encode_vec(&chunk)), check_chunk)
     }
 }

@@ -1,5 +1,6 @@
 //! Whole clusters of the gossip backend in virtual time.
 
+mod checkpoints;
 mod exchange;
 mod scenarios;
 mod seeds;

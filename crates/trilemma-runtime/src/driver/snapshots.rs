@@ -2,7 +2,7 @@
 //!
 //! The states are taken between two turns (their clones share memory and cost nothing), so each holds exactly what
 //! replaying the log up to that position would give. The file is written once the log is durable that far, and the
-//! log lets go of what it covers once the file is durable too.
+//! log releases what it covers once the file is durable and has been read back.
 
 use tokio::sync::oneshot;
 use trilemma_core::KeyspaceId;
@@ -69,7 +69,7 @@ impl Driver {
                 }
                 Ok(Err(error)) => {
                     // The log still holds everything; the next one is tried after as much log again.
-                    tracing::warn!(%at, %error, "no snapshot; the log keeps growing");
+                    tracing::error!(%at, %error, "no snapshot; the log keeps growing");
                     Ok(())
                 }
                 Err(oneshot::error::TryRecvError::Empty) => {

@@ -16,7 +16,7 @@ use trilemma_core::{
     SessionId, SharedReplicator, TraceId, Version,
 };
 use trilemma_runtime::pki::Authority;
-use trilemma_runtime::{Identity, KeyspaceConfig, NodeConfig, NodeHandle, Tuning};
+use trilemma_runtime::{Identity, KeyspaceConfig, NodeConfig, NodeError, NodeHandle, Tuning};
 
 /// Keys of the raft keyspace.
 const KEYS: u64 = 1000;
@@ -38,7 +38,7 @@ const fn sessions(backend: Backend) -> u64 {
 const ZEROS_MIN: usize = 16;
 
 /// A cluster of one node, whose directory can be opened alone.
-fn config(authority: &Authority, data: &Path, snapshot_log_bytes: u64) -> NodeConfig {
+pub(crate) fn config(authority: &Authority, data: &Path, snapshot_log_bytes: u64) -> NodeConfig {
     let issued = authority.issue_node("test", NodeId(1)).expect("a certificate");
     let identity = Identity::from_pem(
         authority.certificate_pem().as_bytes(),
@@ -63,13 +63,27 @@ fn config(authority: &Authority, data: &Path, snapshot_log_bytes: u64) -> NodeCo
     }
 }
 
-fn directory() -> TempDir {
+/// Starts a node whose former incarnation has just ended. Until a snapshot that it was writing is finished, the directory
+/// is in use.
+pub(crate) async fn start_again(config: NodeConfig) -> Result<NodeHandle, NodeError> {
+    for _ in 0..1000 {
+        match NodeHandle::start(config.clone()).await {
+            Err(error) if error.to_string().contains("in use by another process") => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            started => return started,
+        }
+    }
+    NodeHandle::start(config).await
+}
+
+pub(crate) fn directory() -> TempDir {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
     std::fs::create_dir_all(&target).expect("the target directory can be made");
     tempfile::tempdir_in(target).expect("a directory can be made")
 }
 
-async fn keyspace(node: &NodeHandle, backend: Backend) -> SharedReplicator {
+pub(crate) async fn keyspace(node: &NodeHandle, backend: Backend) -> SharedReplicator {
     let found = node
         .keyspaces()
         .into_iter()
@@ -154,7 +168,7 @@ async fn write_directory(authority: &Authority, data: &Path) {
     let waited = tokio::time::timeout(Duration::from_secs(20), snapshot).await;
     waited.expect("a snapshot of everything");
     node.shutdown().await.expect("a clean end");
-    let node = NodeHandle::start(config(authority, data, 128 * 1024 * 1024)).await;
+    let node = start_again(config(authority, data, 128 * 1024 * 1024)).await;
     let node = node.expect("it starts again");
     write(&node, OPERATIONS_BEFORE + 1..=OPERATIONS).await;
     node.shutdown().await.expect("a clean end");

@@ -6,3 +6,4 @@ mod directory;
 mod members;
 mod node;
 mod relay;
+mod sessions;

@@ -10,7 +10,7 @@ const LOG: u64 = 99;
 fn sections(version: u8) -> Vec<Section> {
     let chunks = |keyspace: u32| -> Section {
         let chunks = (0..4_u8).map(move |index| vec![version ^ index; 500 + keyspace as usize]);
-        (KeyspaceId(keyspace), Box::new(chunks))
+        (KeyspaceId(keyspace), Checkpoint::new(chunks, |_| Ok(())))
     };
     vec![chunks(1), chunks(2)]
 }
@@ -146,7 +146,7 @@ fn a_failed_snapshot_leaves_no_file_and_the_former_one() {
     write(&disk, LOG, LogSeq(10), sections(1)).unwrap();
     let large: Section = (
         KeyspaceId(1),
-        Box::new(std::iter::once(vec![0; CHUNK_BYTES_MAX + 1])),
+        Checkpoint::new(std::iter::once(vec![0; CHUNK_BYTES_MAX + 1]), |_| Ok(())),
     );
     let error = write(&disk, LOG, LogSeq(20), [large]).unwrap_err();
     assert!(matches!(error, SnapshotError::TooLarge { .. }), "{error}");
@@ -176,7 +176,8 @@ fn a_failed_snapshot_leaves_no_file_and_the_former_one() {
 #[test]
 fn the_bytes_of_a_snapshot_are_as_documented() {
     let disk = MemoryDisk::new();
-    let section: Section = (KeyspaceId(7), Box::new(std::iter::once(b"hello".to_vec())));
+    let chunks = Checkpoint::new(std::iter::once(b"hello".to_vec()), |_| Ok(()));
+    let section: Section = (KeyspaceId(7), chunks);
     write_with_table(&disk, LOG, LogSeq(10), [0xab; 32], [section]).unwrap();
     let bytes = disk.bytes("snapshot-000000000000000a");
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -197,4 +198,64 @@ fn the_bytes_of_a_snapshot_are_as_documented() {
             bytes: bytes.len() as u64
         }
     );
+}
+
+/// The snapshot was written, the log released, and then nothing could restore the state.
+#[test]
+fn c1_a_snapshot_that_its_keyspace_cannot_read_back_is_refused_and_the_former_one_stays() {
+    let disk = MemoryDisk::new();
+    write(&disk, LOG, LogSeq(10), sections(1)).unwrap();
+    let check = |chunk: &[u8]| match chunk {
+        [3, ..] => Err(Corrupt("a chunk that no decoder takes".into())),
+        _ => Ok(()),
+    };
+    let chunks = Checkpoint::new((0..5).map(|index| vec![index; 100]), check);
+    let sound = Checkpoint::new(std::iter::once(vec![3; 100]), |_| Ok(()));
+    let sections = [(KeyspaceId(1), sound), (KeyspaceId(2), chunks)];
+    let error = write(&disk, LOG, LogSeq(20), sections).unwrap_err();
+    let unreadable = matches!(
+        error,
+        SnapshotError::Unreadable {
+            keyspace: KeyspaceId(2),
+            ..
+        }
+    );
+    assert!(
+        unreadable && error.to_string().contains("no decoder takes"),
+        "{error}"
+    );
+    assert_eq!(disk.list().unwrap(), ["snapshot-000000000000000a"]);
+    assert_eq!(load(&disk, LogSeq(10)).unwrap(), expected(1));
+}
+
+#[test]
+fn what_the_disk_does_not_give_back_is_no_snapshot() {
+    let disk = MemoryDisk::new();
+    write(&disk, LOG, LogSeq(10), sections(1)).unwrap();
+    disk.set_faults(crate::MemoryFaults {
+        fail_next_read: true,
+        ..crate::MemoryFaults::default()
+    });
+    let error = write(&disk, LOG, LogSeq(20), sections(2)).unwrap_err();
+    assert!(matches!(error, SnapshotError::Io { .. }), "{error}");
+    assert_eq!(load(&disk, LogSeq(10)).unwrap(), expected(1));
+}
+
+/// Earlier versions wrote chunks of up to 16 MiB.
+#[test]
+fn larger_chunks_than_are_written_are_read() {
+    let (disk, at) = (MemoryDisk::new(), LogSeq(10));
+    let chunk = vec![7; STORED_CHUNK_BYTES_MAX];
+    let mut writer = Writer {
+        file: disk.create(&name(at)).unwrap(),
+        log_id: LOG,
+        at,
+        offset: 0,
+        buffer: file_header(LOG, at, &[0; 32]).to_vec(),
+        chunks: 1,
+    };
+    writer.frame(CHUNK, 1, &chunk).unwrap();
+    writer.frame(END, 1, &[]).unwrap();
+    writer.finish().unwrap();
+    assert_eq!(load(&disk, at).unwrap(), [(1, chunk)]);
 }

@@ -1,0 +1,166 @@
+//! The record of operations as it stands in checkpoints.
+//!
+//! It is written session by session, a session's id once, many sessions to a chunk. Earlier versions wrote all of it as
+//! one [`WholeRecord`], which is still read.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{OpResult, SESSION_RESULTS_MAX, Session, Sessions};
+use crate::codec::bounded_vec;
+use crate::id::{OpId, SessionId, Version};
+use crate::protocol::Corrupt;
+
+/// Bytes of a session and of a result as chunks are measured: what they usually take.
+const SESSION_BYTES: usize = 24;
+const RESULT_BYTES: usize = 12;
+
+/// One session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredSession {
+    id: SessionId,
+    last_used: Version,
+    floor: u64,
+    /// Numbers as distances from the floor, ascending.
+    #[serde(deserialize_with = "bounded_vec::<_, _, { SESSION_RESULTS_MAX as usize }>")]
+    results: Vec<(u16, OpResult)>,
+}
+
+impl StoredSession {
+    fn new(id: SessionId, session: &Session) -> Self {
+        let result = |(seq, result): &(u64, OpResult)| {
+            let distance = u16::try_from(seq - session.floor);
+            let distance = distance.expect("results are within SESSION_RESULTS_MAX of the floor");
+            (distance, *result)
+        };
+        Self {
+            id,
+            last_used: session.last_used,
+            floor: session.floor,
+            results: session.results.iter().map(result).collect(),
+        }
+    }
+
+    fn size(&self) -> usize {
+        SESSION_BYTES + RESULT_BYTES * self.results.len()
+    }
+
+    fn session(&self) -> Result<Session, Corrupt> {
+        let corrupt = |what: &str| Corrupt(format!("session {}: {what}", self.id));
+        let mut results = VecDeque::with_capacity(self.results.len());
+        let mut last = 0;
+        for (distance, result) in &self.results {
+            if *distance <= last || u64::from(*distance) > SESSION_RESULTS_MAX {
+                return Err(corrupt("its results are out of order, or too many"));
+            }
+            last = *distance;
+            let seq = self.floor.checked_add((*distance).into());
+            let seq = seq.ok_or_else(|| corrupt("a result is numbered beyond all numbers"))?;
+            results.push_back((seq, *result));
+        }
+        Ok(Session {
+            last_used: self.last_used,
+            floor: self.floor,
+            results: Arc::new(results),
+        })
+    }
+}
+
+impl Sessions {
+    /// The record in parts of about `bytes`, each with one session at least, made as they are taken. With the horizon,
+    /// which is not in them, they make an equal record; see [`Sessions::restoring`].
+    pub fn parts(&self, bytes: usize) -> impl Iterator<Item = Vec<StoredSession>> + Send + use<> {
+        let mut sessions = self.sessions.clone().into_iter();
+        std::iter::from_fn(move || {
+            let mut part = Vec::new();
+            let mut size = 0;
+            while (part.is_empty() || size < bytes)
+                && let Some((id, session)) = sessions.next()
+            {
+                let session = StoredSession::new(id, &session);
+                size += session.size();
+                part.push(session);
+            }
+            (!part.is_empty()).then_some(part)
+        })
+    }
+
+    /// A record without sessions, to which the parts of another are added. `sessions_max` as in [`Sessions::new`].
+    #[must_use]
+    pub fn restoring(horizon: Version, sessions_max: usize) -> Self {
+        let mut sessions = Self::new(sessions_max);
+        sessions.horizon = horizon;
+        sessions
+    }
+
+    /// Adds one of the [`Sessions::parts`].
+    pub fn add(&mut self, part: &[StoredSession]) -> Result<(), Corrupt> {
+        for stored in part {
+            self.insert(stored.id, stored.session()?)?;
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, id: SessionId, session: Session) -> Result<(), Corrupt> {
+        self.results += session.results.len();
+        match self.sessions.insert(id, session) {
+            None => Ok(()),
+            Some(_) => Err(Corrupt(format!("session {id} is recorded twice"))),
+        }
+    }
+
+    /// The record that an earlier version has written as one. `sessions_max` as in [`Sessions::new`].
+    pub fn from_whole(whole: WholeRecord, sessions_max: usize) -> Result<Self, Corrupt> {
+        let mut sessions = Self::restoring(whole.horizon, sessions_max);
+        for (id, last_used, floor) in whole.sessions {
+            let session = Session {
+                last_used,
+                floor,
+                ..Session::default()
+            };
+            sessions.insert(id, session)?;
+        }
+        for (op, result) in whole.results {
+            let Some(session) = sessions.sessions.get_mut(&op.session) else {
+                return Err(Corrupt(format!(
+                    "operation {op} is of a session that is not recorded"
+                )));
+            };
+            let before = session.results.len();
+            session.record(op.seq, result);
+            sessions.results = sessions.results - before + session.results.len();
+        }
+        Ok(sessions)
+    }
+}
+
+/// A whole session record, as earlier versions wrote it. It is read, not written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WholeRecord {
+    horizon: Version,
+    sessions: Vec<(SessionId, Version, u64)>,
+    results: Vec<(OpId, OpResult)>,
+}
+
+#[cfg(test)]
+impl WholeRecord {
+    /// What an earlier version would have written of this record.
+    #[must_use]
+    pub fn of(sessions: &Sessions) -> Self {
+        let op = |session: SessionId, seq: u64| OpId { session, seq };
+        let all = || sessions.sessions.iter();
+        Self {
+            horizon: sessions.horizon,
+            sessions: all().map(|(id, s)| (*id, s.last_used, s.floor)).collect(),
+            results: all()
+                .flat_map(|(id, s)| {
+                    s.results
+                        .iter()
+                        .map(move |(seq, result)| (op(*id, *seq), *result))
+                })
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Checkpoints with many sessions, and those of earlier versions.
+
+use trilemma_core::checkpoint::CHUNK_BYTES_MAX;
+use trilemma_core::session::{OpResult, SESSION_RESULTS_MAX};
+use trilemma_core::{Incarnation, NodeId, OpId, Protocol, SessionId, Version, codec};
+
+use super::{Gossip, GossipConfig};
+
+fn gossip(life: u64) -> Gossip {
+    let members = (1..=3).map(NodeId);
+    Gossip::new(GossipConfig::new(NodeId(1), Incarnation(life), members, 1))
+}
+
+/// A node with this many sessions, all of which hold all the results that they may.
+fn with_sessions(sessions: u64) -> Gossip {
+    let mut gossip = gossip(1);
+    let mut at = Version(1_700_000_000_000 << 16);
+    for seq in 1..=SESSION_RESULTS_MAX {
+        for nonce in 0..sessions {
+            at = at.next();
+            let session = SessionId {
+                basis: Version(1_700_000_000_000 << 16),
+                nonce: u64::MAX - nonce,
+            };
+            let result = OpResult::Applied {
+                won: true,
+                version: at,
+                found: Version::ABSENT,
+            };
+            gossip.sessions.record(OpId { session, seq }, result, at);
+        }
+    }
+    gossip
+}
+
+fn restored(chunks: impl IntoIterator<Item = Vec<u8>>) -> Gossip {
+    let mut gossip = gossip(2);
+    for chunk in chunks {
+        gossip.restore(&chunk).expect("a chunk that was written is read");
+    }
+    gossip
+}
+
+/// All sessions were one chunk: beyond 16 MiB no snapshot could be written any more.
+#[test]
+fn c1_a_checkpoint_with_many_full_sessions_is_many_chunks_and_is_read_back() {
+    let gossip = with_sessions(600);
+    let checkpoint = gossip.checkpoint();
+    let check = checkpoint.check();
+    let chunks: Vec<Vec<u8>> = checkpoint.collect();
+    for chunk in &chunks {
+        assert!(chunk.len() <= CHUNK_BYTES_MAX, "{} bytes", chunk.len());
+        assert_eq!(check(chunk), Ok(()));
+    }
+    assert_eq!(restored(chunks).sessions, gossip.sessions);
+}
+
+#[test]
+fn a_head_with_all_sessions_as_earlier_versions_wrote_it_is_read() {
+    let gossip = with_sessions(1);
+    let basis = 1_700_000_000_000 << 16;
+    let session = SessionId {
+        basis: Version(basis),
+        nonce: u64::MAX,
+    };
+    let result = |seq: u64| {
+        let result = OpResult::Applied {
+            won: true,
+            version: Version(basis + seq),
+            found: Version::ABSENT,
+        };
+        (OpId { session, seq }, result)
+    };
+    let results: Vec<_> = (1..=SESSION_RESULTS_MAX).map(result).collect();
+    let sessions = vec![(session, Version(basis + SESSION_RESULTS_MAX), 0_u64)];
+    // `WholeHead`, whose record is: horizon; id, last use and floor of each session; results.
+    let whole = (Version::ABSENT, sessions, results);
+    let (clock, whole_since) = (0_u64, Some(Incarnation(1)));
+    let head = codec::encode_vec(&(0_u8, clock, whole_since, whole));
+    let rest = gossip.checkpoint().last().expect("the context");
+    let copy = restored([head, rest]);
+    assert_eq!(copy.sessions, gossip.sessions);
+    assert_eq!(copy.whole_since, Some(Incarnation(1)));
+}
