@@ -1,8 +1,10 @@
 //! `cargo xtask docs`: keeps what the documentation says equal to what the code says.
 //!
 //! Parts between `<!-- generated: NAME -->` and `<!-- end generated -->` are written from `trilemma-core`. Links,
-//! anchors and references to code (`path/to/file.rs::name`) are checked by hand-written rules, without a network.
+//! anchors and references to code (`path/to/file.rs::name`) are checked by hand-written rules, without a network. So
+//! are the citations that zoo patches, tests and comments make of the design notes (`inside/raft#pre-vote`).
 
+mod citations;
 mod examples;
 mod generated;
 mod links;
@@ -20,8 +22,9 @@ pub(crate) const HELP: &str = "\
 Usage: cargo xtask docs [--check] [--build]
 
 Rewrites the generated parts of the documentation, then checks that every relative link, every anchor and every
-reference to code leads somewhere, that the README's example is the one that is
-compiled, that TOML parses, and that the tasks named exist.
+reference to code leads somewhere, that every heading of docs/src/inside/ that a zoo
+patch, a test or a comment cites (inside/raft#pre-vote) exists, that the README's
+example is the one that is compiled, that TOML parses, and that the tasks named exist.
 
   --check  rewrite nothing; fail if a generated part is out of date
   --build  build the book with mdbook too, if it is installed";
@@ -52,6 +55,7 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Outcome {
     }
     let files = workspace.files()?;
     problems.extend(links::check(&pages, &files, |name| workspace.read(name)));
+    problems.extend(citations::check(&pages, &files, |name| workspace.read(name)));
     let tasks: Vec<&str> = crate::TASKS.iter().map(|task| task.name).collect();
     problems.extend(examples::check(
         &pages,

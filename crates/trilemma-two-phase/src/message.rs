@@ -100,7 +100,7 @@ pub enum Verdict {
     Settled(Option<OpResult>),
 }
 
-/// What nodes of one keyspace send each other. *Sequencer* and *member* as in the design: the sequencer is a member,
+/// What nodes of one keyspace send each other. Words: inside/two-phase#words-of-this-page. The sequencer is a member,
 /// but sends itself nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {

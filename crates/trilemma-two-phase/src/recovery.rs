@@ -1,4 +1,4 @@
-//! Recovery: what the log and the checkpoint say becomes the state again (design §7).
+//! Recovery: what the log and the checkpoint say becomes the state again (inside/two-phase#restart).
 //!
 //! A member's replay leaves its prepared batches on the chain, so their keys are held before the first read. The
 //! sequencer's replay leaves nothing undecided: what its log has not decided is aborted.

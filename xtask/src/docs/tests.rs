@@ -1,6 +1,7 @@
 //! Generated parts follow the descriptors; links and references that lead nowhere are found.
 
 use super::Pages;
+use super::citations;
 use super::generated::rewrite;
 use super::links::{anchors, check, code_references, links};
 
@@ -177,4 +178,53 @@ fn examples_are_those_that_are_compiled() {
     assert_eq!(found("```toml\na = = 1\n```\n").len(), 1);
     assert_eq!(found("`cargo xtask ci`, `cargo xtask docs --check`"), [""; 0]);
     assert_eq!(found("`cargo xtask zoo`").len(), 1);
+}
+
+/// What the check of citations says of one file with this text.
+fn cited(name: &str, text: &str) -> Vec<String> {
+    let pages = Pages::from([(
+        "docs/src/inside/raft.md".into(),
+        "# Raft\n## Pitfalls\n### Pre-vote\n".into(),
+    )]);
+    citations::check(&pages, &[name.to_owned()], |_| Ok(text.to_owned()))
+}
+
+#[test]
+fn citations_of_headings_that_exist_are_accepted() {
+    let rule = "Rule: a leader is asked first (inside/raft#pre-vote; Raft 9.6)\n";
+    assert_eq!(cited("zoo/R01.patch", rule), [""; 0]);
+    assert_eq!(
+        cited(
+            "crates/a/src/lib.rs",
+            "// inside/raft#pitfalls, inside/raft.md#raft.\n"
+        ),
+        [""; 0]
+    );
+    assert_eq!(
+        cited(
+            "crates/a/src/lib.rs",
+            "// the inside/raft page, pitfalls of old\n"
+        ),
+        [""; 0],
+        "no anchor, no number"
+    );
+    assert_eq!(
+        cited("xtask/src/docs/tests.rs", "inside/raft#nothing"),
+        [""; 0],
+        "only code, tests and the zoo cite"
+    );
+}
+
+#[test]
+fn citations_that_lead_nowhere_are_found() {
+    for (name, text) in [
+        ("zoo/R01.patch", "Rule: (inside/raft#pre-votes)"),
+        ("zoo/open/R01.patch", "Rule: (inside/paxos#pre-vote)"),
+        ("crates/a/src/lib.rs", "//! x\n/// inside/raft#prevote: y"),
+        ("crates/a/tests/plays/b.txt", "# inside/raft#pre"),
+    ] {
+        assert_eq!(cited(name, text).len(), 1, "{name}: {text}");
+    }
+    let found = cited("crates/a/src/lib.rs", "//! x\n/// inside/raft#prevote: y");
+    assert!(found[0].starts_with("crates/a/src/lib.rs:2: `inside/raft#prevote` cites no heading"));
 }

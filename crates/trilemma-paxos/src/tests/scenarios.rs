@@ -88,7 +88,8 @@ fn a_read_takes_one_trip_and_writes_nothing() {
     assert_eq!(records, after);
 }
 
-/// Pitfall 50: a compare-and-set that fails accepts nothing when a majority agrees, cached ballot or not.
+/// A compare-and-set that fails accepts nothing when a majority agrees, cached ballot or not
+/// (inside/paxos#failed-guard).
 #[test]
 fn a_failed_compare_and_set_accepts_nothing() {
     let mut cluster = cluster(3, 4);

@@ -23,8 +23,9 @@ fn promised(cluster: &Paxi, node: NodeId, key: &str) -> Ballot {
         .map_or(Ballot::ZERO, |held| held.promised)
 }
 
-/// Pitfall 46. A one-trip write under the cached ballot reaches one acceptor alone, and its outcome is unknown. If
-/// the proposer used that ballot again for the next write, a later prepare could return the first: a lost write.
+/// inside/paxos#ballot-reuse: a one-trip write under the cached ballot reaches one acceptor alone, and its outcome is
+/// unknown. If the proposer used that ballot again for the next write, a later prepare could return the first: a lost
+/// write.
 #[test]
 fn a_ballot_is_never_used_again_after_an_unknown_accept() {
     for seed in 0..20 {
@@ -87,8 +88,8 @@ fn a_ballot_is_never_used_again_after_an_unknown_accept() {
     }
 }
 
-/// Pitfall 48, as far as it can happen without collection: an old proposer's accept, delayed beyond a delete and a
-/// new creation, changes nothing.
+/// inside/paxos#tombstone, as far as it can happen without collection: an old proposer's accept, delayed beyond a
+/// delete and a new creation, changes nothing.
 #[test]
 fn a_late_accept_of_a_low_counter_is_refused() {
     let mut cluster = cluster(3, 21);
@@ -123,8 +124,8 @@ fn a_late_accept_of_a_low_counter_is_refused() {
     assert_eq!(value(cluster.get(N3, "k").as_ref()), Ok(Some("late".into())));
 }
 
-/// Pitfall 49. A proposer that restarts without having made anything durable has forgotten its counter. Its first
-/// ballot is new all the same, and its old ballots get no second promise.
+/// inside/paxos#restarted-proposer: a proposer that restarts without having made anything durable has forgotten its
+/// counter. Its first ballot is new all the same, and its old ballots get no second promise.
 #[test]
 fn a_restarted_proposer_does_not_recycle_its_ballots() {
     for seed in 0..20 {
@@ -196,8 +197,8 @@ fn a_late_read_is_not_answered_from_an_old_promise() {
     }
 }
 
-/// Pitfall 52. During a partial accept, a quorum read that took the highest register for chosen would show a value
-/// that a later read does not show.
+/// inside/paxos#partial-accept: during a partial accept, a quorum read that took the highest register for chosen would
+/// show a value that a later read does not show.
 #[test]
 fn a_read_during_a_partial_accept_writes_back() {
     for seed in 0..20 {
@@ -230,8 +231,9 @@ fn a_read_during_a_partial_accept_writes_back() {
     }
 }
 
-/// Pitfalls 44 and 51. Three proposers count up one key by compare-and-set at the same time, and lose answers. No
-/// increment is lost, none happens twice, and everybody gets through.
+/// inside/paxos#repeated-operation, inside/paxos#duelling-proposers: three proposers count up one key by
+/// compare-and-set at the same time, and lose answers. No increment is lost, none happens twice, and everybody gets
+/// through.
 #[test]
 fn duelling_proposers_lose_no_update_and_all_get_through() {
     const EACH: u64 = 8;

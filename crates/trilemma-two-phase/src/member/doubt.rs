@@ -1,4 +1,4 @@
-//! In doubt: asking, answering, and what counts as evidence (design §8).
+//! In doubt: asking, answering, and what counts as evidence (inside/two-phase#in-doubt).
 //!
 //! A member that voted yes never decides by a clock. Evidence is a decision, a durable refusal, or the watermark;
 //! "prepared" and "unknown" are none.

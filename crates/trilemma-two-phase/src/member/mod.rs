@@ -139,10 +139,10 @@ impl Member {
         }
     }
 
-    /// A linearizable read without a message (design §10). Every write that was acknowledged before it began was
-    /// prepared here before its acknowledgement, so it is decided here, or on the chain at or before the last batch
-    /// that touches the key. When that one is settled, the decided state is new enough. What arrives later need not
-    /// be waited for, so a key that is always in flight starves nobody.
+    /// A linearizable read without a message (inside/two-phase#reads). Every write that was acknowledged before it
+    /// began was prepared here before its acknowledgement, so it is decided here, or on the chain at or before the last
+    /// batch that touches the key. When that one is settled, the decided state is new enough. What arrives later need
+    /// not be waited for, so a key that is always in flight starves nobody.
     fn read(
         &mut self,
         core: &mut Core,

@@ -1,4 +1,4 @@
-//! Preparing, committing and discarding batches: the rules of the chain (design §4.3).
+//! Preparing, committing and discarding batches: the rules of inside/two-phase#the-rules-of-a-chain.
 
 use std::sync::Arc;
 

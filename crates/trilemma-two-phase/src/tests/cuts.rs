@@ -1,5 +1,5 @@
 //! A cut at every message, in every direction, while one write is under way: the outcome is the same everywhere, and
-//! it is what the caller was told (pitfall 17).
+//! it is what the caller learned (inside/two-phase#cut-at-any-message).
 
 use std::cell::Cell;
 use std::rc::Rc;

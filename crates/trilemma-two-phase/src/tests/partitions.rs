@@ -1,4 +1,5 @@
-//! The rows of the partition table (design §12) for `classic`, and what a node without data may do.
+//! What happens at a partition, row by row of the book's table (choosing/two-phase), and what a node without data may
+//! do.
 
 use trilemma_core::{
     Attempt, Command, NodeSet, Outcome, Protocol, ReadLevel, Reason, Reply, Request, UnknownCause, WriteError,

@@ -1,4 +1,4 @@
-//! Bugs seen elsewhere (design §13), each as a scenario. The number is the row of that table.
+//! Bugs seen elsewhere, each as a scenario; they are the pitfalls of docs/src/inside/two-phase.md.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use super::harness::*;
 use super::invariants::Invariants;
 use crate::{BatchId, Message};
 
-/// 1: nothing is told before the decision is durable.
+/// inside/two-phase#decision-before-commit: nothing leaves before the decision is durable.
 #[test]
-fn p01_no_reply_and_no_announcement_before_the_decision_is_durable() {
+fn no_reply_and_no_announcement_before_the_decision_is_durable() {
     let mut cluster = cluster(3, 1);
     rest(&mut cluster);
     let sent = lose(&mut cluster, &[]);
@@ -37,9 +37,9 @@ fn p01_no_reply_and_no_announcement_before_the_decision_is_durable() {
     assert_eq!(local(&cluster, N2, "k"), None);
 }
 
-/// 2: no yes before the prepare is durable.
+/// inside/two-phase#prepare-before-vote: no yes before the prepare is durable.
 #[test]
-fn p02_no_vote_before_the_prepare_is_durable() {
+fn no_vote_before_the_prepare_is_durable() {
     let mut cluster = cluster(3, 2);
     rest(&mut cluster);
     let sent = lose(&mut cluster, &[]);
@@ -55,9 +55,10 @@ fn p02_no_vote_before_the_prepare_is_durable() {
     settle(&mut cluster);
 }
 
-/// 3 and 24: no acknowledgement before the outcome is durable, no watermark before all acknowledgements.
+/// No acknowledgement before the outcome is durable, no watermark before all acknowledgements
+/// (inside/two-phase#outcome-before-acknowledgement, inside/two-phase#watermark-waits-for-all).
 #[test]
-fn p03_p24_the_watermark_waits_for_durable_acknowledgements_of_all() {
+fn the_watermark_waits_for_durable_acknowledgements_of_all() {
     let mut cluster = cluster(3, 3);
     rest(&mut cluster);
     let sent = lose(&mut cluster, &[]);
@@ -79,9 +80,9 @@ fn p03_p24_the_watermark_waits_for_durable_acknowledgements_of_all() {
     assert_eq!(local(&cluster, N3, "k").as_deref(), Some("1"));
 }
 
-/// 4: a commit for a batch that the member does not have is not acknowledged.
+/// inside/two-phase#not-found: a commit for a batch that the member does not have is not acknowledged.
 #[test]
-fn p04_not_found_is_not_success() {
+fn not_found_is_not_success() {
     let mut cluster = cluster(3, 4);
     put(&mut cluster, N1, 1, "k");
     rest(&mut cluster);
@@ -102,10 +103,11 @@ fn p04_not_found_is_not_success() {
     assert_eq!(local(&cluster, N2, "k").as_deref(), Some("1"));
 }
 
-/// 6 and 25: a `Prepare` that arrives after the outcome, behind the watermark, is refused, also after a checkpoint
-/// has dropped every record of it and the node has restarted.
+/// A `Prepare` that arrives after the outcome, below the watermark, is refused, also after a checkpoint has dropped
+/// every record of it and the node has restarted (inside/two-phase#late-prepare,
+/// inside/two-phase#records-after-the-watermark).
 #[test]
-fn p06_p25_a_late_prepare_is_fenced_for_ever() {
+fn a_late_prepare_is_fenced_permanently() {
     let mut cluster = cluster(3, 6);
     let sent = tap(&mut cluster, |_, to, message| {
         matches!(message, Message::Prepare { .. }) && to == N3
@@ -134,9 +136,10 @@ fn p06_p25_a_late_prepare_is_fenced_for_ever() {
     assert_eq!(result_at(&cluster, N3, op(1)), None);
 }
 
-/// 9: a storm of retries over restarts of the sequencer: ids are never used twice, effects never doubled.
+/// inside/two-phase#batch-numbers: a storm of retries over restarts of the sequencer: ids are never used twice, effects
+/// never doubled.
 #[test]
-fn p09_p20_retries_over_restarts_have_one_effect() {
+fn retries_over_restarts_have_one_effect() {
     let mut cluster = cluster(3, 9);
     let invariants = Invariants::watch(&mut cluster);
     let mut expected: Option<Value> = None;
@@ -169,9 +172,9 @@ fn p09_p20_retries_over_restarts_have_one_effect() {
     assert_eq!(local(&cluster, N2, "counter").as_deref(), Some("20"));
 }
 
-/// 10 and 11: nobody decides, and nothing is forgotten, by a clock.
+/// inside/two-phase#no-clock: nobody decides, and nothing is forgotten, by a clock.
 #[test]
-fn p10_p11_a_week_changes_nothing() {
+fn a_week_changes_nothing() {
     let mut cluster = cluster(3, 10);
     lose(&mut cluster, &["announce"]);
     assert!(won(put(&mut cluster, N1, 1, "k").as_ref()));
@@ -191,9 +194,10 @@ fn p10_p11_a_week_changes_nothing() {
     assert_eq!(local(&cluster, N3, "k").as_deref(), Some("1"));
 }
 
-/// 12 and 15: keys of a prepared batch are held again before the first read after a restart.
+/// inside/two-phase#locks-before-serving, inside/two-phase#read-of-a-prepared-key: keys of a prepared batch are held
+/// again before the first read after a restart.
 #[test]
-fn p12_p15_a_restarted_member_does_not_show_the_old_value() {
+fn a_restarted_member_does_not_show_the_old_value() {
     let mut cluster = cluster(3, 12);
     put(&mut cluster, N1, 1, "k");
     rest(&mut cluster);
@@ -219,9 +223,10 @@ fn p12_p15_a_restarted_member_does_not_show_the_old_value() {
     }
 }
 
-/// 14: after Ok, every node shows the value or waits, never the old one; under load and in every order of events.
+/// inside/two-phase#everybody-shows-it: after Ok, every node shows the value or waits, never the old one; under load
+/// and in every order of events.
 #[test]
-fn p14_after_ok_no_node_shows_the_old_value() {
+fn after_ok_no_node_shows_the_old_value() {
     for seed in 0..50 {
         let mut cluster = cluster(3, 1400 + seed);
         for seq in 1..=5 {
@@ -239,9 +244,9 @@ fn p14_after_ok_no_node_shows_the_old_value() {
     }
 }
 
-/// 19: errors are classified by what the logs say, whatever is lost.
+/// inside/two-phase#retry-after-a-refusal: errors are classified by what the logs say, whatever is lost.
 #[test]
-fn p19_the_class_of_each_error_is_right() {
+fn the_class_of_each_error_is_right() {
     for kind in ["prepare", "vote", "announce", "forwards", "answers", "settled"] {
         for client in [N1, N2] {
             let mut cluster = cluster(3, 19);
@@ -264,9 +269,9 @@ fn p19_the_class_of_each_error_is_right() {
     }
 }
 
-/// 26: an answer never comes from a state that is not decided.
+/// inside/two-phase#speculative-state: an answer never comes from a state that is not decided.
 #[test]
-fn p26_a_failed_guard_is_told_only_when_what_it_saw_is_decided() {
+fn a_failed_guard_is_answered_only_when_what_it_saw_is_decided() {
     let mut cluster = cluster(3, 26);
     let sent = lose(&mut cluster, &["vote", "hello"]);
     let ticket = propose_put(&mut cluster, N1, 1, "k", 3 * SECOND);
@@ -293,9 +298,9 @@ fn p26_a_failed_guard_is_told_only_when_what_it_saw_is_decided() {
         .as_ref()));
 }
 
-/// 27: batches prepared out of order, duplicated and re-sent after an abort.
+/// inside/two-phase#discarded-batch: batches prepared out of order, duplicated and re-sent after an abort.
 #[test]
-fn p27_a_discarded_batch_is_never_prepared_again() {
+fn a_discarded_batch_is_never_prepared_again() {
     let mut cluster = cluster(3, 27);
     let sent = tap(&mut cluster, |from, _, message| {
         matches!(message, Message::Vote { .. } | Message::Hello(_)) && from == N3
@@ -329,10 +334,10 @@ fn p27_a_discarded_batch_is_never_prepared_again() {
     assert_eq!(outcome(ask_outcome(&mut cluster, N1, 1)), Outcome::NotApplied);
 }
 
-/// 5 and 7 are `a_member_that_lost_its_disk…` and `one_that_has_not_prepared…` of the partitions; 17 are the cuts.
-/// 13: a prepared batch commits whatever the limits say by then.
+/// inside/two-phase#unknown-is-no-abort and inside/two-phase#durable-refusal are tested with the partitions.
+/// inside/two-phase#prepared-means-possible: a prepared batch commits whatever the limits say by then.
 #[test]
-fn p13_limits_are_checked_before_the_vote_not_after() {
+fn limits_are_checked_before_the_vote_not_after() {
     let mut cluster = cluster_with(3, 13, |config| {
         config.queue_bytes = 1000;
         config.batch_bytes = 100;
@@ -434,9 +439,9 @@ fn a_read_whose_batch_aborts_waits_for_the_batch_before() {
     settle(&mut cluster);
 }
 
-/// 19: what a former life of the sequencer refused, its next life may have ordered.
+/// inside/two-phase#refusal-of-a-former-incarnation: what it refused, the next one may have ordered.
 #[test]
-fn p19_a_refusal_of_a_former_life_is_not_believed() {
+fn a_refusal_of_a_former_incarnation_is_not_believed() {
     let mut cluster = cluster(3, 32);
     let sent = lose(&mut cluster, &["answers", "vote", "hello"]);
     let ticket = propose_put(&mut cluster, N2, 1, "k", 5 * SECOND);

@@ -1,0 +1,95 @@
+//! Citations of the design notes: `inside/raft#pre-vote` in a zoo patch, a test or a comment must name a heading of
+//! that page.
+
+use super::Pages;
+use super::links::anchors;
+
+/// Where citations are looked for, and in which kinds of files.
+const ROOTS: [&str; 3] = ["crates/", "zoo/", "benches/"];
+const ENDINGS: [&str; 3] = [".rs", ".patch", ".txt"];
+
+/// A citation begins with this; page, `#` and anchor follow.
+const MARK: &str = "inside/";
+
+/// Checks all files of the project that may cite; `read` gives the text of one.
+pub(super) fn check(
+    pages: &Pages,
+    files: &[String],
+    read: impl Fn(&str) -> Result<String, String>,
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    for name in files.iter().filter(|name| may_cite(name)) {
+        let text = match read(name) {
+            Ok(text) => text,
+            Err(why) => {
+                problems.push(format!("{name}: {why}"));
+                continue;
+            }
+        };
+        for (index, line) in text.lines().enumerate() {
+            let number = index + 1;
+            for citation in citations(line) {
+                if let Err(why) = citation.resolve(pages) {
+                    problems.push(format!("{name}:{number}: `{citation}` {why}"));
+                }
+            }
+        }
+    }
+    problems
+}
+
+fn may_cite(name: &str) -> bool {
+    ROOTS.iter().any(|root| name.starts_with(root)) && ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
+/// A page below `docs/src/inside/` and one of its headings.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Citation {
+    page: String,
+    anchor: String,
+}
+
+impl std::fmt::Display for Citation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{MARK}{}#{}", self.page, self.anchor)
+    }
+}
+
+impl Citation {
+    fn resolve(&self, pages: &Pages) -> Result<(), String> {
+        let page = format!("docs/src/{MARK}{}.md", self.page);
+        let Some(text) = pages.get(&page) else {
+            return Err(format!("cites {page}, which does not exist"));
+        };
+        if anchors(text).contains(&self.anchor) {
+            Ok(())
+        } else {
+            Err(format!("cites no heading of {page}"))
+        }
+    }
+}
+
+/// The citations of one line.
+pub(super) fn citations(line: &str) -> Vec<Citation> {
+    let mut found = Vec::new();
+    for (at, _) in line.match_indices(MARK) {
+        let rest = &line[at + MARK.len()..];
+        let page = word(rest);
+        let rest = &rest[page.len()..];
+        let rest = rest.strip_prefix(".md").unwrap_or(rest);
+        let anchor = rest.strip_prefix('#').map_or("", word);
+        if !page.is_empty() && !anchor.is_empty() {
+            found.push(Citation {
+                page: page.to_owned(),
+                anchor: anchor.to_owned(),
+            });
+        }
+    }
+    found
+}
+
+/// The letters, digits and hyphens that a text begins with.
+fn word(text: &str) -> &str {
+    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '-' || c == '_'));
+    &text[..end.unwrap_or(text.len())]
+}
