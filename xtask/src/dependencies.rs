@@ -241,7 +241,7 @@ fn license(tokens: &[&str], next: &mut usize, allowed: &dyn Fn(&str) -> bool) ->
                 *next += 2;
                 allowed(&format!("{id} WITH {exception}"))
             } else {
-                // "This version or a later one": whoever allows this one can choose it.
+                // "This version or a later one": who allows this one can choose it.
                 allowed(id.trim_end_matches('+'))
             }
         }

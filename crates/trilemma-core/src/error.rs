@@ -25,9 +25,9 @@ pub enum Retry {
     After(Duration),
     /// The same operation, with the same [`OpId`], at one of these nodes.
     Elsewhere(NodeSet),
-    /// Read again, then attempt anew.
+    /// Read again, then decide again.
     ReadAgain,
-    /// Open a new session, then attempt anew.
+    /// Open a new session, then attempt again.
     NewSession,
 }
 

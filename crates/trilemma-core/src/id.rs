@@ -60,7 +60,7 @@ id!(
     AppendSeq(u64), "a{}"
 );
 id!(
-    /// Names one proposal between a protocol and whoever hosts it. Never leaves the node.
+    /// Names one proposal between a protocol and its host. Never leaves the node.
     Ticket(u64), "t{}"
 );
 id!(
@@ -96,7 +96,7 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// Names one operation for ever: a retry carries the same id and takes effect at most once.
+/// Names one operation, permanently: a retry carries the same id and takes effect at most once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OpId {
     /// The session that the operation belongs to.

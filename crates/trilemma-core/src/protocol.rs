@@ -15,7 +15,7 @@
 //!    it, in order) → `Input::Start` once → everything else. After `Start` there is no way back but a new instance.
 //! 5. **Time**: the host calls `step(Input::Wake)` at or after the instant last given to `wake_at`. One timer; a new
 //!    call replaces the former; it must be set again after it fired.
-//! 6. Every proposal is answered once, by its deadline at the latest, with the right class of error.
+//! 6. Every proposal is answered once, no later than its deadline, with the right class of error.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -35,7 +35,7 @@ use crate::time::{Instant, Now};
 /// Which queue of a connection carries a message, so that a vote never waits behind a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
-    /// Votes, acknowledgements, read rounds, beats: small and urgent.
+    /// Votes, acknowledgements, read rounds, heartbeats: small and urgent.
     Control,
     /// Replicated data.
     Log,
@@ -147,7 +147,7 @@ pub enum Attempt {
 pub enum Request {
     /// To change something.
     Write {
-        /// Names the operation for ever.
+        /// Names the operation, permanently.
         op: OpId,
         /// Whether it may have been sent before.
         attempt: Attempt,
@@ -181,7 +181,7 @@ pub enum Reply {
 pub struct Peer {
     /// The life of its process that we last heard of.
     pub incarnation: Incarnation,
-    /// Whether it answered one of our beats lately: proof that both directions work.
+    /// Whether it answered one of our pings recently: proof that both directions work.
     pub connected: bool,
 }
 
@@ -289,7 +289,7 @@ impl<M, R> Effects<M, R> {
     }
 
     /// Tells that the state has jumped to `position` of the change stream without single changes (a snapshot was
-    /// installed). Watchers start anew with the current entries. Changes applied earlier in this step are dropped.
+    /// installed). Watchers start again with the current entries. Changes applied earlier in this step are dropped.
     pub fn reset(&mut self, position: u64) {
         self.applied.clear();
         self.reset = Some(position);

@@ -67,7 +67,7 @@ impl StatusWatch {
         self.lock().status.clone()
     }
 
-    /// Replaces the status and wakes whoever waits, if it differs.
+    /// Replaces the status and wakes those who wait, if it differs.
     pub fn set(&self, status: LiveStatus) {
         let mut shared = self.lock();
         if shared.status == status {

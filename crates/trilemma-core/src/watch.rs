@@ -1,6 +1,6 @@
 //! Watches: a keyspace's changes as a stream that survives reconnects and never skips silently.
 //!
-//! A watcher holds a [`WatchToken`]. Whoever resumes with one gets every change after it, in order, each command's
+//! A watcher holds a [`WatchToken`]. A reader that resumes with one gets every change after it, in order, each command's
 //! changes together. Where that is no longer possible (the token is older than the ring of recent changes, or
 //! belongs to another node's stream) the stream says so with one [`WatchItem::Reset`] that carries the current
 //! entries, and goes on from there: nothing is lost silently, and a slow watcher costs bounded memory.

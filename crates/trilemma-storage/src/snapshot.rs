@@ -24,8 +24,8 @@
 //! offset * 0xc2b2ae3d27d4eb4f`, wrapping; the header's is 0.
 //!
 //! A snapshot is written as `snapshot-unfinished`, synced, read back (every chunk must decode), renamed, and the
-//! directory synced; only then are older ones removed and may the log release what it covers. So there is always one whole snapshot with all of the log behind
-//! it. One is kept: an older one helps only with the log behind it, which would double the disk's use for a fault that
+//! directory synced; only then are older ones removed and may the log release what it covers. So there is always one
+//! whole snapshot with all of the log after it. One is kept: an older one helps only with the log behind it, which would double the disk's use for a fault that
 //! the other nodes repair. So damage to the newest is refused, never papered over with an older one whose log is gone.
 //!
 //! [`write()`] needs nothing of a [`Log`](crate::Log) and may run on another thread while the log goes on.

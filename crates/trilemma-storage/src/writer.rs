@@ -19,7 +19,7 @@ use crate::log::{Log, fill_spare};
 const QUEUE_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// What a record costs in the queue beside its payload, so that a flood of empty ones is bounded too.
 const QUEUE_RECORD_BYTES: usize = 64;
-/// Bytes gathered into one write. Without a bound, a submitter as fast as memory would put off the sync for ever.
+/// Bytes gathered into one write. Without a bound, a submitter as fast as memory would put off the sync without end.
 const WRITE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Longest time that a record nobody waits for stays unsynced.
 const LAZY_DELAY: Duration = Duration::from_millis(10);
@@ -31,7 +31,7 @@ const SPARE_RETRY: Duration = Duration::from_secs(1);
 pub struct Batch {
     /// The records.
     pub records: Vec<(KeyspaceId, Bytes)>,
-    /// Whether something waits for them; otherwise they ride the next forced sync, at the latest after 10 ms.
+    /// Whether something waits for them; otherwise they ride the next forced sync, after 10 ms at most.
     pub forced: bool,
 }
 

@@ -77,7 +77,7 @@ impl Authority {
         &self.certificate_pem
     }
 
-    /// Its private key: whoever has it can join the cluster.
+    /// Its private key: who has it can join the cluster.
     #[must_use]
     pub fn key_pem(&self) -> String {
         self.key.serialize_pem()

@@ -61,7 +61,7 @@ impl Guest {
         let memory = instance
             .get_memory(&store, "memory")
             .ok_or("the module exports no memory")?;
-        let mailbox = find(memory.data(&store)).ok_or("the module holds no mailbox; build it anew")?;
+        let mailbox = find(memory.data(&store)).ok_or("the module holds no mailbox; build it again")?;
         for (index, value) in [place, from, count].into_iter().enumerate() {
             memory
                 .write(&mut store, mailbox + (2 + index) * WORD, &value.to_le_bytes())

@@ -30,7 +30,7 @@ fn versions_tell_creation_from_change() {
     assert_eq!(
         table.get(b"a").unwrap().created,
         Version(4),
-        "a key that comes back is created anew"
+        "a key that comes back is created again"
     );
 }
 

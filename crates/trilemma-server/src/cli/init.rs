@@ -22,7 +22,7 @@ Examples:
   trilemma init prod --nodes 5 --cluster prod --keyspaces carts=gossip,locks=raft,orders=two-phase
 
 Writes DIR/node-1.toml …, DIR/client.toml and DIR/certs/. Files that exist are never overwritten unless --force is
-given, and then certificates are made anew: nodes that have the old ones must get the new ones.")]
+given, and then new certificates are made: nodes that have the old ones must get the new ones.")]
 pub(crate) struct Init {
     /// Where to write
     #[arg(default_value = "trilemma")]

@@ -27,7 +27,7 @@ const BATCH_KEYS: usize = 1000;
 const _: () = assert!(BATCH_KEYS <= BATCH_LENGTH_MAX);
 /// Writes in flight where the keyspace has no batches: enough to share syncs and round trips.
 const IN_FLIGHT: usize = 32;
-/// Times that the difference is computed anew because somebody else changed keys meanwhile.
+/// Times that the difference is computed again because somebody else changed keys meanwhile.
 const ROUNDS_MAX: u32 = 5;
 /// Loading that takes longer than this shows a bar.
 const PATIENCE: Duration = Duration::from_millis(500);

@@ -175,7 +175,7 @@ pub(super) fn write_issued(dir: &Path, name: &str, issued: &Issued, force: bool)
 pub(super) enum Secrecy {
     /// The owner alone (mode 0600 from the first byte on).
     Secret,
-    /// Whoever the system lets.
+    /// Those whom the system lets.
     Public,
 }
 

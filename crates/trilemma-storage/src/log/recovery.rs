@@ -145,7 +145,7 @@ fn tidy<D: Disk>(disk: &D, files: &Files, stale: &[SegmentFile]) -> Result<(), L
 
 fn create<D: Disk>(disk: D, options: LogOptions, files: &Files) -> Result<(Log<D>, Recovery), LogError> {
     tidy(&disk, files, &[])?;
-    // All spares were just removed, so a number that begins anew is free.
+    // All spares were just removed, so numbering from the start finds free names.
     let last_spare = files.last_spare.wrapping_add(1);
     let spare = format!("spare-{last_spare}");
     let LogOptions {

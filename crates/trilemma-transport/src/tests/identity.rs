@@ -68,7 +68,7 @@ async fn a_certificate_of_another_node_is_refused_at_the_start_and_when_dialled(
         .expect_err("the identity is node 3's")
         .to_string();
     assert!(error.contains("node 3") && error.contains("node 2"), "{error}");
-    // Node 3 sits at node 2's address: whoever dials node 2 finds out by the certificate.
+    // Node 3 sits at node 2's address: a node that dials node 2 finds out by the certificate.
     let mut config = world.config(3);
     config.listen = world.addresses[&NodeId(2)];
     let (_three, _events) = Transport::bind(config).unwrap();
