@@ -118,7 +118,7 @@ pub enum Reason {
         /// Its version now.
         found: Version,
     },
-    /// The request was made for another regime of the keyspace.
+    /// The request was made for another epoch of the keyspace.
     #[error("stale epoch: the keyspace is in {now}")]
     StaleEpoch {
         /// The current epoch.
@@ -276,7 +276,7 @@ pub enum UnknownCause {
     /// The deadline passed after the write had been sent.
     #[error("the deadline passed after the write had been sent")]
     Deadline,
-    /// The node that was to order the write was lost, or lost its office, after it had been sent.
+    /// The node that was to order the write was lost, or stepped down, after it had been sent.
     #[error("the node that ordered the write was lost or replaced after it had been sent")]
     LeaderLost,
     /// The connection broke after the request had been sent.

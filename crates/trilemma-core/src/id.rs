@@ -46,7 +46,7 @@ id!(
     Incarnation(u64), "i{}"
 );
 id!(
-    /// The regime under which a keyspace is served. Grows when a keyspace moves to another backend.
+    /// The epoch in which a keyspace is served. Grows when a keyspace moves to another backend.
     Epoch(u64), "e{}"
 );
 id!(

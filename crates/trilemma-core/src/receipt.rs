@@ -36,7 +36,7 @@ pub struct Receipt {
     pub version: Version,
     /// If `!won`, the version of the first key whose guard failed ([`Version::ABSENT`]: the key did not exist).
     pub found: Version,
-    /// The regime that served it.
+    /// The epoch that served it.
     pub epoch: Epoch,
     /// The consistency reached.
     pub achieved: Achieved,

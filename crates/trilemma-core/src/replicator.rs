@@ -28,7 +28,7 @@ pub struct OpContext {
     pub attempt: Attempt,
     /// How long the caller waits from now. The answer comes by then: for a write that was sent, as `Unknown`.
     pub timeout: std::time::Duration,
-    /// The regime that the caller believes in.
+    /// The epoch that the caller believes in.
     pub epoch: Epoch,
     /// Correlates log lines across nodes.
     pub trace: TraceId,
