@@ -34,7 +34,7 @@ locks = { backend = "raft" }
 carts = { backend = "gossip", merge = "last-writer-wins", durability = "os" }
 
 [tuning]
-beat_interval_ms = 50
+ping_interval_ms = 50
 peer_timeout_ms = 300
 segment_bytes = 1048576
 snapshot_log_bytes = 1048576

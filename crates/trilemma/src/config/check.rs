@@ -8,7 +8,7 @@ use trilemma_runtime::{Tuning, keyspace_id};
 
 use super::{KEYSPACES_MAX, NAME_BYTES_MAX};
 
-/// Shortest time between two beats or heartbeats: less only costs datagrams.
+/// Shortest time between two pings or heartbeats: less only costs datagrams.
 const INTERVAL_MIN: Duration = Duration::from_millis(5);
 /// Longest time of any kind: a failure that is noticed after an hour is not noticed.
 const TIME_MAX: Duration = Duration::from_hours(1);
@@ -69,7 +69,7 @@ pub(super) fn check_tuning(tuning: &Tuning) -> Result<(), String> {
         snapshot_log_bytes,
     } = tuning;
     let times = [
-        ("beat_interval_ms", liveness.interval),
+        ("ping_interval_ms", liveness.interval),
         ("peer_timeout_ms", liveness.timeout),
         ("raft_heartbeat_ms", *raft_heartbeat),
         ("raft_election_timeout_ms", *raft_election_timeout),
@@ -89,7 +89,7 @@ pub(super) fn check_tuning(tuning: &Tuning) -> Result<(), String> {
     }
     if liveness.timeout < liveness.interval * 2 {
         return Err(format!(
-            "peer_timeout_ms is {:?}: it must be at least twice beat_interval_ms ({:?})",
+            "peer_timeout_ms is {:?}: it must be at least twice ping_interval_ms ({:?})",
             liveness.timeout, liveness.interval
         ));
     }

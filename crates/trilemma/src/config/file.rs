@@ -73,7 +73,7 @@ enum DurabilityName {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TuningFile {
-    beat_interval_ms: Option<u64>,
+    ping_interval_ms: Option<u64>,
     peer_timeout_ms: Option<u64>,
     raft_heartbeat_ms: Option<u64>,
     raft_election_timeout_ms: Option<u64>,
@@ -201,7 +201,7 @@ impl From<TuningFile> for Tuning {
                 *target = Duration::from_millis(millis);
             }
         };
-        set(&mut tuning.liveness.interval, file.beat_interval_ms);
+        set(&mut tuning.liveness.interval, file.ping_interval_ms);
         set(&mut tuning.liveness.timeout, file.peer_timeout_ms);
         set(&mut tuning.raft_heartbeat, file.raft_heartbeat_ms);
         set(&mut tuning.raft_election_timeout, file.raft_election_timeout_ms);

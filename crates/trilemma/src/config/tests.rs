@@ -109,10 +109,10 @@ fn weak_durability_is_refused_for_all_backends_but_gossip() {
 fn tuning_that_would_spin_or_overflow_is_refused_with_its_limit() {
     let cases = [
         (
-            "beat_interval_ms = 0",
-            "beat_interval_ms is 0ns: from 5ms to 3600s",
+            "ping_interval_ms = 0",
+            "ping_interval_ms is 0ns: from 5ms to 3600s",
         ),
-        ("beat_interval_ms = 4", "beat_interval_ms is 4ms"),
+        ("ping_interval_ms = 4", "ping_interval_ms is 4ms"),
         ("raft_heartbeat_ms = 0", "raft_heartbeat_ms is 0ns"),
         (
             "raft_election_timeout_ms = 18446744073709551615",
@@ -133,7 +133,7 @@ fn tuning_that_would_spin_or_overflow_is_refused_with_its_limit() {
         let why = error(&format!("{GOOD}\n[tuning]\n{line}\n")).to_string();
         assert!(why.contains(expected), "{line}: {why}");
     }
-    let fast = "[tuning]\nbeat_interval_ms = 5\nraft_heartbeat_ms = 5\nsnapshot_log_bytes = 1048576\n";
+    let fast = "[tuning]\nping_interval_ms = 5\nraft_heartbeat_ms = 5\nsnapshot_log_bytes = 1048576\n";
     let why = error(&format!("{GOOD}\n{fast}")).to_string();
     assert!(why.contains("ca.pem"), "only the files are missing: {why}");
 }
@@ -152,7 +152,7 @@ fn the_book_has_the_defaults_of_tuning() {
     } = Tuning::default();
     let mib = |bytes: u64| format!("{} MiB", bytes / 1024 / 1024);
     let rows = [
-        ("beat_interval_ms", liveness.interval.as_millis().to_string()),
+        ("ping_interval_ms", liveness.interval.as_millis().to_string()),
         ("peer_timeout_ms", liveness.timeout.as_millis().to_string()),
         ("raft_heartbeat_ms", raft_heartbeat.as_millis().to_string()),
         (
