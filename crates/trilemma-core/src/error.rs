@@ -89,7 +89,7 @@ pub enum Reason {
     SequencerRestarted,
     /// The key is held by another transaction whose outcome this node cannot know yet.
     #[error(
-        "in doubt: transaction {batch} holds the key and is not settled for {since:?}; node {can_resolve} can settle it"
+        "in doubt: transaction {batch} holds the key and has been unresolved for {since:?}; node {can_resolve} can resolve it"
     )]
     InDoubt {
         /// The transaction that holds the key.
@@ -97,7 +97,7 @@ pub enum Reason {
         batch: String,
         /// For how long.
         since: Duration,
-        /// The nodes whose answer would settle it.
+        /// The nodes whose answer would resolve it.
         can_resolve: NodeSet,
     },
     /// The backend cannot do this, and never weakens a request silently.

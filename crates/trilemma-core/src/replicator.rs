@@ -56,7 +56,7 @@ pub trait Replicator: Send + Sync + 'static {
     /// Watches a range. See [`crate::watch`].
     async fn watch(&self, cx: &OpContext, spec: WatchSpec) -> Result<WatchStream, ReadError>;
 
-    /// Settles an `Unknown`. Final: before it answers `NotApplied` the operation is fenced, so that a late copy can
+    /// Resolves an `Unknown`. Final: before it answers `NotApplied` the operation is fenced, so that a late copy can
     /// no longer apply. `command` is what the operation carried, if the caller still knows.
     async fn outcome(&self, cx: &OpContext, op: OpId, command: Option<Command>)
     -> Result<Outcome, ReadError>;

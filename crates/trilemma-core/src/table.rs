@@ -141,7 +141,7 @@ impl Table {
         }
     }
 
-    /// Settles `op` at position `at`: if it has not run it is fenced and never will. Returns what it did.
+    /// Resolves `op` at position `at`: if it has not run it is fenced and never will. Returns what it did.
     /// `None`: its record may have been evicted.
     pub fn fence(&mut self, op: OpId, at: Version) -> Option<OpResult> {
         self.advance(at);

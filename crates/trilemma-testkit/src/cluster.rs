@@ -270,10 +270,10 @@ impl<P: Protocol> Cluster<P> {
     /// # Panics
     /// If the node is down.
     pub fn checkpoint(&mut self, id: NodeId) {
-        let settled = self.run_until(Duration::from_secs(5), |cluster| {
+        let written = self.run_until(Duration::from_secs(5), |cluster| {
             cluster.nodes[&id].pending.is_empty()
         });
-        assert!(settled, "the disk of {id} does not settle");
+        assert!(written, "the disk of {id} does not finish writing");
         let node = self.node(id);
         node.checkpoint = node.host.as_ref().expect("the node is up").checkpoint().collect();
         node.durable.clear();

@@ -255,7 +255,7 @@ impl Keyspace {
         ))
     }
 
-    /// Settles an operation whose outcome is unknown, finally. `command` is what it carried, where still known;
+    /// Resolves an operation whose outcome is unknown, finally. `command` is what it carried, where still known;
     /// backend `paxos` needs it.
     pub async fn outcome(&self, op: OpId, command: Option<Command>) -> Result<Outcome> {
         let context = self.context(op, Attempt::Retry);
