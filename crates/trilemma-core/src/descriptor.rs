@@ -158,9 +158,9 @@ pub struct Descriptor {
     pub read_cost: &'static str,
     /// The change stream.
     pub watch: WatchScope,
-    /// What is kept in a split, for people.
+    /// What is kept in a partition, for people.
     pub keeps: &'static str,
-    /// What is given up in a split, for people.
+    /// What is given up in a partition, for people.
     pub gives_up: &'static str,
 }
 
@@ -264,5 +264,5 @@ const TWO_PHASE: Descriptor = Descriptor {
     read_cost: "0 (local, linearizable)",
     watch: WatchScope::Shared,
     keeps: "all nodes agree or nothing happens; linearizable reads on every node",
-    gives_up: "writes, in any split",
+    gives_up: "writes, in any partition",
 };

@@ -123,7 +123,7 @@ pub fn explain(name: &str, backend: Backend, nodes: u32) -> String {
     };
     format!(
         "{name}: {backend}; writes need {}; reads need {}{but}, {level}; where the node asked is up and each other \
-         node is 99.9 % available, writes are {:.4} % and reads {:.4} %; in a split it gives up {}",
+         node is 99.9 % available, writes are {:.4} % and reads {:.4} %; in a partition it gives up {}",
         needed(descriptor.writes_need),
         needed(descriptor.reads_need),
         available(descriptor.writes_need),

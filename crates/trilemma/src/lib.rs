@@ -1,10 +1,10 @@
 //! Choose per keyspace, in configuration, what to keep when the network splits.
 //!
-//! | backend | what it keeps | what it gives up in a split |
+//! | backend | what it keeps | what it gives up in a partition |
 //! |---|---|---|
 //! | `gossip` | availability everywhere, convergence whose time is computable | agreement for a while |
 //! | `raft`, `paxos` | linearizability, as long as a majority talks | the minority side |
-//! | `two-phase` | all nodes agree or nothing happens | writes, in any split |
+//! | `two-phase` | all nodes agree or nothing happens | writes, in any partition |
 //!
 //! Configuration picks the backend; code states what it [`Needs`]; opening a keyspace fails, with a sentence that
 //! says what would be lost, when the first cannot meet the second.

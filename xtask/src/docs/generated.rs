@@ -114,8 +114,8 @@ fn guarantees() -> String {
         .collect();
     let header = [
         "backend",
-        "keeps in a split",
-        "gives up in a split",
+        "keeps in a partition",
+        "gives up in a partition",
         "a write needs",
         "a read needs",
         "consistency",
@@ -158,8 +158,8 @@ fn descriptors() -> String {
 fn one_descriptor(backend: Backend) -> String {
     let d = backend.descriptor();
     let mut rows = vec![
-        vec!["keeps in a split".into(), d.keeps.into()],
-        vec!["gives up in a split".into(), d.gives_up.into()],
+        vec!["keeps in a partition".into(), d.keeps.into()],
+        vec!["gives up in a partition".into(), d.gives_up.into()],
     ];
     rows.extend(ROWS.iter().map(|(name, cell)| vec![(*name).to_owned(), cell(d)]));
     table(&["".into(), format!("`{backend}`")], &rows)
@@ -256,7 +256,7 @@ impl Place {
         }
     }
 
-    /// How many of five nodes the node that is asked can reach, itself included, in a split 3 against 2.
+    /// How many of five nodes the node that is asked can reach, itself included, in a partition 3 against 2.
     fn reachable(self) -> u32 {
         match self {
             Place::Healthy => 5,

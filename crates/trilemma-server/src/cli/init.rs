@@ -163,7 +163,7 @@ impl Init {
             let descriptor = backend.descriptor();
             writeln!(
                 text,
-                "# keeps {}; in a split gives up {}",
+                "# keeps {}; in a partition gives up {}",
                 descriptor.keeps, descriptor.gives_up
             )
             .expect("writing to a string cannot fail");

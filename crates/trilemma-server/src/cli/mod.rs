@@ -28,7 +28,7 @@ use crate::output::Form;
 
 /// Trilemma: choose per keyspace what to keep when the network splits.
 ///
-/// Run a node with `serve`, talk to it with `get`, `put` and the other commands, see what splits do with `demo`.
+/// Run a node with `serve`, talk to it with `get`, `put` and the other commands, see what a network partition does with `demo`.
 #[derive(Debug, Parser)]
 #[command(name = "trilemma", version, after_help = HELP, after_long_help = HELP)]
 pub(crate) struct Cli {
@@ -65,7 +65,7 @@ pub(crate) struct Global {
 /// What the command needs of the keyspace.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Need {
-    /// Answers on any node, in any split; converges.
+    /// Answers on any node, in any partition; converges.
     Available,
     /// Each key behaves as one copy.
     Linearizable,

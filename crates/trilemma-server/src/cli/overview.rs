@@ -76,7 +76,7 @@ impl Keyspaces {
             for keyspace in &overview.keyspaces {
                 let descriptor = keyspace.backend.descriptor();
                 output::line(format!(
-                    "\n{}: {} keeps {}; in a split it gives up {}\n  writes need {} of {nodes} nodes, cost {}; reads need {}, cost {}",
+                    "\n{}: {} keeps {}; in a partition it gives up {}\n  writes need {} of {nodes} nodes, cost {}; reads need {}, cost {}",
                     keyspace.name,
                     keyspace.backend,
                     descriptor.keeps,

@@ -1,9 +1,9 @@
-//! `demo`: three real nodes on this machine, a split, a kill, and a verdict that can fail.
+//! `demo`: three real nodes on this machine, a partition, a kill, and a verdict that can fail.
 //!
 //! Nodes, sockets and logs are the real ones; only the packets between the nodes pass through relays that the demo
 //! cuts. Clients at every node write unique values to one keyspace of each backend and record what they were told.
 //! From that record alone the verdict is computed: acknowledged writes lost, convergence, linearizability, and what
-//! each side of the split accepted.
+//! each side of the partition accepted.
 
 mod check;
 mod clients;
@@ -174,7 +174,7 @@ impl Report {
                 descriptor.gives_up
             ));
             screen.say(&format!(
-                "         in the split: nodes 1+2 accepted {}, node 3 accepted {}; reads answered {} and {}; {} of {} writes acknowledged, {} lost; nodes {}",
+                "         in the partition: nodes 1+2 accepted {}, node 3 accepted {}; reads answered {} and {}; {} of {} writes acknowledged, {} lost; nodes {}",
                 verdict.majority.accepted,
                 verdict.minority.accepted,
                 verdict.majority.read,

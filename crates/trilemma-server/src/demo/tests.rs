@@ -232,7 +232,7 @@ fn broken(backend: Backend, records: &[Record]) -> Vec<String> {
 }
 
 #[test]
-fn each_promise_of_a_split_can_be_broken() {
+fn each_promise_of_a_partition_can_be_broken() {
     for backend in Backend::ALL {
         assert_eq!(broken(backend, &good(backend)), Vec::<String>::new(), "{backend}");
     }
@@ -305,10 +305,10 @@ fn losses_and_differences_break_the_verdict_of_every_backend() {
 }
 
 #[test]
-fn a_write_that_began_before_the_split_does_not_count_in_it() {
+fn a_write_that_began_before_the_partition_does_not_count_in_it() {
     let mut history = good(Backend::Raft);
     history.push(wrote(3, 990..1005, "x", 4));
-    // Answered in the split, called before it: the majority may have acknowledged it in time.
+    // Answered in the partition, called before it: the majority may have acknowledged it in time.
     assert!(
         !broken(Backend::Raft, &history)
             .iter()

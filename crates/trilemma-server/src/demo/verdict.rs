@@ -10,7 +10,7 @@ use super::history::{Event, Micros, Record};
 
 /// The node that is split off.
 pub(super) const MINORITY: u32 = 3;
-/// The key that is written before the split and only read in it.
+/// The key that is written before the partition and only read in it.
 pub(super) const QUIET_KEY: &str = "quiet";
 
 /// Evidence about one keyspace.
@@ -25,7 +25,7 @@ pub(super) struct Evidence<'a> {
     pub(super) finals: &'a [Finals],
 }
 
-/// Operations of one side of the split, called and answered in it.
+/// Operations of one side of the partition, called and answered in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Side {
     /// Acknowledged writes.
@@ -185,7 +185,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Verdict {
     }
 }
 
-/// What each backend keeps and gives up in a split.
+/// What each backend keeps and gives up in a partition.
 fn split_promises(backend: Backend, minority: &Side, majority: &Side, broken: &mut Vec<String>) {
     let sides = [
         ("the side of node 3", minority),
@@ -216,7 +216,7 @@ fn split_promises(backend: Backend, minority: &Side, majority: &Side, broken: &m
                 ));
             }
             if majority.accepted == 0 {
-                broken.push("the majority accepted no write in the split".into());
+                broken.push("the majority accepted no write in the partition".into());
             }
         }
         Backend::TwoPhase => {

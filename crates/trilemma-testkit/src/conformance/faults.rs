@@ -1,4 +1,4 @@
-//! Checks of what the descriptor claims for a split: one node alone, the others together.
+//! Checks of what the descriptor claims for a partition: one node alone, the others together.
 
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ pub(super) async fn others(suite: &Suite<'_>) -> Outcome {
 
 pub(super) async fn convergence(suite: &Suite<'_>) -> Outcome {
     suite.deployment.heal().await;
-    // First everything that was refused in the split must be possible again.
+    // First everything that was refused in the partition must be possible again.
     suite
         .write(&suite.first(), Command::put(suite.key("after"), "healed"))
         .await?;
