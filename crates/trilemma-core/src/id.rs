@@ -42,7 +42,7 @@ id!(
     KeyspaceId(u32), "k{}"
 );
 id!(
-    /// One life of a node's process. Durable before the node's first message; grows with every start.
+    /// One run of a node's process. Durable before the node's first message; grows with every start.
     Incarnation(u64), "i{}"
 );
 id!(

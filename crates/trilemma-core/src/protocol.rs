@@ -11,7 +11,7 @@
 //!    included, is durable. A crash may lose any suffix of the records that were not persisted.
 //! 3. **Messages** may be lost, delayed, duplicated and reordered (also across lanes). Their bytes come from
 //!    authenticated peers, but a peer may be buggy: nothing in a message may make a protocol panic.
-//! 4. **Life**: construct → `restore` (zero or more chunks of the newest checkpoint) → `replay` (every record after
+//! 4. **Lifecycle**: construct → `restore` (zero or more chunks of the newest checkpoint) → `replay` (every record after
 //!    it, in order) → `Input::Start` once → everything else. After `Start` there is no way back but a new instance.
 //! 5. **Time**: the host calls `step(Input::Wake)` at or after the instant last given to `wake_at`. One timer; a new
 //!    call replaces the former; it must be set again after it fired.
@@ -100,7 +100,7 @@ impl From<crate::codec::DecodeError> for Corrupt {
 /// What a protocol reacts to.
 #[derive(Clone, Debug)]
 pub enum Input<M> {
-    /// The first input of a life: state is loaded, peers may be talked to.
+    /// The first input of an incarnation: state is loaded, peers may be talked to.
     Start,
     /// A client wants something. Answered once through `Effects::reply` or `reply_after_append`.
     Propose(Proposal),
@@ -179,7 +179,7 @@ pub enum Reply {
 /// One peer as seen from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// The life of its process that we last heard of.
+    /// The newest incarnation of it that we know of.
     pub incarnation: Incarnation,
     /// Whether it answered one of our pings recently: proof that both directions work.
     pub connected: bool,
@@ -188,7 +188,7 @@ pub struct Peer {
 /// Which nodes can be reached from here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerView {
-    /// Every other node that was ever heard of in this life.
+    /// Every other node that this incarnation has learned of.
     pub peers: BTreeMap<NodeId, Peer>,
 }
 

@@ -24,7 +24,7 @@ pub const ITEM_CHANGES_MAX: usize = 8192;
 /// A place in a change stream: which stream, and the last position seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchToken {
-    /// The stream: 0 where all nodes see the same one (`raft`, `two-phase`), else one life of one node.
+    /// The stream: 0 where all nodes see the same one (`raft`, `two-phase`), else one incarnation of one node.
     pub stream: u64,
     /// The last position seen; 0 is the beginning.
     pub position: u64,

@@ -288,7 +288,7 @@ impl<D: Disk> Worker<D> {
                 }
             }
         };
-        // It has a handle on the directory, which the next life may want to lock at once.
+        // It has a handle on the directory, which the next incarnation may want to lock at once.
         if let Some(Err(_panic)) = self.spare_thread.take().map(JoinHandle::join) {
             tracing::error!("the thread that makes spare log segments panicked");
         }

@@ -64,7 +64,7 @@ pub const PEER_TIMEOUT: Duration = Duration::from_millis(300);
 /// Decides about single messages: sender, receiver, message.
 pub type Filter<M> = Box<dyn FnMut(NodeId, NodeId, &M) -> Verdict>;
 
-/// Makes the instance of a node for one life. The number is a seed of its own.
+/// Makes the instance of a node for one incarnation. The number is a seed of its own.
 pub type Build<P> = Box<dyn Fn(NodeId, Incarnation, u64) -> P>;
 
 /// A cluster of instances of one protocol.
@@ -86,7 +86,7 @@ pub struct Cluster<P: Protocol> {
 
 struct Node<P: Protocol> {
     host: Option<Host<P>>,
-    life: Incarnation,
+    incarnation: Incarnation,
     checkpoint: Vec<Vec<u8>>,
     durable: Vec<Bytes>,
     pending: Vec<Appended>,
@@ -100,17 +100,17 @@ enum Event {
     Deliver {
         from: NodeId,
         to: NodeId,
-        life: Incarnation,
+        incarnation: Incarnation,
         bytes: Bytes,
     },
     Durable {
         node: NodeId,
-        life: Incarnation,
+        incarnation: Incarnation,
         up_to: AppendSeq,
     },
     Wake {
         node: NodeId,
-        life: Incarnation,
+        incarnation: Incarnation,
     },
     Peers {
         node: NodeId,
@@ -136,7 +136,7 @@ impl<P: Protocol> Cluster<P> {
         for id in 1..=size {
             let node = Node {
                 host: None,
-                life: Incarnation(0),
+                incarnation: Incarnation(0),
                 checkpoint: Vec::new(),
                 durable: Vec::new(),
                 pending: Vec::new(),
@@ -179,7 +179,7 @@ impl<P: Protocol> Cluster<P> {
         self.nodes[&id].host.as_ref().expect("the node is up").protocol()
     }
 
-    /// What the node's instances of all lives have told watchers.
+    /// What the node's instances, of all incarnations, have shown to watchers.
     #[must_use]
     pub fn applied(&self, id: NodeId) -> &[Applied] {
         &self.nodes[&id].applied
@@ -248,10 +248,10 @@ impl<P: Protocol> Cluster<P> {
             return;
         }
         let seed = self.rng.next_u64();
-        let life = self.nodes[&id].life.next();
-        let mut host = Host::new((self.build)(id, life, seed));
+        let incarnation = self.nodes[&id].incarnation.next();
+        let mut host = Host::new((self.build)(id, incarnation, seed));
         let node = self.node(id);
-        node.life = life;
+        node.incarnation = incarnation;
         node.disk_held = false;
         for chunk in &node.checkpoint {
             host.restore(chunk)
@@ -338,7 +338,7 @@ impl<P: Protocol> Cluster<P> {
                     (
                         *other,
                         Peer {
-                            incarnation: node.life,
+                            incarnation: node.incarnation,
                             connected: linked(*other),
                         },
                     )
@@ -355,7 +355,7 @@ impl<P: Protocol> Cluster<P> {
         let mut output = Output::default();
         host.step(now, input, &mut output);
         let wake_at = host.wake_at();
-        let life = node.life;
+        let incarnation = node.incarnation;
         assert_eq!(output.rejected, None, "our own messages decode");
         node.pending.append(&mut output.records);
         node.applied.append(&mut output.applied);
@@ -372,7 +372,7 @@ impl<P: Protocol> Cluster<P> {
             if delay.is_zero() && !self.faults.turn.is_zero() {
                 delay = self.rng.between(Duration::ZERO, self.faults.turn);
             }
-            self.schedule(delay, Event::Wake { node: id, life });
+            self.schedule(delay, Event::Wake { node: id, incarnation });
         }
     }
 
@@ -384,12 +384,12 @@ impl<P: Protocol> Cluster<P> {
             return;
         }
         if let Some(last) = node.pending.last() {
-            let (life, up_to) = (node.life, last.seq);
+            let (incarnation, up_to) = (node.incarnation, last.seq);
             self.schedule(
                 delay,
                 Event::Durable {
                     node: id,
-                    life,
+                    incarnation,
                     up_to,
                 },
             );
@@ -416,13 +416,13 @@ impl<P: Protocol> Cluster<P> {
         for _ in 0..copies {
             let (low, high) = self.faults.delay;
             let delay = self.rng.between(low, high) + extra;
-            let life = self.nodes[&to].life;
+            let incarnation = self.nodes[&to].incarnation;
             self.schedule(
                 delay,
                 Event::Deliver {
                     from,
                     to,
-                    life,
+                    incarnation,
                     bytes: outgoing.bytes.clone(),
                 },
             );
@@ -443,24 +443,24 @@ impl<P: Protocol> Cluster<P> {
             Event::Deliver {
                 from,
                 to,
-                life,
+                incarnation,
                 bytes,
             } => {
                 // A connection does not outlive the process it leads to; a cut swallows what is in flight.
-                if self.nodes[&to].life == life && !self.cuts.contains(&(from, to)) {
+                if self.nodes[&to].incarnation == incarnation && !self.cuts.contains(&(from, to)) {
                     self.input(to, GroupInput::Receive { from, bytes });
                 }
             }
             Event::Durable {
                 node: id,
-                life,
+                incarnation,
                 up_to,
-            } => self.make_durable(id, life, up_to),
-            Event::Wake { node: id, life } => {
+            } => self.make_durable(id, incarnation, up_to),
+            Event::Wake { node: id, incarnation } => {
                 let now = self.now;
                 let node = self.node(id);
                 let due = node.host.as_ref().is_some_and(|host| host.wake_at() <= now);
-                if node.life == life && due {
+                if node.incarnation == incarnation && due {
                     self.input(id, GroupInput::Wake);
                 }
             }
@@ -472,14 +472,14 @@ impl<P: Protocol> Cluster<P> {
         true
     }
 
-    fn make_durable(&mut self, id: NodeId, life: Incarnation, up_to: AppendSeq) {
+    fn make_durable(&mut self, id: NodeId, incarnation: Incarnation, up_to: AppendSeq) {
         let node = self.node(id);
         let newest = node
             .pending
             .iter()
             .take_while(|record| record.seq <= up_to)
             .count();
-        if node.life != life || node.disk_held || newest == 0 {
+        if node.incarnation != incarnation || node.disk_held || newest == 0 {
             return;
         }
         let records: Vec<Bytes> = node.pending.drain(..newest).map(|record| record.bytes).collect();

@@ -46,7 +46,7 @@ pub struct TransportConfig {
     pub cluster: String,
     /// This node.
     pub node: NodeId,
-    /// The life of its process.
+    /// The incarnation of its process.
     pub incarnation: Incarnation,
     /// The UDP address to listen on.
     pub listen: SocketAddr,
@@ -471,8 +471,8 @@ impl Dialler {
     /// Runs until the transport is dropped: `stop` then has no sender.
     async fn run(self, mut stop: watch::Receiver<()>) {
         let Self { shared, node, .. } = &self;
-        let (here, life) = (shared.config.node, shared.config.incarnation);
-        let mut rng = Rng::new(u64::from(here.0) << 32 ^ u64::from(node.0) ^ life.0);
+        let (here, incarnation) = (shared.config.node, shared.config.incarnation);
+        let mut rng = Rng::new(u64::from(here.0) << 32 ^ u64::from(node.0) ^ incarnation.0);
         let mut bound = BACKOFF.0;
         let mut told = None;
         loop {

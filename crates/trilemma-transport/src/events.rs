@@ -24,7 +24,7 @@ pub enum Event {
     PeerUp {
         /// The peer.
         node: NodeId,
-        /// The life of its process.
+        /// The incarnation of its process.
         incarnation: Incarnation,
         /// Where it is.
         address: SocketAddr,

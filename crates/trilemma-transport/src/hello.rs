@@ -22,7 +22,7 @@ pub(crate) struct Hello {
     pub(crate) version: u32,
     /// The node; must be whom its certificate names.
     pub(crate) node: NodeId,
-    /// The life of its process.
+    /// The incarnation of its process.
     pub(crate) incarnation: Incarnation,
     /// The members of the cluster as this node is configured, itself among them, ascending.
     #[serde(deserialize_with = "bounded_vec::<_, _, NODES_MAX>")]

@@ -14,7 +14,7 @@
 //!
 //! Between two nodes there is one connection: the node with the lower id dials. TLS proves who the other is: the
 //! certificate must come from the cluster's own authority and name `trilemma://<cluster>/node/<id>`. There is no
-//! 0-RTT and no resumption. Then both sides say hello: wire version, process life, the members they know, and the
+//! 0-RTT and no resumption. Then both sides say hello: wire version, incarnation, the members they know, and the
 //! digest of their keyspace table; nodes that differ refuse each other and print both lists or tables.
 
 pub mod client;

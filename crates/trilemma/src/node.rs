@@ -38,7 +38,7 @@ impl Node {
         self.0.node()
     }
 
-    /// The life of the process.
+    /// The incarnation of the process.
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
         self.0.incarnation()

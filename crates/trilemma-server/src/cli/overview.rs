@@ -25,7 +25,7 @@ impl Status {
             return Ok(Exit::Ok);
         }
         output::line(format!(
-            "node {} of cluster \"{}\", life {}",
+            "node {} of cluster \"{}\", incarnation {}",
             overview.node, overview.cluster, overview.incarnation
         ));
         output::line("");

@@ -19,19 +19,19 @@ const PAUSE_MS: u64 = 16;
 /// An answer that comes later than the operation's own limit by this much is taken for lost.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The clients of one life of one node.
+/// The clients of one incarnation of one node.
 pub(super) struct Clients {
     stop: Arc<AtomicBool>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Clients {
-    /// Starts a client for each keyspace. `life` keeps values unique when a node's clients start again.
+    /// Starts a client for each keyspace. `incarnation` keeps values unique when a node's clients start again.
     pub(super) fn start(
         cluster: &Cluster,
         history: &History,
         node: u32,
-        life: u32,
+        incarnation: u32,
         seed: u64,
     ) -> Result<Self, Failure> {
         let stop = Arc::new(AtomicBool::new(false));
@@ -39,10 +39,10 @@ impl Clients {
         for (number, (name, backend)) in KEYSPACES.into_iter().enumerate() {
             let client = Client {
                 node,
-                life,
+                incarnation,
                 keyspace: cluster.keyspace(node, name, backend)?,
                 history: history.clone(),
-                random: Random(seed ^ (u64::from(node) << 40) ^ (u64::from(life) << 20) ^ number as u64),
+                random: Random(seed ^ (u64::from(node) << 40) ^ (u64::from(incarnation) << 20) ^ number as u64),
             };
             tasks.push(tokio::spawn(client.run(Arc::clone(&stop))));
         }
@@ -61,7 +61,7 @@ impl Clients {
 
 struct Client {
     node: u32,
-    life: u32,
+    incarnation: u32,
     keyspace: Keyspace,
     history: History,
     random: Random,
@@ -75,7 +75,7 @@ impl Client {
             match self.random.below(10) {
                 0..6 => {
                     number += 1;
-                    let value = format!("{}-{}-{number}", self.node, self.life);
+                    let value = format!("{}-{}-{number}", self.node, self.incarnation);
                     put(&self.keyspace, &self.history, self.node, key, value).await;
                 }
                 6..8 => read(&self.keyspace, &self.history, self.node, key).await,

@@ -206,7 +206,7 @@ fn check_end(
 }
 
 /// The record at `offset`, or the mark of a clean end at the next block: it stands apart from what it proves, and the
-/// next life goes on behind it.
+/// next incarnation goes on after it.
 fn next_record<'a>(
     bytes: &'a [u8],
     header: &SegmentHeader,

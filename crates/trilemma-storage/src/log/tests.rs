@@ -309,10 +309,10 @@ fn records_after_a_clean_end_come_back_too() {
         };
         let disk = MemoryDisk::new();
         let mut expected = Records::new();
-        for life in 0..20 {
+        for incarnation in 0..20 {
             let (mut log, recovery, records) = open(&disk);
-            assert!(recovery.clean, "life {life}");
-            assert_eq!(records, expected, "life {life}");
+            assert!(recovery.clean, "incarnation {incarnation}");
+            assert_eq!(records, expected, "incarnation {incarnation}");
             for _ in 0..5 {
                 let seq = log.last().0 + 1;
                 log.append(KEYSPACE, &payload(seq)).unwrap();
@@ -321,8 +321,8 @@ fn records_after_a_clean_end_come_back_too() {
             log.sync().unwrap();
             // What a kill at this moment would leave.
             let (_, recovery, records) = open(&disk.copy());
-            assert!(!recovery.clean, "life {life}");
-            assert_eq!(records, expected, "killed in life {life}");
+            assert!(!recovery.clean, "incarnation {incarnation}");
+            assert_eq!(records, expected, "killed in incarnation {incarnation}");
             log.close().unwrap();
         }
     }

@@ -279,8 +279,8 @@ fn a_real_directory_can_be_opened_again_at_once() {
     std::fs::create_dir_all(&target).unwrap();
     let directory = tempfile::tempdir_in(target).unwrap();
     let path = directory.path().join("a/node");
-    for life in 0..6_u64 {
-        let disk = crate::OsDisk::open(&path).unwrap_or_else(|error| panic!("life {life}: {error}"));
+    for incarnation in 0..6_u64 {
+        let disk = crate::OsDisk::open(&path).unwrap_or_else(|error| panic!("incarnation {incarnation}: {error}"));
         let mut found = 0;
         let (log, _) = Log::open(disk.clone(), OPTIONS, LogSeq(0), |record: Record<'_>| {
             assert_eq!(record.payload.len(), 3000);
@@ -288,7 +288,7 @@ fn a_real_directory_can_be_opened_again_at_once() {
             Ok::<(), LogError>(())
         })
         .unwrap();
-        assert_eq!(found, life * 12);
+        assert_eq!(found, incarnation * 12);
         let (sender, events) = mpsc::channel();
         let report = move |event| drop(sender.send(event));
         let mut writer = LogWriter::spawn(log, disk, OPTIONS.segment_bytes, report).unwrap();
@@ -297,7 +297,7 @@ fn a_real_directory_can_be_opened_again_at_once() {
             writer.submit(batch(&"z".repeat(3000), true)).unwrap();
         }
         wait_durable(&events, writer.last());
-        if life % 2 == 0 {
+        if incarnation % 2 == 0 {
             writer.close().unwrap();
         } else {
             writer.abort();

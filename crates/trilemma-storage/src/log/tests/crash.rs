@@ -40,7 +40,7 @@ impl World {
         }
     }
 
-    fn live(&mut self, life: u64) {
+    fn live(&mut self, incarnation: u64) {
         let seed = self.seed;
         let operations = self.rng.per_mille(700).then(|| self.rng.below(60));
         self.disk.set_faults(MemoryFaults {
@@ -58,17 +58,17 @@ impl World {
         });
         match opened {
             Ok((log, _)) => {
-                self.check(life, log.last().0, &records);
-                if let Err(error) = self.work(life, log) {
+                self.check(incarnation, log.last().0, &records);
+                if let Err(error) = self.work(incarnation, log) {
                     assert!(
                         operations.is_some() && matches!(error, LogError::Io { .. }),
-                        "seed {seed}, life {life}: {error}"
+                        "seed {seed}, incarnation {incarnation}: {error}"
                     );
                     self.broken_lives += 1;
                 }
             }
             Err(LogError::Io { .. }) if operations.is_some() => self.broken_opens += 1,
-            Err(error) => panic!("seed {seed}, life {life}: {error}"),
+            Err(error) => panic!("seed {seed}, incarnation {incarnation}: {error}"),
         }
         // A process may also be killed, and the system go on.
         if self.rng.per_mille(850) {
@@ -77,15 +77,15 @@ impl World {
     }
 
     /// What recovery shows is exactly what was appended, and is durable from now on.
-    fn check(&mut self, life: u64, last: u64, records: &Records) {
+    fn check(&mut self, incarnation: u64, last: u64, records: &Records) {
         let (seed, durable) = (self.seed, self.durable);
         assert!(
             last >= durable,
-            "seed {seed}, life {life}: {durable} was durable, {last} is left"
+            "seed {seed}, incarnation {incarnation}: {durable} was durable, {last} is left"
         );
         assert!(
             last < self.salts.len() as u64,
-            "seed {seed}, life {life}: record {last} was never appended"
+            "seed {seed}, incarnation {incarnation}: record {last} was never appended"
         );
         let expected: Records = (self.snapshot.0 + 1..=last)
             .filter(|seq| self.salts[*seq as usize] != MARK)
@@ -93,15 +93,15 @@ impl World {
             .collect();
         assert!(
             *records == expected,
-            "seed {seed}, life {life}: other records than were appended"
+            "seed {seed}, incarnation {incarnation}: other records than were appended"
         );
         self.salts.truncate(last as usize + 1);
         self.durable = last;
     }
 
-    fn work(&mut self, life: u64, mut log: Log<MemoryDisk>) -> Result<(), LogError> {
+    fn work(&mut self, incarnation: u64, mut log: Log<MemoryDisk>) -> Result<(), LogError> {
         for _ in 0..self.rng.below(40) {
-            let result = self.step(life, &mut log);
+            let result = self.step(incarnation, &mut log);
             self.durable = self.durable.max(log.durable().0);
             result?;
         }
@@ -113,10 +113,10 @@ impl World {
         Ok(())
     }
 
-    fn step(&mut self, life: u64, log: &mut Log<MemoryDisk>) -> Result<(), LogError> {
+    fn step(&mut self, incarnation: u64, log: &mut Log<MemoryDisk>) -> Result<(), LogError> {
         match self.rng.below(12) {
             0..=6 => {
-                let salt = life * 1000 + self.rng.below(1000);
+                let salt = incarnation * 1000 + self.rng.below(1000);
                 let seq = log.append(KEYSPACE, &body(log.last().0 + 1, salt))?;
                 self.salts.push(salt);
                 assert_eq!(seq.0 as usize + 1, self.salts.len());
@@ -142,8 +142,8 @@ pub(super) fn many_lives() {
     let (mut broken_opens, mut broken_lives) = (0, 0);
     for seed in 0..seeds {
         let mut world = World::new(seed);
-        for life in 1..=8 {
-            world.live(life);
+        for incarnation in 1..=8 {
+            world.live(incarnation);
         }
         broken_opens += world.broken_opens;
         broken_lives += world.broken_lives;
