@@ -202,7 +202,7 @@ const GOSSIP: Descriptor = Descriptor {
     transaction_scope: TransactionScope::UnguardedBatch,
     durable_on: Requires::AnyNode,
     may_block: "",
-    clock: "a hybrid logical clock orders concurrent writes; a clock far ahead is held back",
+    clock: "a hybrid logical clock orders concurrent writes; changes of a clock far ahead are deferred",
     write_cost: "F (0 with durability none or os)",
     read_cost: "0",
     watch: WatchScope::Node,
