@@ -13,11 +13,11 @@ use bytes::{Buf, Bytes};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::Notify;
 
-use crate::counters::Meters;
+use crate::counters::Metrics;
 use crate::error::{SendError, code};
 use crate::events::Event;
 use crate::frame::{FrameReader, Push, Queue, StreamEnd};
-use crate::link::Surroundings;
+use crate::link::LinkContext;
 use crate::{Limits, tls};
 
 /// Bytes of a request id.
@@ -43,7 +43,7 @@ struct Client {
     open_max: usize,
     /// An open request was answered.
     answered: Notify,
-    meters: Arc<Meters>,
+    metrics: Arc<Metrics>,
 }
 
 impl PartialEq for ClientRef {
@@ -70,7 +70,7 @@ impl ClientRef {
             Push::Queued => Ok(()),
             Push::Closed => Err(SendError::ClientGone),
             Push::Full => {
-                client.meters.clients_cut_off.add(1);
+                client.metrics.clients_cut_off.add(1);
                 let why = b"the client does not read its answers";
                 client.connection.close(VarInt::from_u32(code::TOO_SLOW), why);
                 client.queue.close();
@@ -129,19 +129,19 @@ struct StreamLimits {
 }
 
 /// Serves one authenticated client until it goes.
-pub(crate) async fn serve(connection: Connection, limits: Limits, surroundings: Surroundings) {
+pub(crate) async fn serve(connection: Connection, limits: Limits, context: LinkContext) {
     connection.set_send_window(tls::CLIENT_SEND_WINDOW);
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(tls::CLIENT_STREAMS_MAX));
     let Ok((send, receive)) = connection.accept_bi().await else {
         return;
     };
-    let further = accept_further(&connection, &surroundings);
+    let further = accept_further(&connection, &context);
     let calls = StreamLimits {
         frame_bytes: limits.log_frame_bytes,
         queue_bytes: limits.client_queue_bytes,
         requests: limits.requests_in_flight.max(1),
     };
-    let first = serve_stream(&connection, send, receive, calls, &surroundings);
+    let first = serve_stream(&connection, send, receive, calls, &context);
     let why = tokio::select! {
         why = first => why,
         why = further => why,
@@ -149,20 +149,20 @@ pub(crate) async fn serve(connection: Connection, limits: Limits, surroundings: 
     connection.close(VarInt::from_u32(code::CLOSED), why.as_bytes());
 }
 
-async fn accept_further(connection: &Connection, surroundings: &Surroundings) -> String {
+async fn accept_further(connection: &Connection, context: &LinkContext) -> String {
     loop {
         let (send, receive) = match connection.accept_bi().await {
             Ok(stream) => stream,
             Err(error) => return error.to_string(),
         };
-        let (connection, surroundings) = (connection.clone(), surroundings.clone());
+        let (connection, context) = (connection.clone(), context.clone());
         tokio::spawn(async move {
             let limits = StreamLimits {
                 frame_bytes: STREAM_REQUEST_BYTES_MAX,
                 queue_bytes: STREAM_QUEUE_BYTES,
                 requests: STREAM_REQUESTS_MAX,
             };
-            let why = serve_stream(&connection, send, receive, limits, &surroundings).await;
+            let why = serve_stream(&connection, send, receive, limits, &context).await;
             tracing::trace!(why, "a client's stream of answers has ended");
         });
     }
@@ -174,7 +174,7 @@ async fn serve_stream(
     mut send: SendStream,
     receive: RecvStream,
     limits: StreamLimits,
-    surroundings: &Surroundings,
+    context: &LinkContext,
 ) -> String {
     let client = ClientRef(Arc::new(Client {
         id: NEXT_CLIENT.fetch_add(1, Ordering::Relaxed),
@@ -183,7 +183,7 @@ async fn serve_stream(
         open: Mutex::new(HashSet::new()),
         open_max: limits.requests,
         answered: Notify::new(),
-        meters: Arc::clone(&surroundings.meters),
+        metrics: Arc::clone(&context.metrics),
     }));
     let gone = Gone(client.clone());
     let writer = client.clone();
@@ -194,10 +194,10 @@ async fn serve_stream(
         writer.0.queue.close();
     });
     let mut reader = FrameReader::new(receive, limits.frame_bytes);
-    let end = read_requests(&client, &mut reader, surroundings).await;
+    let end = read_requests(&client, &mut reader, context).await;
     drop(gone);
     // The driver has ended: nobody needs to know.
-    let _ended = surroundings.events.send(Event::ClientGone { client }).await;
+    let _ended = context.events.send(Event::ClientGone { client }).await;
     match end {
         StreamEnd::Closed(why) => why,
         StreamEnd::Violation(why) => {
@@ -219,7 +219,7 @@ impl Drop for Gone {
 async fn read_requests(
     client: &ClientRef,
     reader: &mut FrameReader,
-    surroundings: &Surroundings,
+    context: &LinkContext,
 ) -> StreamEnd {
     loop {
         let mut frame = match reader.next().await {
@@ -231,13 +231,13 @@ async fn read_requests(
         if let Err(end) = client.0.admit(request).await {
             return end;
         }
-        surroundings.meters.requests.add(1);
+        context.metrics.requests.add(1);
         let event = Event::ClientRequest {
             client: client.clone(),
             request,
             payload: frame,
         };
-        if surroundings.events.send(event).await.is_err() {
+        if context.events.send(event).await.is_err() {
             return StreamEnd::Closed("the node stops".into());
         }
     }

@@ -83,7 +83,7 @@ impl LaneMeters {
 
 /// The live side of [`Counters`].
 #[derive(Debug, Default)]
-pub(crate) struct Meters {
+pub(crate) struct Metrics {
     lanes: [LaneMeters; 4],
     pub(crate) connects: Counter,
     pub(crate) refusals: Counter,
@@ -93,21 +93,21 @@ pub(crate) struct Meters {
     pub(crate) clients_cut_off: Counter,
 }
 
-impl Meters {
+impl Metrics {
     fn lane(&self, lane: Lane) -> &LaneMeters {
         &self.lanes[lane as usize]
     }
 
     pub(crate) fn sent(&self, lane: Lane, bytes: usize) {
-        let meters = self.lane(lane);
-        meters.frames_out.add(1);
-        meters.bytes_out.add(bytes as u64);
+        let metrics = self.lane(lane);
+        metrics.frames_out.add(1);
+        metrics.bytes_out.add(bytes as u64);
     }
 
     pub(crate) fn received(&self, lane: Lane, bytes: usize) {
-        let meters = self.lane(lane);
-        meters.frames_in.add(1);
-        meters.bytes_in.add(bytes as u64);
+        let metrics = self.lane(lane);
+        metrics.frames_in.add(1);
+        metrics.bytes_in.add(bytes as u64);
     }
 
     pub(crate) fn dropped(&self, lane: Lane) {

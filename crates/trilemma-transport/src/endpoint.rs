@@ -13,14 +13,14 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 use trilemma_core::{Incarnation, NodeId, NodeSet, Rng, codec};
 
 use crate::clients;
-use crate::counters::{Counters, Meters};
+use crate::counters::{Counters, Metrics};
 use crate::error::{Refusal, SendError, TransportError, code};
 use crate::events::{self, Event, Events};
 use crate::faults::Faults;
 use crate::frame::{self, FrameReader, StreamEnd};
 use crate::hello::{HELLO_BYTES_MAX, Hello, clip};
 use crate::identity::{Identity, Subject, server_name};
-use crate::link::{Link, Surroundings};
+use crate::link::{Link, LinkContext};
 use crate::{Lane, Limits, tls};
 
 /// Longest time for a handshake, TLS and hello together.
@@ -37,7 +37,7 @@ const LINGER: Duration = Duration::from_millis(200);
 /// Longest reason sent with a close: it must fit one packet.
 const REASON_BYTES_MAX: usize = 900;
 /// Time that closing connections are given to tell the other side.
-const FAREWELL: Duration = Duration::from_millis(500);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What an endpoint is made from.
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ struct Shared {
     links: Mutex<HashMap<NodeId, Arc<Link>>>,
     /// Held while `links` changes and the driver is told, so that it hears of ups and downs in their order.
     news: AsyncMutex<()>,
-    surroundings: Surroundings,
+    context: LinkContext,
     handshakes: AtomicUsize,
     clients: AtomicUsize,
 }
@@ -104,15 +104,15 @@ impl Transport {
         };
         let endpoint = Endpoint::server(server, config.listen).map_err(failed)?;
         let local = endpoint.local_addr().map_err(failed)?;
-        let (outlet, receiver) = events::queue(&config.limits);
+        let (sender, receiver) = events::queue(&config.limits);
         let (alive, stop) = watch::channel(());
         let shared = Arc::new(Shared {
             config,
             links: Mutex::new(HashMap::new()),
             news: AsyncMutex::new(()),
-            surroundings: Surroundings {
-                events: outlet,
-                meters: Arc::new(Meters::default()),
+            context: LinkContext {
+                events: sender,
+                metrics: Arc::new(Metrics::default()),
                 faults: Arc::new(Faults::default()),
             },
             handshakes: AtomicUsize::new(0),
@@ -148,7 +148,7 @@ impl Transport {
 
     /// Queues a frame for a peer. Never waits; what cannot be queued counts as lost.
     pub fn send(&self, to: NodeId, lane: Lane, frame: Bytes) -> Result<(), SendError> {
-        let Surroundings { meters, faults, .. } = &self.shared.surroundings;
+        let LinkContext { metrics, faults, .. } = &self.shared.context;
         if faults.is_blocked(to) {
             return Ok(());
         }
@@ -159,8 +159,8 @@ impl Transport {
             None => Err(SendError::NotConnected(to)),
         };
         match result {
-            Ok(()) => meters.sent(lane, size),
-            Err(_) => meters.dropped(lane),
+            Ok(()) => metrics.sent(lane, size),
+            Err(_) => metrics.dropped(lane),
         }
         result
     }
@@ -174,14 +174,14 @@ impl Transport {
     /// What this endpoint has done since it was opened.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.shared.surroundings.meters.read()
+        self.shared.context.metrics.read()
     }
 
     /// Cuts the links to exactly these peers: frames both ways are lost silently, and no new connection with them comes
     /// to be. Open connections stay, so [`Event::PeerDown`] need not follow. For tests.
     #[cfg(any(test, feature = "faults"))]
     pub fn set_blocked(&self, peers: &trilemma_core::NodeSet) {
-        self.shared.surroundings.faults.block(peers);
+        self.shared.context.faults.block(peers);
     }
 
     /// Closes all connections and waits, half a second at most, until the other sides know.
@@ -191,7 +191,7 @@ impl Transport {
     pub async fn close(self) {
         self.endpoint
             .close(VarInt::from_u32(code::CLOSED), b"the node stops");
-        if tokio::time::timeout(FAREWELL, self.endpoint.wait_idle())
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle())
             .await
             .is_err()
         {
@@ -215,20 +215,20 @@ impl Shared {
 
     async fn tell(&self, event: Event) {
         // The driver has ended: nobody needs to know.
-        let _ended = self.surroundings.events.send(event).await;
+        let _ended = self.context.events.send(event).await;
     }
 
     /// Tells of a refusal if the driver has room for it.
     fn tell_refused(&self, node: Option<NodeId>, address: SocketAddr, reason: Refusal) {
-        let Surroundings { events, meters, .. } = &self.surroundings;
-        meters.refusals.add(1);
+        let LinkContext { events, metrics, .. } = &self.context;
+        metrics.refusals.add(1);
         let told = events.offer(Event::Refused {
             node,
             address,
             reason,
         });
         if !told {
-            meters.refusals_untold.add(1);
+            metrics.refusals_untold.add(1);
         }
     }
 
@@ -287,9 +287,9 @@ impl Shared {
             node,
             connection.clone(),
             self.config.limits,
-            self.surroundings.clone(),
+            self.context.clone(),
         ));
-        self.surroundings.meters.connects.add(1);
+        self.context.metrics.connects.add(1);
         self.enter(&link, there, connection.remote_address()).await;
         link.listen();
         let reason = connection.closed().await.to_string();
@@ -385,7 +385,7 @@ async fn accept_peer(connection: Connection, chain: &[CertificateDer<'_>], share
         Ok(node) => node,
         Err(reason) => return shared.refused(&connection, None, reason),
     };
-    if shared.surroundings.faults.is_blocked(node) {
+    if shared.context.faults.is_blocked(node) {
         // As if nothing of it had arrived: the other side gives up first.
         return tokio::time::sleep(2 * HANDSHAKE_TIMEOUT).await;
     }
@@ -452,8 +452,8 @@ async fn accept_client(connection: Connection, chain: &[CertificateDer<'_>], sha
         let reason = Refusal::Subject(format!("{clients} clients are connected, which is the limit"));
         shared.refused(&connection, None, reason);
     } else {
-        shared.surroundings.meters.clients.add(1);
-        clients::serve(connection, shared.config.limits, shared.surroundings.clone()).await;
+        shared.context.metrics.clients.add(1);
+        clients::serve(connection, shared.config.limits, shared.context.clone()).await;
     }
     shared.clients.fetch_sub(1, Ordering::Relaxed);
 }
@@ -490,7 +490,7 @@ impl Dialler {
                     shared.tell_refused(Some(*node), self.address, reason);
                 }
             }
-            if shared.surroundings.events.is_closed() {
+            if shared.context.events.is_closed() {
                 return;
             }
             tokio::select! {
@@ -504,7 +504,7 @@ impl Dialler {
     /// One attempt. `Err(None)`: the peer is not there.
     async fn dial(&self) -> Result<(Connection, Hello), Option<Refusal>> {
         let Self { shared, node, .. } = self;
-        if shared.surroundings.faults.is_blocked(*node) {
+        if shared.context.faults.is_blocked(*node) {
             return Err(None);
         }
         let (name, address) = (server_name(&shared.config.cluster, *node), self.address);

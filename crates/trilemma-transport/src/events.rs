@@ -86,37 +86,37 @@ impl Event {
 #[derive(Debug)]
 pub struct Events {
     receiver: mpsc::Receiver<Event>,
-    room: Room,
+    budget: ByteBudget,
 }
 
 impl Events {
     /// The next event; `None` once the endpoint is gone.
     pub async fn recv(&mut self) -> Option<Event> {
         let event = self.receiver.recv().await?;
-        self.room.give_back(&event);
+        self.budget.give_back(&event);
         Some(event)
     }
 
     /// The next event if one is there already.
     pub fn try_recv(&mut self) -> Option<Event> {
         let event = self.receiver.try_recv().ok()?;
-        self.room.give_back(&event);
+        self.budget.give_back(&event);
         Some(event)
     }
 }
 
 impl Drop for Events {
     fn drop(&mut self) {
-        // Whoever waits for room learns that nobody reads any more.
-        self.room.permits.close();
+        // A task that waits for room learns that nobody reads any more.
+        self.budget.permits.close();
     }
 }
 
 /// The sending end.
 #[derive(Clone, Debug)]
-pub(crate) struct Outlet {
+pub(crate) struct EventSender {
     sender: mpsc::Sender<Event>,
-    room: Room,
+    budget: ByteBudget,
 }
 
 /// The queue was dropped by its reader: the node stops.
@@ -125,12 +125,12 @@ pub(crate) struct Ended;
 
 /// Bytes that the queue may still hold, as permits.
 #[derive(Clone, Debug)]
-struct Room {
+struct ByteBudget {
     permits: Arc<Semaphore>,
     bytes_max: u32,
 }
 
-impl Room {
+impl ByteBudget {
     /// The permits that an event takes; an event larger than the whole queue takes all of it.
     fn share(&self, event: &Event) -> u32 {
         u32::try_from(event.bytes()).map_or(self.bytes_max, |bytes| bytes.min(self.bytes_max))
@@ -142,27 +142,27 @@ impl Room {
 }
 
 /// A queue of events with these limits.
-pub(crate) fn queue(limits: &Limits) -> (Outlet, Events) {
+pub(crate) fn queue(limits: &Limits) -> (EventSender, Events) {
     let (sender, receiver) = mpsc::channel(limits.events.max(1));
     let bytes_max = limits
         .event_bytes
         .clamp(1, (u32::MAX as usize).min(Semaphore::MAX_PERMITS)) as u32;
     let permits = Arc::new(Semaphore::new(bytes_max as usize));
-    let room = Room { permits, bytes_max };
-    let outlet = Outlet {
+    let budget = ByteBudget { permits, bytes_max };
+    let sender = EventSender {
         sender,
-        room: room.clone(),
+        budget: budget.clone(),
     };
-    (outlet, Events { receiver, room })
+    (sender, Events { receiver, budget })
 }
 
-impl Outlet {
+impl EventSender {
     /// Queues an event; waits for room.
     pub(crate) async fn send(&self, event: Event) -> Result<(), Ended> {
-        let share = self.room.share(&event);
+        let share = self.budget.share(&event);
         if share > 0 {
             let permits = self
-                .room
+                .budget
                 .permits
                 .acquire_many(share)
                 .await

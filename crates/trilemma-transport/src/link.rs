@@ -6,9 +6,9 @@ use bytes::Bytes;
 use quinn::{Connection, RecvStream, VarInt};
 use trilemma_core::NodeId;
 
-use crate::counters::Meters;
+use crate::counters::Metrics;
 use crate::error::{SendError, code};
-use crate::events::{Ended, Event, Outlet};
+use crate::events::{Ended, Event, EventSender};
 use crate::faults::Faults;
 use crate::frame::{FrameReader, Push, Queue, StreamEnd};
 use crate::{Lane, Limits, tls};
@@ -26,9 +26,9 @@ fn frame_limit(limits: &Limits, lane: Lane) -> usize {
 
 /// What the links of an endpoint share.
 #[derive(Clone, Debug)]
-pub(crate) struct Surroundings {
-    pub(crate) events: Outlet,
-    pub(crate) meters: Arc<Meters>,
+pub(crate) struct LinkContext {
+    pub(crate) events: EventSender,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) faults: Arc<Faults>,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct Link {
     connection: Connection,
     queues: [Arc<Queue>; 3],
     limits: Limits,
-    surroundings: Surroundings,
+    context: LinkContext,
 }
 
 impl Link {
@@ -48,7 +48,7 @@ impl Link {
         peer: NodeId,
         connection: Connection,
         limits: Limits,
-        surroundings: Surroundings,
+        context: LinkContext,
     ) -> Self {
         connection.set_receive_window(VarInt::from_u32(tls::PEER_WINDOW));
         let queues = [(); 3].map(|()| Arc::new(Queue::new(limits.queue_bytes)));
@@ -66,7 +66,7 @@ impl Link {
             connection,
             queues,
             limits,
-            surroundings,
+            context,
         }
     }
 
@@ -76,7 +76,7 @@ impl Link {
             peer: self.peer,
             connection: self.connection.clone(),
             limits: self.limits,
-            surroundings: self.surroundings.clone(),
+            context: self.context.clone(),
         };
         tokio::spawn(reader.clone().accept_lanes());
         tokio::spawn(reader.datagrams());
@@ -139,7 +139,7 @@ struct Reader {
     peer: NodeId,
     connection: Connection,
     limits: Limits,
-    surroundings: Surroundings,
+    context: LinkContext,
 }
 
 impl Reader {
@@ -185,12 +185,12 @@ impl Reader {
     }
 
     async fn pass_on(&self, lane: Lane, payload: Bytes) -> Result<(), Ended> {
-        if self.surroundings.faults.is_blocked(self.peer) {
+        if self.context.faults.is_blocked(self.peer) {
             return Ok(());
         }
-        self.surroundings.meters.received(lane, payload.len());
+        self.context.metrics.received(lane, payload.len());
         let from = self.peer;
-        self.surroundings
+        self.context
             .events
             .send(Event::Frame { from, lane, payload })
             .await
