@@ -125,7 +125,7 @@ fn steps() -> Vec<Step> {
             "simulation",
             "`cargo xtask sim --protocol PROTOCOL --seed SEED --trace` shows the run, `--shrink` makes it short",
             |cx| {
-                let from = fresh(seconds_since_epoch(), SEEDS);
+                let from = unused_seeds(seconds_since_epoch(), SEEDS);
                 crate::sim::campaign(cx.workspace, "all", from, SEEDS).map(|()| Done::Passed)
             },
         ),
@@ -138,7 +138,7 @@ fn steps() -> Vec<Step> {
             "determinism",
             "something took time, order or randomness from outside; compare both traces of the seed",
             |cx| {
-                let from = fresh(seconds_since_epoch(), SEEDS_COMPARED);
+                let from = unused_seeds(seconds_since_epoch(), SEEDS_COMPARED);
                 crate::sim::compare(cx.workspace, from, SEEDS_COMPARED).map(|()| Done::Passed)
             },
         ),
@@ -271,7 +271,7 @@ fn seconds_since_epoch() -> u64 {
 
 /// The first seed of a range of `count` that no run of another minute has. The simulator prints it, so that a failure
 /// can be replayed.
-fn fresh(seconds_since_epoch: u64, count: u64) -> u64 {
+fn unused_seeds(seconds_since_epoch: u64, count: u64) -> u64 {
     seconds_since_epoch / 60 * count
 }
 

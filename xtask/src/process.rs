@@ -10,7 +10,7 @@ pub(crate) fn cargo() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-/// A program to be started with what the user told cargo, and without what cargo told this task.
+/// A program to be started with what the user set for cargo, and without what cargo set for this task.
 ///
 /// Cargo describes the package that it runs (`CARGO_MANIFEST_DIR`, `CARGO_PKG_NAME`, …) to the process it starts. Build
 /// scripts watch these variables: were they handed on, an inner cargo would compile `ring` and everything above it

@@ -9,7 +9,7 @@ use crate::Outcome;
 use crate::process::{self, cargo};
 use crate::workspace::Workspace;
 
-/// What cargo is told to build programs, after the name of its command.
+/// The arguments that make cargo build programs, after the name of its command.
 pub(crate) fn selection<'a>(profile: &'a str, programs: &[&'a str]) -> Vec<&'a str> {
     let mut args = vec!["--locked", "--workspace", "--profile", profile];
     for program in programs {

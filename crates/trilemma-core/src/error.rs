@@ -2,7 +2,7 @@
 //!
 //! The outer type of every write error is the effect: [`WriteError::NotApplied`] (certain) or
 //! [`WriteError::Unknown`] (it may have happened, or may yet). The class must be right in both directions: a refusal
-//! told as unknown makes users stop, an unknown told as refusal makes them repeat a payment.
+//! reported as unknown makes users stop, an unknown reported as refusal makes them repeat a payment.
 
 use std::time::Duration;
 

@@ -38,11 +38,11 @@ impl Default for LivenessConfig {
 /// One beat on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
-    /// The life of the sender's process.
+    /// The incarnation of the sender's process.
     pub incarnation: Incarnation,
-    /// Its number, from 1 in each life of the sender.
+    /// Its number, from 1 in each incarnation of the sender.
     pub number: u64,
-    /// The newest beat received from the addressee: its life and number.
+    /// The newest beat received from the addressee: its incarnation and number.
     pub echo: Option<(Incarnation, u64)>,
 }
 
@@ -57,7 +57,7 @@ pub struct Liveness {
     started: Option<Instant>,
     /// Whether a view was given. The first comes after a timeout even if nobody was heard: that all are silent is
     /// news to a node that has just started, and lets it refuse at once what it cannot do.
-    told: bool,
+    reported: bool,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +72,7 @@ struct Contact {
 }
 
 impl Liveness {
-    /// The beats of a node in this life towards these peers.
+    /// The beats of a node in this incarnation towards these peers.
     #[must_use]
     pub fn new(
         config: LivenessConfig,
@@ -86,7 +86,7 @@ impl Liveness {
             peers,
             next_beat: Instant::ZERO,
             started: None,
-            told: false,
+            reported: false,
         }
     }
 
@@ -121,8 +121,8 @@ impl Liveness {
         }
         let started = *self.started.get_or_insert(now);
         let view = self.refresh(now);
-        let silence = !self.told && now.since(started) > self.config.timeout;
-        self.told |= silence;
+        let silence = !self.reported && now.since(started) > self.config.timeout;
+        self.reported |= silence;
         view.or_else(|| silence.then(|| self.view()))
     }
 
@@ -163,7 +163,7 @@ impl Liveness {
             changed |= connected != contact.connected;
             contact.connected = connected;
         }
-        self.told |= changed;
+        self.reported |= changed;
         changed.then(|| self.view())
     }
 

@@ -30,7 +30,7 @@ pub const SESSION_RESULTS_MAX: u64 = 1024;
 /// snapshot. Replicas must agree on it.
 pub const RESULTS_MAX: usize = 1024 * 1024;
 
-/// What an operation did, as far as a repeat of it must be told.
+/// What an operation did, as far as a repeat of it must learn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OpResult {
     /// It ran.

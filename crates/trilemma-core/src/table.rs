@@ -29,7 +29,7 @@ pub struct Table {
 /// What applying one operation did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effect {
-    /// The result that the caller, and any repeat, is told. `None`: the session has expired, nothing ran.
+    /// The result for the caller, and for any repeat. `None`: the session has expired, nothing ran.
     pub result: Option<OpResult>,
     /// The keys that changed, each once.
     pub changes: Vec<Change>,

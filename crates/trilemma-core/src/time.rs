@@ -67,7 +67,7 @@ impl fmt::Display for Instant {
 #[serde(transparent)]
 pub struct WallTime(pub u64);
 
-/// Both clocks of a node at one moment: what [`crate::Protocol::step`] is told about time.
+/// Both clocks of a node at one moment: all that [`crate::Protocol::step`] knows about time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     /// Monotonic; never goes back between two steps of one process.

@@ -215,7 +215,10 @@ fn refused(message: String, reason: &Reason, retry: &Retry) -> Failure {
             format!("elsewhere: {nodes}"),
             format!("ask node {nodes} with `--server`"),
         ),
-        Retry::ReadAgain => ("read-again".into(), "read the key again, then decide again".into()),
+        Retry::ReadAgain => (
+            "read-again".into(),
+            "read the key again, then decide again".into(),
+        ),
         Retry::NewSession => (
             "new-session".into(),
             "repeat the command without `--op-id`".into(),

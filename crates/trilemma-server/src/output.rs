@@ -37,7 +37,7 @@ pub(crate) fn line(text: impl AsRef<str>) {
 
 /// Writes one line to standard error.
 pub(crate) fn note(text: impl AsRef<str>) {
-    // Nobody is left to be told when standard error itself is gone.
+    // Nobody is left to report to when standard error itself is gone.
     let _ = writeln!(std::io::stderr().lock(), "{}", text.as_ref());
 }
 

@@ -17,7 +17,7 @@
 //! - A full disk is said before anything is lost: only making a new segment needs space, and a failure to make one
 //!   leaves the log as it was.
 //!
-//! # What cannot be told apart
+//! # What cannot be distinguished
 //!
 //! By no log without a second copy; the protocols above have one, on the other nodes.
 //!

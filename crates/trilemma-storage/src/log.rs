@@ -92,7 +92,7 @@ pub struct Recovery {
     pub cut_bytes: u64,
     /// Whole records that were cut because a crash lost what stood before them. They were never acknowledged.
     pub cut_records: u64,
-    /// Bytes of the last segment in which damage is always told from a torn write: what stands there is proven to have
+    /// Bytes of the last segment in which damage is always distinguished from a torn write: what stands there is proven to have
     /// been durable by what follows.
     pub proven_bytes: u64,
 }

@@ -141,7 +141,7 @@ impl LogWriter {
             lazy_since: None,
             spare: Spare::Idle,
             spare_thread: None,
-            told_full: false,
+            reported_full: false,
         };
         let thread = thread::Builder::new()
             .name("trilemma-log".into())
@@ -267,7 +267,7 @@ struct Worker<D: Disk> {
     spare: Spare,
     spare_thread: Option<JoinHandle<()>>,
     /// Whether the last thing said about space was that there is none.
-    told_full: bool,
+    reported_full: bool,
 }
 
 /// Whether the thread goes on.
@@ -492,8 +492,8 @@ impl<D: Disk> Worker<D> {
 
     /// Reports a change, each once.
     fn report_space(&mut self, full: Option<String>) {
-        if self.told_full != full.is_some() {
-            self.told_full = full.is_some();
+        if self.reported_full != full.is_some() {
+            self.reported_full = full.is_some();
             (self.report)(LogEvent::Space { full });
         }
     }

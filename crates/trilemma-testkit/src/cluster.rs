@@ -1,7 +1,7 @@
 //! A small deterministic cluster for the protocols' own tests: virtual time, one thread, one seed.
 //!
 //! It runs instances through [`Host`], so every message and record passes the codec, and it keeps the contract of
-//! [`trilemma_core::protocol`] to the letter: messages are lost, duplicated, delayed and reordered as told; records
+//! [`trilemma_core::protocol`] to the letter: messages are lost, duplicated, delayed and reordered as asked; records
 //! become durable later; a crash keeps the durable records and a random prefix of the others. The full simulator with its
 //! disks, clocks and swarm of faults is `trilemma-sim`; this is what a unit test needs.
 
@@ -372,7 +372,13 @@ impl<P: Protocol> Cluster<P> {
             if delay.is_zero() && !self.faults.turn.is_zero() {
                 delay = self.rng.between(Duration::ZERO, self.faults.turn);
             }
-            self.schedule(delay, Event::Wake { node: id, incarnation });
+            self.schedule(
+                delay,
+                Event::Wake {
+                    node: id,
+                    incarnation,
+                },
+            );
         }
     }
 
@@ -456,7 +462,10 @@ impl<P: Protocol> Cluster<P> {
                 incarnation,
                 up_to,
             } => self.make_durable(id, incarnation, up_to),
-            Event::Wake { node: id, incarnation } => {
+            Event::Wake {
+                node: id,
+                incarnation,
+            } => {
                 let now = self.now;
                 let node = self.node(id);
                 let due = node.host.as_ref().is_some_and(|host| host.wake_at() <= now);

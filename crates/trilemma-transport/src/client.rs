@@ -172,7 +172,7 @@ impl ClientConnection {
     }
 
     /// Sends a request that has many answers, over a stream of its own. They end when the connection ends, or when the
-    /// receiver is dropped, which the node is told. A reader that is slow holds up this stream alone.
+    /// receiver is dropped, of which the node is notified. A reader that is slow holds up this stream alone.
     ///
     /// A request may have 64 KiB; a connection has at most 128 such streams open.
     pub async fn stream(&self, request: Bytes) -> Result<mpsc::Receiver<Bytes>, CallError> {

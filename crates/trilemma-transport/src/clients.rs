@@ -216,11 +216,7 @@ impl Drop for Gone {
     }
 }
 
-async fn read_requests(
-    client: &ClientRef,
-    reader: &mut FrameReader,
-    context: &LinkContext,
-) -> StreamEnd {
+async fn read_requests(client: &ClientRef, reader: &mut FrameReader, context: &LinkContext) -> StreamEnd {
     loop {
         let mut frame = match reader.next().await {
             Ok(frame) if frame.len() >= ID_BYTES => frame,

@@ -36,7 +36,7 @@ pub struct Counters {
     pub connects: u64,
     /// Connections that were refused, by this side or the other.
     pub refusals: u64,
-    /// Refusals that the driver was not told of, because it was far behind.
+    /// Refusals that the driver was not notified of, because it was far behind.
     pub refusals_untold: u64,
     /// Connections of clients that were accepted.
     pub clients: u64,

@@ -1,4 +1,4 @@
-//! Listening, dialling, the handshake of nodes, and what the driver is told.
+//! Listening, dialling, the handshake of nodes, and what the driver is notified of.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -75,9 +75,9 @@ pub struct Transport {
 #[derive(Debug)]
 struct Shared {
     config: TransportConfig,
-    /// The links that the driver was told of.
+    /// The links that the driver knows.
     links: Mutex<HashMap<NodeId, Arc<Link>>>,
-    /// Held while `links` changes and the driver is told, so that it hears of ups and downs in their order.
+    /// Held while `links` changes and the driver is notified, so that it learns of ups and downs in their order.
     news: AsyncMutex<()>,
     context: LinkContext,
     handshakes: AtomicUsize,
@@ -222,12 +222,12 @@ impl Shared {
     fn tell_refused(&self, node: Option<NodeId>, address: SocketAddr, reason: Refusal) {
         let LinkContext { events, metrics, .. } = &self.context;
         metrics.refusals.add(1);
-        let told = events.offer(Event::Refused {
+        let queued = events.offer(Event::Refused {
             node,
             address,
             reason,
         });
-        if !told {
+        if !queued {
             metrics.refusals_untold.add(1);
         }
     }
@@ -474,19 +474,19 @@ impl Dialler {
         let (here, incarnation) = (shared.config.node, shared.config.incarnation);
         let mut rng = Rng::new(u64::from(here.0) << 32 ^ u64::from(node.0) ^ incarnation.0);
         let mut bound = BACKOFF.0;
-        let mut told = None;
+        let mut reported = None;
         loop {
             match self.dial().await {
                 Ok((connection, there)) => {
                     bound = BACKOFF.0;
-                    told = None;
+                    reported = None;
                     shared.run_link(connection, &there).await;
                 }
                 Err(None) => {}
-                // The same refusal again and again is told once.
-                Err(reason) if told == reason => {}
+                // The same refusal again and again is reported once.
+                Err(reason) if reported == reason => {}
                 Err(Some(reason)) => {
-                    told = Some(reason.clone());
+                    reported = Some(reason.clone());
                     shared.tell_refused(Some(*node), self.address, reason);
                 }
             }

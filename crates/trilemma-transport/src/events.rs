@@ -1,4 +1,4 @@
-//! What the driver is told, and the bounded queue that carries it.
+//! What the driver is notified of, and the bounded queue that carries it.
 //!
 //! The queue is bounded in events and in bytes. A task that reads a connection waits for room; meanwhile QUIC's windows
 //! fill, and the other side waits too. Refusals do not wait: anybody can cause one, so they are dropped when the driver
@@ -16,7 +16,7 @@ use crate::clients::ClientRef;
 use crate::error::Refusal;
 use crate::{Lane, Limits};
 
-/// What the driver is told.
+/// What the driver is notified of.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -37,7 +37,7 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// A connection was refused, by this side or the other. Not told while the driver is far behind.
+    /// A connection was refused, by this side or the other. Dropped while the driver is far behind.
     Refused {
         /// The peer, where it is known.
         node: Option<NodeId>,

@@ -7,7 +7,7 @@
 //! | `link` | one connection to one peer: lanes, bounded queues, coalesced writes |
 //! | `endpoint` | listening, dialling with back-off, the handshake of nodes |
 //! | `clients`, [`client`] | requests and answers of clients: the node's side, the client's side |
-//! | `events`, `counters` | what the driver is told, and what can be counted |
+//! | `events`, `counters` | what the driver is notified of, and what can be counted |
 //! | `faults` | cut links, for tests (feature `faults`) |
 //!
 //! Everything runs on the caller's tokio runtime; a node uses a single-threaded one of its own.

@@ -44,12 +44,7 @@ pub(crate) struct Link {
 
 impl Link {
     /// A link over an authenticated connection, ready to send.
-    pub(crate) fn start(
-        peer: NodeId,
-        connection: Connection,
-        limits: Limits,
-        context: LinkContext,
-    ) -> Self {
+    pub(crate) fn start(peer: NodeId, connection: Connection, limits: Limits, context: LinkContext) -> Self {
         connection.set_receive_window(VarInt::from_u32(tls::PEER_WINDOW));
         let queues = [(); 3].map(|()| Arc::new(Queue::new(limits.queue_bytes)));
         for (place, queue) in queues.iter().enumerate() {

@@ -45,7 +45,7 @@ const ANSWERS_WINDOW: u32 = 512 * 1024;
 const ALL_ANSWERS_WINDOW: u32 = CLIENT_STREAMS_MAX * ANSWERS_WINDOW;
 /// Streams that a client may have open: one for calls, the others for streams of answers.
 pub(crate) const CLIENT_STREAMS_MAX: u32 = 256;
-/// Streams that a peer may open: one for each lane, and one too many, to be told of it.
+/// Streams that a peer may open: one for each lane, and one too many, to notice it.
 const LANE_STREAMS_MAX: u32 = 4;
 /// Bytes of datagrams that wait, each way.
 const DATAGRAM_BUFFER: usize = 1024 * 1024;

@@ -268,7 +268,7 @@ impl Keyspace {
         Transaction::new(self.clone())
     }
 
-    /// What holds on the node now, as it was last told.
+    /// What holds on the node now, as it was last reported.
     #[must_use]
     pub fn status(&self) -> LiveStatus {
         self.replicator.status().current()

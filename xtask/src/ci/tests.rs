@@ -1,6 +1,6 @@
 //! The order of steps, and what a failed or skipped one does.
 
-use super::{Context, Done, Step, chosen, fresh, run_steps, steps};
+use super::{Context, Done, Step, chosen, run_steps, steps, unused_seeds};
 use crate::workspace::Workspace;
 
 fn run(ends: &[fn(&Context<'_>) -> super::Ended]) -> Result<(), String> {
@@ -63,11 +63,11 @@ fn a_step_can_be_run_alone_or_with_those_after_it() {
 
 #[test]
 fn every_run_simulates_other_seeds() {
-    let (one, other) = (fresh(600, 300), fresh(660, 300));
+    let (one, other) = (unused_seeds(600, 300), unused_seeds(660, 300));
     assert_eq!(
         other - one,
         300,
         "ranges of neighbouring minutes meet and do not overlap"
     );
-    assert_eq!(fresh(659, 300), one);
+    assert_eq!(unused_seeds(659, 300), one);
 }

@@ -1,4 +1,4 @@
-//! What a started program is told about the one that starts it.
+//! What a started program learns about the one that starts it.
 
 use std::ffi::OsStr;
 
@@ -8,7 +8,7 @@ use crate::workspace::Workspace;
 #[test]
 fn a_started_program_does_not_learn_for_which_package_cargo_started_this_one() {
     // Cargo runs this test, so it has described this package in the environment.
-    let told: Vec<_> = std::env::vars_os()
+    let described: Vec<_> = std::env::vars_os()
         .map(|(name, _)| name)
         .filter(|name| name.to_string_lossy().starts_with("CARGO_PKG_"))
         .chain([
@@ -17,9 +17,9 @@ fn a_started_program_does_not_learn_for_which_package_cargo_started_this_one() {
             "CARGO".into(),
         ])
         .collect();
-    assert!(told.len() > 10, "cargo describes the package: {told:?}");
+    assert!(described.len() > 10, "cargo describes the package: {described:?}");
     let command = command("cargo");
-    for name in &told {
+    for name in &described {
         let removed = command
             .get_envs()
             .any(|(variable, value)| variable == *name && value.is_none());

@@ -3,10 +3,10 @@
 use super::compiled;
 
 #[test]
-fn a_foreign_crate_that_was_not_there_yet_is_told() {
+fn a_foreign_crate_that_was_not_there_yet_is_named() {
     let registry = "registry+https://github.com/rust-lang/crates.io-index#ring@0.17.14";
-    let artifact = |package: &str, fresh: bool| {
-        format!("{{\"reason\":\"compiler-artifact\",\"package_id\":\"{package}\",\"fresh\":{fresh}}}")
+    let artifact = |package: &str, reused: bool| {
+        format!("{{\"reason\":\"compiler-artifact\",\"package_id\":\"{package}\",\"fresh\":{reused}}}")
     };
     let messages = [
         artifact(registry, true),

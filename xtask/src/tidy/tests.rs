@@ -278,7 +278,7 @@ fn advice_to_destroy_data_is_found_in_texts_alone() {
         "// Wipe the rest of the segment.\nfn wipe() {}",
         "let action = \"wipe\";",
         "#[error(\"{what}; keep the directory, and ask the other nodes\")]",
-        "let told = \"the key was deleted, its data with it\";",
+        "let text = \"the key was deleted, its data with it\";",
     ];
     for text in good {
         assert_eq!(found("crates/a/src/error.rs", text), [0; 0], "{text}");

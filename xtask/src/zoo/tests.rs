@@ -1,4 +1,4 @@
-//! Headers, patches in a copy of a tree, and how outcomes are told.
+//! Headers, patches in a copy of a tree, and how outcomes are reported.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -213,7 +213,7 @@ fn the_copy_follows_the_tree_and_leaves_what_is_equal_alone() {
 }
 
 #[test]
-fn outcomes_are_told_with_what_was_expected() {
+fn outcomes_are_reported_with_what_was_expected() {
     let patch = patch("Checker: durability").expect("sound");
     let failure = Failure {
         script: None,
@@ -222,8 +222,8 @@ fn outcomes_are_told_with_what_was_expected() {
         checker: "liveness".into(),
         what: "nothing".into(),
     };
-    let told = |fate: &Fate| line(&patch, Fit::Exact, fate, Duration::from_secs(3));
-    let killed = told(&Fate::Killed {
+    let reported = |fate: &Fate| line(&patch, Fit::Exact, fate, Duration::from_secs(3));
+    let killed = reported(&Fate::Killed {
         failure: failure.clone(),
         seeds: 18,
     });
@@ -232,7 +232,7 @@ fn outcomes_are_told_with_what_was_expected() {
         "{killed}"
     );
     assert!(killed.contains("expected durability"), "{killed}");
-    let survived = told(&Fate::Survived {
+    let survived = reported(&Fate::Survived {
         seeds: 9,
         notes: vec!["no end within 600 s".into()],
     });
@@ -240,7 +240,7 @@ fn outcomes_are_told_with_what_was_expected() {
         survived.contains("SURVIVED 9 seeds") && survived.contains("no end"),
         "{survived}"
     );
-    assert!(told(&Fate::NotItsFault(failure)).contains("NOT COUNTED"));
+    assert!(reported(&Fate::NotItsFault(failure)).contains("NOT COUNTED"));
 }
 
 #[test]

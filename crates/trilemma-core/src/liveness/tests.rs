@@ -12,7 +12,13 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let node = |life, peer| Liveness::new(LivenessConfig::default(), Incarnation(life), [NodeId(peer)]);
+        let node = |incarnation, peer| {
+            Liveness::new(
+                LivenessConfig::default(),
+                Incarnation(incarnation),
+                [NodeId(peer)],
+            )
+        };
         Self {
             now: Instant::ZERO,
             a: node(1, 2),
@@ -63,7 +69,7 @@ fn two_nodes_connect_and_a_cut_in_either_direction_parts_both() {
 }
 
 #[test]
-fn a_restart_is_told_even_though_the_peer_never_seemed_away() {
+fn a_restart_is_reported_even_though_the_peer_never_seemed_away() {
     let mut pair = Pair::new();
     pair.run(200 * MS, true, true);
     pair.b = Liveness::new(LivenessConfig::default(), Incarnation(2), [NodeId(1)]);
@@ -75,7 +81,7 @@ fn a_restart_is_told_even_though_the_peer_never_seemed_away() {
     let view = pair
         .a
         .receive(pair.now, NodeId(2), beat)
-        .expect("a new life is news");
+        .expect("a new incarnation is news");
     assert_eq!(
         view.peers[&NodeId(2)],
         Peer {
@@ -90,12 +96,12 @@ fn a_restart_is_told_even_though_the_peer_never_seemed_away() {
     };
     assert!(
         pair.a.receive(pair.now, NodeId(2), old).is_none(),
-        "a beat of the former life is stale"
+        "a beat of the former incarnation is stale"
     );
 }
 
 #[test]
-fn a_node_that_hears_nobody_is_told_so_once() {
+fn a_node_that_hears_nobody_reports_it_once() {
     let mut node = Liveness::new(LivenessConfig::default(), Incarnation(1), [NodeId(2), NodeId(3)]);
     let ticks = (0..1000_u64).map(|millis| Instant::ZERO + Duration::from_millis(7000 + millis));
     let views: Vec<(Instant, PeerView)> = ticks

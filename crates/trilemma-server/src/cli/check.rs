@@ -19,7 +19,7 @@ use super::Global;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{self, Form};
 
-/// Judges a history: what clients asked, when, and what they were told.
+/// Judges a history: what clients asked, when, and what they were answered.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -136,7 +136,7 @@ enum Command {
     Status(overview::Status),
     /// Show what each keyspace can do now, and why not more
     Keyspaces(overview::Keyspaces),
-    /// Judge a history: is what clients were told legal?
+    /// Judge a history: are the answers that clients got legal?
     Check(check::Check),
     /// Print shell completions
     Completions(Completions),

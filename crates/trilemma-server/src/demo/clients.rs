@@ -42,7 +42,9 @@ impl Clients {
                 incarnation,
                 keyspace: cluster.keyspace(node, name, backend)?,
                 history: history.clone(),
-                random: Random(seed ^ (u64::from(node) << 40) ^ (u64::from(incarnation) << 20) ^ number as u64),
+                random: Random(
+                    seed ^ (u64::from(node) << 40) ^ (u64::from(incarnation) << 20) ^ number as u64,
+                ),
             };
             tasks.push(tokio::spawn(client.run(Arc::clone(&stop))));
         }

@@ -103,7 +103,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Ends a node as a kill would: nothing is flushed, nobody is told.
+    /// Ends a node as a kill would: nothing is flushed, nobody is notified.
     pub(super) async fn kill(&mut self, node: u32) {
         if let Some(node) = self.nodes[index(node)].take() {
             node.abort().await;

@@ -1,7 +1,7 @@
 //! `demo`: three real nodes on this machine, a partition, a kill, and a verdict that can fail.
 //!
 //! Nodes, sockets and logs are the real ones; only the packets between the nodes pass through relays that the demo
-//! cuts. Clients at every node write unique values to one keyspace of each backend and record what they were told.
+//! cuts. Clients at every node write unique values to one keyspace of each backend and record the answers.
 //! From that record alone the verdict is computed: acknowledged writes lost, convergence, linearizability, and what
 //! each side of the partition accepted.
 
@@ -59,7 +59,7 @@ Examples:
   trilemma demo --json | tail -n 1
 
 Takes about 15 seconds. Exits with 9 if a promise did not hold: the verdict is computed from what the clients were
-told and what the nodes hold at the end.")]
+answered and what the nodes hold at the end.")]
 pub(crate) struct Demo {
     /// Print the verdict as one JSON object, as the last line of standard output
     #[arg(long)]
@@ -164,7 +164,7 @@ impl Report {
     }
 
     fn show(&self, screen: &mut Screen) {
-        screen.say("verdict, computed from what the clients were told and what the nodes hold now:");
+        screen.say("verdict, computed from what the clients were answered and what the nodes hold now:");
         for (name, backend, verdict) in &self.verdicts {
             let descriptor = backend.descriptor();
             screen.say(&format!(

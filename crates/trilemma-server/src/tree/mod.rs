@@ -123,7 +123,7 @@ pub(crate) enum TreeError {
         /// What the system said.
         why: String,
     },
-    /// The format cannot be told from the name.
+    /// The name does not show the format.
     #[error("{file}: the format is not clear from the name; give --format toml, json, yaml or env")]
     FormatUnknown {
         /// The file's name.

@@ -56,7 +56,7 @@ fn a_tree_loaded_at_one_node_is_exported_equal_at_every_node(cluster: &Cluster) 
             "{keyspace}: {loaded}"
         );
         let again = cluster.ok(2, &load);
-        // Gossip may not have told node 2 everything yet; then it loads what it misses.
+        // Gossip may not have sent node 2 everything yet; then it loads what it misses.
         assert!(
             keyspace == "carts" || again.contains("0 added, 0 changed, 0 removed, 287 unchanged"),
             "{again}"

@@ -177,17 +177,17 @@ fn an_illegal_history_is_explained_by_its_smallest_part_in_text_and_picture() {
         "--svg",
         path(&picture),
     ]);
-    let told = text(&output);
-    assert_eq!(output.status.code(), Some(1), "{told}");
-    let shown = told
+    let printed = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    let shown = printed
         .lines()
         .filter(|line| line.trim_start().starts_with("#") && line.contains("process"))
         .count();
     assert!(
         (2..=3).contains(&shown),
-        "the write, one after it and the read: {told}"
+        "the write, one after it and the read: {printed}"
     );
-    assert!(told.contains("v7"), "{told}");
+    assert!(printed.contains("v7"), "{printed}");
     let drawn = std::fs::read_to_string(&picture).unwrap();
     assert!(drawn.starts_with("<svg") && drawn.contains("v7"), "{drawn}");
 
@@ -234,9 +234,12 @@ fn what_cannot_be_judged_is_not_a_pass() {
         (missing, "missing.jsonl"),
     ] {
         let output = trilemma(&["check", "--model", "register", path(&file)]);
-        let told = text(&output);
-        assert_eq!(output.status.code(), Some(2), "{told}");
-        assert!(told.contains(says) && told.contains("what to do"), "{told}");
+        let printed = text(&output);
+        assert_eq!(output.status.code(), Some(2), "{printed}");
+        assert!(
+            printed.contains(says) && printed.contains("what to do"),
+            "{printed}"
+        );
     }
     let output = trilemma(&["check", "--model", "wishes", "h.jsonl"]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));

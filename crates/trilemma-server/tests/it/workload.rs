@@ -1,4 +1,4 @@
-//! Clients of running processes that write unique values and record what they were told.
+//! Clients of running processes that write unique values and record the answers.
 
 use std::path::Path;
 use std::sync::Arc;

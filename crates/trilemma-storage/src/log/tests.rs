@@ -374,7 +374,7 @@ fn the_length_of_segments_may_change_between_starts() {
 }
 
 #[test]
-fn a_failing_read_is_told_and_changes_nothing() {
+fn a_failing_read_is_reported_and_changes_nothing() {
     let (disk, last) = closed_log();
     disk.set_faults(MemoryFaults {
         fail_next_read: true,

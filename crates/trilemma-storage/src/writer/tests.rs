@@ -167,7 +167,7 @@ fn a_failed_sync_is_reported_once_and_ends_everything() {
 }
 
 #[test]
-fn a_full_disk_is_told_and_told_again_when_there_is_room() {
+fn a_full_disk_is_reported_and_so_is_its_end() {
     let disk = MemoryDisk::new();
     let (mut writer, events) = start(&disk);
     disk.set_faults(MemoryFaults {
@@ -178,7 +178,7 @@ fn a_full_disk_is_told_and_told_again_when_there_is_room() {
         writer.submit(batch(&"x".repeat(4096), true)).unwrap();
     }
     wait_durable(&events, LogSeq(9));
-    let told = |wanted: bool| loop {
+    let reported = |wanted: bool| loop {
         match events
             .recv_timeout(Duration::from_secs(10))
             .expect("space is reported")
@@ -188,10 +188,10 @@ fn a_full_disk_is_told_and_told_again_when_there_is_room() {
             _ => {}
         }
     };
-    let why = told(true).expect("a reason");
+    let why = reported(true).expect("a reason");
     assert!(why.contains("no space"), "{why}");
     disk.set_faults(MemoryFaults::default());
-    told(false);
+    reported(false);
     writer.close().unwrap();
     assert_eq!(records(&disk).len(), 9);
 }
@@ -267,8 +267,8 @@ fn closing_without_space_for_what_waits_is_an_error() {
         .into_iter()
         .filter(|event| matches!(event, LogEvent::Failed(LogError::NoSpace { .. })))
         .collect();
-    assert_eq!(failures.len(), 1, "told once");
-    // What fitted is kept, in order; none of it was told to be more.
+    assert_eq!(failures.len(), 1, "reported once");
+    // What fitted is kept, in order; none of it was reported as more.
     assert!((10..40).contains(&records(&disk).len()));
 }
 
@@ -280,7 +280,8 @@ fn a_real_directory_can_be_opened_again_at_once() {
     let directory = tempfile::tempdir_in(target).unwrap();
     let path = directory.path().join("a/node");
     for incarnation in 0..6_u64 {
-        let disk = crate::OsDisk::open(&path).unwrap_or_else(|error| panic!("incarnation {incarnation}: {error}"));
+        let disk =
+            crate::OsDisk::open(&path).unwrap_or_else(|error| panic!("incarnation {incarnation}: {error}"));
         let mut found = 0;
         let (log, _) = Log::open(disk.clone(), OPTIONS, LogSeq(0), |record: Record<'_>| {
             assert_eq!(record.payload.len(), 3000);

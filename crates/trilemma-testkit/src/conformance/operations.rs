@@ -297,8 +297,8 @@ pub(super) async fn outcome(suite: &Suite<'_>) -> Outcome {
         .outcome(&suite.context(op, Attempt::Retry), op, Some(command.clone()))
         .await
     {
-        Ok(receipt::Outcome::Applied(told)) if told.version == receipt.version && told.won == receipt.won => {
-        }
+        Ok(receipt::Outcome::Applied(found))
+            if found.version == receipt.version && found.won == receipt.won => {}
         other => return Err(format!("of a write that was acknowledged: {other:?}")),
     }
     let never = suite.op(&at);
@@ -316,7 +316,11 @@ pub(super) async fn outcome(suite: &Suite<'_>) -> Outcome {
     let late = Command::put(key.clone(), "late");
     match at.write(&suite.context(never, Attempt::Retry), late).await {
         Err(WriteError::NotApplied(refusal)) if refusal.reason == Reason::Fenced => {}
-        other => return Err(format!("a late copy of a write told as not applied: {other:?}")),
+        other => {
+            return Err(format!(
+                "a late copy of a write reported as not applied: {other:?}"
+            ));
+        }
     }
     let found = suite.text(&at, &key).await?;
     ensure(found.as_deref() == Some("done"), || {

@@ -66,7 +66,7 @@ async fn a_stream_gets_all_its_answers() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_lost_is_told_from_a_request_that_was_not_sent() {
+async fn an_answer_that_is_lost_differs_from_a_request_that_was_not_sent() {
     let world = World::new(1);
     let (node, events) = world.bind(1);
     let client = connect(&world, 1).await;
@@ -185,7 +185,7 @@ async fn requests_without_an_answer_are_limited() {
 }
 
 #[tokio::test]
-async fn a_dropped_stream_of_answers_is_told_to_the_node_and_the_connection_lives() {
+async fn a_dropped_stream_of_answers_is_reported_to_the_node_and_the_connection_lives() {
     let world = World::new(1);
     let (_node, mut events) = world.bind(1);
     let client = connect(&world, 1).await;

@@ -7,7 +7,7 @@ use crate::hello::{Hello, WIRE_VERSION};
 use crate::identity::{Subject, server_name};
 use crate::{Refusal, tls};
 
-/// Binds node 2 and lets a node 1 with this configuration dial it; returns what both were told.
+/// Binds node 2 and lets a node 1 with this configuration dial it; returns what both reported.
 async fn meet(world: &World, one: TransportConfig) -> (String, String) {
     let (_two, mut events_two) = world.bind(2);
     let (_one, mut events_one) = Transport::bind(one).expect("node 1 opens");
@@ -73,10 +73,10 @@ async fn a_certificate_of_another_node_is_refused_at_the_start_and_when_dialled(
     config.listen = world.addresses[&NodeId(2)];
     let (_three, _events) = Transport::bind(config).unwrap();
     let (_one, mut events) = world.bind(1);
-    let told = refusal(&mut events).await;
+    let reported = refusal(&mut events).await;
     assert!(
-        told.contains("node-3") || told.contains("node 3") || told.contains("not valid for name"),
-        "{told}"
+        reported.contains("node-3") || reported.contains("node 3") || reported.contains("not valid for name"),
+        "{reported}"
     );
 }
 
@@ -94,8 +94,8 @@ async fn a_client_certificate_cannot_open_a_peer_connection() {
         .unwrap()
         .await
         .unwrap();
-    let told = refusal(&mut events).await;
-    assert!(told.contains("client \"alice\""), "{told}");
+    let reported = refusal(&mut events).await;
+    assert!(reported.contains("client \"alice\""), "{reported}");
     let closed = tokio::time::timeout(PATIENCE, connection.closed())
         .await
         .unwrap()
@@ -123,8 +123,8 @@ async fn no_certificate_is_refused() {
     let connecting = endpoint
         .connect_with(client, world.addresses[&NodeId(2)], &name)
         .unwrap();
-    let told = refusal(&mut events).await;
-    assert!(told.contains("TLS"), "{told}");
+    let reported = refusal(&mut events).await;
+    assert!(reported.contains("TLS"), "{reported}");
     // The client believes in the handshake until the alert arrives.
     if let Ok(connection) = connecting.await {
         tokio::time::timeout(PATIENCE, connection.closed())
@@ -142,10 +142,10 @@ async fn different_keyspace_tables_are_refused_with_both_printed() {
         ..world.config(1)
     };
     let (dialler, listener) = meet(&world, one).await;
-    for told in [dialler, listener] {
+    for reported in [dialler, listener] {
         assert!(
-            told.contains("locks = raft") && told.contains("locks = paxos"),
-            "{told}"
+            reported.contains("locks = raft") && reported.contains("locks = paxos"),
+            "{reported}"
         );
     }
 }
@@ -169,7 +169,7 @@ async fn a_busy_port_is_named() {
     }
 }
 
-/// Connects to node 2 with this identity, as node 1 would; returns what node 2 and the other side were told.
+/// Connects to node 2 with this identity, as node 1 would; returns what node 2 and the other side reported.
 async fn knock(world: &World, identity: &Identity, protocol: &[u8]) -> (String, String) {
     let (_two, mut events) = world.bind(2);
     let client = tls::client(identity, protocol).unwrap();
@@ -183,9 +183,9 @@ async fn knock(world: &World, identity: &Identity, protocol: &[u8]) -> (String, 
         .unwrap()
         .await
         .unwrap();
-    let told = refusal(&mut events).await;
+    let reported = refusal(&mut events).await;
     let closed = tokio::time::timeout(PATIENCE, connection.closed()).await.unwrap();
-    (told, closed.to_string())
+    (reported, closed.to_string())
 }
 
 #[tokio::test]
@@ -193,24 +193,24 @@ async fn a_node_of_another_cluster_is_refused_under_the_same_authority() {
     let world = World::new(2);
     let issued = world.authority.issue_node("other", NodeId(1)).unwrap();
     let identity = world.pem(&issued.certificate_pem, &issued.key_pem);
-    let (told, closed) = knock(&world, &identity, tls::PEER).await;
-    for text in [told, closed] {
+    let (reported, closed) = knock(&world, &identity, tls::PEER).await;
+    for text in [reported, closed] {
         assert!(
             text.contains("cluster \"other\"") && text.contains("\"test\""),
             "{text}"
         );
     }
-    let mut fresh = World::new(2);
-    fresh.authority = world.authority;
-    let (told, _) = knock(&fresh, &identity, tls::CLIENT).await;
-    assert!(told.contains("cluster \"other\""), "as a client: {told}");
+    let mut moved = World::new(2);
+    moved.authority = world.authority;
+    let (reported, _) = knock(&moved, &identity, tls::CLIENT).await;
+    assert!(reported.contains("cluster \"other\""), "as a client: {reported}");
 }
 
 #[tokio::test]
 async fn a_node_that_is_no_member_is_refused() {
     let world = World::new(2);
-    let (told, closed) = knock(&world, &world.identity(9), tls::PEER).await;
-    for text in [told, closed] {
+    let (reported, closed) = knock(&world, &world.identity(9), tls::PEER).await;
+    for text in [reported, closed] {
         assert!(text.contains("node 9 is not a peer of node 2"), "{text}");
     }
 }
@@ -232,8 +232,8 @@ async fn the_own_id_from_elsewhere_is_refused_even_if_listed_as_a_peer() {
         .unwrap()
         .await
         .unwrap();
-    let told = refusal(&mut events).await;
-    assert!(told.contains("which is this node"), "{told}");
+    let reported = refusal(&mut events).await;
+    assert!(reported.contains("which is this node"), "{reported}");
 }
 
 #[tokio::test]
@@ -280,8 +280,8 @@ async fn a_certificate_without_the_server_purpose_is_not_believed_to_be_a_node()
     };
     let (_two, _held) = Transport::bind(config).unwrap();
     let (_one, mut events) = world.bind(1);
-    let told = refusal(&mut events).await;
-    assert!(told.contains("TLS"), "{told}");
+    let reported = refusal(&mut events).await;
+    assert!(reported.contains("TLS"), "{reported}");
 }
 
 #[tokio::test]
@@ -330,14 +330,17 @@ fn a_hello_is_judged_by_version_and_id() {
         (1, trilemma_core::codec::encode(&first)),
         (WIRE_VERSION + 1, trilemma_core::codec::encode(&newer)),
     ] {
-        let told = Hello::decode(&bytes).expect_err("another version").to_string();
+        let reported = Hello::decode(&bytes).expect_err("another version").to_string();
         assert!(
-            told.contains(&format!("wire version {version}, this node speaks")),
-            "{told}"
+            reported.contains(&format!("wire version {version}, this node speaks")),
+            "{reported}"
         );
     }
-    let told = here.check(&there, NodeId(3)).expect_err("another id").to_string();
-    assert!(told.contains("node 1") && told.contains("node 3"), "{told}");
+    let reported = here.check(&there, NodeId(3)).expect_err("another id").to_string();
+    assert!(
+        reported.contains("node 1") && reported.contains("node 3"),
+        "{reported}"
+    );
     assert!(matches!(Hello::decode(&[0xff; 40]), Err(Refusal::Violation(_))));
     let most = u32::MAX - trilemma_core::NODES_MAX as u32;
     let long = hello(1, most..u32::MAX, &"ü".repeat(100_000));
@@ -356,14 +359,14 @@ fn hellos_with_different_members_are_refused_with_both_lists() {
     let of_five = hello(3, 1..=5, "locks = raft");
     for (here, there, peer) in [(&of_three, &of_five, 3), (&of_five, &of_three, 1)] {
         let refused = here.check(there, NodeId(peer));
-        let told = refused.expect_err("other members").to_string();
+        let reported = refused.expect_err("other members").to_string();
         assert!(
-            told.contains("[1, 2, 3];") || told.contains("[1, 2, 3]."),
-            "{told}"
+            reported.contains("[1, 2, 3];") || reported.contains("[1, 2, 3]."),
+            "{reported}"
         );
         assert!(
-            told.contains("[1, 2, 3, 4, 5]") && told.contains("`peers`"),
-            "{told}"
+            reported.contains("[1, 2, 3, 4, 5]") && reported.contains("`peers`"),
+            "{reported}"
         );
     }
     let other_members_as_many = hello(3, [1, 3, 4], "locks = raft");
@@ -376,8 +379,11 @@ async fn different_members_are_refused_with_both_lists_printed() {
     let mut one = world.config(1);
     one.peers.remove(&NodeId(3));
     let (dialler, listener) = meet(&world, one).await;
-    for told in [dialler, listener] {
-        assert!(told.contains("[1, 2]") && told.contains("[1, 2, 3]"), "{told}");
+    for reported in [dialler, listener] {
+        assert!(
+            reported.contains("[1, 2]") && reported.contains("[1, 2, 3]"),
+            "{reported}"
+        );
     }
 }
 

@@ -261,7 +261,7 @@ async fn a_newer_connection_replaces_the_former_and_the_driver_hears_it_in_order
     };
     assert_eq!(expect(&mut events, "the former ends", news).await, "down");
     assert_eq!(expect(&mut events, "the newer begins", news).await, "up");
-    // The end of the former one has been told: it must not be told as the end of the newer one.
+    // The end of the former one has been reported: it must not be reported as the end of the newer one.
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(events.try_recv().is_none());
     assert!(two.is_connected(NodeId(1)));

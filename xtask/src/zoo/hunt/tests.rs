@@ -99,7 +99,7 @@ fn protocols_take_turns_until_one_finds_something() {
 }
 
 #[test]
-fn a_protocol_that_crashes_is_told_and_does_not_hide_the_others() {
+fn a_protocol_that_crashes_is_reported_and_does_not_hide_the_others() {
     with_simulator("[ $protocol = raft ] && kill -9 $$; summary 0 0", |program| {
         let hunt = hunt(program, &patch("Protocol: raft, gossip\nSeeds: 300"), &[], 1);
         assert_eq!((hunt.found, hunt.seeds), (None, 300));
