@@ -9,6 +9,7 @@ mod leaks;
 mod manifests;
 mod pure;
 mod sizes;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ Checks, for every file of the project:
   unfinished no `todo!`, `unimplemented!`, `dbg!`
   advice     no error text tells to destroy data
   exceptions every `#[allow]` and `#[expect]` has its reason beside it
+  words      no retired words: one thing has one name, the field's
   leaks      no path or host of one machine
 
   --sizes    print the sizes of functions and files per package instead; reports, never fails";
@@ -134,13 +136,18 @@ pub(crate) fn check(workspace: &Workspace, packages: &[Package]) -> Result<(Vec<
     for file in sources(workspace)? {
         findings.extend(files::check(&file));
         findings.extend(advice::check(&file));
+        findings.extend(words::source(&file));
         if let Some(package) = packages.iter().find(|package| package.holds(&file.name)) {
             findings.extend(layering::source(&package.name, &file));
             findings.extend(pure::check(&package.name, &file));
         }
     }
     for name in &names {
-        findings.extend(leaks::check(name, &workspace.read(name)?));
+        let text = workspace.read(name)?;
+        findings.extend(leaks::check(name, &text));
+        if name.ends_with(".md") || name.ends_with(".toml") {
+            findings.extend(words::page(name, &text));
+        }
     }
     findings.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     Ok((findings, names.len()))

@@ -1,6 +1,6 @@
 //! Checkpoints: a state as chunks, how large a chunk may be, and how it is checked before it is relied upon.
 //!
-//! Whoever writes a checkpoint and whoever reads one use the limits of this module and no others: a chunk that was
+//! Those who write and those who read a checkpoint use the limits of this module and no others: a chunk that was
 //! written and is refused when it is read is a state that is lost.
 
 use std::fmt;

@@ -96,7 +96,7 @@ fn parts_and_the_form_of_earlier_versions_keep_every_answer() {
 }
 
 /// A client writes with numbers that grow; what is on its way may arrive twice, late, out of order. Nothing runs twice,
-/// what is told is what happened, the record is bounded, and a copy that was restored at any moment behaves the same.
+/// what is reported is what happened, the record is bounded, and a copy that was restored at any moment behaves the same.
 #[test]
 fn d19_the_results_of_all_sessions_are_bounded_and_nothing_runs_twice() {
     let (mut repeats, mut dropped) = (0, 0);
