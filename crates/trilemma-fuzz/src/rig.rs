@@ -59,7 +59,7 @@ impl Kind {
         match self {
             Kind::Raft => {
                 let mut config = RaftConfig::new(node, members, seed);
-                (config.kept_entries, config.kept_bytes) = (8, 4096);
+                (config.kept_entries, config.kept_bytes, config.pinned_bytes_max) = (8, 4096, 4096);
                 config.append_entries_max = 4;
                 config.sessions_max = 4;
                 Box::new(Host::new(Raft::new(config)))
