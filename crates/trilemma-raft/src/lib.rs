@@ -138,7 +138,7 @@ impl fmt::Display for Contradiction {
             f,
             "node {leader}, leader of {term}, has an entry of {} at {}, where one of {committed} is committed here: a \
              member has lost part of its disk; this node takes no part until it is restarted; compare the members' \
-             data before that, and wipe nothing",
+             data before that, and keep each directory as it is",
             found.term, found.index
         )
     }
