@@ -40,6 +40,7 @@ fn retired_words_are_found_in_comments_texts_and_names() {
         [("for ever".to_owned(), 2)]
     );
     assert_eq!(page("docs/src/a.md", "writes, in any split\n").len(), 1);
+    assert_eq!(page("docs/src/a.md", "a stray ` here\n\nis settled\n").len(), 1);
 }
 
 #[test]
@@ -52,6 +53,12 @@ fn good_english_is_left_alone() {
     ] {
         assert_eq!(words(good), [""; 0], "{good}");
     }
+}
+
+#[test]
+fn a_page_may_name_what_the_code_has() {
+    assert_eq!(page("docs/src/a.md", "| `Settled` | of a batch |\n").len(), 0);
+    assert_eq!(page("docs/src/a.md", "it is settled: `Settled`\n").len(), 1);
 }
 
 #[test]
