@@ -78,3 +78,20 @@ fn every_word_says_what_to_use_and_can_be_found() {
         assert!(words(&text).contains(&word.old.to_owned()), "{}", word.old);
     }
 }
+
+#[test]
+fn every_retired_word_is_in_the_glossary() {
+    let glossary = include_str!("../../../../docs/src/glossary.md");
+    let (_, retired) = glossary
+        .split_once("## Retired words")
+        .expect("the glossary lists the retired words");
+    let cells = retired
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let listed: Vec<&str> = cells
+        .flat_map(|cell| cell.split(" (").next().unwrap_or(cell).split(", "))
+        .collect();
+    for word in WORDS {
+        assert!(listed.contains(&word.old), "{} is not listed", word.old);
+    }
+}
