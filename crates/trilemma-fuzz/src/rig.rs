@@ -75,7 +75,7 @@ impl Kind {
                 config.tombstone_age_min = Duration::from_millis(100);
                 config.sync_ticks = 2;
                 config.page_bytes = 256;
-                (config.parked_max, config.rumours_max) = (8, 16);
+                (config.deferred_max, config.rumors_max) = (8, 16);
                 config.sessions_max = 4;
                 Box::new(Host::new(Gossip::new(config)))
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use trilemma_core::session::SESSIONS_MAX;
 use trilemma_core::{Incarnation, NodeId};
 
+use crate::message::DEFERRED_MAX;
 use crate::predictor::{Params, infective_ticks};
 
 /// What a write waits for before it is acknowledged. The host decides which mark `Persisted` tells.
@@ -24,8 +25,8 @@ pub enum Durability {
 pub struct GossipConfig {
     /// This node. Must be a member.
     pub node: NodeId,
-    /// Its life: greater than that of every earlier start with the same node id, **also after its disk was lost**.
-    /// Part of every dot: a life used twice gives dots out twice, and peers take the later writes for known ones.
+    /// Its incarnation: greater than that of every earlier start with the same node id, **also after its disk was
+    /// lost**. Part of every dot: one used twice gives dots out twice, and peers take the later writes for known ones.
     pub incarnation: Incarnation,
     /// All nodes of the keyspace, this one included. Collection waits for every one of them.
     pub members: BTreeSet<NodeId>,
@@ -40,9 +41,9 @@ pub struct GossipConfig {
     /// Up to this number of peers a local write is sent to all of them at once, so that it is everywhere after one
     /// one-way delay. Above it, to `fanout` random ones. Default 8.
     pub flush_peers_max: usize,
-    /// Share of messages lost that rumours are planned for. Default 0.1.
+    /// Share of messages lost that rumors are planned for. Default 0.1.
     pub loss: f64,
-    /// Probability that a rumour misses some node and anti-entropy must bring it. Default 0.001.
+    /// Probability that a rumor misses some node and anti-entropy must bring it. Default 0.001.
     pub miss_probability: f64,
     /// Usual one-way delay, for the prediction alone. Default 1 ms.
     pub latency: Duration,
@@ -54,23 +55,31 @@ pub struct GossipConfig {
     /// How far ahead of our wall clock a stamp may be and still be applied. Default 500 ms; more than the skew that
     /// the cluster's time synchronisation allows.
     pub accept_drift: Duration,
-    /// Age that a change must have, beside being stable, before its tombstone, or what it has observed, is collected.
-    /// Default 60 s. It covers what acknowledgements cannot: a member that has lost its disk and has not said so to
-    /// everybody yet. So it must be longer than that takes.
+    /// How far ahead of the wall clock the stamps of earlier incarnations may be when this one starts. Beyond it they
+    /// are left, if changes of other nodes show that the wall clock is right now: what was written with a wrong clock
+    /// stays deferred elsewhere until its time has come, and what is written now is not. Default 10 s: a smaller lead is
+    /// soon waited out. At least `accept_drift`.
+    pub ahead_max: Duration,
+    /// Time that must pass after the last missing acknowledgement before a tombstone, or what a change has observed, is
+    /// collected. Default 60 s. Correctness does not rest on it (see `acknowledgements`); it keeps what was deleted
+    /// explainable for a while, and spares a member that comes back work.
     pub tombstone_age_min: Duration,
     /// Siblings of a key above which a node writes the winner back. Default 8.
     pub siblings_max: usize,
-    /// Entries held back because of their stamps. Default 4096 (also the limit); more are fetched again later.
-    pub parked_max: usize,
-    /// Bytes of entries held back because of their stamps. Default 16 MiB.
-    pub parked_bytes_max: usize,
+    /// Changes deferred because of their stamps. Default 4096 (also the limit); more are fetched again later.
+    pub deferred_max: usize,
+    /// Bytes of changes deferred because of their stamps. Default 16 MiB.
+    pub deferred_bytes_max: usize,
+    /// Bytes of records that are not durable yet. Beyond it writes are refused, and what peers send is left to later
+    /// exchanges. Default 32 MiB: the log's queue of 256 MiB serves all keyspaces of a node.
+    pub unsynced_bytes_max: usize,
     /// Commands waiting to be spread. Default 65536; the oldest beyond it are left to anti-entropy.
-    pub rumours_max: usize,
-    /// Bytes of rumours to one peer in one tick. Default 256 KiB.
+    pub rumors_max: usize,
+    /// Bytes of rumors to one peer in one tick. Default 256 KiB.
     pub tick_bytes_max: usize,
     /// Bytes of one anti-entropy page. Default 256 KiB. One command is never split, so a page may be larger.
     pub page_bytes: usize,
-    /// Intervals of the context above which rumours that would open another gap are left to anti-entropy.
+    /// Intervals of the context above which rumors that would open another gap are left to anti-entropy.
     /// Default 16384.
     pub intervals_max: usize,
     /// Exchanges served at the same time. Default 8.
@@ -102,17 +111,38 @@ impl GossipConfig {
             sync_ticks: 10,
             durability: Durability::Fsync,
             accept_drift: Duration::from_millis(500),
+            ahead_max: Duration::from_secs(10),
             tombstone_age_min: Duration::from_secs(60),
             siblings_max: 8,
-            parked_max: crate::message::WITHHELD_MAX,
-            parked_bytes_max: 16 << 20,
-            rumours_max: 65_536,
+            deferred_max: DEFERRED_MAX,
+            deferred_bytes_max: 16 << 20,
+            unsynced_bytes_max: 32 << 20,
+            rumors_max: 65_536,
             tick_bytes_max: 256 << 10,
             page_bytes: 256 << 10,
             intervals_max: crate::context::WIRE_INTERVALS_MAX,
             serving_max: 8,
             sessions_max: SESSIONS_MAX,
         }
+    }
+
+    /// The configuration with every value in its range.
+    #[must_use]
+    pub(crate) fn clamp(mut self) -> Self {
+        self.members.insert(self.node);
+        self.fanout = self.fanout.max(1);
+        self.tick = self.tick.max(Duration::from_millis(1));
+        self.sync_ticks = self.sync_ticks.max(1);
+        self.ahead_max = self.ahead_max.max(self.accept_drift);
+        self.deferred_max = self.deferred_max.min(DEFERRED_MAX);
+        self.siblings_max = self.siblings_max.max(1);
+        self.serving_max = self.serving_max.max(1);
+        self
+    }
+
+    /// Whether an answered write has survived a crash.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durability != Durability::None
     }
 
     /// The other members.
@@ -133,7 +163,7 @@ impl GossipConfig {
         }
     }
 
-    /// Ticks for which a node spreads a rumour.
+    /// Ticks for which a node spreads a rumor.
     #[must_use]
     pub fn infective_ticks(&self) -> u32 {
         infective_ticks(&self.params())

@@ -1,8 +1,13 @@
 //! The causal context: which changes a replica reflects.
 //!
-//! For each life of an origin a list of intervals: one interval from 1 is the version-vector entry, further ones are
-//! the exceptions above a gap. A *floor* per origin stands for all of its lives below an incarnation, so that
-//! restarts do not grow the context for ever.
+//! For each incarnation of an origin a list of intervals: one interval from 1 is the version-vector entry, further ones
+//! are the exceptions above a gap. Incarnations that are wholly in the set are *closed*: one interval of incarnation
+//! numbers stands for all that follow each other, so that restarts do not grow the context.
+//!
+//! **Who may close.** Only the origin can know that nothing of an incarnation is missing: others may agree on what they
+//! have seen, and a member that is cut off may have seen more. The origin knows it for the incarnations that its present
+//! disk has lived through, where every change was synced before it left. A disk that was lost ends such a row for good:
+//! what it held may be known elsewhere and not here. So a context costs a few numbers for each *disk*, not for each start.
 
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
@@ -13,17 +18,19 @@ use crate::dot::Dot;
 
 /// Most intervals that one context on the wire carries. A sender with more claims less, which only costs bytes.
 pub const WIRE_INTERVALS_MAX: usize = 16_384;
-/// Most origins of one context on the wire.
-pub const WIRE_ORIGINS_MAX: usize = 16_384;
+/// Most turns between open and closed of one context on the wire.
+pub const WIRE_TURNS_MAX: usize = 16_384;
 
-type Life = (NodeId, Incarnation);
+/// An incarnation of an origin.
+type Source = (NodeId, Incarnation);
 
 /// A set of dots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Context {
-    /// Every dot of an incarnation below this is in the set.
-    floors: OrdMap<NodeId, Incarnation>,
-    lives: OrdMap<Life, Intervals>,
+    /// The numbers of the incarnations that are wholly in the set.
+    closed: OrdMap<NodeId, Intervals>,
+    /// The others.
+    open: OrdMap<Source, Intervals>,
 }
 
 /// Sorted, disjoint, not adjacent, inclusive intervals of numbers from 1.
@@ -95,33 +102,40 @@ impl Context {
     /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.floors.is_empty() && self.lives.is_empty()
+        self.closed.is_empty() && self.open.is_empty()
     }
 
-    /// Every incarnation of `origin` below this is wholly in the set.
+    /// Whether every dot of this incarnation of `origin` is in the set.
     #[must_use]
-    pub fn floor(&self, origin: NodeId) -> Incarnation {
-        self.floors.get(&origin).copied().unwrap_or_default()
+    pub fn is_closed(&self, origin: NodeId, incarnation: Incarnation) -> bool {
+        self.closed
+            .get(&origin)
+            .is_some_and(|closed| closed.contains(incarnation.0))
+    }
+
+    /// The highest incarnation of `origin` that is wholly in the set.
+    #[must_use]
+    pub fn last_closed(&self, origin: NodeId) -> Option<Incarnation> {
+        let (_, last) = self.closed.get(&origin)?.0.last()?;
+        Some(Incarnation(*last))
     }
 
     /// Whether `dot` is in the set.
     #[must_use]
     pub fn contains(&self, dot: Dot) -> bool {
-        dot.incarnation < self.floor(dot.origin)
-            || self
-                .lives
-                .get(&dot.life())
-                .is_some_and(|intervals| intervals.contains(dot.seq))
+        self.open
+            .get(&dot.source())
+            .is_some_and(|intervals| intervals.contains(dot.seq))
+            || self.is_closed(dot.origin, dot.incarnation)
     }
 
-    /// Whether every dot of the same life up to `dot` is in the set.
+    /// Whether every dot of the same incarnation up to `dot` is in the set.
     #[must_use]
     pub fn contains_up_to(&self, dot: Dot) -> bool {
-        dot.incarnation < self.floor(dot.origin)
-            || self
-                .lives
-                .get(&dot.life())
-                .is_some_and(|intervals| intervals.prefix() >= dot.seq)
+        self.open
+            .get(&dot.source())
+            .is_some_and(|intervals| intervals.prefix() >= dot.seq)
+            || self.is_closed(dot.origin, dot.incarnation)
     }
 
     /// Adds one dot.
@@ -130,8 +144,8 @@ impl Context {
     }
 
     fn insert_span(&mut self, from: Dot, to: u64) {
-        if from.incarnation >= self.floor(from.origin) {
-            self.lives.entry(from.life()).or_default().insert(from.seq, to);
+        if !self.is_closed(from.origin, from.incarnation) {
+            self.open.entry(from.source()).or_default().insert(from.seq, to);
         }
     }
 
@@ -145,59 +159,42 @@ impl Context {
         !near(dot.seq - 1) && !near(dot.seq.saturating_add(1))
     }
 
-    /// Number of intervals and floors: what the set costs in memory.
+    /// Number of intervals: what the set costs in memory.
     #[must_use]
     pub fn intervals(&self) -> usize {
-        self.floors.len()
-            + self
-                .lives
-                .values()
-                .map(|intervals| intervals.0.len())
-                .sum::<usize>()
+        let all = self.closed.values().chain(self.open.values());
+        all.map(|intervals| intervals.0.len()).sum()
     }
 
-    /// Adds every dot of `other`, except those in `withheld`.
-    ///
-    /// A withheld dot is one whose body this replica holds back (parked): covered and absent would mean deleted.
-    pub fn join(&mut self, other: &Context, withheld: &std::collections::BTreeSet<Dot>) {
-        for (&origin, &floor) in &other.floors {
-            let lowest_withheld = withheld
-                .range(Dot::new(origin, Incarnation(0), 0)..)
-                .next()
-                .filter(|dot| dot.origin == origin)
-                .map_or(Incarnation(u64::MAX), |dot| dot.incarnation);
-            self.raise_floor(origin, floor.min(lowest_withheld));
+    /// Adds every dot of `other`.
+    pub fn join(&mut self, other: &Context) {
+        for (&origin, closed) in &other.closed {
+            for &(from, to) in &closed.0 {
+                self.close(origin, Incarnation(from), Incarnation(to.saturating_add(1)));
+            }
         }
-        for (&(origin, incarnation), intervals) in &other.lives {
+        for (&(origin, incarnation), intervals) in &other.open {
             for &(from, to) in &intervals.0 {
-                let mut at = from;
-                let first = Dot::new(origin, incarnation, from);
-                for hole in withheld.range(first..=Dot { seq: to, ..first }) {
-                    if hole.seq > at {
-                        self.insert_span(Dot { seq: at, ..first }, hole.seq - 1);
-                    }
-                    at = hole.seq.saturating_add(1);
-                }
-                if at <= to && !withheld.contains(&Dot { seq: at, ..first }) {
-                    self.insert_span(Dot { seq: at, ..first }, to);
-                }
+                self.insert_span(Dot::new(origin, incarnation, from), to);
             }
         }
     }
 
-    /// Adds every dot of the incarnations of `origin` below `floor`.
-    pub fn raise_floor(&mut self, origin: NodeId, floor: Incarnation) {
-        if floor <= self.floor(origin) {
+    /// Adds every dot of the incarnations of `origin` from `from` on and below `end`.
+    pub fn close(&mut self, origin: NodeId, from: Incarnation, end: Incarnation) {
+        // No node starts with incarnation 0.
+        let from = Incarnation(from.0.max(1));
+        if from >= end {
             return;
         }
-        self.floors.insert(origin, floor);
-        let below: Vec<Life> = self
-            .lives
-            .range((origin, Incarnation(0))..(origin, floor))
-            .map(|(life, _)| *life)
+        self.closed.entry(origin).or_default().insert(from.0, end.0 - 1);
+        let within: Vec<Source> = self
+            .open
+            .range((origin, from)..(origin, end))
+            .map(|(source, _)| *source)
             .collect();
-        for life in below {
-            self.lives.remove(&life);
+        for source in within {
+            self.open.remove(&source);
         }
     }
 
@@ -208,82 +205,97 @@ impl Context {
     }
 
     /// The parts of this set that may hold dots outside of `other`, as inclusive spans of dots, ascending. A span
-    /// that comes from a floor can also hold dots of `other`.
+    /// of closed incarnations can also hold dots of `other`.
     #[must_use]
     pub fn minus(&self, other: &Context) -> Vec<(Dot, Dot)> {
+        let none = Intervals::default();
         let mut spans = Vec::new();
-        for (&origin, &floor) in &self.floors {
-            let theirs = other.floor(origin);
-            if theirs < floor {
-                let last = Incarnation(floor.0 - 1);
-                spans.push((Dot::new(origin, theirs, 1), Dot::new(origin, last, u64::MAX)));
+        for (&origin, closed) in &self.closed {
+            for (from, to) in closed.minus(other.closed.get(&origin).unwrap_or(&none)) {
+                let first = Dot::new(origin, Incarnation(from), 1);
+                spans.push((first, Dot::new(origin, Incarnation(to), u64::MAX)));
             }
         }
-        let none = Intervals::default();
-        for (&(origin, incarnation), intervals) in &self.lives {
-            if incarnation < other.floor(origin) {
+        for (&(origin, incarnation), intervals) in &self.open {
+            if other.is_closed(origin, incarnation) {
                 continue;
             }
-            let theirs = other.lives.get(&(origin, incarnation)).unwrap_or(&none);
+            let theirs = other.open.get(&(origin, incarnation)).unwrap_or(&none);
             for (from, to) in intervals.minus(theirs) {
-                spans.push((
-                    Dot::new(origin, incarnation, from),
-                    Dot::new(origin, incarnation, to),
-                ));
+                let first = Dot::new(origin, incarnation, from);
+                spans.push((first, Dot { seq: to, ..first }));
             }
         }
         spans.sort_unstable();
         spans
     }
 
-    /// The lives of `origin` that are not below its floor, ascending.
-    pub fn lives(&self, origin: NodeId) -> impl Iterator<Item = Incarnation> + '_ {
+    /// The incarnations of `origin` that are not closed, ascending.
+    pub fn open(&self, origin: NodeId) -> impl Iterator<Item = Incarnation> + '_ {
         let last = (origin, Incarnation(u64::MAX));
-        self.lives
+        self.open
             .range((origin, Incarnation(0))..=last)
             .map(|((_, incarnation), _)| *incarnation)
     }
 
-    /// The highest dot of each life, for checks of what a peer claims.
+    /// The highest dot of each incarnation that is not closed, for checks of what a peer claims.
     pub fn highest(&self) -> impl Iterator<Item = Dot> + '_ {
-        self.lives
+        self.open
             .iter()
             .filter_map(|(&(origin, incarnation), intervals)| {
-                intervals
-                    .0
-                    .last()
-                    .map(|(_, to)| Dot::new(origin, incarnation, *to))
+                let (_, to) = intervals.0.last()?;
+                Some(Dot::new(origin, incarnation, *to))
             })
     }
 
-    /// The form on the wire and on disk, with at most `intervals_max` intervals: what does not fit is not claimed.
+    /// The form on the wire and on disk, with at most `intervals_max` intervals of open incarnations: what does not fit
+    /// is not claimed.
     #[must_use]
     pub fn to_wire(&self, intervals_max: usize) -> WireContext {
         let mut room = intervals_max;
-        let mut lives = Vec::new();
-        for (&(origin, incarnation), intervals) in &self.lives {
+        let mut open = Vec::new();
+        for (&(origin, incarnation), intervals) in &self.open {
             let taken: Vec<(u64, u64)> = intervals.0.iter().take(room).copied().collect();
             room -= taken.len();
             if !taken.is_empty() {
-                lives.push((origin, incarnation, WireIntervals(taken)));
+                open.push((origin, incarnation, WireIntervals(taken)));
             }
         }
-        let floors = self
-            .floors
-            .iter()
-            .map(|(origin, floor)| (*origin, *floor))
-            .collect();
-        WireContext { floors, lives }
+        let turns_max = intervals_max.max(WIRE_TURNS_MAX);
+        let mut turns = Vec::new();
+        for (&origin, closed) in &self.closed {
+            if turns.len() + 2 * closed.0.len() > turns_max {
+                continue;
+            }
+            for &(from, to) in &closed.0 {
+                // What is closed from the first incarnation on begins without a turn.
+                if from > 1 {
+                    turns.push((origin, Incarnation(from)));
+                }
+                turns.push((origin, Incarnation(to.saturating_add(1))));
+            }
+        }
+        WireContext { turns, open }
     }
 
     /// The set that a peer or the disk describes; `None` if the description breaks its own rules.
     #[must_use]
     pub fn from_wire(wire: &WireContext) -> Option<Self> {
-        let mut context = Self::default();
-        for (origin, floor) in &wire.floors {
-            context.raise_floor(*origin, *floor);
+        if !wire.turns.is_sorted_by(|a, b| a < b) {
+            return None;
         }
-        for (origin, incarnation, WireIntervals(intervals)) in &wire.lives {
+        let mut context = Self::default();
+        for turns in wire.turns.chunk_by(|(a, _), (b, _)| a == b) {
+            let origin = turns[0].0;
+            let (first, pairs) = turns.split_at(turns.len() % 2);
+            if let [(_, end)] = first {
+                context.close(origin, Incarnation(1), *end);
+            }
+            for pair in pairs.chunks_exact(2) {
+                context.close(origin, pair[0].1, pair[1].1);
+            }
+        }
+        for (origin, incarnation, WireIntervals(intervals)) in &wire.open {
             let sorted = intervals.is_sorted_by(|a, b| a.1 < b.0);
             let proper = intervals.iter().all(|(from, to)| 0 < *from && from <= to);
             if !sorted || !proper {
@@ -301,27 +313,49 @@ impl Context {
     pub fn hash(&self) -> u64 {
         xxhash_rust::xxh3::xxh3_64(&codec::encode_vec(&self.to_wire(usize::MAX)))
     }
+
+    /// The set's own invariants.
+    pub(crate) fn check(&self) {
+        let is_proper = |intervals: &Intervals| {
+            let rows = &intervals.0;
+            let apart = rows
+                .windows(2)
+                .all(|pair| pair[0].1.saturating_add(1) < pair[1].0);
+            !rows.is_empty() && apart && rows.iter().all(|(from, to)| 0 < *from && from <= to)
+        };
+        debug_assert!(
+            self.closed.values().all(is_proper),
+            "closed incarnations out of order: {self:?}"
+        );
+        debug_assert!(
+            self.open.values().all(is_proper),
+            "intervals out of order: {self:?}"
+        );
+        let mut open = self.open.keys();
+        debug_assert!(
+            open.all(|(origin, incarnation)| !self.is_closed(*origin, *incarnation)),
+            "an incarnation is both open and closed: {self:?}"
+        );
+    }
 }
 
 /// A [`Context`] as it travels.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WireContext {
-    #[serde(deserialize_with = "bounded_vec::<_, _, WIRE_ORIGINS_MAX>")]
-    floors: Vec<(NodeId, Incarnation)>,
+    /// For each origin the incarnations at which *closed* begins or ends, ascending; the last one always ends it. So one
+    /// alone closes all incarnations below it.
+    #[serde(deserialize_with = "bounded_vec::<_, _, WIRE_TURNS_MAX>")]
+    turns: Vec<(NodeId, Incarnation)>,
     #[serde(deserialize_with = "bounded_vec::<_, _, WIRE_INTERVALS_MAX>")]
-    lives: Vec<(NodeId, Incarnation, WireIntervals)>,
+    open: Vec<(NodeId, Incarnation, WireIntervals)>,
 }
 
 impl WireContext {
-    /// Number of intervals and floors.
+    /// Number of intervals, and of turns between open and closed.
     #[must_use]
     pub fn intervals(&self) -> usize {
-        self.floors.len()
-            + self
-                .lives
-                .iter()
-                .map(|(_, _, intervals)| intervals.0.len())
-                .sum::<usize>()
+        let open = self.open.iter().map(|(_, _, intervals)| intervals.0.len());
+        self.turns.len() + open.sum::<usize>()
     }
 }
 

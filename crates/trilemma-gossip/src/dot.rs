@@ -1,14 +1,14 @@
-//! Dots: the name of one change for ever, and the compact set of the changes that another one has observed.
+//! Dots: the permanent name of one change, and the compact set of the changes that another one has observed.
 //!
-//! Dotted version vectors (Preguiça et al. 2012): a change is named by its origin, the life of that origin and a
-//! number within that life. The life makes names safe against lost disks: a node that forgot its numbers has a new
-//! incarnation and can never give a name out twice (riak_kv lost data that way).
+//! Dotted version vectors (Preguiça et al. 2012): a change is named by its origin, the incarnation of that origin and a
+//! number within that incarnation. The incarnation makes names safe against lost disks: a node that forgot its numbers
+//! has a new one and can never give a name out twice (riak_kv lost data that way).
 
 use serde::{Deserialize, Serialize};
 use trilemma_core::codec::bounded_vec;
 use trilemma_core::{Incarnation, NodeId};
 
-/// Most lives of origins in one [`Observed`]. A key written by more of them since its last stable state refuses
+/// Most incarnations of origins in one [`Observed`]. A key written by more of them since its last stable state refuses
 /// further local writes until collection has caught up.
 pub const OBSERVED_MAX: usize = 4096;
 
@@ -17,9 +17,9 @@ pub const OBSERVED_MAX: usize = 4096;
 pub struct Dot {
     /// The node that made the change.
     pub origin: NodeId,
-    /// The life of that node in which it did.
+    /// The incarnation of that node in which it did.
     pub incarnation: Incarnation,
-    /// Number within that life, from 1.
+    /// Number within that incarnation, from 1.
     pub seq: u64,
 }
 
@@ -34,9 +34,9 @@ impl Dot {
         }
     }
 
-    /// The life that the dot belongs to.
+    /// The incarnation of its origin that gave it out.
     #[must_use]
-    pub const fn life(self) -> (NodeId, Incarnation) {
+    pub const fn source(self) -> (NodeId, Incarnation) {
         (self.origin, self.incarnation)
     }
 }
@@ -47,9 +47,9 @@ impl std::fmt::Display for Dot {
     }
 }
 
-/// The earlier changes of one key that a change has observed, transitively: for each life of an origin, the highest.
+/// The earlier changes of one key that a change has observed, transitively: for each incarnation of an origin, the highest.
 ///
-/// One number per life is exact: a node's writes to one key follow each other, so whoever has observed a later one
+/// One number per incarnation is exact: a node's writes to one key follow each other, so what has observed a later one
 /// has observed the earlier ones through it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -62,13 +62,13 @@ impl Observed {
         self.0.is_empty()
     }
 
-    /// Number of lives of origins.
+    /// Number of incarnations of origins.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The highest dot of each life, ascending.
+    /// The highest dot of each incarnation, ascending.
     pub fn iter(&self) -> impl Iterator<Item = Dot> + '_ {
         self.0.iter().copied()
     }
@@ -77,16 +77,21 @@ impl Observed {
     #[must_use]
     pub fn covers(&self, dot: Dot) -> bool {
         self.0
-            .binary_search_by_key(&dot.life(), |mark| mark.life())
+            .binary_search_by_key(&dot.source(), |mark| mark.source())
             .is_ok_and(|at| self.0[at].seq >= dot.seq)
     }
 
     /// Adds one change.
     pub fn add(&mut self, dot: Dot) {
-        match self.0.binary_search_by_key(&dot.life(), |mark| mark.life()) {
+        match self.0.binary_search_by_key(&dot.source(), |mark| mark.source()) {
             Ok(at) => self.0[at].seq = self.0[at].seq.max(dot.seq),
             Err(at) => self.0.insert(at, dot),
         }
+    }
+
+    /// Adds everything that `other` holds.
+    pub fn merge(&mut self, other: &Observed) {
+        other.iter().for_each(|dot| self.add(dot));
     }
 
     /// Forgets everything.
@@ -97,7 +102,7 @@ impl Observed {
     /// Whether the list is in the order that every sender keeps. What a peer sends may not be.
     #[must_use]
     pub fn is_valid(&self) -> bool {
-        self.0.iter().all(|dot| dot.seq > 0) && self.0.is_sorted_by(|a, b| a.life() < b.life())
+        self.0.iter().all(|dot| dot.seq > 0) && self.0.is_sorted_by(|a, b| a.source() < b.source())
     }
 }
 

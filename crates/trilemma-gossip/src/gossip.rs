@@ -1,273 +1,120 @@
-//! The state machine of one gossip keyspace on one node: what the inputs do.
-//!
-//! Parts: `write` (clients' writes and questions), `spread` (rumours), `sync` (anti-entropy), `park` (entries from
-//! clocks ahead), `acks` (what members durably reflect, and collection), `waiting` (answers that wait for the disk),
-//! `stored` (restart and checkpoint), `status`.
+//! The state machine of one gossip keyspace on one node: which part takes which input.
 
-mod acks;
-mod park;
-mod spread;
-mod status;
-mod stored;
-mod sync;
-mod waiting;
-mod write;
-
-use std::collections::{BTreeMap, VecDeque};
-
-use tracing::warn;
+use tracing::{error, warn};
 use trilemma_core::read::page;
-use trilemma_core::session::Sessions;
 use trilemma_core::{
-    AppendSeq, Applied, Change, Checkpoint, Corrupt, Effects, Entry, Incarnation, Input, Instant, Key,
-    KeyRange, LiveStatus, NodeId, Now, PeerView, Proposal, Protocol, Query, ReadError, ReadLevel, ReadReply,
-    ReadRequest, Reason, Reply, Request, Rng, Version, Versioned,
+    AppendSeq, Checkpoint, Corrupt, Effects, Entry, Input, Instant, KeyRange, LiveStatus, NodeId, Now,
+    PeerView, Proposal, Protocol, Query, ReadError, ReadLevel, ReadReply, ReadRequest, Reason, Reply,
+    Request, Version,
 };
 
-use crate::config::{Durability, GossipConfig};
-use crate::context::Context;
+use crate::acknowledgements::Acknowledgements;
+use crate::clock::Stamp;
+use crate::config::GossipConfig;
+use crate::context::WireContext;
 use crate::dot::Dot;
-use crate::hlc::{Clock, Stamp};
-use crate::message::{Message, Record, WITHHELD_MAX};
+use crate::exchange::{self, Exchange, Finished, Goal, Page};
+use crate::message::{Compare, Message, PageEnd};
 use crate::predictor::{Prediction, predict};
-use crate::replica::{Item, Joined, Replica};
-use acks::Acks;
-use park::Parked;
-use spread::Rumours;
-use sync::Exchanges;
-use waiting::Waiting;
+use crate::record::Record;
+use crate::rejoin::Rejoin;
+use crate::replica::{Item, Replica, Sibling};
+use crate::rumors::{PAGE_RUMORS_MAX, Rumors};
+use crate::shared::Shared;
+use crate::store::{Source, Store};
+use crate::writes::{Write, Writes};
 
-type Out<'a> = &'a mut Effects<Message, Record>;
+pub(crate) type Out = Effects<Message, Record>;
 
 /// A gossip keyspace on one node. See the crate.
 #[derive(Debug)]
 pub struct Gossip {
-    config: GossipConfig,
-    rng: Rng,
-    clock: Clock,
-    replica: Replica,
-    sessions: Sessions,
-    /// The last number given to a dot of this life.
-    seq: u64,
-    /// The last position told to watchers in this life.
-    position: u64,
-    /// The first of the unbroken row of lives that this disk has lived through, each synced before it spoke.
-    whole_since: Option<Incarnation>,
-    /// Whether a peer has claimed changes of this life that this node never made.
-    identity_clash: bool,
-    /// Counts changes of the context, so that peers are told of them once.
-    generation: u64,
-    view: PeerView,
-    persisted: AppendSeq,
-    /// Leases whose records are not durable yet, and the newest that is.
-    leases: VecDeque<(AppendSeq, Stamp)>,
-    lease_durable: Stamp,
-    waiting: Waiting,
-    parked: Parked,
-    rumours: Rumours,
-    exchanges: Exchanges,
-    acks: Acks,
-    /// Keys with too many siblings, and the tick at which this node writes the winner back.
-    crowded: BTreeMap<Key, u64>,
-    ticks: u64,
+    pub(crate) shared: Shared,
+    pub(crate) store: Store,
+    pub(crate) writes: Writes,
+    pub(crate) rumors: Rumors,
+    pub(crate) exchange: Exchange,
+    pub(crate) acknowledgements: Acknowledgements,
+    pub(crate) rejoin: Rejoin,
+    pub(crate) prediction: Prediction,
     next_tick: Instant,
-    prediction: Prediction,
 }
 
 impl Gossip {
     /// An instance with nothing in it. Values of the configuration outside of their range are brought into it.
     #[must_use]
-    pub fn new(mut config: GossipConfig) -> Self {
-        config.members.insert(config.node);
-        config.fanout = config.fanout.max(1);
-        config.tick = config.tick.max(std::time::Duration::from_millis(1));
-        config.sync_ticks = config.sync_ticks.max(1);
-        config.parked_max = config.parked_max.min(WITHHELD_MAX);
-        config.siblings_max = config.siblings_max.max(1);
-        config.serving_max = config.serving_max.max(1);
-        let prediction = predict(&config.params());
+    pub fn new(config: GossipConfig) -> Self {
+        let config = config.clamp();
         Self {
-            rng: Rng::new(config.seed),
-            clock: Clock::default(),
-            replica: Replica::default(),
-            sessions: Sessions::new(config.sessions_max),
-            seq: 0,
-            position: 0,
-            whole_since: None,
-            identity_clash: false,
-            generation: 0,
-            view: PeerView::default(),
-            persisted: AppendSeq(0),
-            leases: VecDeque::new(),
-            lease_durable: Stamp::default(),
-            waiting: Waiting::default(),
-            parked: Parked::default(),
-            rumours: Rumours::default(),
-            exchanges: Exchanges::default(),
-            acks: Acks::default(),
-            crowded: BTreeMap::new(),
-            ticks: 0,
+            prediction: predict(&config.params()),
+            writes: Writes::new(&config),
+            shared: Shared::new(config),
+            store: Store::default(),
+            rumors: Rumors::default(),
+            exchange: Exchange::default(),
+            acknowledgements: Acknowledgements::default(),
+            rejoin: Rejoin::default(),
             next_tick: Instant::NEVER,
-            prediction,
-            config,
         }
     }
 
-    /// A digest of everything that reads can see, concurrent values included: equal on converged replicas.
+    /// A digest of everything that reads can see once nothing is deferred, concurrent values included: equal on
+    /// converged replicas.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        self.replica.digest()
+        self.store.replica.digest()
     }
 
-    /// The store, for checkers and tests.
+    /// What this node reflects, deferred changes included, for checkers and tests.
     #[must_use]
     pub fn replica(&self) -> &Replica {
-        &self.replica
+        &self.store.replica
+    }
+
+    /// The siblings of a key that reads may see, for checkers and tests.
+    #[must_use]
+    pub fn shown(&self, key: &[u8]) -> &[Sibling] {
+        self.store.shown(key)
+    }
+
+    /// Whether a change is reflected and not deferred.
+    #[must_use]
+    pub fn is_taken(&self, dot: Dot) -> bool {
+        self.store.replica.context().contains(dot) && !self.store.deferred.dots().contains(&dot)
     }
 
     /// The newest stamp that this node has issued or followed.
     #[must_use]
     pub fn clock(&self) -> Stamp {
-        self.clock.last()
+        self.shared.clock.last()
     }
 
-    /// Number of entries held back because their stamps are too far ahead.
+    /// Number of changes that are not shown yet because their stamps are too far ahead.
     #[must_use]
-    pub fn parked(&self) -> usize {
-        self.parked.len()
+    pub fn deferred(&self) -> usize {
+        self.store.deferred.len()
     }
 
-    fn is_durable(&self) -> bool {
-        self.config.durability != Durability::None
+    /// How often, in this incarnation, a member with an equal context had an unequal state.
+    #[must_use]
+    pub fn divergences(&self) -> u64 {
+        self.exchange.divergences().values().sum()
     }
 
-    /// Whether a peer claims a change of this node's present life that it has not made: then our next dots would be
-    /// taken for known ones and swallowed everywhere. Also if it claims a later life, which a copy of our identity
-    /// would have.
-    fn is_forged(&self, dot: Dot) -> bool {
-        dot.origin == self.config.node
-            && (dot.incarnation > self.config.incarnation
-                || dot.incarnation == self.config.incarnation && dot.seq > self.seq)
-    }
-
-    /// The context that a peer describes, if it can be right.
-    fn check_context(&mut self, from: NodeId, wire: &crate::context::WireContext) -> Option<Context> {
-        let context = Context::from_wire(wire)?;
-        let forged = context.floor(self.config.node) > self.config.incarnation
-            || context.highest().any(|dot| self.is_forged(dot));
-        if forged {
-            self.identity_clash = true;
-            warn!(%from, "ignored a context that claims changes this node never made; is its identity used twice?");
-        }
-        (!forged).then_some(context)
-    }
-
-    fn check_items(&mut self, from: NodeId, items: &[Item]) -> bool {
-        for item in items {
-            let forged = self.is_forged(item.dot) || item.observed.iter().any(|dot| self.is_forged(dot));
-            let defect = item
-                .defect()
-                .or(forged.then_some("a change this node never made"));
-            if let Some(defect) = defect {
-                self.identity_clash |= forged;
-                warn!(%from, dot = %item.dot, defect, "ignored a message");
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Takes changes of peers in: applies what can be applied, parks what is ahead of time. Tells whether nothing had
-    /// to be left out. All changes of the message become visible, and durable, together; those of one command are taken,
-    /// held back or left out together.
-    fn receive_items(&mut self, now: Now, items: Vec<Item>, rumours: bool, effects: Out<'_>) -> bool {
-        // What was held back may be the rest of a command that comes now.
-        self.release(now, effects);
-        let mut complete = true;
-        let crowded = self.replica.context().intervals() >= self.config.intervals_max;
-        let mut ready = Vec::with_capacity(items.len());
-        let context = self.replica.context();
-        let fresh: Vec<Item> = items
-            .into_iter()
-            .filter(|item| !context.contains(item.dot))
-            .collect();
-        for command in fresh.chunk_by(|a, b| a.command() == b.command()) {
-            let ahead =
-                |item: &Item| !crate::hlc::is_acceptable(item.stamp, now.wall, self.config.accept_drift);
-            if command.iter().any(ahead) {
-                let (entries_max, bytes_max) = (self.config.parked_max, self.config.parked_bytes_max);
-                complete &= self.parked.park(command, entries_max, bytes_max);
-            } else if rumours && crowded && command.iter().all(|item| context.would_fragment(item.dot)) {
-                complete = false;
-            } else {
-                ready.extend_from_slice(command);
-            }
-        }
-        self.apply(ready, effects);
-        complete
-    }
-
-    /// Applies changes that were not made by a client of this node, and logs them.
-    fn apply(&mut self, items: Vec<Item>, effects: Out<'_>) {
-        let fresh: Vec<Item> = self.take_in(items, effects);
-        if !fresh.is_empty() {
-            effects.append_lazy(Record::Join { items: fresh });
-        }
-    }
-
-    /// Joins changes into the store and tells watchers; returns those that were new.
-    fn take_in(&mut self, items: Vec<Item>, effects: Out<'_>) -> Vec<Item> {
-        let mut before: BTreeMap<Key, Option<Versioned>> = BTreeMap::new();
-        let mut fresh = Vec::with_capacity(items.len());
-        for item in items {
-            before
-                .entry(item.key.clone())
-                .or_insert_with(|| self.replica.get(&item.key));
-            self.clock.observe(item.stamp);
-            if self.replica.join(&item) != Joined::Stale {
-                fresh.push(item);
-            }
-        }
-        if fresh.is_empty() {
-            return fresh;
-        }
-        self.generation += 1;
-        let mut changes = Vec::with_capacity(before.len());
-        for (key, was) in before {
-            let now = self.replica.get(&key);
-            self.note_crowding(&key);
-            if was != now {
-                changes.push(Change { key, now });
-            }
-        }
-        if !changes.is_empty() {
-            self.position += 1;
-            effects.apply(Applied {
-                position: self.position,
-                changes,
-            });
-        }
-        fresh
-    }
-
-    /// Sees to it that the winner of a key with too many siblings is written back: at once by the node that made it
-    /// (at its next tick), later by any other, so that not all nodes do it at the same time.
-    pub(super) fn note_crowding(&mut self, key: &Key) {
-        if !self.is_crowded(key) || self.crowded.contains_key(key) {
-            return;
-        }
-        let ours = self
-            .replica
-            .winner(key)
-            .is_some_and(|winner| winner.item.dot.origin == self.config.node);
-        let spread = 16 * self.config.members.len() as u64;
-        let wait = if ours { 1 } else { 16 + self.rng.below(spread) };
-        self.crowded.insert(key.clone(), self.ticks + wait);
-    }
-
-    /// Whether a write-back would help a key: it has too many siblings, or some that a tombstone hides.
-    pub(super) fn is_crowded(&self, key: &Key) -> bool {
-        self.replica.siblings(key).len() > self.config.siblings_max || self.replica.hides(key)
+    fn start(&mut self, now: Now, effects: &mut Out) {
+        let newest = self.newest_stamp(now.wall);
+        self.shared.start(now, newest, effects);
+        self.writes.start(&self.shared);
+        self.rejoin.start(&mut self.shared, effects);
+        self.store.release(&mut self.shared, now, effects);
+        // Jittered phase: nodes that start together do not tick together.
+        let tick = self.shared.config.tick;
+        let first = if self.shared.config.members.len() > 1 {
+            self.shared.rng.between(std::time::Duration::ZERO, tick)
+        } else {
+            tick
+        };
+        self.next_tick = now.instant + first;
     }
 
     fn read(&self, request: &ReadRequest) -> Result<ReadReply, ReadError> {
@@ -282,74 +129,83 @@ impl Gossip {
         }
         let (entries, more) = match &request.query {
             Query::Get(key) => {
-                let entry = self.replica.get(key).map(|state| Entry {
-                    key: key.clone(),
-                    state,
-                });
+                let key = key.clone();
+                let entry = self.store.get(&key).map(|state| Entry { key, state });
                 (entry.into_iter().collect(), false)
             }
-            Query::Siblings(key) => page(&request.query, self.replica.values(key)),
-            Query::Range { range, .. } => page(&request.query, self.replica.range(range)),
+            Query::Siblings(key) => page(&request.query, self.store.values(key)),
+            Query::Range { range, .. } => page(&request.query, self.store.range(range)),
         };
         Ok(ReadReply {
             entries,
             more,
             version: Version::ABSENT,
             achieved: ReadLevel::Local,
-            served_by: self.config.node,
+            served_by: self.shared.config.node,
             round_trips: 0,
         })
     }
 
-    fn propose(&mut self, now: Now, proposal: Proposal, effects: Out<'_>) {
+    fn on_proposal(&mut self, now: Now, proposal: Proposal, effects: &mut Out) {
         let Proposal {
             ticket,
             deadline,
             request,
         } = proposal;
+        let write = |op, attempt| Write {
+            ticket,
+            deadline,
+            op,
+            attempt,
+        };
+        let (shared, store) = (&mut self.shared, &mut self.store);
         match request {
             Request::Read(request) => effects.reply(ticket, Reply::Read(self.read(&request))),
             Request::Write { op, attempt, command } => {
-                self.write(
-                    now,
-                    write::Write {
-                        ticket,
-                        deadline,
-                        op,
-                        attempt,
-                    },
-                    &command,
-                    effects,
-                );
+                let write = write(op, attempt);
+                let made = self.writes.on_write(shared, store, now, write, &command, effects);
+                if let Some(made) = made {
+                    self.rumors.add_new(made);
+                }
             }
-            Request::Outcome { op, .. } => self.outcome(now, ticket, deadline, op, effects),
+            Request::Outcome { op, .. } => {
+                let asked = write(op, trilemma_core::Attempt::Retry);
+                self.writes.on_outcome(shared, now, asked, effects);
+            }
         }
     }
 
-    fn receive(&mut self, now: Now, from: NodeId, message: Message, effects: Out<'_>) {
-        if from == self.config.node || !self.config.members.contains(&from) {
+    fn on_message(&mut self, now: Now, from: NodeId, message: Message, effects: &mut Out) {
+        if from == self.shared.config.node || !self.shared.config.members.contains(&from) {
             warn!(%from, "ignored a message of a node that is not a member");
             return;
         }
         match message {
-            Message::Rumours { heard, items } => self.receive_rumours(now, from, heard, items, effects),
-            Message::Compare { incarnation, context } => {
-                self.receive_compare(now, from, incarnation, context, effects);
-            }
+            Message::Rumors { context, items } => self.on_rumors(now, from, context, items, effects),
+            Message::Compare(compare) => self.on_compare(now, from, compare, effects),
             Message::Pull {
                 session,
                 incarnation,
                 context,
-                withheld,
+                deferred,
                 mutual,
+                whole,
             } => {
-                let Some(context) = self.check_context(from, &context) else {
+                let Some(context) = self.shared.check_context(from, &context) else {
                     return;
                 };
-                self.acks
-                    .record(from, incarnation, context.clone(), self.replica.context());
-                self.serve(now, from, session, &context, withheld, effects);
-                if mutual && !self.replica.context().includes(&context) {
+                let own = self.store.replica.context();
+                self.acknowledgements
+                    .on_acknowledged(now, from, incarnation, context.clone(), deferred, own);
+                let has_more = !own.includes(&context);
+                let request = exchange::Request {
+                    session,
+                    context,
+                    whole,
+                };
+                let (shared, store) = (&mut self.shared, &self.store);
+                self.exchange.on_pull(shared, store, now, from, request, effects);
+                if mutual && has_more {
                     self.pull(now, from, false, effects);
                 }
             }
@@ -361,74 +217,222 @@ impl Gossip {
                 items,
                 end,
             } => {
-                let page = sync::Page {
+                let page = Page {
                     session,
                     incarnation,
                     snapshot,
                     after,
                 };
-                self.receive_page(now, from, page, items, end, effects);
+                self.on_page(now, from, page, items, end, effects);
             }
             Message::More {
                 session,
                 snapshot,
                 after,
-            } => self.receive_more(now, from, session, snapshot, after, effects),
+            } => {
+                let more = (session, snapshot, after);
+                self.exchange.on_more(&self.shared, now, from, more, effects);
+            }
         }
     }
 
-    fn persisted(&mut self, up_to: AppendSeq, effects: Out<'_>) {
-        self.persisted = self.persisted.max(up_to);
-        while let Some((seq, lease)) = self.leases.front().copied()
-            && seq <= self.persisted
-        {
-            self.lease_durable = self.lease_durable.max(lease);
-            self.leases.pop_front();
+    fn on_rumors(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        context: Option<WireContext>,
+        items: Vec<Item>,
+        effects: &mut Out,
+    ) {
+        if let Some(wire) = context {
+            let Some(context) = self.shared.check_context(from, &wire) else {
+                return;
+            };
+            self.rumors.on_context(from, context);
         }
-        for (ticket, reply) in self.waiting.take(self.persisted) {
-            effects.reply(ticket, reply);
+        if !self.shared.check_items(from, &items) {
+            return;
+        }
+        self.rumors.relay(&self.shared, &self.store, &items);
+        self.store
+            .receive(&mut self.shared, now, items, Source::Rumors, effects);
+    }
+
+    /// Asks a peer for what it has and we have not; for everything, if what our disk has lost may make a difference.
+    fn pull(&mut self, now: Now, from: NodeId, mutual: bool, effects: &mut Out) {
+        let needs = self.rejoin.needs(from);
+        let goal = if needs { Goal::Rejoin } else { Goal::Missing };
+        let (shared, store) = (&mut self.shared, &self.store);
+        self.exchange
+            .pull(shared, store, now, from, goal, mutual, effects);
+    }
+
+    fn on_compare(&mut self, now: Now, from: NodeId, compare: Compare, effects: &mut Out) {
+        let replica = &self.store.replica;
+        if replica.context().hash() != compare.context {
+            return self.pull(now, from, true, effects);
+        }
+        if replica.digest() != compare.digest {
+            error!(
+                %from,
+                "a peer that reflects the same changes has another state: an error in this program, or damage that no \
+                 checksum saw; what either shows is kept"
+            );
+            self.exchange.note_divergence(from);
+            let (shared, store) = (&mut self.shared, &self.store);
+            return self
+                .exchange
+                .pull(shared, store, now, from, Goal::Repair, true, effects);
+        }
+        // The digests do not cover what a tombstone hides.
+        if self.rejoin.needs(from) && replica.hidden() > 0 {
+            self.pull(now, from, false, effects);
+        } else {
+            self.rejoin
+                .on_met(&mut self.shared, from, compare.incarnation, effects);
+        }
+        let own = self.store.replica.context();
+        self.acknowledgements.on_acknowledged(
+            now,
+            from,
+            compare.incarnation,
+            own.clone(),
+            compare.deferred,
+            own,
+        );
+    }
+
+    fn on_page(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        page: Page,
+        items: Vec<Item>,
+        end: PageEnd,
+        effects: &mut Out,
+    ) {
+        if !self.exchange.is_expected(from, page, &end) {
+            return;
+        }
+        if !self.shared.check_items(from, &items) {
+            return self.exchange.give_up(from);
+        }
+        if items.len() <= PAGE_RUMORS_MAX {
+            self.rumors.relay(&self.shared, &self.store, &items);
+        }
+        let (shared, store) = (&mut self.shared, &mut self.store);
+        let finished = self
+            .exchange
+            .on_page(shared, store, now, from, page, items, end, effects);
+        if let Some(finished) = finished {
+            self.conclude(now, from, page, finished, effects);
         }
     }
 
-    fn wake(&mut self, now: Now, effects: Out<'_>) {
-        self.flush(effects);
-        for (ticket, reply) in self.waiting.expire(now.instant) {
-            effects.reply(ticket, reply);
+    /// The last page of an exchange has come: takes in what the peer reflects.
+    /// It is no acknowledgement: the page does not say what its sender defers.
+    fn conclude(&mut self, now: Now, from: NodeId, page: Page, finished: Finished, effects: &mut Out) {
+        let Some(context) = self.shared.check_context(from, &finished.context) else {
+            return;
+        };
+        let is_whole = finished.goal == Goal::Rejoin;
+        if finished.is_complete && (is_whole || self.rejoin.may_join(from, page.incarnation)) {
+            let (shared, store) = (&mut self.shared, &mut self.store);
+            if is_whole {
+                let dead = store.replica.dead_elsewhere(&context, &finished.listed);
+                store.repair(shared, now, Vec::new(), &dead, effects);
+            }
+            store.join_context(shared, &context, effects);
+            if is_whole {
+                self.rejoin.on_met(shared, from, page.incarnation, effects);
+            }
         }
+    }
+
+    fn on_persisted(&mut self, up_to: AppendSeq, effects: &mut Out) {
+        self.shared.on_persisted(up_to);
+        self.writes.on_persisted(&self.shared, effects);
+    }
+
+    /// Forgets hints about peers that have begun another incarnation, and opens a comparison with all that have come
+    /// back.
+    fn on_peers(&mut self, now: Now, view: PeerView, effects: &mut Out) {
+        let before = std::mem::replace(&mut self.shared.view, view.clone());
+        for (&node, peer) in &view.peers {
+            if node == self.shared.config.node || !self.shared.config.members.contains(&node) {
+                continue;
+            }
+            let before = before.peers.get(&node);
+            let is_restarted = before.is_some_and(|before| before.incarnation != peer.incarnation);
+            if is_restarted {
+                self.rumors.forget(node);
+                self.exchange.forget(node);
+                self.rejoin.on_incarnation(node);
+                self.acknowledgements.on_incarnation(node, peer.incarnation);
+            }
+            let is_back = is_restarted || before.is_none_or(|before| !before.connected);
+            if peer.connected && is_back {
+                let (shared, store) = (&mut self.shared, &self.store);
+                self.exchange.compare(shared, store, now, node, effects);
+            }
+        }
+    }
+
+    fn on_wake(&mut self, now: Now, effects: &mut Out) {
+        self.rumors.flush(&mut self.shared, &self.store, effects);
+        self.writes.on_wake(now, effects);
         if now.instant < self.next_tick {
             return;
         }
         // After a pause the missed ticks are not made up for: under load a tick sheds, it never bursts.
-        self.next_tick = self.next_tick + self.config.tick;
+        self.next_tick = self.next_tick + self.shared.config.tick;
         if self.next_tick <= now.instant {
-            self.next_tick = now.instant + self.config.tick;
+            self.next_tick = now.instant + self.shared.config.tick;
         }
-        self.tick(now, effects);
+        self.on_tick(now, effects);
     }
 
-    fn tick(&mut self, now: Now, effects: Out<'_>) {
-        self.ticks += 1;
-        self.release(now, effects);
-        self.write_back(effects);
-        self.spread(effects);
-        self.retry_exchanges(now, effects);
-        if self.ticks.is_multiple_of(u64::from(self.config.sync_ticks)) {
-            self.compare_with_one(effects);
-            self.compact_lives(effects);
+    fn on_tick(&mut self, now: Now, effects: &mut Out) {
+        let (shared, store) = (&mut self.shared, &mut self.store);
+        shared.ticks += 1;
+        store.release(shared, now, effects);
+        for dot in store.write_back(shared, effects) {
+            self.rumors.add_new((dot, 1));
         }
-        self.collect(now);
+        self.rumors.on_tick(shared, store, effects);
+        self.exchange.on_tick(shared, store, now, effects);
+        if shared.ticks.is_multiple_of(u64::from(shared.config.sync_ticks)) {
+            let peers = shared.reachable();
+            if let Some(peer) = shared.rng.pick(&peers).copied() {
+                self.exchange.compare(shared, store, now, peer, effects);
+            }
+            store.close_former(shared, effects);
+        }
+        self.acknowledgements.collect(shared, store, now);
     }
 
-    fn schedule(&mut self, now: Now, effects: Out<'_>) {
-        let flush = if self.rumours.has_fresh() {
+    fn schedule(&mut self, now: Now, effects: &mut Out) {
+        let flush = if self.rumors.has_new() {
             now.instant
         } else {
             Instant::NEVER
         };
-        let at = flush.min(self.next_tick).min(self.waiting.first_deadline());
+        let at = flush.min(self.next_tick).min(self.writes.first_deadline());
         if at != Instant::NEVER {
             effects.wake_at(at);
         }
+    }
+
+    /// The invariants of all parts, at the end of every step.
+    pub(crate) fn check(&self) {
+        let own = self.store.replica.context();
+        self.shared.check();
+        self.store.check();
+        self.writes.check(&self.shared);
+        self.rumors.check(&self.shared);
+        self.exchange.check(&self.shared);
+        self.acknowledgements.check(own);
+        self.rejoin.check(&self.shared.config);
     }
 }
 
@@ -444,25 +448,18 @@ impl Protocol for Gossip {
         self.replay_record(record)
     }
 
-    fn step(&mut self, now: Now, input: Input<Message>, effects: Out<'_>) {
+    fn step(&mut self, now: Now, input: Input<Message>, effects: &mut Out) {
+        self.shared.wall = now.wall;
         match input {
-            Input::Start => {
-                self.begin_life(effects);
-                // Jittered phase: nodes that start together do not tick together.
-                if self.config.members.len() > 1 {
-                    self.next_tick =
-                        now.instant + self.rng.between(std::time::Duration::ZERO, self.config.tick);
-                } else {
-                    self.next_tick = now.instant + self.config.tick;
-                }
-            }
-            Input::Propose(proposal) => self.propose(now, proposal, effects),
-            Input::Receive { from, message } => self.receive(now, from, message, effects),
-            Input::Persisted { up_to } => self.persisted(up_to, effects),
-            Input::Peers(view) => self.peers_changed(view, effects),
-            Input::Wake => self.wake(now, effects),
+            Input::Start => self.start(now, effects),
+            Input::Propose(proposal) => self.on_proposal(now, proposal, effects),
+            Input::Receive { from, message } => self.on_message(now, from, message, effects),
+            Input::Persisted { up_to } => self.on_persisted(up_to, effects),
+            Input::Peers(view) => self.on_peers(now, view, effects),
+            Input::Wake => self.on_wake(now, effects),
         }
         self.schedule(now, effects);
+        self.check();
     }
 
     fn checkpoint(&self) -> Checkpoint {
@@ -474,9 +471,6 @@ impl Protocol for Gossip {
     }
 
     fn scan(&self, range: &KeyRange, limit: usize) -> Vec<Entry> {
-        self.replica.range(range).take(limit).collect()
+        self.store.range(range).take(limit).collect()
     }
 }
-
-#[cfg(test)]
-mod tests;

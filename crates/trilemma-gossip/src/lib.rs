@@ -1,7 +1,7 @@
 //! The available backend: epidemic dissemination, anti-entropy and a convergent store, as one pure state machine.
 //!
 //! Every node holds a durable replica and answers reads and writes alone, in any partition. What it learns it spreads
-//! in rumours to random peers each tick (Demers et al. 1987); what rumours miss, anti-entropy brings: version vectors
+//! in rumors to random peers each tick (Demers et al. 1987); what rumors miss, anti-entropy brings: version vectors
 //! name exactly the changes that the other side lacks. Merging is a lattice join, so order and repetition of messages
 //! do not matter, and the time to convergence can be computed ([`predictor`]).
 //!
@@ -9,31 +9,61 @@
 //! clocks say. Of concurrent writes the newest stamp wins, picked when reading; the others stay readable as siblings
 //! until somebody writes the key again. A delete leaves a tombstone that takes part in the same rule: a concurrent
 //! write with a newer stamp survives the delete, one with an older stamp does not, however late it arrives. The
-//! tombstone goes when every configured member has acknowledged that it reflects it, and a minimum age has passed;
-//! never by time alone. A member that is away therefore delays collection, which the status tells.
+//! tombstone is collected when every configured member has acknowledged that it reflects it, and a while has passed;
+//! never by time alone. A member that is away therefore delays collection, which the status shows.
+//!
+//! **A clock far ahead** wins over nobody: what it stamps is kept and passed on, and shown only when its time has come.
 //!
 //! **What is not promised**: an order of writes on different nodes, reads fresher than *local*, guards (they are
 //! refused: checked against one node's view they would mean nothing), and that a repeat of an operation at
 //! *another* node than the first is recognised.
 //!
-//! | module | what |
+//! **Invariants.** (1) What the context holds, the store reflects: nothing that such a change had observed is in the
+//! store, and nothing of that kind will be accepted. (2) Equal contexts have equal digests; comparisons notice where not.
+//! (3) What a node acknowledges is durable there. (4) What is collected is reflected by every member, and nothing visible
+//! changes by it, now or later; a member that lost its disk is no exception.
+//!
+//! | part | what it does |
 //! |---|---|
-//! | [`hlc`] | the hybrid logical clock with drift limit and durable lease |
+//! | [`Gossip`] | the state machine: which part takes which input |
+//! | `shared` | settings, clock, peers, names for new changes, the way to the log |
+//! | [`clock`] | the hybrid logical clock with drift limit and durable lease |
 //! | [`dot`], [`context`] | names of changes and the sets of them that a replica reflects |
 //! | [`replica`] | the dot store: join, winner, collection |
-//! | [`message`] | wire and log formats |
+//! | `deferred`, `store` | changes that are not shown yet; what is reflected and what is shown |
+//! | `writes` | clients' writes, repeats, outcomes, answers that wait for the disk |
+//! | `rumors`, `exchange` | dissemination; anti-entropy |
+//! | `acknowledgements` | what members durably reflect; collection |
+//! | `rejoin` | what a lost disk may have promised |
+//! | [`message`], [`record`], `checkpoint` | wire and disk |
+//! | `status` | what operators see |
 //! | [`predictor`] | how long until everybody knows |
 
+mod acknowledgements;
+mod checkpoint;
+pub mod clock;
 pub mod config;
 pub mod context;
+mod deferred;
 pub mod dot;
+mod exchange;
 mod gossip;
-pub mod hlc;
 pub mod message;
 pub mod predictor;
+pub mod record;
+mod rejoin;
 pub mod replica;
+mod rumors;
+mod shared;
+mod status;
+mod store;
+mod writes;
 
 pub use config::{Durability, GossipConfig};
 pub use gossip::Gossip;
-pub use message::{Message, Record};
+pub use message::Message;
 pub use predictor::{Params, Prediction, predict};
+pub use record::Record;
+
+#[cfg(test)]
+mod tests;

@@ -1,62 +1,63 @@
-//! What gossip nodes send each other, and what they log. Both formats are frozen by golden tests.
+//! What gossip nodes send each other. The format is frozen by golden tests.
 
 use serde::{Deserialize, Serialize};
 use trilemma_core::codec::bounded_vec;
 use trilemma_core::data::BATCH_LENGTH_MAX;
-use trilemma_core::{Incarnation, Lane, OpId};
+use trilemma_core::{Incarnation, Lane};
 
 use crate::context::WireContext;
 use crate::dot::Dot;
-use crate::hlc::Stamp;
 use crate::replica::Item;
 
 /// Most items of one message or record: exactly one whole command of the greatest length must fit.
 pub const ITEMS_MAX: usize = BATCH_LENGTH_MAX;
-/// Most withheld dots that a pull names.
-pub const WITHHELD_MAX: usize = 4096;
+/// Most deferred changes that a pull names.
+pub const DEFERRED_MAX: usize = 4096;
+/// Most deferred changes that a comparison names: it must fit into a datagram. A node that defers more pulls instead.
+pub const COMPARE_DEFERRED_MAX: usize = 32;
+/// Greatest size of the changes of one command, in bytes: they travel in one message (4 MiB on the bulk lane) and are
+/// logged in one record (8 MiB).
+pub const COMMAND_ITEMS_BYTES_MAX: usize = 3 << 20;
 /// Largest message that travels as a datagram, in bytes: QUIC's smallest path (1200) less frame and header.
 pub const DATAGRAM_BYTES_MAX: usize = 1100;
 
 /// A message between two replicas of one keyspace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
-    /// To random peers each tick, and at once after a local write: changes that the receiver may not have. `heard` is
-    /// the sender's context, if small, so that the receiver need not send what the sender has.
-    Rumours {
+    /// To random peers each tick, and at once after a local write: changes that the receiver may not have. `context`
+    /// is the sender's, if small, so that the receiver need not send what the sender has.
+    Rumors {
         /// What the sender reflects, not necessarily durably.
-        heard: Option<WireContext>,
+        context: Option<WireContext>,
         /// The changes. Those of one command are never spread over two messages.
         #[serde(deserialize_with = "bounded_vec::<_, _, ITEMS_MAX>")]
         items: Vec<Item>,
     },
-    /// To one random peer every few ticks, and to one that has come back: opens a comparison. Constant size; equal
-    /// replicas send nothing further. Leaves when everything it stands for is durable.
-    Compare {
-        /// The life of the sender.
-        incarnation: Incarnation,
-        /// Hash of its context.
-        context: u64,
-    },
+    /// To one random peer every few ticks, and to one that has come back: opens a comparison. Small; equal replicas
+    /// send nothing further. Leaves when everything it stands for is durable.
+    Compare(Compare),
     /// To a peer whose context differs: asks for everything outside of the sender's context, and acknowledges that
     /// context. Leaves when everything acknowledged is durable.
     Pull {
         /// Names the exchange.
         session: u64,
-        /// The life of the sender.
+        /// The incarnation of the sender.
         incarnation: Incarnation,
-        /// What the sender durably reflects.
+        /// What the sender durably reflects, deferred changes included.
         context: WireContext,
-        /// Changes that the sender holds back (parked): not in its context, and not to be sent again.
-        #[serde(deserialize_with = "bounded_vec::<_, _, WITHHELD_MAX>")]
-        withheld: Vec<Dot>,
+        /// Changes in that context that the sender defers: it does not show them yet, nor do its writes observe them.
+        #[serde(deserialize_with = "bounded_vec::<_, _, DEFERRED_MAX>")]
+        deferred: Vec<Dot>,
         /// Whether the receiver should pull as well if the sender has more.
         mutual: bool,
+        /// Whether everything is wanted, not only what is outside of the context.
+        whole: bool,
     },
     /// Answers `Pull` and `More`: the next changes, from one snapshot of the sender.
     Page {
         /// The exchange.
         session: u64,
-        /// The life of the sender.
+        /// The incarnation of the sender.
         incarnation: Incarnation,
         /// The snapshot. Pages of different snapshots are never mixed.
         snapshot: u64,
@@ -79,6 +80,20 @@ pub enum Message {
     },
 }
 
+/// Where a replica stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compare {
+    /// The incarnation of the sender.
+    pub incarnation: Incarnation,
+    /// Hash of its context.
+    pub context: u64,
+    /// Digest of what its reads can see. Equal contexts have equal ones; if not, something is broken.
+    pub digest: u64,
+    /// The changes that it defers.
+    #[serde(deserialize_with = "bounded_vec::<_, _, COMPARE_DEFERRED_MAX>")]
+    pub deferred: Vec<Dot>,
+}
+
 /// What follows a page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PageEnd {
@@ -89,7 +104,8 @@ pub enum PageEnd {
     Last(WireContext),
 }
 
-fn size(items: &[Item]) -> usize {
+/// Greatest size of some changes on the wire.
+pub(crate) fn size(items: &[Item]) -> usize {
     items.iter().map(Item::size).sum()
 }
 
@@ -101,9 +117,9 @@ pub(crate) fn context_bytes(context: &WireContext) -> usize {
 impl trilemma_core::Message for Message {
     fn lane(&self) -> Lane {
         match self {
-            Message::Compare { .. } => Lane::Datagram,
-            Message::Rumours { heard, items } => {
-                let bytes = size(items) + heard.as_ref().map_or(0, context_bytes);
+            Message::Compare(_) => Lane::Datagram,
+            Message::Rumors { context, items } => {
+                let bytes = size(items) + context.as_ref().map_or(0, context_bytes);
                 if bytes <= DATAGRAM_BYTES_MAX {
                     Lane::Datagram
                 } else {
@@ -116,51 +132,13 @@ impl trilemma_core::Message for Message {
 
     fn kind(&self) -> &'static str {
         match self {
-            Message::Rumours { .. } => "rumours",
-            Message::Compare { .. } => "compare",
+            Message::Rumors { .. } => "rumors",
+            Message::Compare(_) => "compare",
             Message::Pull { .. } => "pull",
             Message::Page { .. } => "page",
             Message::More { .. } => "more",
         }
     }
-}
-
-/// What a replica logs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Record {
-    /// Stamps up to this one may have been told: none is issued again.
-    Lease(Stamp),
-    /// A client's write, with the operation that a repeat is recognised by.
-    Write {
-        /// The operation.
-        op: OpId,
-        /// The stamp of all its changes.
-        stamp: Stamp,
-        /// Its changes: one for each key.
-        #[serde(deserialize_with = "bounded_vec::<_, _, ITEMS_MAX>")]
-        items: Vec<Item>,
-    },
-    /// Changes of peers, or a winner written back, taken in together.
-    Join {
-        /// The changes.
-        #[serde(deserialize_with = "bounded_vec::<_, _, ITEMS_MAX>")]
-        items: Vec<Item>,
-    },
-    /// A context taken in. Every body it stands for is in an earlier record.
-    Context(WireContext),
-    /// An operation that will never run here.
-    Fence {
-        /// The operation.
-        op: OpId,
-        /// The clock at that moment.
-        stamp: Stamp,
-    },
-    /// The first record of each life.
-    Life {
-        /// The first of the unbroken row of lives, up to this one, that this disk has lived through with every change
-        /// synced before it was sent. `None` without such syncs.
-        whole_since: Option<Incarnation>,
-    },
 }
 
 #[cfg(test)]

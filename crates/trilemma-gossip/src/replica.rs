@@ -14,10 +14,9 @@
 //! every live change outside of our context, and then its context, has told us everything: what we hold and it has
 //! removed was removed by a chain of changes whose last link is among those sent (observed sets are transitive).
 //!
-//! **Collection** ([`Replica::settle`]) forgets observed sets and tombstones once every member has acknowledged to
+//! **Collection** ([`Replica::collect`]) forgets observed sets and tombstones once every member has acknowledged to
 //! reflect them. It changes nothing that is visible, now or later, so replicas may do it at different times.
 
-use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -27,9 +26,14 @@ use trilemma_core::data::{BATCH_LENGTH_MAX, map_bounds};
 use trilemma_core::{Entry, Key, KeyRange, Value, Versioned};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use crate::clock::Stamp;
 use crate::context::Context;
 use crate::dot::{Dot, Observed};
-use crate::hlc::Stamp;
+
+/// Greatest size of a dot on the wire: three numbers of 32, 64 and 64 bits, 7 bits to the byte.
+const DOT_BYTES_MAX: usize = 25;
+/// Greatest size of an item without key, content and observed set: dot, stamp, part and the lengths of the others.
+const ITEM_BYTES: usize = 56;
 
 /// Place of a change within the command that made it. The parts of one command have consecutive dots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,10 +90,11 @@ impl Item {
         }
     }
 
-    /// Approximate size on the wire in bytes.
+    /// Greatest size on the wire in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
-        48 + self.key.len() + self.content.as_ref().map_or(0, |value| value.len()) + 12 * self.observed.len()
+        let content = self.content.as_ref().map_or(0, |value| value.len());
+        ITEM_BYTES + self.key.len() + content + DOT_BYTES_MAX * self.observed.len()
     }
 }
 
@@ -108,7 +113,8 @@ impl Sibling {
     }
 
     /// What decides between concurrent siblings: greater wins.
-    fn rank(&self) -> Rank {
+    #[must_use]
+    pub fn rank(&self) -> Rank {
         (self.item.stamp, self.item.dot.origin.0, self.hash, self.item.dot)
     }
 
@@ -127,10 +133,50 @@ impl Sibling {
 
 type Siblings = Arc<Vec<Sibling>>;
 
-type Rank = (Stamp, u32, u64, Dot);
+/// Stamp, origin, hash of the content, name.
+pub type Rank = (Stamp, u32, u64, Dot);
 
-fn winner(siblings: &[Sibling]) -> Option<&Sibling> {
+/// The sibling that reads see: the one with the greatest rank. It may be a tombstone.
+pub(crate) fn winner(siblings: &[Sibling]) -> Option<&Sibling> {
     siblings.iter().max_by_key(|sibling| sibling.rank())
+}
+
+/// The values among siblings, the winner first; none that is older than a concurrent delete.
+pub(crate) fn values(key: &Key, siblings: &[Sibling]) -> Vec<Entry> {
+    let mut siblings: Vec<&Sibling> = shown(siblings).collect();
+    siblings.sort_by_key(|sibling| std::cmp::Reverse(sibling.rank()));
+    let entry = |state| Entry {
+        key: key.clone(),
+        state,
+    };
+    siblings
+        .into_iter()
+        .filter_map(Sibling::versioned)
+        .map(entry)
+        .collect()
+}
+
+/// What a new change of a key with these siblings has observed.
+pub(crate) fn observed(siblings: &[Sibling]) -> Observed {
+    let mut observed = Observed::default();
+    for sibling in siblings {
+        observed.merge(&sibling.item.observed);
+        observed.add(sibling.item.dot);
+    }
+    observed
+}
+
+/// Adds one change to the siblings of its key and removes those that it has observed. `false` if one of them had
+/// observed it: then it is not added.
+pub(crate) fn merge(siblings: &mut Vec<Sibling>, item: &Item) -> bool {
+    let superseded = siblings
+        .iter()
+        .any(|sibling| sibling.item.observed.covers(item.dot));
+    siblings.retain(|sibling| !item.observed.covers(sibling.item.dot));
+    if !superseded {
+        siblings.push(Sibling::new(item.clone()));
+    }
+    !superseded
 }
 
 /// The greatest rank of a tombstone: it hides every sibling below it, for good.
@@ -142,12 +188,12 @@ fn cut(siblings: &[Sibling]) -> Option<Rank> {
         .max()
 }
 
-/// The siblings that reads can see.
 /// Whether a tombstone hides some other sibling.
 fn hides(siblings: &[Sibling]) -> bool {
     cut(siblings).is_some_and(|cut| siblings.iter().any(|sibling| sibling.rank() < cut))
 }
 
+/// The siblings that reads can see.
 fn shown(siblings: &[Sibling]) -> impl Iterator<Item = &Sibling> {
     let cut = cut(siblings);
     siblings
@@ -162,11 +208,15 @@ pub struct Replica {
     keys: OrdMap<Key, Siblings>,
     live: OrdMap<Dot, Key>,
     /// Live dots that collection can still do something for.
-    unsettled: OrdSet<Dot>,
+    uncollected: OrdSet<Dot>,
     visible: u64,
     contested: u64,
+    hidden: u64,
     digest: u64,
 }
+
+/// Largest store whose figures are counted again at the end of every step of a debug build.
+const RECOUNT_MAX: usize = 64;
 
 /// What taking in an item did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,8 +256,14 @@ impl Replica {
 
     /// Number of live changes that wait for collection: tombstones and changes with observed sets.
     #[must_use]
-    pub fn unsettled(&self) -> usize {
-        self.unsettled.len()
+    pub fn uncollected(&self) -> usize {
+        self.uncollected.len()
+    }
+
+    /// Number of siblings that some tombstone hides. The digest does not cover them.
+    #[must_use]
+    pub fn hidden(&self) -> u64 {
+        self.hidden
     }
 
     /// A digest of everything that reads can see, concurrent values included. Equal contexts have equal digests.
@@ -249,17 +305,7 @@ impl Replica {
     /// Every concurrent value of a key, the winner first; none that is older than a concurrent delete.
     #[must_use]
     pub fn values(&self, key: &Key) -> Vec<Entry> {
-        let mut siblings: Vec<&Sibling> = shown(self.siblings(key)).collect();
-        siblings.sort_by_key(|sibling| std::cmp::Reverse(sibling.rank()));
-        let entry = |state| Entry {
-            key: key.clone(),
-            state,
-        };
-        siblings
-            .into_iter()
-            .filter_map(Sibling::versioned)
-            .map(entry)
-            .collect()
+        values(key, self.siblings(key))
     }
 
     /// The entries of a range in key order: each key's winner.
@@ -282,12 +328,7 @@ impl Replica {
     /// What a new change of `key` made here has observed.
     #[must_use]
     pub fn observed(&self, key: &[u8]) -> Observed {
-        let mut observed = Observed::default();
-        for sibling in self.siblings(key) {
-            sibling.item.observed.iter().for_each(|dot| observed.add(dot));
-            observed.add(sibling.item.dot);
-        }
-        observed
+        observed(self.siblings(key))
     }
 
     /// Takes in one change. Commutative, associative and idempotent.
@@ -299,26 +340,71 @@ impl Replica {
         // What the change observed is reflected from now on, also where its body never came: it must not be
         // accepted when it arrives late.
         item.observed.iter().for_each(|dot| self.context.insert(dot));
-        let superseded = self
-            .siblings(&item.key)
-            .iter()
-            .any(|sibling| sibling.item.observed.covers(item.dot));
+        let mut is_live = false;
+        self.replace(&item.key, |siblings| is_live = merge(siblings, item));
+        if is_live { Joined::Live } else { Joined::Superseded }
+    }
+
+    /// Takes in a context whose bodies, all of them, have been taken in before.
+    pub fn join_context(&mut self, context: &Context) {
+        self.context.join(context);
+    }
+
+    /// Takes in a change that another replica shows although this one, with an equal context, does not: one of the two
+    /// is wrong, and nobody can tell which, so what either shows stays. Commutative, associative and idempotent, but for a
+    /// name that was given to changes of two keys: each replica keeps its own.
+    ///
+    /// Returns whether the store has changed.
+    pub fn restore(&mut self, item: &Item) -> bool {
+        let known = self.item(item.dot);
+        if known.is_some_and(|known| known == item || known.key != item.key) {
+            return false;
+        }
+        self.context.insert(item.dot);
+        item.observed.iter().for_each(|dot| self.context.insert(dot));
+        let before: Vec<Dot> = self.dots(&item.key);
+        let mut is_changed = false;
         self.replace(&item.key, |siblings| {
-            siblings.retain(|sibling| !item.observed.covers(sibling.item.dot));
-            if !superseded {
-                siblings.push(Sibling::new(item.clone()));
+            let known = siblings.iter_mut().find(|sibling| sibling.item.dot == item.dot);
+            if let Some(known) = known {
+                // One name for two changes: the greater rank stays, and all that either had observed.
+                let mut other = Sibling::new(item.clone());
+                is_changed = other.rank() > known.rank() || other.item.observed != known.item.observed;
+                other.item.observed.merge(&known.item.observed);
+                known.item.observed = other.item.observed.clone();
+                if other.rank() > known.rank() {
+                    *known = other;
+                }
+                let observed = known.item.observed.clone();
+                siblings.retain(|sibling| !observed.covers(sibling.item.dot));
+            } else {
+                merge(siblings, item);
             }
         });
-        if superseded {
-            Joined::Superseded
-        } else {
-            Joined::Live
+        is_changed || before != self.dots(&item.key)
+    }
+
+    /// Removes a live change that another replica reflects and does not hold. Its name stays in the context.
+    pub fn remove(&mut self, dot: Dot) {
+        if let Some(key) = self.live.get(&dot).cloned() {
+            self.replace(&key, |siblings| {
+                siblings.retain(|sibling| sibling.item.dot != dot)
+            });
         }
     }
 
-    /// Takes in a context whose bodies, all of them, have been taken in before; `withheld` are those held back here.
-    pub fn join_context(&mut self, context: &Context, withheld: &BTreeSet<Dot>) {
-        self.context.join(context, withheld);
+    fn dots(&self, key: &Key) -> Vec<Dot> {
+        let siblings = self.siblings(key).iter();
+        siblings.map(|sibling| sibling.item.dot).collect()
+    }
+
+    /// The live changes that `other` reflects and `listed`, all that its owner holds, lacks.
+    #[must_use]
+    pub fn dead_elsewhere(&self, other: &Context, listed: &Context) -> Vec<Dot> {
+        let live = self.live.keys();
+        live.filter(|dot| other.contains(**dot) && !listed.contains(**dot))
+            .copied()
+            .collect()
     }
 
     /// Changes the siblings of one key and keeps every index and figure in step.
@@ -335,12 +421,15 @@ impl Replica {
     fn account(&mut self, key: &Key, siblings: &[Sibling], add: bool) {
         let visible = winner(siblings).is_some_and(|sibling| sibling.item.content.is_some());
         let contested = siblings.len() > 1;
+        let hidden = (siblings.len() - shown(siblings).count()) as u64;
         if add {
             self.visible += u64::from(visible);
             self.contested += u64::from(contested);
+            self.hidden += hidden;
         } else {
             self.visible -= u64::from(visible);
             self.contested -= u64::from(contested);
+            self.hidden -= hidden;
         }
         for share in shown(siblings).map(|sibling| share(key, sibling)) {
             self.digest = if add {
@@ -353,8 +442,8 @@ impl Replica {
             let item = &sibling.item;
             let open = item.content.is_none() || !item.observed.is_empty();
             match (add, open) {
-                (true, true) => drop(self.unsettled.insert(item.dot)),
-                (false, true) => drop(self.unsettled.remove(&item.dot)),
+                (true, true) => drop(self.uncollected.insert(item.dot)),
+                (false, true) => drop(self.uncollected.remove(&item.dot)),
                 (_, false) => {}
             }
             if add {
@@ -406,9 +495,9 @@ impl Replica {
 
     /// The next live changes after `after` that collection can do something for, at most `limit`.
     #[must_use]
-    pub fn unsettled_after(&self, after: Option<Dot>, limit: usize) -> Vec<Dot> {
+    pub fn uncollected_after(&self, after: Option<Dot>, limit: usize) -> Vec<Dot> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.unsettled
+        self.uncollected
             .range((start, Bound::Unbounded))
             .take(limit)
             .copied()
@@ -417,39 +506,78 @@ impl Replica {
 
     /// Forgets what no member needs any more about the key of `dot`. Returns whether anything was forgotten.
     ///
-    /// `stable` says whether every member has acknowledged to reflect a change and everything it observed, and all
-    /// that those members had written by then is here; `old` whether it has the age that collection needs.
+    /// `is_stable` says whether every member has acknowledged to reflect a change and everything it observed, and all
+    /// that those members had written by then is here.
     ///
     /// A tombstone goes only when *every* sibling of its key is stable: a write still on its way would otherwise be
     /// judged against different siblings here and elsewhere. And it goes only when it hides nothing: a later write of
-    /// the same life covers it on replicas that have not collected yet, and would bring back there what it hid. Such a
-    /// key is written back first, see [`Replica::hides`].
-    pub fn settle(&mut self, dot: Dot, stable: impl Fn(&Item) -> bool, old: impl Fn(&Item) -> bool) -> bool {
+    /// the same incarnation covers it on replicas that have not collected yet, and would bring back there what it hid.
+    /// Such a key is written back first, see [`Replica::hides`].
+    pub fn collect(&mut self, dot: Dot, is_stable: impl Fn(&Item) -> bool) -> bool {
         let Some(key) = self.live.get(&dot).cloned() else {
             return false;
         };
         let siblings = self.siblings(&key);
-        let all_stable = siblings.iter().all(|sibling| stable(&sibling.item));
-        let is_old = |sibling: &Sibling| old(&sibling.item);
-        let all_old = siblings
-            .iter()
-            .filter(|sibling| sibling.item.content.is_none())
-            .all(is_old);
-        let cut = cut(siblings).filter(|_| all_stable && all_old && !hides(siblings));
-        let settled = |sibling: &Sibling| stable(&sibling.item) && is_old(sibling);
+        let all_stable = siblings.iter().all(|sibling| is_stable(&sibling.item));
+        let cut = cut(siblings).filter(|_| all_stable && !hides(siblings));
         let prune = siblings
             .iter()
-            .any(|sibling| !sibling.item.observed.is_empty() && settled(sibling));
+            .any(|sibling| !sibling.item.observed.is_empty() && is_stable(&sibling.item));
         if cut.is_none() && !prune {
             return false;
         }
+        let digest = self.digest;
         self.replace(&key, |siblings| {
             siblings.retain(|sibling| cut.is_none_or(|cut| sibling.rank() > cut));
-            for sibling in siblings.iter_mut().filter(|sibling| settled(sibling)) {
+            for sibling in siblings.iter_mut().filter(|sibling| is_stable(&sibling.item)) {
                 sibling.item.observed.clear();
             }
         });
+        assert!(self.digest == digest, "what was collected of {key} is seen");
         true
+    }
+
+    /// The store's own invariants.
+    pub(crate) fn check(&self) {
+        assert!(self.keys.len() <= self.live.len(), "a key without a live change");
+        assert!(
+            self.uncollected.len() <= self.live.len(),
+            "more to collect than there is"
+        );
+        let keys = self.keys.len() as u64;
+        assert!(
+            self.visible <= keys && self.contested <= keys,
+            "more keys shown than there are"
+        );
+        debug_assert!(
+            self.live.len() > RECOUNT_MAX || self.is_counted(),
+            "a figure is wrong: {self:?}"
+        );
+        if self.live.len() <= RECOUNT_MAX {
+            self.context.check();
+        }
+    }
+
+    /// Whether every index and figure is what the siblings of all keys make it, and whether none of them has observed
+    /// another.
+    fn is_counted(&self) -> bool {
+        let mut again = Self {
+            context: self.context.clone(),
+            keys: self.keys.clone(),
+            ..Self::default()
+        };
+        for (key, siblings) in &self.keys {
+            again.account(key, siblings, true);
+        }
+        let siblings = || self.keys.values().flat_map(|siblings| siblings.iter());
+        let covered = siblings().all(|sibling| self.context.contains(sibling.item.dot));
+        let apart = self.keys.values().all(|siblings| {
+            let observes = |item: &Item| siblings.iter().any(|other| other.item.observed.covers(item.dot));
+            !siblings.is_empty() && !siblings.iter().any(|sibling| observes(&sibling.item))
+        });
+        let figures = |of: &Self| (of.visible, of.contested, of.hidden, of.digest);
+        let indexes = again.live == self.live && again.uncollected == self.uncollected;
+        covered && apart && indexes && figures(&again) == figures(self)
     }
 }
 

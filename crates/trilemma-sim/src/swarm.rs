@@ -58,8 +58,8 @@ const GOSSIP: &[Setting] = &[
     ("gossip.accept_drift", &[10_000, DEFAULT, 5_000_000]),
     ("gossip.tombstone_age_min", &[0, 50_000, DEFAULT]),
     ("gossip.siblings_max", &[1, 2, DEFAULT]),
-    ("gossip.parked_max", &[1, 3, DEFAULT]),
-    ("gossip.rumours_max", &[1, 4, DEFAULT]),
+    ("gossip.deferred_max", &[1, 3, DEFAULT]),
+    ("gossip.rumors_max", &[1, 4, DEFAULT]),
     ("gossip.tick_bytes_max", &[1, 300, DEFAULT]),
     ("gossip.page_bytes", &[1, 300, DEFAULT]),
     ("gossip.intervals_max", &[1, 3, DEFAULT]),
@@ -113,7 +113,7 @@ pub fn kinds(protocol: Protocol) -> &'static [&'static str] {
     }
 }
 
-const GOSSIP_KINDS: &[&str] = &["rumours", "compare", "pull", "page", "more"];
+const GOSSIP_KINDS: &[&str] = &["rumors", "compare", "pull", "page", "more"];
 const TWO_PHASE_KINDS: &[&str] = &[
     "prepare", "announce", "settled", "probe", "hello", "vote", "refusal", "resend", "inquire", "evidence",
     "forwards", "answers", "install", "fetch", "piece",
@@ -192,10 +192,6 @@ pub fn scenario(protocol: Protocol, seed: u64) -> Scenario {
         // All that an append brings is one record, and must fit into a segment.
         let append_bytes = scenario.knobs.entry("raft.append_bytes".to_owned());
         append_bytes.or_insert(4000);
-    }
-    if scenario.has_wipes() {
-        // Collection relies on its age for members that have lost their disk; what is shorter than a run is none.
-        scenario.knobs.remove("gossip.tombstone_age_min");
     }
     scenario
 }

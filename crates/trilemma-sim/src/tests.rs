@@ -116,8 +116,8 @@ fn regressions_stay_fixed() {
             include_str!("../scenarios/gossip-collected-tombstone.txt"),
         ),
         (
-            "gossip-parked-entry-lost",
-            include_str!("../scenarios/gossip-parked-entry-lost.txt"),
+            "gossip-deferred-entry-lost",
+            include_str!("../scenarios/gossip-deferred-entry-lost.txt"),
         ),
         (
             "two-phase-seems-blank",

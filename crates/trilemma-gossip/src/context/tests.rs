@@ -54,37 +54,79 @@ fn a_context_behaves_as_a_set_of_dots() {
         }
         let again = Context::from_wire(&a.to_wire(usize::MAX)).expect("our own form is proper");
         assert_eq!((&again, again.hash()), (&a, a.hash()));
-        let withheld: BTreeSet<Dot> = naive_b.iter().filter(|_| rng.below(4) == 0).copied().collect();
-        a.join(&b, &withheld);
-        assert_eq!(members(&a), &naive_a | &(&naive_b - &withheld));
+        a.join(&b);
+        a.check();
+        assert_eq!(members(&a), &naive_a | &naive_b);
     }
 }
 
 #[test]
-fn a_floor_stands_for_all_lower_lives_and_spares_withheld_ones() {
+fn closed_incarnations_cost_one_interval_for_each_row() {
     let mut a = Context::default();
     a.insert(dot(1, 1, 3));
     a.insert(dot(1, 4, 1));
     let mut b = Context::default();
-    b.raise_floor(NodeId(1), Incarnation(3));
-    assert_eq!(b.minus(&a), [(dot(1, 0, 1), dot(1, 2, u64::MAX))]);
-    let mut held = a.clone();
-    held.join(&b, &BTreeSet::from([dot(1, 2, 9)]));
-    assert!(held.contains(dot(1, 1, 77)) && !held.contains(dot(1, 2, 9)));
-    a.join(&b, &BTreeSet::new());
+    b.close(NodeId(1), Incarnation(1), Incarnation(3));
+    assert_eq!(b.minus(&a), [(dot(1, 1, 1), dot(1, 2, u64::MAX))]);
+    a.join(&b);
     assert!(a.contains(dot(1, 2, 9)) && a.contains(dot(1, 4, 1)) && !a.contains(dot(1, 4, 2)));
     assert_eq!(a.intervals(), 2);
-    assert!(a.includes(&b));
+    assert!(a.includes(&b) && !b.includes(&a));
     a.insert(dot(1, 2, 5));
-    assert_eq!(a.intervals(), 2, "a dot below the floor costs nothing");
+    assert_eq!(a.intervals(), 2, "a dot of a closed incarnation costs nothing");
+    // A disk that began later closes a row of its own.
+    a.close(NodeId(1), Incarnation(7), Incarnation(9));
+    assert!(!a.contains(dot(1, 6, 1)) && a.contains(dot(1, 8, 1)) && !a.contains(dot(1, 9, 1)));
+    assert_eq!(
+        (a.intervals(), a.last_closed(NodeId(1))),
+        (3, Some(Incarnation(8)))
+    );
+    a.close(NodeId(1), Incarnation(3), Incarnation(7));
+    assert_eq!(a.intervals(), 1, "rows that touch are one");
+    a.check();
 }
 
 #[test]
-fn ten_to_the_five_restarts_cost_one_floor() {
+fn random_rows_of_closed_incarnations_survive_the_wire_and_behave_as_a_set() {
+    let mut rng = Rng::new(2);
+    for _ in 0..2000 {
+        let draw = |rng: &mut Rng| {
+            let (mut context, mut naive) = random(rng, 20);
+            for _ in 0..rng.below(3) {
+                let (origin, from) = (1 + rng.below(2) as u32, rng.below(4));
+                let end = from + rng.below(4);
+                context.close(NodeId(origin), Incarnation(from), Incarnation(end));
+                let is_closed =
+                    |dot: &Dot| dot.origin.0 == origin && (from.max(1)..end).contains(&dot.incarnation.0);
+                naive.extend(all().into_iter().filter(is_closed));
+            }
+            context.check();
+            (context, naive)
+        };
+        let ((mut a, naive_a), (b, naive_b)) = (draw(&mut rng), draw(&mut rng));
+        assert_eq!(members(&a), naive_a);
+        let again = Context::from_wire(&a.to_wire(100)).expect("our own form is proper");
+        assert_eq!((&again, again.hash()), (&a, a.hash()));
+        let spans = a.minus(&b);
+        for dot in &naive_a - &naive_b {
+            assert!(
+                spans.iter().any(|(first, last)| *first <= dot && dot <= *last),
+                "{dot}"
+            );
+        }
+        a.join(&b);
+        a.check();
+        assert_eq!(members(&a), &naive_a | &naive_b);
+    }
+}
+
+#[test]
+fn ten_to_the_five_restarts_cost_one_interval() {
+    let first = 1_700_000_000_000;
     let mut context = Context::default();
-    for life in 1..=100_000 {
-        context.insert(dot(1, life, 1));
-        context.raise_floor(NodeId(1), Incarnation(life));
+    for incarnation in first..first + 100_000 {
+        context.insert(dot(1, incarnation, 1));
+        context.close(NodeId(1), Incarnation(first), Incarnation(incarnation));
     }
     assert_eq!(context.intervals(), 2);
 }
@@ -104,11 +146,30 @@ fn a_truncated_or_broken_context_of_a_peer_claims_less_or_is_refused() {
         vec![(5, 6), (1, 2)],
     ] {
         let wire = WireContext {
-            floors: Vec::new(),
-            lives: vec![(NodeId(1), Incarnation(1), WireIntervals(intervals))],
+            turns: Vec::new(),
+            open: vec![(NodeId(1), Incarnation(1), WireIntervals(intervals))],
         };
         assert_eq!(Context::from_wire(&wire), None);
     }
+    let turns = [(2, 3), (1, 4)].map(|(origin, at)| (NodeId(origin), Incarnation(at)));
+    let wire = WireContext {
+        turns: turns.into(),
+        open: Vec::new(),
+    };
+    assert_eq!(Context::from_wire(&wire), None);
+}
+
+#[test]
+fn a_context_of_the_first_format_is_read_as_it_was_meant() {
+    // There was one floor for each origin: everything of a lower incarnation is in the set.
+    let wire = WireContext {
+        turns: vec![(NodeId(1), Incarnation(9))],
+        open: vec![(NodeId(1), Incarnation(9), WireIntervals(vec![(1, 4)]))],
+    };
+    let context = Context::from_wire(&wire).expect("proper");
+    assert!(context.contains(dot(1, 1, 77)) && context.contains(dot(1, 8, 1)));
+    assert!(context.contains(dot(1, 9, 4)) && !context.contains(dot(1, 9, 5)));
+    assert_eq!(context.to_wire(100), wire);
 }
 
 #[test]
@@ -119,10 +180,21 @@ fn numbers_at_the_end_of_the_range_do_not_overflow() {
     assert!(!context.would_fragment(dot(1, 1, u64::MAX)));
     assert!(context.minus(&context).is_empty());
     let mut other = Context::default();
-    other.join(&context, &BTreeSet::from([dot(1, 1, u64::MAX)]));
-    assert!(other.contains(dot(1, 1, u64::MAX - 1)) && !other.contains(dot(1, 1, u64::MAX)));
+    other.insert(dot(1, 1, u64::MAX - 1));
+    assert!(context.includes(&other));
     assert_eq!(
         context.minus(&other),
         [(dot(1, 1, u64::MAX), dot(1, 1, u64::MAX))]
     );
+}
+
+#[test]
+fn intervals_that_touch_are_caught() {
+    let mut context = Context::default();
+    context.insert(dot(1, 1, 1));
+    context.check();
+    context
+        .open
+        .insert((NodeId(1), Incarnation(2)), Intervals(vec![(1, 2), (3, 4)]));
+    assert!(std::panic::catch_unwind(|| context.check()).is_err());
 }

@@ -7,7 +7,7 @@ fn dot(origin: u32, incarnation: u64, seq: u64) -> Dot {
 }
 
 #[test]
-fn an_observed_set_keeps_the_highest_of_each_life_and_covers_what_is_below() {
+fn an_observed_set_keeps_the_highest_of_each_incarnation_and_covers_what_is_below() {
     let mut observed = Observed::default();
     for mark in [dot(2, 1, 7), dot(1, 3, 4), dot(2, 1, 5), dot(1, 2, 9)] {
         observed.add(mark);

@@ -1,9 +1,10 @@
-//! The formats on the wire and on disk, byte by byte. A change here needs a version step of the protocol.
+//! The format on the wire, byte by byte. A change here needs a version step of the protocol.
 
 use trilemma_core::codec::{decode, encode_vec};
-use trilemma_core::{Message as _, NodeId, SessionId, Version};
+use trilemma_core::{Message as _, NodeId};
 
 use super::*;
+use crate::clock::Stamp;
 use crate::context::Context;
 use crate::dot::Observed;
 use crate::replica::Part;
@@ -35,21 +36,11 @@ fn tombstone() -> Item {
 
 fn context() -> WireContext {
     let mut context = Context::default();
-    context.raise_floor(NodeId(1), Incarnation(9));
+    context.close(NodeId(1), Incarnation(1), Incarnation(9));
     for seq in [1, 2, 3, 7] {
         context.insert(dot(seq));
     }
     context.to_wire(10)
-}
-
-fn op() -> OpId {
-    OpId {
-        session: SessionId {
-            basis: Version(1),
-            nonce: 2,
-        },
-        seq: 3,
-    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -69,35 +60,38 @@ fn every_message_has_its_bytes() {
     };
     let table = [
         (
-            Message::Rumours {
-                heard: Some(context()),
+            Message::Rumors {
+                context: Some(context()),
                 items: vec![item(), tombstone()],
             },
             "0001010109010203020103070702020305818004016b010176010203040001020305818004016b00000001",
         ),
         (
-            Message::Rumours {
-                heard: None,
+            Message::Rumors {
+                context: None,
                 items: vec![],
             },
             "000000",
         ),
         (
-            Message::Compare {
+            Message::Compare(Compare {
                 incarnation,
                 context: 300,
-            },
-            "0103ac02",
+                digest: 5,
+                deferred: vec![dot(8)],
+            }),
+            "0103ac020501020308",
         ),
         (
             Message::Pull {
                 session: 6,
                 incarnation,
                 context: context(),
-                withheld: vec![dot(8)],
+                deferred: vec![dot(8)],
                 mutual: true,
+                whole: false,
             },
-            "02060301010901020302010307070102030801",
+            "0206030101090102030201030707010203080100",
         ),
         (
             page(PageEnd::More(dot(5))),
@@ -124,51 +118,16 @@ fn every_message_has_its_bytes() {
 }
 
 #[test]
-fn every_record_has_its_bytes() {
-    let stamp = Stamp(5);
-    let table = [
-        (Record::Lease(stamp), "0005"),
-        (
-            Record::Write {
-                op: op(),
-                stamp,
-                items: vec![item()],
-            },
-            "010102030501020305818004016b010176010203040001",
-        ),
-        (
-            Record::Join {
-                items: vec![tombstone()],
-            },
-            "0201020305818004016b00000001",
-        ),
-        (Record::Context(context()), "030101090102030201030707"),
-        (Record::Fence { op: op(), stamp }, "0401020305"),
-        (
-            Record::Life {
-                whole_since: Some(Incarnation(3)),
-            },
-            "050103",
-        ),
-    ];
-    for (record, golden) in table {
-        let bytes = encode_vec(&record);
-        assert_eq!(hex(&bytes), golden, "{record:?}");
-        assert_eq!(decode::<Record>(&bytes), Ok(record));
-    }
-}
-
-#[test]
-fn small_rumours_are_datagrams_and_large_ones_are_not() {
-    let rumours = |items| Message::Rumours {
-        heard: Some(context()),
+fn small_rumors_are_datagrams_and_large_ones_are_not() {
+    let rumors = |items| Message::Rumors {
+        context: Some(context()),
         items,
     };
-    let small = rumours(vec![item(); 3]);
-    let large = rumours(vec![item(); 40]);
+    let small = rumors(vec![item(); 3]);
+    let large = rumors(vec![item(); 40]);
     assert_eq!((small.lane(), large.lane()), (Lane::Datagram, Lane::Bulk));
     for count in 0..40 {
-        let message = rumours(vec![item(); count]);
+        let message = rumors(vec![item(); count]);
         let fits = encode_vec(&message).len() <= DATAGRAM_BYTES_MAX;
         assert!(
             fits || message.lane() == Lane::Bulk,
@@ -180,8 +139,8 @@ fn small_rumours_are_datagrams_and_large_ones_are_not() {
 #[test]
 fn bytes_of_a_peer_never_panic() {
     let mut rng = trilemma_core::Rng::new(5);
-    let good = encode_vec(&Message::Rumours {
-        heard: Some(context()),
+    let good = encode_vec(&Message::Rumors {
+        context: Some(context()),
         items: vec![item(), tombstone()],
     });
     let mut accepted = 0;
@@ -192,8 +151,8 @@ fn bytes_of_a_peer_never_panic() {
             bytes[at] = rng.next_u64() as u8;
         }
         bytes.truncate(rng.below(bytes.len() as u64 + 1) as usize);
-        if let Ok(Message::Rumours { heard, items }) = decode(&bytes) {
-            let proper = heard.as_ref().and_then(Context::from_wire).is_some();
+        if let Ok(Message::Rumors { context, items }) = decode(&bytes) {
+            let proper = context.as_ref().and_then(Context::from_wire).is_some();
             accepted += usize::from(proper && items.iter().all(|item| item.defect().is_none()));
         }
     }

@@ -73,7 +73,7 @@ impl World {
         let op = &self.ops[&dot];
         node.replica.join(&op.item);
         if node.known.insert(dot) {
-            // Only the highest observed dot of each life is named; the rest is reflected through it.
+            // Only the highest observed dot of each incarnation is named; the rest is reflected through it.
             node.known.extend(op.item.observed.iter());
         }
     }
@@ -119,7 +119,7 @@ fn merge(into: &Replica, from: &Replica) -> Replica {
     for item in from.items(&spans, None, into.context()) {
         merged.join(item);
     }
-    merged.join_context(from.context(), &BTreeSet::new());
+    merged.join_context(from.context());
     merged
 }
 
@@ -256,11 +256,10 @@ fn a_tombstone_is_collected_when_all_is_stable_and_it_hides_nothing() {
     let mut wins = replica(&[&delete, &newer]);
     let digest = wins.digest();
     assert!(
-        !wins.settle(delete.dot, |item| item.dot == delete.dot, |_| true),
+        !wins.collect(delete.dot, |item| item.dot == delete.dot),
         "a sibling is not stable"
     );
-    assert!(!wins.settle(delete.dot, |_| true, |_| false), "too young");
-    assert!(wins.settle(delete.dot, |_| true, |_| true));
+    assert!(wins.collect(delete.dot, |_| true));
     assert_eq!((wins.live(), wins.digest()), (1, digest), "it goes unseen");
     assert_eq!(
         wins.join(&delete),
@@ -268,10 +267,10 @@ fn a_tombstone_is_collected_when_all_is_stable_and_it_hides_nothing() {
         "a late copy does not bring it back"
     );
 
-    // A later write of a life covers its earlier delete, also where that still hides something. Would the replica of
-    // that life have dropped what was hidden, the others would show it again, and it would not.
+    // A later write of an incarnation covers its earlier delete, also where that still hides something. Would the replica of
+    // that node have dropped what was hidden, the others would show it again, and it would not.
     let mut both = replica(&[&write, &delete]);
-    assert!(both.hides(b"k") && !both.settle(delete.dot, |_| true, |_| true));
+    assert!(both.hides(b"k") && !both.collect(delete.dot, |_| true));
     assert_eq!((both.live(), both.get(b"k")), (2, None));
     let mut late = replica(&[&write, &delete]);
     let after = item(dot(2, 2), 12, Some("after"), &[write.dot, delete.dot]);
@@ -311,4 +310,69 @@ fn what_no_correct_node_sends_is_recognised() {
     };
     assert!(empty.defect().is_some());
     assert!(item(dot(1, 3), 5, None, &[dot(1, 3)]).defect().is_some());
+}
+
+#[test]
+fn a_wrong_figure_or_index_is_caught() {
+    let sound = replica(&[
+        &item(dot(1, 1), 5, Some("v"), &[]),
+        &item(dot(2, 1), 6, None, &[]),
+    ]);
+    sound.check();
+    let corruptions: [fn(&mut Replica); 6] = [
+        |replica| replica.visible += 1,
+        |replica| replica.hidden -= 1,
+        |replica| replica.digest ^= 1,
+        |replica| _ = replica.uncollected.remove(&dot(2, 1)),
+        |replica| _ = replica.live.remove(&dot(1, 1)),
+        |replica| replica.context = Context::default(),
+    ];
+    for (at, corrupt) in corruptions.into_iter().enumerate() {
+        let mut replica = sound.clone();
+        corrupt(&mut replica);
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| replica.check()));
+        assert!(caught.is_err(), "corruption {at}");
+    }
+}
+
+#[test]
+fn what_two_replicas_with_equal_contexts_show_is_kept_on_both() {
+    let (x, y) = (
+        item(dot(1, 1), 5, Some("x"), &[]),
+        item(dot(1, 2), 6, Some("y"), &[]),
+    );
+    let observing = item(dot(2, 1), 7, Some("z"), &[dot(1, 1)]);
+    let context = replica(&[&x, &y, &observing]).context().clone();
+    let of = |items: &[&Item]| {
+        let mut replica = replica(items);
+        replica.join_context(&context);
+        replica
+    };
+    let (one, other) = (of(&[&x]), of(&[&y, &observing]));
+    let repaired = |mut into: Replica, from: &Replica| {
+        for item in from.all_items_after(None) {
+            into.restore(item);
+        }
+        into.check();
+        into
+    };
+    let (a, b) = (repaired(one.clone(), &other), repaired(other, &one));
+    assert_eq!(image(&a), image(&b));
+    let dots: Vec<Dot> = a.all_items_after(None).map(|item| item.dot).collect();
+    assert_eq!(dots, [dot(1, 2), dot(2, 1)], "what was observed stays away");
+    // One name for two changes.
+    let (mut left, mut right) = (of(&[&x]), of(&[&item(dot(1, 1), 5, Some("other"), &[])]));
+    let theirs: Vec<Item> = right.all_items_after(None).cloned().collect();
+    assert!(
+        right.restore(&x) != left.restore(&theirs[0]),
+        "one of the two changes its mind"
+    );
+    assert_eq!(image(&left), image(&right));
+    // One name for changes of two keys: a peer that breaks its rules does not break us.
+    let elsewhere = Item {
+        key: "other".into(),
+        ..x.clone()
+    };
+    assert!(!left.restore(&elsewhere));
+    left.check();
 }

@@ -4,13 +4,14 @@
 //! it accepts, so that one wrong clock cannot win over the honest ones for ever. What a node shows of a key never gets
 //! older within a life. The changes of one command come together, but for those that were overwritten meanwhile. In the
 //! end every value stands that no other change has observed and no newer delete hides: the fold of all changes that ever
-//! left their node, made here once more from what nodes log.
+//! left their node, made here once more from what nodes log. Nodes that reflect the same changes never show different
+//! states; they would notice and repair it, and that they had to is a failure here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use trilemma_core::{Applied, Key, NodeId, WallTime, codec};
+use trilemma_gossip::clock::Stamp;
 use trilemma_gossip::dot::Dot;
-use trilemma_gossip::hlc::Stamp;
 use trilemma_gossip::replica::Item;
 use trilemma_gossip::{Gossip, Record};
 
@@ -60,6 +61,10 @@ impl GossipInvariants {
         for change in applied.iter().flat_map(|applied| &applied.changes) {
             self.changed(id, gossip, &change.key)?;
         }
+        if gossip.divergences() > 0 {
+            let what = format!("node {id} and a peer reflect the same changes and differ");
+            return Err(("convergence", what));
+        }
         let furthest = self.wall(id, wall);
         let clock = gossip.clock().millis();
         if clock > furthest + self.accept_drift_ms + LEASE_MS * self.starts {
@@ -78,8 +83,8 @@ impl GossipInvariants {
 
     /// A node shows another state of a key.
     fn changed(&mut self, id: NodeId, gossip: &Gossip, key: &Key) -> Result<(), Broken> {
-        let replica = gossip.replica();
-        if let Some(winner) = replica.winner(key) {
+        let shown = gossip.shown(key);
+        if let Some(winner) = shown.iter().max_by_key(|sibling| sibling.rank()) {
             let newest = self.shown.entry((id, key.clone())).or_insert(winner.item.stamp);
             if winner.item.stamp < *newest {
                 let what = format!(
@@ -90,13 +95,13 @@ impl GossipInvariants {
             }
             *newest = winner.item.stamp;
         }
-        for sibling in replica.siblings(key) {
+        for sibling in shown {
             let item = &sibling.item;
             let first = item.command();
             let missing = (0..u64::from(item.part.of)).find(|part| {
                 let seq = first.seq + part;
                 let dot = Dot { seq, ..first };
-                !replica.context().contains(dot) && !self.is_overwritten(dot)
+                !gossip.is_taken(dot) && !self.is_overwritten(dot)
             });
             if let Some(part) = missing {
                 let what = format!("node {id} shows {key} of command {first:?} and not its part {part}");
@@ -108,7 +113,9 @@ impl GossipInvariants {
 
     /// A node logs changes, its own or those of others.
     pub(super) fn appended(&mut self, id: NodeId, bytes: &[u8]) {
-        let Ok(Record::Write { items, .. } | Record::Join { items }) = codec::decode::<Record>(bytes) else {
+        let Ok(Record::Write { items, .. } | Record::Join { items } | Record::Deferred { items }) =
+            codec::decode::<Record>(bytes)
+        else {
             return;
         };
         for item in items {

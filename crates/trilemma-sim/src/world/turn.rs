@@ -9,7 +9,7 @@ use trilemma_storage::LogSeq;
 use super::{Event, LAZY_DELAY, MS, World, view_inputs};
 use crate::invariants::Sending;
 use crate::node::{Process, Start, Stopped};
-use crate::scenario::{Action, Probe};
+use crate::scenario::{Action, Probe, Protocol};
 
 impl World<'_> {
     pub(super) fn start(&mut self, id: NodeId) {
@@ -21,8 +21,13 @@ impl World<'_> {
             return;
         }
         node.clock.start(now);
-        // What a lost disk held is below the wall clock; see the runtime's recovery.
-        let life_min = node.life.0 + 1;
+        // What a lost disk held is below the wall clock; see the runtime's recovery. The first incarnation is that clock,
+        // which matters to the contexts of gossip alone.
+        let wall = node.clock.wall(now).0;
+        let life_min = match scenario.protocol {
+            Protocol::Gossip => wall.max(node.life.0 + 1),
+            _ => node.life.0 + 1,
+        };
         let start = Start {
             scenario,
             node: id,

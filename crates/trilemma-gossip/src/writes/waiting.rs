@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use trilemma_core::{AppendSeq, Instant, OpId, Reason, Reply, Ticket, UnknownCause, WriteError};
 
 /// Most answers that wait at the same time; more writes are refused as overload.
-pub(super) const WAITING_MAX: usize = 65_536;
+const WAITING_MAX: usize = 65_536;
 
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
@@ -59,6 +59,24 @@ impl Waiting {
             late.push((ticket, reply));
         }
         late
+    }
+
+    /// The module's own invariants.
+    pub(super) fn check(&self, persisted: AppendSeq) {
+        assert_eq!(self.answers.len(), self.deadlines.len(), "answers and deadlines");
+        assert!(
+            self.answers.len() <= self.order.len(),
+            "an answer that waits for no record"
+        );
+        let first = self.order.front();
+        assert!(
+            first.is_none_or(|(seq, _)| *seq > persisted),
+            "an answer that is due waits"
+        );
+        debug_assert!(
+            self.order.iter().is_sorted_by_key(|(seq, _)| *seq),
+            "answers out of order"
+        );
     }
 
     pub(super) fn first_deadline(&self) -> Instant {

@@ -6,9 +6,9 @@ use trilemma_core::{Incarnation, NodeId, OpId, Protocol, SessionId, Version, cod
 
 use super::{Gossip, GossipConfig};
 
-fn gossip(life: u64) -> Gossip {
+fn gossip(incarnation: u64) -> Gossip {
     let members = (1..=3).map(NodeId);
-    Gossip::new(GossipConfig::new(NodeId(1), Incarnation(life), members, 1))
+    Gossip::new(GossipConfig::new(NodeId(1), Incarnation(incarnation), members, 1))
 }
 
 /// A node with this many sessions, all of which hold all the results that they may.
@@ -27,7 +27,7 @@ fn with_sessions(sessions: u64) -> Gossip {
                 version: at,
                 found: Version::ABSENT,
             };
-            gossip.sessions.record(OpId { session, seq }, result, at);
+            gossip.writes.sessions.record(OpId { session, seq }, result, at);
         }
     }
     gossip
@@ -52,7 +52,7 @@ fn c1_a_checkpoint_with_many_full_sessions_is_many_chunks_and_is_read_back() {
         assert!(chunk.len() <= CHUNK_BYTES_MAX, "{} bytes", chunk.len());
         assert_eq!(check(chunk), Ok(()));
     }
-    assert_eq!(restored(chunks).sessions, gossip.sessions);
+    assert_eq!(restored(chunks).writes.sessions, gossip.writes.sessions);
 }
 
 #[test]
@@ -75,10 +75,10 @@ fn a_head_with_all_sessions_as_earlier_versions_wrote_it_is_read() {
     let sessions = vec![(session, Version(basis + SESSION_RESULTS_MAX), 0_u64)];
     // `WholeHead`, whose record is: horizon; id, last use and floor of each session; results.
     let whole = (Version::ABSENT, sessions, results);
-    let (clock, whole_since) = (0_u64, Some(Incarnation(1)));
-    let head = codec::encode_vec(&(0_u8, clock, whole_since, whole));
+    let (clock, durable_since) = (0_u64, Some(Incarnation(1)));
+    let head = codec::encode_vec(&(0_u8, clock, durable_since, whole));
     let rest = gossip.checkpoint().last().expect("the context");
     let copy = restored([head, rest]);
-    assert_eq!(copy.sessions, gossip.sessions);
-    assert_eq!(copy.whole_since, Some(Incarnation(1)));
+    assert_eq!(copy.writes.sessions, gossip.writes.sessions);
+    assert_eq!(copy.shared.durable_since, Some(Incarnation(1)));
 }

@@ -63,10 +63,10 @@ fn an_isolated_node_reads_and_writes_and_says_who_is_missing() {
 }
 
 #[test]
-fn a_node_that_misses_every_rumour_converges_by_anti_entropy() {
+fn a_node_that_misses_every_rumor_converges_by_anti_entropy() {
     let mut cluster = cluster(3, 3);
     cluster.filter = Some(Box::new(|_, to, message| match message {
-        Message::Rumours { .. } if to == N3 => Verdict::Drop,
+        Message::Rumors { .. } if to == N3 => Verdict::Drop,
         _ => Verdict::Deliver,
     }));
     cluster.run_for(ms(300));
@@ -182,17 +182,17 @@ fn too_many_siblings_are_written_back_as_one_and_nothing_changes_for_readers() {
 
 #[test]
 fn a_batch_becomes_visible_at_once_on_every_node() {
-    for rumours in [true, false] {
-        spread_batches(rumours);
+    for rumors in [true, false] {
+        spread_batches(rumors);
     }
 }
 
 /// Also where a batch is larger than a page, and where anti-entropy alone brings it.
-fn spread_batches(rumours: bool) {
+fn spread_batches(rumors: bool) {
     let mut cluster = cluster_with(3, 7, |config| config.page_bytes = 1);
     cluster.faults.loss = 300;
     cluster.filter = Some(Box::new(move |_, _, message| match message {
-        Message::Rumours { .. } if !rumours => Verdict::Drop,
+        Message::Rumors { .. } if !rumors => Verdict::Drop,
         _ => Verdict::Deliver,
     }));
     let batch = |value: &str| Command {
@@ -350,7 +350,7 @@ fn without_durability_a_write_is_answered_at_once_and_no_stamp_is_told_twice() {
 }
 
 #[test]
-fn p12_a_clock_one_year_ahead_moves_nobody_and_is_parked() {
+fn p12_a_clock_one_year_ahead_moves_nobody_and_is_deferred() {
     let mut cluster = cluster(3, 12);
     put(&mut cluster, N2, 1, "k", "honest");
     cluster.set_wall_offset(N1, YEAR_MS);
@@ -359,13 +359,13 @@ fn p12_a_clock_one_year_ahead_moves_nobody_and_is_parked() {
     cluster.run_for(ms(5000));
     for node in [N2, N3] {
         assert_eq!(get(&mut cluster, node, "k").as_deref(), Some("honest"));
-        assert_eq!(cluster.protocol(node).parked(), 2);
+        assert_eq!(cluster.protocol(node).deferred(), 2);
         let ahead = cluster.protocol(node).clock().millis() as i64 - 1_700_000_000_000 - 10_000;
         assert!(ahead < 500, "the clock followed by {ahead} ms");
     }
     let before = put(&mut cluster, N3, 4, "z", "still works");
     assert!(before.version.0 >> 16 < 1_700_000_100_000);
-    // P25: time passes, and what was parked appears everywhere.
+    // P25: time passes, and what was deferred appears everywhere.
     for node in [N1, N2, N3] {
         cluster.set_wall_offset(node, YEAR_MS + 1000);
     }
@@ -375,7 +375,7 @@ fn p12_a_clock_one_year_ahead_moves_nobody_and_is_parked() {
 }
 
 #[test]
-fn p25_a_parked_entry_is_not_claimed_and_not_lost_over_sync_and_restart() {
+fn p25_a_deferred_change_is_passed_on_and_kept_over_sync_and_restart() {
     let mut cluster = cluster(3, 13);
     cluster.filter = Some(Box::new(|from, to, _| {
         // Node 3 knows node 1 only through node 2.
@@ -387,21 +387,65 @@ fn p25_a_parked_entry_is_not_claimed_and_not_lost_over_sync_and_restart() {
     }));
     cluster.set_wall_offset(N1, HOUR_MS);
     cluster.set_wall_offset(N3, HOUR_MS);
-    put(&mut cluster, N1, 1, "ahead", "v");
-    put(&mut cluster, N2, 2, "now", "v");
+    put(&mut cluster, N2, 1, "ahead", "before");
+    put(&mut cluster, N1, 2, "ahead", "v");
+    put(&mut cluster, N2, 3, "now", "v");
     cluster.run_for(ms(3000));
-    assert_eq!(
-        (cluster.protocol(N2).parked(), cluster.protocol(N3).parked()),
-        (1, 0)
-    );
-    assert_eq!(get(&mut cluster, N3, "ahead"), None, "node 2 holds it back");
-    cluster.crash(N2);
-    cluster.restart(N2);
-    cluster.run_for(ms(3000));
-    assert_eq!(cluster.protocol(N2).parked(), 1, "fetched again");
+    let deferred = |cluster: &Cluster<Gossip>| [N1, N2, N3].map(|node| cluster.protocol(node).deferred());
+    assert_eq!(deferred(&cluster), [0, 1, 0]);
+    // A node whose clock is behind keeps nothing from the others.
+    assert_eq!(get(&mut cluster, N3, "ahead").as_deref(), Some("v"));
+    for checkpointed in [false, true] {
+        if checkpointed {
+            cluster.checkpoint(N2);
+        }
+        cluster.crash_losing_all(N2);
+        cluster.cut(N1, N2);
+        cluster.cut(N3, N2);
+        cluster.restart(N2);
+        assert_eq!(deferred(&cluster), [0, 1, 0], "kept, not fetched again");
+        assert_eq!(get(&mut cluster, N2, "ahead").as_deref(), Some("before"));
+        let clock = cluster.protocol(N2).clock().millis();
+        assert!(
+            clock < 1_700_000_100_000,
+            "the clock follows what is deferred: {clock}, checkpointed {checkpointed}"
+        );
+    }
+    cluster.heal();
     cluster.set_wall_offset(N2, HOUR_MS);
     converge(&mut cluster, ms(5000));
-    assert_eq!(get(&mut cluster, N3, "ahead").as_deref(), Some("v"));
+    assert_eq!(get(&mut cluster, N2, "ahead").as_deref(), Some("v"));
+    assert_eq!(
+        siblings(&mut cluster, N2, "ahead").len(),
+        siblings(&mut cluster, N1, "ahead").len()
+    );
+}
+
+#[test]
+fn a_write_that_knows_nothing_of_a_deferred_change_is_concurrent_to_it() {
+    let mut cluster = cluster_with(3, 39, |config| config.tombstone_age_min = ms(0));
+    put(&mut cluster, N2, 1, "k", "before");
+    converge(&mut cluster, ms(1000));
+    cluster.set_wall_offset(N1, HOUR_MS);
+    cluster.write(N1, 2, Command::delete("k"));
+    cluster.run_for(ms(3000));
+    assert_eq!(get(&mut cluster, N2, "k").as_deref(), Some("before"));
+    let written = put(&mut cluster, N2, 3, "k", "meanwhile");
+    assert!(written.version.0 >> 16 < 1_700_000_100_000);
+    cluster.run_for(ms(10_000));
+    assert_eq!(get(&mut cluster, N2, "k").as_deref(), Some("meanwhile"));
+    assert_eq!(get(&mut cluster, N3, "k").as_deref(), Some("meanwhile"));
+    assert_eq!(get(&mut cluster, N1, "k"), None, "node 1 believes its own clock");
+    // The delete was made before, but its stamp is newer; when its time comes it wins everywhere.
+    for node in [N2, N3] {
+        cluster.set_wall_offset(node, HOUR_MS);
+    }
+    converge(&mut cluster, ms(5000));
+    for node in [N1, N2, N3] {
+        assert_eq!(get(&mut cluster, node, "k"), None);
+    }
+    assert!(cluster.run_until(ms(30_000), |cluster| uncollected(cluster) == 0));
+    assert!(is_equal(&cluster));
 }
 
 #[test]
@@ -443,12 +487,12 @@ fn p3_a_wiped_disk_reuses_no_dot_and_loses_nothing_that_others_have() {
     }
 }
 
-fn unsettled(cluster: &Cluster<Gossip>) -> usize {
+fn uncollected(cluster: &Cluster<Gossip>) -> usize {
     cluster
         .ids()
         .into_iter()
         .filter(|id| cluster.is_up(*id))
-        .map(|id| cluster.protocol(id).replica().unsettled())
+        .map(|id| cluster.protocol(id).replica().uncollected())
         .sum()
 }
 
@@ -469,7 +513,7 @@ fn p1_a_delete_waits_for_the_absent_and_resurrects_nothing() {
     }
     cluster.run_for(ms(60_000));
     assert!(
-        unsettled(&cluster) >= 40,
+        uncollected(&cluster) >= 40,
         "a tombstone went while a member was away"
     );
     let status = cluster.protocol(N1).status(trilemma_core::Now::default());
@@ -483,7 +527,7 @@ fn p1_a_delete_waits_for_the_absent_and_resurrects_nothing() {
     converge(&mut cluster, ms(3000));
     assert_eq!(cluster.protocol(N3).replica().visible(), 0);
     assert!(
-        cluster.run_until(ms(30_000), |cluster| unsettled(cluster) == 0),
+        cluster.run_until(ms(30_000), |cluster| uncollected(cluster) == 0),
         "tombstones stay"
     );
     assert_eq!(cluster.protocol(N1).replica().live(), 0);
@@ -499,16 +543,16 @@ fn p2_a_write_delayed_past_collection_does_not_return() {
     cluster.run_for(ms(100));
     let mut delayed = false;
     cluster.filter = Some(Box::new(move |_, to, message| match message {
-        Message::Rumours { items, .. } if to == N3 && !items.is_empty() && !delayed => {
+        Message::Rumors { items, .. } if to == N3 && !items.is_empty() && !delayed => {
             delayed = true;
             Verdict::Delay(ms(60_000))
         }
-        Message::Rumours { .. } if to == N3 => Verdict::Drop,
+        Message::Rumors { .. } if to == N3 => Verdict::Drop,
         _ => Verdict::Deliver,
     }));
     put(&mut cluster, N1, 1, "k", "v");
     cluster.write(N1, 2, Command::delete("k"));
-    let gone = |cluster: &Cluster<Gossip>| is_equal(cluster) && unsettled(cluster) == 0;
+    let gone = |cluster: &Cluster<Gossip>| is_equal(cluster) && uncollected(cluster) == 0;
     assert!(cluster.run_until(ms(50_000), gone), "not collected");
     cluster.run_for(ms(61_000));
     assert!(is_equal(&cluster));
@@ -542,7 +586,7 @@ fn a_concurrent_write_meets_a_delete_by_stamp_in_any_order() {
                 assert_eq!(get(&mut cluster, node, "k").as_deref(), expected);
             }
         }
-        assert_eq!(unsettled(&cluster), 0);
+        assert_eq!(uncollected(&cluster), 0);
     }
 }
 
@@ -564,7 +608,7 @@ fn restarts_do_not_grow_the_context() {
 }
 
 #[test]
-fn a_former_life_is_not_closed_while_a_member_may_know_more_of_it() {
+fn a_former_incarnation_is_not_closed_while_a_member_may_know_more_of_it() {
     let mut cluster = cluster(3, 20);
     put(&mut cluster, N1, 1, "all", "v");
     converge(&mut cluster, ms(1000));

@@ -2,6 +2,8 @@
 
 mod checkpoints;
 mod exchange;
+mod findings;
+mod invariants;
 mod scenarios;
 mod seeds;
 
@@ -10,8 +12,7 @@ use std::time::Duration;
 use trilemma_core::{Command, NodeId, Query, ReadRequest, Receipt, Reply, Request};
 use trilemma_testkit::{Cluster, value};
 
-use super::Gossip;
-use crate::config::GossipConfig;
+use crate::{Gossip, GossipConfig};
 
 pub(super) const N1: NodeId = NodeId(1);
 pub(super) const N2: NodeId = NodeId(2);
@@ -30,8 +31,8 @@ pub(super) fn cluster_with(
     seed: u64,
     adjust: impl Fn(&mut GossipConfig) + 'static,
 ) -> Cluster<Gossip> {
-    Cluster::new(size, seed, move |node, life, seed| {
-        let mut config = GossipConfig::new(node, life, (1..=size).map(NodeId), seed);
+    Cluster::new(size, seed, move |node, incarnation, seed| {
+        let mut config = GossipConfig::new(node, incarnation, (1..=size).map(NodeId), seed);
         adjust(&mut config);
         Gossip::new(config)
     })
@@ -78,7 +79,7 @@ pub(super) fn is_equal(cluster: &Cluster<Gossip>) -> bool {
         let [a, b] = [cluster.protocol(pair[0]), cluster.protocol(pair[1])];
         a.replica().context() == b.replica().context()
             && a.digest() == b.digest()
-            && a.parked() + b.parked() == 0
+            && a.deferred() + b.deferred() == 0
     })
 }
 
@@ -107,8 +108,8 @@ pub(super) fn picture(cluster: &Cluster<Gossip>) -> String {
             })
             .collect();
         format!(
-            "\n{id}: parked {}, {context:?}{}",
-            gossip.parked(),
+            "\n{id}: {} deferred, {context:?}{}",
+            gossip.deferred(),
             items.concat()
         )
     })

@@ -48,3 +48,54 @@ fn the_end_of_the_range_is_an_answer_and_not_an_overflow() {
     assert_eq!(clock.issue(WallTime(1)), None);
     assert_eq!(Stamp::at(WallTime(u64::MAX)).millis(), (1 << 48) - 1);
 }
+
+#[test]
+fn stamps_far_ahead_are_left_at_a_start_where_something_speaks_for_the_wall_clock() {
+    let (wall, ahead_max) = (WallTime(1_000_000), Duration::from_secs(10));
+    let newest = Stamp::at(WallTime(999_000));
+    let restored = |stamp: u64| {
+        let mut clock = Clock::default();
+        clock.restore(Stamp::at(WallTime(stamp)));
+        clock
+    };
+    assert_eq!(
+        restored(1_010_000).start(wall, ahead_max, Some(newest)),
+        None,
+        "soon waited out"
+    );
+    assert_eq!(
+        restored(9_000_000).start(wall, ahead_max, None),
+        None,
+        "nothing speaks for it"
+    );
+    let mut clock = restored(9_000_000);
+    let told = clock.position();
+    assert_eq!(
+        clock.start(wall, ahead_max, Some(newest)),
+        Some(Duration::from_secs(8000))
+    );
+    assert_eq!(clock.issue(wall), Some(Stamp::at(wall)));
+    assert!(
+        clock.extend_lease().is_some(),
+        "the former lease protects no stamp any more"
+    );
+    let (first, second) = (
+        clock.record(Stamp::at(wall), Version(0)),
+        clock.record(Stamp::at(wall), Version(0)),
+    );
+    assert!(
+        first < second,
+        "positions of the session record grow all the same"
+    );
+    assert!(clock.position() >= told);
+    clock.check();
+}
+
+#[test]
+fn a_position_below_a_stamp_is_caught() {
+    let mut clock = Clock::default();
+    clock.issue(WallTime(1000));
+    clock.check();
+    clock.last = Stamp::at(WallTime(2000));
+    assert!(std::panic::catch_unwind(|| clock.check()).is_err());
+}

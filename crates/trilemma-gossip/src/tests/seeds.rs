@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use trilemma_core::{Attempt, Outcome, Rng, Ticket, Version};
+use trilemma_core::{Attempt, Outcome, Protocol, Rng, Ticket, Version};
 use trilemma_testkit::write;
 
 use super::*;
@@ -26,20 +26,24 @@ struct Run {
     rng: Rng,
     sent: Vec<Sent>,
     offsets: bool,
+    /// Whether disks are lost.
+    wipes: bool,
 }
 
 impl Run {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, wipes: bool) -> Self {
         let mut rng = Rng::new(seed);
         let size = 2 + rng.below(4) as u32;
         let offsets = rng.below(2) == 0;
         let siblings_max = 1 + rng.below(8) as usize;
+        let tombstone_age = [0, 50, 400][rng.below(3) as usize];
         let page_bytes = [200, 256 << 10][rng.below(2) as usize];
         let mut cluster = cluster_with(size, seed, move |config| {
             config.siblings_max = siblings_max;
             config.page_bytes = page_bytes;
-            // Where clocks are off by an hour, ages mean nothing below that.
-            config.tombstone_age_min = if offsets { ms(3 * HOUR_MS as u64) } else { ms(400) };
+            config.tombstone_age_min = ms(tombstone_age);
+            // Versions of one node grow here over every jump of its clock.
+            config.ahead_max = ms(3 * HOUR_MS as u64);
         });
         cluster.faults.loss = [0, 50, 300][rng.below(3) as usize];
         cluster.faults.duplication = [0, 100][rng.below(2) as usize];
@@ -50,6 +54,7 @@ impl Run {
             rng,
             sent: Vec::new(),
             offsets,
+            wipes,
         }
     }
 
@@ -84,6 +89,7 @@ impl Run {
         let node = self.node();
         match self.rng.below(10) {
             0 | 1 => self.cluster.crash(node),
+            2 if self.wipes => self.cluster.wipe(node),
             2 => self.cluster.crash_losing_all(node),
             3 | 4 => self.cluster.restart(node),
             5 => self.cluster.split(&[node]),
@@ -117,7 +123,7 @@ impl Run {
             self.cluster.hold_disk(id, false);
             self.cluster.restart(id);
             if self.offsets {
-                // An hour and more later: what was parked is due.
+                // An hour and more later: what was deferred is due.
                 self.cluster.set_wall_offset(id, 2 * HOUR_MS);
             }
         }
@@ -197,8 +203,9 @@ impl Run {
     }
 }
 
-fn run(seed: u64) -> (usize, usize) {
-    let mut run = Run::new(seed);
+/// Random writes and faults, then a heal and the time to converge.
+fn history(seed: u64, wipes: bool) -> Run {
+    let mut run = Run::new(seed, wipes);
     for _ in 0..60 {
         match run.rng.below(3) {
             0 => run.fault(),
@@ -214,6 +221,18 @@ fn run(seed: u64) -> (usize, usize) {
         "seed {seed}: the replicas differ 30 s after the heal: {}",
         picture(&run.cluster)
     );
+    for id in run.cluster.ids() {
+        assert_eq!(
+            run.cluster.protocol(id).divergences(),
+            0,
+            "seed {seed}: node {id}"
+        );
+    }
+    run
+}
+
+fn run(seed: u64) -> (usize, usize) {
+    let mut run = history(seed, false);
     run.check_versions(seed);
     let checked = run.check_outcome(seed);
     let acknowledged = run.sent.iter().filter(|sent| run.version(sent).is_some()).count();
@@ -266,5 +285,40 @@ fn random_histories_lose_nothing_resurrect_nothing_and_converge() {
     assert!(
         acknowledged > 10 * seeds as usize && checked > 3 * seeds as usize,
         "{acknowledged} {checked}"
+    );
+}
+
+#[test]
+fn random_histories_with_lost_disks_converge_and_nothing_comes_back_unseen() {
+    let seeds = std::env::var("TRILEMMA_SEEDS").ok();
+    let seeds = seeds.and_then(|count| count.parse().ok()).unwrap_or(200);
+    let (mut collected, mut written) = (0, 0);
+    for seed in 5_000_000..5_000_000 + seeds {
+        let mut run = history(seed, true);
+        written += run.sent.len();
+        // What is left after a while is what stands: collection and write-backs have changed nothing that reads see.
+        let shown = |run: &Run| {
+            let all = trilemma_core::KeyRange::all();
+            run.cluster.protocol(N1).scan(&all, usize::MAX)
+        };
+        let before = shown(&run);
+        let picture = self::picture(&run.cluster);
+        run.cluster.run_for(ms(20_000));
+        assert!(
+            is_equal(&run.cluster) && shown(&run) == before,
+            "seed {seed}: {}{}",
+            picture,
+            self::picture(&run.cluster)
+        );
+        let ids = run.cluster.ids();
+        let left = ids
+            .iter()
+            .map(|id| run.cluster.protocol(*id).replica().uncollected());
+        collected += usize::from(left.sum::<usize>() == 0);
+    }
+    let seeds = usize::try_from(seeds).expect("few enough");
+    assert!(
+        written > 20 * seeds && 2 * collected > seeds,
+        "{written} writes, everything collected in {collected} runs"
     );
 }

@@ -8,10 +8,11 @@ use trilemma_core::{AppendSeq, Effects, Incarnation, Input, Instant, Now, Protoc
 use trilemma_testkit::Verdict;
 
 use super::*;
+use crate::clock::Stamp;
 use crate::context::Context;
 use crate::dot::Dot;
-use crate::hlc::Stamp;
-use crate::message::{Message, Record};
+use crate::message::Message;
+use crate::record::Record;
 use crate::replica::{Item, Part};
 
 #[test]
@@ -59,7 +60,7 @@ fn an_exchange_sends_what_is_missing_and_nothing_else() {
     let bodies = Rc::new(RefCell::new((0, 0)));
     let seen = Rc::clone(&bodies);
     cluster.filter = Some(Box::new(move |_, _, message| match message {
-        Message::Rumours { .. } => Verdict::Drop,
+        Message::Rumors { .. } => Verdict::Drop,
         Message::Page { items, .. } => {
             seen.borrow_mut().0 += items.len();
             seen.borrow_mut().1 += 1;
@@ -82,7 +83,7 @@ fn p26_a_crash_at_any_step_of_an_exchange_loses_nothing() {
     for step in 0..60 {
         let mut cluster = cluster_with(2, 23 + step, |config| config.page_bytes = 400);
         cluster.filter = Some(Box::new(|_, _, message| match message {
-            Message::Rumours { .. } => Verdict::Drop,
+            Message::Rumors { .. } => Verdict::Drop,
             _ => Verdict::Deliver,
         }));
         cluster.crash(N2);
@@ -157,9 +158,9 @@ fn item(dot: Dot, key: &str) -> Item {
     }
 }
 
-fn rumour(item: Item) -> Message {
-    Message::Rumours {
-        heard: None,
+fn rumor(item: Item) -> Message {
+    Message::Rumors {
+        context: None,
         items: vec![item],
     }
 }
@@ -167,12 +168,12 @@ fn rumour(item: Item) -> Message {
 #[test]
 fn a_peer_cannot_swallow_the_writes_we_have_yet_to_make() {
     let mut direct = Direct::new();
-    let mine = |life, seq| Dot::new(N1, Incarnation(life), seq);
-    direct.receive(rumour(item(mine(5, 1), "k")));
-    direct.receive(rumour(item(mine(6, 1), "k")));
+    let mine = |incarnation, seq| Dot::new(N1, Incarnation(incarnation), seq);
+    direct.receive(rumor(item(mine(5, 1), "k")));
+    direct.receive(rumor(item(mine(6, 1), "k")));
     let mut observing = item(Dot::new(N2, Incarnation(1), 1), "k");
     observing.observed.add(mine(5, 9));
-    direct.receive(rumour(observing));
+    direct.receive(rumor(observing));
     for forged in [mine(5, 1), mine(7, 3)] {
         let mut context = Context::default();
         context.insert(forged);
@@ -180,28 +181,30 @@ fn a_peer_cannot_swallow_the_writes_we_have_yet_to_make() {
             session: 1,
             incarnation: Incarnation(1),
             context: context.to_wire(9),
-            withheld: Vec::new(),
+            deferred: Vec::new(),
             mutual: true,
+            whole: false,
         });
-        direct.receive(Message::Rumours {
-            heard: Some(context.to_wire(9)),
+        direct.receive(Message::Rumors {
+            context: Some(context.to_wire(9)),
             items: vec![item(Dot::new(N2, Incarnation(1), 2), "k")],
         });
     }
-    let mut floor = Context::default();
-    floor.raise_floor(N1, Incarnation(6));
+    let mut closed = Context::default();
+    closed.close(N1, Incarnation(3), Incarnation(6));
     direct.receive(Message::Pull {
         session: 2,
         incarnation: Incarnation(1),
-        context: floor.to_wire(9),
-        withheld: Vec::new(),
+        context: closed.to_wire(9),
+        deferred: Vec::new(),
         mutual: true,
+        whole: false,
     });
     assert!(direct.gossip.replica().context().is_empty());
     assert_eq!(
         direct.effects.last_append(),
-        AppendSeq(1),
-        "nothing but the first record of the life"
+        AppendSeq(2),
+        "nothing but the first records of the incarnation"
     );
     assert!(
         direct
@@ -210,8 +213,8 @@ fn a_peer_cannot_swallow_the_writes_we_have_yet_to_make() {
             .why
             .contains("incarnation did not grow")
     );
-    // What it may claim: our former lives, which we may have forgotten.
-    direct.receive(rumour(item(mine(4, 7), "k")));
+    // What it may claim: our former incarnations, which we may have forgotten.
+    direct.receive(rumor(item(mine(4, 7), "k")));
     assert_eq!(direct.gossip.replica().visible(), 1);
 }
 
@@ -232,39 +235,34 @@ fn a_page_that_was_not_asked_for_joins_no_context() {
 }
 
 #[test]
-fn parking_is_bounded_and_what_did_not_fit_is_not_covered() {
+fn what_is_deferred_is_bounded_and_what_did_not_fit_is_not_covered() {
     let mut direct = Direct::new();
-    direct.gossip.config.parked_max = 3;
-    direct.receive(Message::Compare {
-        incarnation: Incarnation(1),
-        context: 1,
-    });
-    // The session number is random; the exchange is answered through the instance's own state.
+    direct.gossip.shared.config.deferred_max = 3;
     let ahead: Vec<Item> = (1..=5)
         .map(|seq| Item {
             stamp: Stamp::at(WallTime(2_000_000)),
             ..item(Dot::new(N2, Incarnation(1), seq), &format!("k{seq}"))
         })
         .collect();
-    let mut effects = Effects::default();
-    assert!(
-        !direct
-            .gossip
-            .receive_items(direct.now, ahead, false, &mut effects)
-    );
-    assert_eq!(direct.gossip.parked(), 3);
-    assert!(direct.gossip.replica().context().is_empty());
+    let twice: Vec<Item> = ahead.iter().chain(&ahead).cloned().collect();
+    direct.receive(Message::Rumors {
+        context: None,
+        items: twice,
+    });
+    assert_eq!(direct.gossip.deferred(), 3);
+    let context = direct.gossip.replica().context();
+    assert!(context.contains(ahead[2].dot) && !context.contains(ahead[3].dot));
     assert!(direct.gossip.clock() < Stamp::at(WallTime(1_000_501)));
+    assert_eq!(direct.gossip.scan(&trilemma_core::KeyRange::all(), 9), []);
     direct.now.wall = WallTime(2_000_000);
-    direct.gossip.release(direct.now, &mut effects);
-    assert_eq!(
-        (direct.gossip.parked(), direct.gossip.replica().visible()),
-        (0, 3)
-    );
+    direct.now.instant = direct.now.instant + ms(1000);
+    direct.step(Input::Wake);
+    assert_eq!(direct.gossip.deferred(), 0);
+    assert_eq!(direct.gossip.scan(&trilemma_core::KeyRange::all(), 9).len(), 3);
 }
 
 #[test]
-fn a_record_of_the_present_life_is_refused_at_restart() {
+fn a_record_of_the_present_incarnation_is_refused_at_restart() {
     let mut direct = Direct::new();
     let reused = Record::Join {
         items: vec![item(Dot::new(N1, Incarnation(5), 1), "k")],
@@ -279,11 +277,15 @@ fn a_record_of_the_present_life_is_refused_at_restart() {
         items: vec![item(Dot::new(N1, Incarnation(4), 1), "k")],
     };
     assert!(direct.gossip.replay(former).is_ok());
-    for (life, is_former) in [(4, true), (5, false), (6, false)] {
+    for (incarnation, is_former) in [(4, true), (5, false), (6, false)] {
         let mut context = Context::default();
-        context.insert(Dot::new(N1, Incarnation(life), 1));
+        context.insert(Dot::new(N1, Incarnation(incarnation), 1));
         let stored = Record::Context(context.to_wire(16));
-        assert_eq!(direct.gossip.replay(stored).is_ok(), is_former, "life {life}");
+        assert_eq!(
+            direct.gossip.replay(stored).is_ok(),
+            is_former,
+            "incarnation {incarnation}"
+        );
     }
 }
 

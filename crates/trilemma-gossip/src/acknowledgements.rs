@@ -1,0 +1,221 @@
+//! What every member durably reflects, and what may therefore be forgotten (design note, section 8).
+//!
+//! A change is *stable* when every configured member, present or not, has acknowledged a context that holds it and
+//! everything it observed, **and** this replica holds everything in those contexts. The second half matters: a write
+//! that a member made before it heard of a tombstone is in that member's acknowledgement, so it is here, and is
+//! judged against the tombstone before that goes. An acknowledgement that is ahead of us therefore waits.
+//!
+//! Acknowledgements are contexts sent after everything in them was durable, so a crash does not take one back. A lost
+//! disk does: those of a former incarnation are dropped as soon as a later one is heard of, whether or not it has lost
+//! anything. Until it is heard of, the member itself sees to it that no harm comes of it, see [`crate::rejoin`].
+//!
+//! A change that a member defers is not acknowledged: the member's next write of the key does not observe it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use trilemma_core::{Incarnation, Instant, NodeId, Now};
+
+use crate::context::Context;
+use crate::dot::Dot;
+use crate::replica::Item;
+use crate::shared::Shared;
+use crate::store::Store;
+
+/// Fewest and most changes that one tick looks at for collection. In between it is a quarter of those that wait, so that
+/// collection keeps pace with any rate that the log can take (ten ticks a second: 40,000), and a tick stays short.
+const COLLECT_PER_TICK: std::ops::RangeInclusive<usize> = 256..=4096;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Acknowledgements {
+    members: BTreeMap<NodeId, Member>,
+    /// Where the next tick goes on looking.
+    cursor: Option<Dot>,
+}
+
+/// What one incarnation of a member has acknowledged.
+#[derive(Debug, Default)]
+struct Member {
+    incarnation: Incarnation,
+    /// The newest acknowledgement that is included in our own context.
+    newest: Option<Acknowledgement>,
+    /// One that waits for its age, and the newest that has it.
+    aging: Option<Acknowledgement>,
+    aged: Option<Acknowledgement>,
+    /// The oldest one that is not included in our context yet.
+    ahead: Option<Acknowledgement>,
+}
+
+/// A context that a member durably reflects.
+#[derive(Clone, Debug)]
+struct Acknowledgement {
+    context: Context,
+    /// What of it the member does not show yet.
+    deferred: BTreeSet<Dot>,
+    /// When it counted first.
+    at: Instant,
+}
+
+impl Acknowledgements {
+    /// Takes an acknowledgement. `own` is our context now.
+    pub(crate) fn on_acknowledged(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        incarnation: Incarnation,
+        context: Context,
+        deferred: impl IntoIterator<Item = Dot>,
+        own: &Context,
+    ) {
+        self.on_incarnation(from, incarnation);
+        let member = self.members.entry(from).or_default();
+        if incarnation < member.incarnation {
+            return;
+        }
+        member.incarnation = incarnation;
+        member.promote(now, own);
+        let acknowledgement = Acknowledgement {
+            context,
+            deferred: deferred.into_iter().collect(),
+            at: now.instant,
+        };
+        if own.includes(&acknowledgement.context) {
+            member.take(acknowledgement);
+        } else if member.ahead.is_none() {
+            member.ahead = Some(acknowledgement);
+        }
+    }
+
+    /// A member is known to have begun this incarnation: what former ones acknowledged may be lost.
+    pub(crate) fn on_incarnation(&mut self, peer: NodeId, incarnation: Incarnation) {
+        self.members
+            .retain(|member, known| *member != peer || known.incarnation >= incarnation);
+    }
+
+    /// Whether all members reflect a change and what it observed, and have for a while.
+    fn is_stable(&self, mut peers: impl Iterator<Item = NodeId>, own: &Context, item: &Item) -> bool {
+        let reflects = |context: &Context| {
+            context.contains(item.dot) && item.observed.iter().all(|dot| context.contains_up_to(dot))
+        };
+        let has = |peer: NodeId| {
+            let aged = self.members.get(&peer).and_then(|member| member.aged.as_ref());
+            aged.is_some_and(|aged| reflects(&aged.context) && !aged.deferred.contains(&item.dot))
+        };
+        reflects(own) && peers.all(has)
+    }
+
+    /// The member that has acknowledged least of `own`, if some member lacks any of it.
+    pub(crate) fn laggard(&self, peers: impl Iterator<Item = NodeId>, own: &Context) -> Option<NodeId> {
+        let lacking = |peer: &NodeId| -> u64 {
+            let none = Context::default();
+            let newest = self.members.get(peer).and_then(|member| member.newest.as_ref());
+            let acknowledged = newest.map_or(&none, |newest| &newest.context);
+            let spans = own.minus(acknowledged);
+            spans
+                .iter()
+                .map(|(first, last)| last.seq.saturating_sub(first.seq).saturating_add(1))
+                .fold(0, u64::saturating_add)
+        };
+        peers
+            .map(|peer| (lacking(&peer), peer))
+            .filter(|(lacking, _)| *lacking > 0)
+            .max()
+            .map(|(_, peer)| peer)
+    }
+
+    /// Forgets observed sets and tombstones that no member needs any more.
+    pub(crate) fn collect(&mut self, shared: &mut Shared, store: &mut Store, now: Now) {
+        let own = store.replica.context().clone();
+        let age = shared.config.tombstone_age_min;
+        for member in self.members.values_mut() {
+            member.promote(now, &own);
+            member.age(now, age);
+        }
+        let waiting = store.replica.uncollected();
+        if waiting == 0 {
+            return;
+        }
+        let count = (waiting / 4).clamp(*COLLECT_PER_TICK.start(), *COLLECT_PER_TICK.end());
+        let dots = store.replica.uncollected_after(self.cursor, count);
+        self.cursor = dots.last().copied().filter(|_| dots.len() == count);
+        for dot in dots {
+            let Some(key) = store.replica.key_of(dot).cloned() else {
+                continue;
+            };
+            // What is deferred here is not stable, whatever others say: our next write of the key does not observe it.
+            if store.deferred.holds(&key) {
+                continue;
+            }
+            store
+                .replica
+                .collect(dot, |item| self.is_stable(shared.config.peers(), &own, item));
+            if store.replica.hides(&key) {
+                store.note_siblings(shared, &key);
+            }
+        }
+    }
+
+    /// The module's own invariants.
+    pub(crate) fn check(&self, own: &Context) {
+        for member in self.members.values() {
+            assert!(
+                member.aging.is_none() || member.newest.is_some(),
+                "an acknowledgement ages and there is no newest"
+            );
+            let counted = [&member.newest, &member.aging, &member.aged];
+            debug_assert!(
+                counted
+                    .into_iter()
+                    .flatten()
+                    .all(|counted| own.includes(&counted.context)),
+                "an acknowledgement counts that is ahead of our context"
+            );
+        }
+    }
+}
+
+impl Member {
+    /// Counts an acknowledgement that our context includes.
+    fn take(&mut self, mut acknowledgement: Acknowledgement) {
+        if let Some(newest) = &mut self.newest
+            && newest.context.includes(&acknowledgement.context)
+        {
+            // Messages overtake each other; within one incarnation contexts only grow, and with the same context what
+            // is deferred only shrinks.
+            if !acknowledgement.context.includes(&newest.context) {
+                return;
+            }
+            let deferred = acknowledgement.deferred.iter().copied();
+            let still = deferred.filter(|dot| newest.deferred.contains(dot)).collect();
+            if still == newest.deferred {
+                return;
+            }
+            acknowledgement.deferred = still;
+        }
+        self.aging.get_or_insert_with(|| acknowledgement.clone());
+        self.newest = Some(acknowledgement);
+    }
+
+    /// Counts the one that was ahead, once it is not.
+    fn promote(&mut self, now: Now, own: &Context) {
+        if let Some(mut ahead) = self.ahead.take_if(|ahead| own.includes(&ahead.context)) {
+            ahead.at = now.instant;
+            self.take(ahead);
+        }
+    }
+
+    /// Moves on what has its age.
+    fn age(&mut self, now: Now, age: Duration) {
+        while let Some(aging) = self.aging.take_if(|aging| now.instant.since(aging.at) >= age) {
+            let is_newer = |newest: &Acknowledgement| {
+                newest.context != aging.context || newest.deferred != aging.deferred
+            };
+            self.aging = self.newest.clone().filter(is_newer);
+            self.aged = Some(aging);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! Changes whose stamps are too far ahead of our clock: reflected and kept, but not shown before their time.
+//!
+//! Showing one would let a broken clock win over every honest write until real time has caught up, and following it
+//! would spread the fault. So a deferred change is in the store and in the context like any other (it is logged, it is
+//! served to peers, digests cover it), and for its key this module keeps a *shadow*: the siblings as they would be
+//! without it. Reads, and what local writes observe, go by the shadow. When time has come the change is merged into the
+//! shadow, and with the last one of a key the shadow goes.
+//!
+//! A member that defers a change must not count as having acknowledged it: its next write of the key would not observe
+//! it, so the change cannot be collected yet. Comparisons and pulls name what is deferred.
+//!
+//! *Departure from the design note*, which keeps such entries out of store and context: contexts could then not be joined
+//! as long as one is held back, and collection stopped everywhere for as long as a clock had been ahead.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trilemma_core::{Key, WallTime};
+
+use crate::clock::{Stamp, is_acceptable};
+use crate::config::GossipConfig;
+use crate::dot::Dot;
+use crate::message::{ITEMS_MAX, size};
+use crate::replica::{Item, Replica, Sibling, merge, winner};
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Deferred {
+    by_stamp: BTreeMap<(Stamp, Dot), Item>,
+    dots: BTreeSet<Dot>,
+    bytes: usize,
+    shadows: BTreeMap<Key, Shadow>,
+}
+
+/// A key as it would be without what is deferred.
+#[derive(Clone, Debug, Default)]
+struct Shadow {
+    siblings: Vec<Sibling>,
+    /// Deferred changes of the key.
+    waiting: usize,
+}
+
+impl Deferred {
+    /// Number of changes that are deferred.
+    pub(crate) fn len(&self) -> usize {
+        self.dots.len()
+    }
+
+    /// Their names.
+    pub(crate) fn dots(&self) -> &BTreeSet<Dot> {
+        &self.dots
+    }
+
+    /// Whether some change of the key is deferred.
+    pub(crate) fn holds(&self, key: &[u8]) -> bool {
+        self.shadows.contains_key(key)
+    }
+
+    /// The keys that have a shadow, in order.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.shadows.keys()
+    }
+
+    /// The deferred changes, by stamp.
+    pub(crate) fn items(&self) -> impl Iterator<Item = &Item> {
+        self.by_stamp.values()
+    }
+
+    /// The siblings in all shadows.
+    pub(crate) fn shadowed(&self) -> impl Iterator<Item = &Item> {
+        let siblings = self.shadows.values().flat_map(|shadow| &shadow.siblings);
+        siblings.map(|sibling| &sibling.item)
+    }
+
+    /// The siblings of a key that reads may see, where they are not those of the store.
+    pub(crate) fn shadow(&self, key: &[u8]) -> Option<&[Sibling]> {
+        self.shadows.get(key).map(|shadow| &shadow.siblings[..])
+    }
+
+    /// Keys that exist for readers less those that exist in the store.
+    pub(crate) fn visible_more(&self, replica: &Replica) -> i64 {
+        let exists = |winner: Option<&Sibling>| winner.is_some_and(|sibling| sibling.item.content.is_some());
+        let more = |(key, shadow): (&Key, &Shadow)| {
+            i64::from(exists(winner(&shadow.siblings))) - i64::from(exists(replica.winner(key)))
+        };
+        self.shadows.iter().map(more).sum()
+    }
+
+    /// Whether there is room for the changes of one command.
+    pub(crate) fn has_room(&self, command: &[Item], config: &GossipConfig) -> bool {
+        self.dots.len() + command.len() <= config.deferred_max
+            && self.bytes + size(command) <= config.deferred_bytes_max
+    }
+
+    /// Defers one change that the store does not hold yet. Call before the store takes it.
+    pub(crate) fn add(&mut self, replica: &Replica, item: &Item) {
+        if !self.dots.insert(item.dot) {
+            return;
+        }
+        self.bytes += item.size();
+        self.by_stamp.insert((item.stamp, item.dot), item.clone());
+        let shadow = self.shadows.entry(item.key.clone()).or_insert_with(|| Shadow {
+            siblings: replica.siblings(&item.key).to_vec(),
+            waiting: 0,
+        });
+        shadow.waiting += 1;
+    }
+
+    /// Takes a change that is not deferred into the shadow of its key, if there is one.
+    pub(crate) fn join(&mut self, item: &Item) {
+        if let Some(shadow) = self.shadows.get_mut(&item.key)
+            && !shadow.siblings.iter().any(|sibling| sibling.item.dot == item.dot)
+        {
+            merge(&mut shadow.siblings, item);
+        }
+    }
+
+    /// Takes a change that was restored into the shadow of its key, unless it is deferred itself.
+    pub(crate) fn join_restored(&mut self, item: &Item) {
+        if !self.dots.contains(&item.dot) {
+            self.join(item);
+        }
+    }
+
+    /// Brings back a deferred change of a checkpoint. What the shadow of its key holds comes apart. `false` if there is
+    /// one of this name already.
+    pub(crate) fn restore(&mut self, item: &Item) -> bool {
+        let is_new = !self.dots.contains(&item.dot);
+        if is_new {
+            self.shadows.entry(item.key.clone()).or_default();
+            self.add(&Replica::default(), item);
+        }
+        is_new
+    }
+
+    /// Brings back what a checkpoint says of a shadow. `false` if nothing of the key is deferred.
+    pub(crate) fn restore_shadow(&mut self, item: &Item) -> bool {
+        let shadow = self.shadows.get_mut(&item.key);
+        shadow.map(|shadow| merge(&mut shadow.siblings, item)).is_some()
+    }
+
+    /// The next changes whose time has come, at most about a page: whole commands.
+    pub(crate) fn due(&self, wall: WallTime, config: &GossipConfig) -> Vec<Item> {
+        let mut page: Vec<Item> = Vec::new();
+        let mut bytes = 0;
+        for ((stamp, _), item) in &self.by_stamp {
+            let next_command = page.last().is_some_and(|last| last.command() != item.command());
+            let is_full = bytes >= config.page_bytes || page.len() + usize::from(item.part.of) > ITEMS_MAX;
+            if !is_acceptable(*stamp, wall, config.accept_drift)
+                || next_command && is_full
+                || page.len() == ITEMS_MAX
+            {
+                break;
+            }
+            bytes += item.size();
+            page.push(item.clone());
+        }
+        page
+    }
+
+    /// Shows a deferred change from now on. `false` if it was not deferred.
+    pub(crate) fn show(&mut self, item: &Item) -> bool {
+        let Some(item) = self.take(item.stamp, item.dot) else {
+            return false;
+        };
+        self.join(&item);
+        true
+    }
+
+    /// Forgets a change wherever it stands here.
+    pub(crate) fn remove(&mut self, dot: Dot) {
+        let deferred = self.by_stamp.keys().find(|(_, other)| *other == dot).copied();
+        if let Some((stamp, dot)) = deferred {
+            self.take(stamp, dot);
+        }
+        for shadow in self.shadows.values_mut() {
+            shadow.siblings.retain(|sibling| sibling.item.dot != dot);
+        }
+    }
+
+    /// Takes one change out; the last one of a key takes the shadow along.
+    fn take(&mut self, stamp: Stamp, dot: Dot) -> Option<Item> {
+        let item = self.by_stamp.remove(&(stamp, dot))?;
+        self.dots.remove(&dot);
+        self.bytes -= item.size();
+        if let Some(shadow) = self.shadows.get_mut(&item.key) {
+            shadow.waiting -= 1;
+            if shadow.waiting == 0 {
+                self.shadows.remove(&item.key);
+            }
+        }
+        Some(item)
+    }
+
+    /// The module's own invariants.
+    pub(crate) fn check(&self, replica: &Replica) {
+        assert_eq!(
+            self.dots.len(),
+            self.by_stamp.len(),
+            "names and bodies of what is deferred"
+        );
+        assert!(
+            self.shadows.len() <= self.dots.len(),
+            "a shadow of a key with nothing deferred"
+        );
+        debug_assert_eq!(self.bytes, self.by_stamp.values().map(Item::size).sum::<usize>());
+        debug_assert!(
+            self.dots.iter().all(|dot| replica.context().contains(*dot)),
+            "a deferred change that is not reflected"
+        );
+        debug_assert_eq!(
+            self.shadows.values().map(|shadow| shadow.waiting).sum::<usize>(),
+            self.dots.len()
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

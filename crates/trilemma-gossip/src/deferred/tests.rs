@@ -1,0 +1,85 @@
+//! Tests of what is shown of a key while changes of it are deferred.
+
+use super::*;
+use crate::dot::Observed;
+use crate::replica::Part;
+
+fn dot(origin: u32, seq: u64) -> Dot {
+    let incarnation = trilemma_core::Incarnation(1);
+    Dot::new(trilemma_core::NodeId(origin), incarnation, seq)
+}
+
+fn item(dot: Dot, wall: u64, value: &str, observed: &[Dot]) -> Item {
+    let mut set = Observed::default();
+    observed.iter().for_each(|dot| set.add(*dot));
+    Item {
+        dot,
+        stamp: Stamp::at(WallTime(wall)),
+        key: "k".into(),
+        content: Some(value.into()),
+        observed: set,
+        part: Part { index: 0, of: 1 },
+    }
+}
+
+fn config() -> GossipConfig {
+    let node = trilemma_core::NodeId(9);
+    GossipConfig::new(node, trilemma_core::Incarnation(1), [], 1)
+}
+
+fn shown(deferred: &Deferred, replica: &Replica) -> Vec<Dot> {
+    let siblings = deferred.shadow(b"k").unwrap_or_else(|| replica.siblings(b"k"));
+    siblings.iter().map(|sibling| sibling.item.dot).collect()
+}
+
+#[test]
+fn a_shadow_goes_on_as_if_nothing_were_deferred_and_ends_with_the_last_one() {
+    let (mut replica, mut deferred) = (Replica::default(), Deferred::default());
+    let old = item(dot(1, 1), 10, "old", &[]);
+    let (soon, later) = (
+        item(dot(2, 1), 5_000, "soon", &[old.dot]),
+        item(dot(2, 2), 9_000, "later", &[old.dot, dot(2, 1)]),
+    );
+    let meanwhile = item(dot(1, 2), 20, "meanwhile", &[old.dot]);
+    replica.join(&old);
+    for ahead in [&soon, &later] {
+        deferred.add(&replica, ahead);
+        replica.join(ahead);
+    }
+    assert_eq!(shown(&deferred, &replica), [old.dot]);
+    replica.join(&meanwhile);
+    deferred.join(&meanwhile);
+    assert_eq!(
+        shown(&deferred, &replica),
+        [meanwhile.dot],
+        "it has observed the old one"
+    );
+    deferred.check(&replica);
+    assert!(deferred.due(WallTime(4_000), &config()).is_empty());
+    for (wall, due, then) in [
+        (4_600, &soon, vec![meanwhile.dot, soon.dot]),
+        (8_600, &later, vec![later.dot, meanwhile.dot]),
+    ] {
+        assert_eq!(deferred.due(WallTime(wall), &config()), std::slice::from_ref(due));
+        assert!(deferred.show(due) && !deferred.show(due));
+        let mut dots = shown(&deferred, &replica);
+        dots.sort_unstable();
+        let mut then = then;
+        then.sort_unstable();
+        assert_eq!(dots, then);
+        deferred.check(&replica);
+    }
+    assert!(!deferred.holds(b"k") && deferred.len() == 0);
+}
+
+#[test]
+fn a_wrong_count_of_bytes_is_caught() {
+    let mut deferred = Deferred::default();
+    let mut replica = Replica::default();
+    let ahead = item(dot(1, 1), 9_000, "v", &[]);
+    deferred.add(&replica, &ahead);
+    replica.join(&ahead);
+    deferred.check(&replica);
+    deferred.bytes += 1;
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| deferred.check(&replica))).is_err());
+}

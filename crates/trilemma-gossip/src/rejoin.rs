@@ -1,0 +1,110 @@
+//! A disk that was empty: what its former content may have promised is made good before anybody relies on it.
+//!
+//! A node that starts on an empty disk cannot know whether it is new or has lost what it had. If it has lost it, members
+//! that have not met its new incarnation may still rely on what the former one acknowledged, and may collect a tombstone
+//! that the new one never hears of, while it takes what was deleted from a member that is behind:
+//!
+//! 1. Node 4 is cut off; the others delete `k` and acknowledge that. Only node 4 keeps the tombstone from being collected.
+//! 2. Node 2 loses its disk and, connected to node 4 alone, takes the old value of `k` from it.
+//! 3. Node 4 hears of the delete and acknowledges it. Node 1 knows of no other node 2 than the one that has acknowledged,
+//!    and collects.
+//! 4. Node 2 meets node 1: nothing is to be sent, since node 1 holds nothing of `k`, and its context covers both changes.
+//!
+//! So such a node marks itself **blank**, durably, and its first exchange with every member is *whole*: the member lists all
+//! that it holds, and what the node holds beyond that and the member's context covers is dead. From then on the member
+//! knows the new incarnation and collects nothing that this one has not acknowledged. When every member has been met the
+//! node is as good as one that never lost anything. A member that begins another incarnation before that may have lost
+//! its own disk and learned from others what they had collected: it is met again.
+//!
+//! This needs no clock and no waiting time.
+
+use std::collections::BTreeMap;
+
+use trilemma_core::{Incarnation, NodeId};
+
+use crate::config::{Durability, GossipConfig};
+use crate::gossip::Out;
+use crate::record::Record;
+use crate::shared::Shared;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Rejoin {
+    /// Whether this disk was empty and not every member has been met since.
+    pub(crate) is_blank: bool,
+    /// Whether the disk held anything when this incarnation began.
+    found: bool,
+    /// The members that were met, in which incarnation. Forgotten over a restart.
+    met: BTreeMap<NodeId, Incarnation>,
+}
+
+impl Rejoin {
+    /// The disk holds something.
+    pub(crate) fn note_found(&mut self) {
+        self.found = true;
+    }
+
+    pub(crate) fn start(&mut self, shared: &mut Shared, effects: &mut Out) {
+        // Without syncs a power cut takes back what was acknowledged, which is no better than an empty disk.
+        if !self.found || shared.config.durability != Durability::Fsync {
+            self.is_blank = true;
+            shared.append_lazy(Record::Blank, effects);
+        }
+        self.finish(shared, effects);
+    }
+
+    /// Whether the next exchange with a member must be whole.
+    pub(crate) fn needs(&self, peer: NodeId) -> bool {
+        self.is_blank && !self.met.contains_key(&peer)
+    }
+
+    /// Whether a context of this incarnation of a member may be joined after an exchange that was not whole.
+    pub(crate) fn may_join(&self, peer: NodeId, incarnation: Incarnation) -> bool {
+        !self.is_blank || self.met.get(&peer) == Some(&incarnation)
+    }
+
+    /// A whole exchange with this incarnation of a member has ended, or both hold the same.
+    pub(crate) fn on_met(
+        &mut self,
+        shared: &mut Shared,
+        peer: NodeId,
+        incarnation: Incarnation,
+        effects: &mut Out,
+    ) {
+        if self.is_blank {
+            self.met.insert(peer, incarnation);
+            self.finish(shared, effects);
+        }
+    }
+
+    /// A member has begun another incarnation.
+    pub(crate) fn on_incarnation(&mut self, peer: NodeId) {
+        self.met.remove(&peer);
+    }
+
+    fn finish(&mut self, shared: &mut Shared, effects: &mut Out) {
+        let is_met = |peer: NodeId| self.met.contains_key(&peer);
+        if self.is_blank && shared.config.peers().all(is_met) {
+            self.is_blank = false;
+            self.met.clear();
+            shared.append_lazy(Record::Rejoined, effects);
+        }
+    }
+
+    /// The members that are still to be met.
+    pub(crate) fn unmet(&self, config: &GossipConfig) -> Vec<NodeId> {
+        config.peers().filter(|peer| self.needs(*peer)).collect()
+    }
+
+    /// The module's own invariants.
+    pub(crate) fn check(&self, config: &GossipConfig) {
+        assert!(
+            self.is_blank || self.met.is_empty(),
+            "members are met although nothing was lost"
+        );
+        assert!(
+            !self.is_blank || !self.unmet(config).is_empty(),
+            "every member was met and this node still counts as blank"
+        );
+    }
+}

@@ -1,0 +1,127 @@
+//! What this node can do, and figures for operators.
+
+use trilemma_core::{LiveStatus, NodeSet, Now};
+
+use crate::clock::is_acceptable;
+use crate::gossip::Gossip;
+
+/// Longest `why` in characters.
+const WHY_CHARS_MAX: usize = 1000;
+
+impl Gossip {
+    pub(crate) fn make_status(&self, _now: Now) -> LiveStatus {
+        let config = &self.shared.config;
+        let missing: NodeSet = self.shared.view.missing(config.node, &config.members);
+        let why = [
+            self.identity_warning(),
+            self.divergence_warning(),
+            self.clock_warning(),
+            self.deferred_notice(),
+            (!missing.is_empty()).then(|| {
+                format!(
+                    "reads and writes are local; node {missing} cannot be reached and will converge once it can"
+                )
+            }),
+        ];
+        let why: Vec<String> = why.into_iter().flatten().collect();
+        LiveStatus {
+            can_write: true,
+            can_read: true,
+            why: why.join("; ").chars().take(WHY_CHARS_MAX).collect(),
+            missing,
+            leader: None,
+            role: "replica".into(),
+            version: self.shared.clock.position().version(),
+            keys: self.store.visible(),
+            in_doubt: 0,
+            details: self.details(),
+        }
+    }
+
+    fn details(&self) -> Vec<(String, String)> {
+        let replica = &self.store.replica;
+        let laggard = self
+            .acknowledgements
+            .laggard(self.shared.config.peers(), replica.context());
+        let laggard = laggard.map_or_else(|| "none".to_owned(), |node| format!("node {node}"));
+        let unmet: NodeSet = self.rejoin.unmet(&self.shared.config).into_iter().collect();
+        let unmet = if unmet.is_empty() {
+            "none".to_owned()
+        } else {
+            format!("node {unmet}")
+        };
+        let divergences: u64 = self.exchange.divergences().values().sum();
+        let details = [
+            ("contested keys", replica.contested().to_string()),
+            ("uncollected changes", replica.uncollected().to_string()),
+            ("deferred changes", self.store.deferred.len().to_string()),
+            ("rumors", self.rumors.len().to_string()),
+            ("open exchanges", self.exchange.open().to_string()),
+            ("context intervals", replica.context().intervals().to_string()),
+            ("stable frontier held back by", laggard),
+            ("to be met since the disk was empty", unmet),
+            ("divergences", divergences.to_string()),
+            (
+                "predicted convergence ms",
+                self.prediction.mean.as_millis().to_string(),
+            ),
+            (
+                "predicted convergence p99 ms",
+                self.prediction.p99.as_millis().to_string(),
+            ),
+            ("digest", format!("{:016x}", self.digest())),
+        ];
+        details.map(|(name, value)| (name.to_owned(), value)).into()
+    }
+
+    fn identity_warning(&self) -> Option<String> {
+        let incarnation = self.shared.config.incarnation;
+        self.shared.has_identity_clash.then(|| {
+            format!(
+                "peers know changes of incarnation {incarnation} of this node that it never made, so they will not take \
+                 its writes: its identity is used twice, or its disk was lost and the incarnation did not grow; restart \
+                 it with a higher one"
+            )
+        })
+    }
+
+    fn divergence_warning(&self) -> Option<String> {
+        let peers: NodeSet = self.exchange.divergences().keys().copied().collect();
+        (!peers.is_empty()).then(|| {
+            format!(
+                "the states of this node and of node {peers} differ, or did since it started, although both reflect \
+                 the same changes: an error in this program or damage that no checksum saw; what either shows is kept \
+                 on both, so a deleted value may be back; please report it"
+            )
+        })
+    }
+
+    fn clock_warning(&self) -> Option<String> {
+        let (clock, wall) = (&self.shared.clock, self.shared.wall);
+        if !is_acceptable(clock.last(), wall, self.shared.config.accept_drift) {
+            let ahead = clock.last().millis().saturating_sub(wall.0) / 1000;
+            return Some(format!(
+                "the stamps of this node are {ahead} s ahead of its wall clock, so other nodes show its writes only \
+                 later: its clock was set back, or is behind; if it is right now, restart the node: new writes then \
+                 follow it, provided that changes of other nodes confirm it"
+            ));
+        }
+        let reset = clock.reset_by()?;
+        Some(format!(
+            "earlier incarnations of this node stamped writes {} s ahead of its wall clock; other nodes show those only \
+             when their time comes or the keys are written again; new writes follow the clock",
+            reset.as_secs()
+        ))
+    }
+
+    fn deferred_notice(&self) -> Option<String> {
+        let count = self.store.deferred.len();
+        let origins: NodeSet = self.store.deferred_origins().into_iter().collect();
+        (count > 0).then(|| {
+            format!(
+                "{count} changes of node {origins} are stamped too far ahead of this node's clock and not shown yet: \
+                 one of the clocks is wrong"
+            )
+        })
+    }
+}

@@ -1,0 +1,373 @@
+//! What this node reflects and what it shows: the replica, the changes that it defers, and the keys whose winner is to be
+//! written back. Whatever changes a key goes through here, so that watchers see it once and the log has it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trilemma_core::{Applied, Change, Entry, Key, KeyRange, NodeId, Now, Versioned};
+
+use crate::clock::is_acceptable;
+use crate::config::Durability;
+use crate::context::{Context, WIRE_INTERVALS_MAX};
+use crate::deferred::Deferred;
+use crate::dot::{Dot, OBSERVED_MAX, Observed};
+use crate::gossip::Out;
+use crate::message::ITEMS_MAX;
+use crate::record::Record;
+use crate::replica::{Item, Joined, Part, Replica, Sibling, observed, values, winner};
+use crate::shared::Shared;
+
+/// How changes came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Unasked: some of those before them may still be under way.
+    Rumors,
+    /// In answer to a pull.
+    Exchange,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    pub(crate) replica: Replica,
+    pub(crate) deferred: Deferred,
+    /// The last position published to watchers in this incarnation.
+    position: u64,
+    /// Counts changes of the context, so that peers are told of them once.
+    pub(crate) generation: u64,
+    /// Keys with too many siblings, and the tick at which this node writes the winner back.
+    over_sibling_limit: BTreeMap<Key, u64>,
+}
+
+/// What readers saw of some keys before a change.
+type Before = BTreeMap<Key, Option<Versioned>>;
+
+impl Store {
+    /// The siblings of a key that reads may see.
+    pub(crate) fn shown(&self, key: &[u8]) -> &[Sibling] {
+        let shadow = self.deferred.shadow(key);
+        shadow.unwrap_or_else(|| self.replica.siblings(key))
+    }
+
+    /// The state of a key.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<Versioned> {
+        winner(self.shown(key)).and_then(Sibling::versioned)
+    }
+
+    /// Every concurrent value of a key, the winner first.
+    pub(crate) fn values(&self, key: &Key) -> Vec<Entry> {
+        values(key, self.shown(key))
+    }
+
+    /// What a new change of `key` made here has observed.
+    pub(crate) fn observed(&self, key: &[u8]) -> Observed {
+        observed(self.shown(key))
+    }
+
+    /// The entries of a range in key order: each key's winner.
+    pub(crate) fn range<'a>(&'a self, range: &'a KeyRange) -> impl Iterator<Item = Entry> + 'a {
+        let plain = self.replica.range(range);
+        let mut plain = plain.filter(|entry| !self.deferred.holds(&entry.key)).peekable();
+        let shadowed = |key: &&Key| range.contains(key);
+        let entry = |key: &Key| {
+            let key = key.clone();
+            self.get(&key).map(|state| Entry { key, state })
+        };
+        let mut shadows = self.deferred.keys().filter(shadowed).filter_map(entry).peekable();
+        std::iter::from_fn(move || match (plain.peek(), shadows.peek()) {
+            (Some(next), Some(shadow)) if shadow.key < next.key => shadows.next(),
+            (Some(_), _) => plain.next(),
+            (None, _) => shadows.next(),
+        })
+    }
+
+    /// Number of keys that exist for readers.
+    pub(crate) fn visible(&self) -> u64 {
+        let more = self.deferred.visible_more(&self.replica);
+        self.replica.visible().saturating_add_signed(more)
+    }
+
+    /// Takes changes of peers in: applies what can be applied, defers what is ahead of time. Returns whether nothing had
+    /// to be left out. All changes of the message become visible, and durable, together; those of one command are taken,
+    /// deferred or left out together.
+    pub(crate) fn receive(
+        &mut self,
+        shared: &mut Shared,
+        now: Now,
+        items: Vec<Item>,
+        source: Source,
+        effects: &mut Out,
+    ) -> bool {
+        // What was deferred may be the rest of a command that comes now.
+        self.release(shared, now, effects);
+        let mut seen = BTreeSet::new();
+        let context = self.replica.context();
+        let is_new = |item: &Item| !context.contains(item.dot) && seen.insert(item.dot);
+        let new_items: Vec<Item> = items.into_iter().filter(is_new).collect();
+        if shared.is_backlogged() {
+            return new_items.is_empty();
+        }
+        let mut is_complete = true;
+        let is_fragmented = context.intervals() >= shared.config.intervals_max;
+        let mut ready = Vec::with_capacity(new_items.len());
+        let mut deferred = Vec::new();
+        for command in new_items.chunk_by(|a, b| a.command() == b.command()) {
+            let context = self.replica.context();
+            let ahead = |item: &Item| !is_acceptable(item.stamp, now.wall, shared.config.accept_drift);
+            if command.iter().any(ahead) {
+                let has_room = self.deferred.has_room(command, &shared.config);
+                is_complete &= has_room;
+                if has_room {
+                    command.iter().for_each(|item| self.defer(item));
+                    deferred.extend_from_slice(command);
+                }
+            } else if source == Source::Rumors
+                && is_fragmented
+                && command.iter().all(|item| context.would_fragment(item.dot))
+            {
+                is_complete = false;
+            } else {
+                ready.extend_from_slice(command);
+            }
+        }
+        if !deferred.is_empty() {
+            self.generation += 1;
+            shared.append_lazy(Record::Deferred { items: deferred }, effects);
+        }
+        self.apply(shared, ready, effects);
+        is_complete
+    }
+
+    /// Takes a change in without showing it.
+    pub(crate) fn defer(&mut self, item: &Item) {
+        if !self.replica.context().contains(item.dot) {
+            self.deferred.add(&self.replica, item);
+            self.replica.join(item);
+        }
+    }
+
+    /// Applies changes that were not made by a client of this node, and logs them.
+    fn apply(&mut self, shared: &mut Shared, items: Vec<Item>, effects: &mut Out) {
+        let items = self.take_in(shared, items, effects);
+        if !items.is_empty() {
+            shared.append_lazy(Record::Join { items }, effects);
+        }
+    }
+
+    /// Joins changes into the store and publishes them; returns those that were new.
+    pub(crate) fn take_in(&mut self, shared: &mut Shared, items: Vec<Item>, effects: &mut Out) -> Vec<Item> {
+        let before = self.before(items.iter().map(|item| &item.key));
+        let mut new_items = Vec::with_capacity(items.len());
+        for item in items {
+            shared.clock.observe(item.stamp);
+            if self.join(&item) {
+                new_items.push(item);
+            }
+        }
+        if !new_items.is_empty() {
+            self.generation += 1;
+            self.publish(shared, before, effects);
+        }
+        new_items
+    }
+
+    /// Joins one change into the replica and into what is shown. `false` if it was known.
+    pub(crate) fn join(&mut self, item: &Item) -> bool {
+        let is_new = self.replica.join(item) != Joined::Stale;
+        if is_new {
+            self.deferred.join(item);
+        }
+        is_new
+    }
+
+    /// Shows the deferred changes whose time has come. They are logged once more, so that a restart shows them, too.
+    pub(crate) fn release(&mut self, shared: &mut Shared, now: Now, effects: &mut Out) {
+        loop {
+            let items = self.deferred.due(now.wall, &shared.config);
+            if items.is_empty() {
+                return;
+            }
+            let before = self.before(items.iter().map(|item| &item.key));
+            for item in &items {
+                shared.clock.observe(item.stamp);
+                let was_deferred = self.deferred.show(item);
+                assert!(was_deferred, "{} is due and not deferred", item.dot);
+            }
+            self.generation += 1;
+            self.publish(shared, before, effects);
+            shared.append_lazy(Record::Join { items }, effects);
+        }
+    }
+
+    /// Corrects what a whole exchange found wrong; see [`Replica::restore`] and [`Replica::remove`]. Returns how many
+    /// changes it was.
+    pub(crate) fn repair(
+        &mut self,
+        shared: &mut Shared,
+        now: Now,
+        restored: Vec<Item>,
+        removed: &[Dot],
+        effects: &mut Out,
+    ) -> usize {
+        let keys = removed.iter().filter_map(|dot| self.replica.key_of(*dot));
+        let before = self.before(restored.iter().map(|item| &item.key).chain(keys));
+        let mut changed = Vec::new();
+        for item in restored {
+            let is_ahead = !is_acceptable(item.stamp, now.wall, shared.config.accept_drift)
+                && self.replica.item(item.dot).is_none();
+            if is_ahead
+                && self
+                    .deferred
+                    .has_room(std::slice::from_ref(&item), &shared.config)
+            {
+                self.deferred.add(&self.replica, &item);
+            } else if is_ahead {
+                continue;
+            }
+            if self.replica.restore(&item) {
+                self.deferred.join_restored(&item);
+                changed.push(item);
+            }
+        }
+        for dot in removed {
+            self.replica.remove(*dot);
+            self.deferred.remove(*dot);
+        }
+        let count = changed.len() + removed.len();
+        if count > 0 {
+            self.generation += 1;
+            self.publish(shared, before, effects);
+        }
+        for restored in changed.chunks(ITEMS_MAX) {
+            let (restored, removed) = (restored.to_vec(), Vec::new());
+            shared.append_lazy(Record::Repair { restored, removed }, effects);
+        }
+        for removed in removed.chunks(ITEMS_MAX) {
+            let (restored, removed) = (Vec::new(), removed.to_vec());
+            shared.append_lazy(Record::Repair { restored, removed }, effects);
+        }
+        count
+    }
+
+    fn before<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Before {
+        let mut before = Before::new();
+        for key in keys {
+            before.entry(key.clone()).or_insert_with(|| self.get(key));
+        }
+        before
+    }
+
+    /// Publishes which keys have another state than before.
+    fn publish(&mut self, shared: &mut Shared, before: Before, effects: &mut Out) {
+        let mut changes = Vec::with_capacity(before.len());
+        for (key, was) in before {
+            let now = self.get(&key);
+            self.note_siblings(shared, &key);
+            if was != now {
+                changes.push(Change { key, now });
+            }
+        }
+        if !changes.is_empty() {
+            self.position += 1;
+            let position = self.position;
+            effects.apply(Applied { position, changes });
+        }
+    }
+
+    /// Takes in a context all of whose bodies have been taken in.
+    pub(crate) fn join_context(&mut self, shared: &mut Shared, context: &Context, effects: &mut Out) {
+        let before = self.replica.context().clone();
+        self.replica.join_context(context);
+        if *self.replica.context() == before {
+            return;
+        }
+        self.generation += 1;
+        let wire = self.replica.context().to_wire(WIRE_INTERVALS_MAX);
+        shared.append_lazy(Record::Context(wire), effects);
+    }
+
+    /// Closes this node's own former incarnations in the context, as far as its present disk has lived through them with
+    /// every change synced before it left: then the row holds no change that is not in the context already, and peers get
+    /// it like any context, after the bodies. See [`crate::context`].
+    pub(crate) fn close_former(&mut self, shared: &mut Shared, effects: &mut Out) {
+        let (node, present) = (shared.config.node, shared.config.incarnation);
+        let Some(first) = shared.durable_since else {
+            return;
+        };
+        let is_former = |incarnation| (first..present).contains(&incarnation);
+        let has_former = self.replica.context().open(node).any(is_former);
+        if has_former && shared.config.durability == Durability::Fsync {
+            let mut closed = Context::default();
+            closed.close(node, first, present);
+            self.join_context(shared, &closed, effects);
+        }
+    }
+
+    /// Sees to it that the winner of a key with too many siblings is written back: at once by the node that made it
+    /// (at its next tick), later by any other, so that not all nodes do it at the same time.
+    pub(crate) fn note_siblings(&mut self, shared: &mut Shared, key: &Key) {
+        if !self.needs_write_back(shared, key) || self.over_sibling_limit.contains_key(key) {
+            return;
+        }
+        let is_ours = |winner: &Sibling| winner.item.dot.origin == shared.config.node;
+        let is_ours = self.replica.winner(key).is_some_and(is_ours);
+        let spread = 16 * shared.config.members.len() as u64;
+        let wait = if is_ours { 1 } else { 16 + shared.rng.below(spread) };
+        self.over_sibling_limit.insert(key.clone(), shared.ticks + wait);
+    }
+
+    /// Whether a write-back would help a key: it has too many siblings, or some that a tombstone hides. While changes of
+    /// it are deferred nothing is written back, for that would observe what is not shown.
+    fn needs_write_back(&self, shared: &Shared, key: &Key) -> bool {
+        let is_over = self.replica.siblings(key).len() > shared.config.siblings_max;
+        (is_over || self.replica.hides(key)) && !self.deferred.holds(key)
+    }
+
+    /// Writes the winner of keys with too many siblings back under a new dot that has observed them all. The stamp
+    /// stays the winner's: the write-back is no newer than what it repeats, and reads see no change. Returns the dots.
+    pub(crate) fn write_back(&mut self, shared: &mut Shared, effects: &mut Out) -> Vec<Dot> {
+        let now = shared.ticks;
+        let due = self.over_sibling_limit.iter().filter(|(_, at)| **at <= now);
+        let due: Vec<Key> = due.map(|(key, _)| key.clone()).collect();
+        let mut written = Vec::new();
+        for key in due {
+            self.over_sibling_limit.remove(&key);
+            let observed = self.replica.observed(&key);
+            let Some(winner) = self.replica.winner(&key).map(|winner| winner.item.clone()) else {
+                continue;
+            };
+            if !self.needs_write_back(shared, &key) || observed.len() >= OBSERVED_MAX {
+                continue;
+            }
+            let dot = shared.next_dot();
+            let item = Item {
+                dot,
+                observed,
+                part: Part { index: 0, of: 1 },
+                ..winner
+            };
+            self.apply(shared, vec![item], effects);
+            written.push(dot);
+        }
+        written
+    }
+
+    /// What is still live of a command.
+    pub(crate) fn parts(&self, first: Dot, of: u16) -> impl Iterator<Item = &Item> {
+        (0..u64::from(of)).filter_map(move |index| {
+            let seq = first.seq.saturating_add(index);
+            self.replica.item(Dot { seq, ..first })
+        })
+    }
+
+    /// The members whose changes are deferred.
+    pub(crate) fn deferred_origins(&self) -> BTreeSet<NodeId> {
+        let dots = self.deferred.dots().iter();
+        dots.map(|dot| dot.origin).collect()
+    }
+
+    /// The invariants of the store and its parts.
+    pub(crate) fn check(&self) {
+        self.replica.check();
+        self.deferred.check(&self.replica);
+    }
+}
