@@ -1,4 +1,4 @@
-//! What every member durably reflects, and what may therefore be forgotten (design note, section 8).
+//! What every member durably reflects, and what may therefore be forgotten (inside/gossip#collection-step-by-step).
 //!
 //! A change is *stable* when every configured member, present or not, has acknowledged a context that holds it and
 //! everything it observed, **and** this replica holds everything in those contexts. The second half matters: a write
@@ -22,8 +22,8 @@ use crate::replica::Item;
 use crate::shared::Shared;
 use crate::store::Store;
 
-/// Fewest and most changes that one tick looks at for collection. In between it is a quarter of those that wait, so that
-/// collection keeps pace with any rate that the log can take (ten ticks a second: 40,000), and a tick stays short.
+/// Fewest and most changes that one tick looks at for collection. In between it is a quarter of those that wait, so
+/// that collection keeps pace with any rate that the log can take (ten ticks a second: 40,000), and a tick stays short.
 const COLLECT_PER_TICK: std::ops::RangeInclusive<usize> = 256..=4096;
 
 /// See the module.

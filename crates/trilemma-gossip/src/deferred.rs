@@ -9,8 +9,8 @@
 //! A member that defers a change must not count as having acknowledged it: its next write of the key would not observe
 //! it, so the change cannot be collected yet. Comparisons and pulls name what is deferred.
 //!
-//! *Departure from the design note*, which keeps such entries out of store and context: contexts could then not be joined
-//! as long as one is held back, and collection stopped everywhere for as long as a clock had been ahead.
+//! Were such entries kept out of store and context, contexts could not be joined as long as one is deferred, and
+//! collection would stop everywhere for as long as a clock had been ahead.
 
 use std::collections::{BTreeMap, BTreeSet};
 

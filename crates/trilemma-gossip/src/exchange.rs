@@ -1,4 +1,4 @@
-//! Anti-entropy: what rumors missed, exactly and no more (design note, section 6, tiers T0 and T1).
+//! Anti-entropy: what rumors missed, exactly and no more (inside/gossip#an-exchange-step-by-step).
 //!
 //! ```text
 //! A                                   B

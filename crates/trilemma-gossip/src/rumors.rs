@@ -1,4 +1,4 @@
-//! Rumors: local writes at once, everything new for some ticks to random peers (design note, section 4).
+//! Rumors: local writes at once, everything new for some ticks to random peers (inside/gossip#a-write-step-by-step).
 //!
 //! A rumor names a command by its first dot; what is sent is what of it is still live at that moment, so a newer
 //! write of a key takes the place of an older one in every queue by itself. Peers tell in their own rumors what they

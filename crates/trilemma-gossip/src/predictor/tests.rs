@@ -1,4 +1,4 @@
-//! The predictor against the simulated tables of `design/gossip.md` and against a Monte Carlo made here.
+//! The predictor against recorded tables of seeded simulations and against a Monte Carlo made here.
 
 use trilemma_core::Rng;
 

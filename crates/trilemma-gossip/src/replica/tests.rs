@@ -175,8 +175,9 @@ fn random_histories_agree_with_a_plain_set_of_operations() {
     );
 }
 
+/// inside/gossip#losers-stay
 #[test]
-fn p24_merging_is_associative_commutative_and_idempotent() {
+fn merging_is_associative_commutative_and_idempotent() {
     for seed in 0..400 {
         let mut rng = Rng::new(1_000 + seed);
         let mut world = World::default();
@@ -267,8 +268,8 @@ fn a_tombstone_is_collected_when_all_is_stable_and_it_hides_nothing() {
         "a late copy does not bring it back"
     );
 
-    // A later write of an incarnation covers its earlier delete, also where that still hides something. Would the replica of
-    // that node have dropped what was hidden, the others would show it again, and it would not.
+    // A later write of an incarnation covers its earlier delete, also where that still hides something. Would the
+    // replica of that node have dropped what was hidden, the others would show it again, and it would not.
     let mut both = replica(&[&write, &delete]);
     assert!(both.hides(b"k") && !both.collect(delete.dot, |_| true));
     assert_eq!((both.live(), both.get(b"k")), (2, None));

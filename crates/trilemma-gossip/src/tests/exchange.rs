@@ -15,8 +15,9 @@ use crate::message::Message;
 use crate::record::Record;
 use crate::replica::{Item, Part};
 
+/// inside/gossip#an-exchange-step-by-step
 #[test]
-fn p27_equal_replicas_compare_and_send_nothing_else() {
+fn equal_replicas_compare_and_send_nothing_else() {
     let mut cluster = cluster_with(3, 21, |config| config.tombstone_age_min = ms(300));
     for seq in 1..=50 {
         put(&mut cluster, N1, seq, &format!("k{seq}"), "v");
@@ -77,8 +78,9 @@ fn an_exchange_sends_what_is_missing_and_nothing_else() {
     );
 }
 
+/// inside/gossip#context-comes-last
 #[test]
-fn p26_a_crash_at_any_step_of_an_exchange_loses_nothing() {
+fn a_crash_at_any_step_of_an_exchange_loses_nothing() {
     let mut crashes = 0;
     for step in 0..60 {
         let mut cluster = cluster_with(2, 23 + step, |config| config.page_bytes = 400);

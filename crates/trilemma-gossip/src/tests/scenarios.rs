@@ -349,8 +349,9 @@ fn without_durability_a_write_is_answered_at_once_and_no_stamp_is_told_twice() {
     assert!(put(&mut cluster, N1, 3, "k", "x").version > second.version);
 }
 
+/// inside/gossip#clock-ahead
 #[test]
-fn p12_a_clock_one_year_ahead_moves_nobody_and_is_deferred() {
+fn a_clock_one_year_ahead_moves_nobody_and_is_deferred() {
     let mut cluster = cluster(3, 12);
     put(&mut cluster, N2, 1, "k", "honest");
     cluster.set_wall_offset(N1, YEAR_MS);
@@ -365,7 +366,7 @@ fn p12_a_clock_one_year_ahead_moves_nobody_and_is_deferred() {
     }
     let before = put(&mut cluster, N3, 4, "z", "still works");
     assert!(before.version.0 >> 16 < 1_700_000_100_000);
-    // P25: time passes, and what was deferred appears everywhere.
+    // inside/gossip#deferred-is-not-dropped: time passes, and what was deferred appears everywhere.
     for node in [N1, N2, N3] {
         cluster.set_wall_offset(node, YEAR_MS + 1000);
     }
@@ -374,8 +375,9 @@ fn p12_a_clock_one_year_ahead_moves_nobody_and_is_deferred() {
     assert_eq!(get(&mut cluster, N2, "other").as_deref(), Some("future"));
 }
 
+/// inside/gossip#deferred-is-not-dropped
 #[test]
-fn p25_a_deferred_change_is_passed_on_and_kept_over_sync_and_restart() {
+fn a_deferred_change_is_passed_on_and_kept_over_sync_and_restart() {
     let mut cluster = cluster(3, 13);
     cluster.filter = Some(Box::new(|from, to, _| {
         // Node 3 knows node 1 only through node 2.
@@ -448,8 +450,9 @@ fn a_write_that_knows_nothing_of_a_deferred_change_is_concurrent_to_it() {
     assert!(is_equal(&cluster));
 }
 
+/// inside/gossip#clock-back
 #[test]
-fn p13_a_clock_that_jumps_back_over_a_restart_issues_nothing_old() {
+fn a_clock_that_jumps_back_over_a_restart_issues_nothing_old() {
     for checkpointed in [false, true] {
         let mut cluster = cluster(1, 14);
         let mut last = put(&mut cluster, N1, 1, "k", "v").version;
