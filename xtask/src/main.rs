@@ -7,6 +7,7 @@ mod bench;
 mod ci;
 mod dependencies;
 mod docs;
+mod plays;
 mod process;
 mod programs;
 mod sim;
@@ -55,6 +56,12 @@ const TASKS: &[Task] = &[
         summary: "build the server in release mode and measure clusters of it",
         help: bench::HELP,
         run: bench::run,
+    },
+    Task {
+        name: "plays",
+        summary: "run the protocols' plays, scenarios as text with their recorded traces, or renew them",
+        help: plays::HELP,
+        run: plays::run,
     },
     Task {
         name: "sim",

@@ -43,11 +43,23 @@ pub(crate) fn run(
     program: impl Into<OsString>,
     args: &[impl AsRef<str>],
 ) -> Result<(), String> {
+    run_with(workspace, program, args, &[])
+}
+
+/// As [`run`], with these variables set.
+pub(crate) fn run_with(
+    workspace: &Workspace,
+    program: impl Into<OsString>,
+    args: &[impl AsRef<str>],
+    variables: &[(&str, &str)],
+) -> Result<(), String> {
     let program = program.into();
-    let line = shown(&program, args);
+    let set = variables.iter().map(|(name, value)| format!("{name}={value} "));
+    let line = set.collect::<String>() + &shown(&program, args);
     println!("    $ {line}");
     let status = command(&program)
         .args(args.iter().map(AsRef::as_ref))
+        .envs(variables.iter().copied())
         .current_dir(&workspace.root)
         .status()
         .map_err(|error| format!("`{line}`: {error}"))?;

@@ -11,52 +11,18 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use trilemma_core::codec;
-use trilemma_core::data::{Applied, Command};
+use trilemma_core::data::Applied;
 use trilemma_core::host::{Appended, Group, GroupInput, Host, Outgoing, Output};
-use trilemma_core::id::{AppendSeq, Incarnation, NodeId, OpId, SessionId, Ticket, Version};
-use trilemma_core::protocol::{Attempt, Peer, PeerView, Proposal, Protocol, Reply, Request};
-use trilemma_core::read::{Query, ReadLevel, ReadRequest};
+use trilemma_core::id::{AppendSeq, Incarnation, NodeId, Ticket};
+use trilemma_core::protocol::{Peer, PeerView, Proposal, Protocol, Reply, Request};
 use trilemma_core::rng::Rng;
 use trilemma_core::time::{Instant, Now, WallTime};
 
-/// What the network and the disks do to messages and records.
-#[derive(Clone, Debug)]
-pub struct Faults {
-    /// Messages lost, per mille.
-    pub loss: u32,
-    /// Messages delivered twice, per mille.
-    pub duplication: u32,
-    /// Shortest and longest delay of a message.
-    pub delay: (Duration, Duration),
-    /// Shortest and longest time until an append is durable.
-    pub disk: (Duration, Duration),
-    /// Longest turn: a wake due at once comes up to this much later, behind other inputs, as a busy driver has it.
-    pub turn: Duration,
-}
+mod events;
+mod requests;
 
-impl Default for Faults {
-    fn default() -> Self {
-        let micros = Duration::from_micros;
-        Self {
-            loss: 0,
-            duplication: 0,
-            delay: (micros(100), micros(500)),
-            disk: (micros(100), micros(400)),
-            turn: Duration::ZERO,
-        }
-    }
-}
-
-/// What becomes of one message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// As the faults say.
-    Deliver,
-    /// It is lost.
-    Drop,
-    /// It arrives this much later.
-    Delay(Duration),
-}
+pub use events::{Faults, Seen, Verdict};
+pub use requests::{get, op, value, won, write};
 
 /// Time without contact after which the cluster tells a node that a peer is gone.
 pub const PEER_TIMEOUT: Duration = Duration::from_millis(300);
@@ -73,6 +39,8 @@ pub struct Cluster<P: Protocol> {
     pub faults: Faults,
     /// Decides about single messages, before the faults do.
     pub filter: Option<Filter<P::Message>>,
+    /// What happens from now on, if anybody wants to know.
+    pub trace: Option<Vec<(Instant, Seen<P::Message>)>>,
     build: Build<P>,
     nodes: BTreeMap<NodeId, Node<P>>,
     cuts: BTreeSet<(NodeId, NodeId)>,
@@ -91,6 +59,9 @@ struct Node<P: Protocol> {
     durable: Vec<Bytes>,
     pending: Vec<Appended>,
     disk_held: bool,
+    /// Its timers do not run; what it does at once it still does.
+    timers_held: bool,
+    last_input: Instant,
     applied: Vec<Applied>,
     /// What the node's wall clock shows beyond the virtual time, in milliseconds.
     wall_offset: i64,
@@ -123,6 +94,7 @@ impl<P: Protocol> Cluster<P> {
         let mut cluster = Self {
             faults: Faults::default(),
             filter: None,
+            trace: None,
             build: Box::new(build),
             nodes: BTreeMap::new(),
             cuts: BTreeSet::new(),
@@ -141,6 +113,8 @@ impl<P: Protocol> Cluster<P> {
                 durable: Vec::new(),
                 pending: Vec::new(),
                 disk_held: false,
+                timers_held: false,
+                last_input: Instant::ZERO,
                 applied: Vec::new(),
                 wall_offset: 0,
             };
@@ -189,6 +163,42 @@ impl<P: Protocol> Cluster<P> {
     #[must_use]
     pub fn durable_records(&self, id: NodeId) -> usize {
         self.nodes[&id].durable.len()
+    }
+
+    /// The records that would survive a crash of this node, since its last checkpoint, encoded.
+    #[must_use]
+    pub fn disk(&self, id: NodeId) -> &[Bytes] {
+        &self.nodes[&id].durable
+    }
+
+    /// Gives a node that is down another disk: these records and no checkpoint.
+    ///
+    /// # Panics
+    /// If the node is up.
+    pub fn replace_disk(&mut self, id: NodeId, records: Vec<Bytes>) {
+        let node = self.node(id);
+        assert!(node.host.is_none(), "{id} is up: its disk is in use");
+        node.checkpoint.clear();
+        node.durable = records;
+    }
+
+    /// Stops the timers of a node (`true`), so that it only reacts, or lets them run (`false`). Timers that were due
+    /// meanwhile fire then.
+    pub fn hold_timers(&mut self, id: NodeId, held: bool) {
+        self.node(id).timers_held = held;
+        let node = &self.nodes[&id];
+        if let (false, Some(host)) = (held, &node.host)
+            && host.wake_at() != Instant::NEVER
+        {
+            let (delay, incarnation) = (host.wake_at().since(self.now), node.incarnation);
+            self.schedule(
+                delay,
+                Event::Wake {
+                    node: id,
+                    incarnation,
+                },
+            );
+        }
     }
 
     /// Sets what the node's wall clock shows beyond virtual time.
@@ -352,6 +362,7 @@ impl<P: Protocol> Cluster<P> {
         let now = self.clock(id);
         let node = self.node(id);
         let Some(host) = node.host.as_mut() else { return };
+        node.last_input = now.instant;
         let mut output = Output::default();
         host.step(now, input, &mut output);
         let wake_at = host.wake_at();
@@ -360,6 +371,11 @@ impl<P: Protocol> Cluster<P> {
         node.pending.append(&mut output.records);
         node.applied.append(&mut output.applied);
         for (ticket, reply) in output.replies {
+            self.saw(|| Seen::Answer {
+                node: id,
+                ticket,
+                reply: reply.clone(),
+            });
             let doubled = self.replies.insert((id, ticket), reply);
             assert_eq!(doubled, None, "proposal {ticket} at {id} was answered twice");
         }
@@ -380,6 +396,21 @@ impl<P: Protocol> Cluster<P> {
                 },
             );
         }
+    }
+
+    fn saw(&mut self, seen: impl FnOnce() -> Seen<P::Message>) {
+        if let Some(trace) = self.trace.as_mut() {
+            trace.push((self.now, seen()));
+        }
+    }
+
+    fn saw_message(&mut self, from: NodeId, to: NodeId, bytes: &Bytes, arrived: bool) {
+        self.saw(|| Seen::Message {
+            from,
+            to,
+            message: codec::decode(bytes).expect("our own messages decode"),
+            arrived,
+        });
     }
 
     fn schedule_durable(&mut self, id: NodeId) {
@@ -411,12 +442,12 @@ impl<P: Protocol> Cluster<P> {
             .as_mut()
             .map_or(Verdict::Deliver, |filter| filter(from, to, &message));
         let extra = match verdict {
-            Verdict::Drop => return,
+            Verdict::Drop => return self.saw_message(from, to, &outgoing.bytes, false),
             Verdict::Deliver => Duration::ZERO,
             Verdict::Delay(extra) => extra,
         };
         if self.rng.per_mille(self.faults.loss) {
-            return;
+            return self.saw_message(from, to, &outgoing.bytes, false);
         }
         let copies = 1 + u32::from(self.rng.per_mille(self.faults.duplication));
         for _ in 0..copies {
@@ -453,7 +484,12 @@ impl<P: Protocol> Cluster<P> {
                 bytes,
             } => {
                 // A connection does not outlive the process it leads to; a cut swallows what is in flight.
-                if self.nodes[&to].incarnation == incarnation && !self.cuts.contains(&(from, to)) {
+                let node = &self.nodes[&to];
+                let arrived = node.host.is_some()
+                    && node.incarnation == incarnation
+                    && !self.cuts.contains(&(from, to));
+                self.saw_message(from, to, &bytes, arrived);
+                if arrived {
                     self.input(to, GroupInput::Receive { from, bytes });
                 }
             }
@@ -468,8 +504,10 @@ impl<P: Protocol> Cluster<P> {
             } => {
                 let now = self.now;
                 let node = self.node(id);
-                let due = node.host.as_ref().is_some_and(|host| host.wake_at() <= now);
-                if node.incarnation == incarnation && due {
+                let at = node.host.as_ref().map_or(Instant::NEVER, Host::wake_at);
+                // A wake that was asked for at once ends the turn of an input; it is no timer.
+                let held = node.timers_held && at != node.last_input;
+                if node.incarnation == incarnation && at <= now && !held {
                     self.input(id, GroupInput::Wake);
                 }
             }
@@ -501,6 +539,21 @@ impl<P: Protocol> Cluster<P> {
         let end = self.now + time;
         while self.step(end) {}
         self.now = end;
+    }
+
+    /// Lets time pass until no message is under way, no disk that is not held has anything to sync, and no node has
+    /// more to do at once. At most for `time`; returns whether it came to that.
+    pub fn run_until_quiet(&mut self, time: Duration) -> bool {
+        self.run_until(time, |cluster| {
+            let now = cluster.now;
+            !cluster.queue.iter().any(|((at, _), event)| match event {
+                Event::Deliver { .. } | Event::Durable { .. } => true,
+                Event::Wake { node, incarnation } => {
+                    *at <= now && cluster.is_up(*node) && cluster.nodes[node].incarnation == *incarnation
+                }
+                Event::Peers { .. } => false,
+            })
+        })
     }
 
     /// Lets time pass until `done` holds, at most for `time`. Returns whether it holds.
@@ -538,68 +591,4 @@ impl<P: Protocol> Cluster<P> {
     pub fn reply(&self, id: NodeId, ticket: Ticket) -> Option<&Reply> {
         self.replies.get(&(id, ticket))
     }
-
-    /// Proposes and lets time pass until the answer comes; `None` if none comes within the timeout and a second.
-    pub fn ask(&mut self, id: NodeId, request: Request, timeout: Duration) -> Option<Reply> {
-        let ticket = self.propose(id, request, timeout);
-        self.run_until(timeout + Duration::from_secs(1), |cluster| {
-            cluster.reply(id, ticket).is_some()
-        });
-        self.reply(id, ticket).cloned()
-    }
-
-    /// Writes at a node and waits for the answer. `seq` numbers the operation within one test session.
-    pub fn write(&mut self, id: NodeId, seq: u64, command: Command) -> Option<Reply> {
-        self.ask(id, write(seq, Attempt::First, command), Duration::from_secs(3))
-    }
-
-    /// Reads one key at a node, at the strongest level, and waits for the answer.
-    pub fn get(&mut self, id: NodeId, key: &str) -> Option<Reply> {
-        self.ask(id, get(key, None), Duration::from_secs(3))
-    }
-}
-
-/// A write request of the test session.
-#[must_use]
-pub fn write(seq: u64, attempt: Attempt, command: Command) -> Request {
-    Request::Write {
-        op: op(seq),
-        attempt,
-        command,
-    }
-}
-
-/// An operation id of the test session.
-#[must_use]
-pub fn op(seq: u64) -> OpId {
-    OpId {
-        session: SessionId {
-            basis: Version::ABSENT,
-            nonce: 7,
-        },
-        seq,
-    }
-}
-
-/// A request to read one key.
-#[must_use]
-pub fn get(key: &str, at_least: Option<ReadLevel>) -> Request {
-    Request::Read(ReadRequest {
-        query: Query::Get(key.into()),
-        at_least,
-    })
-}
-
-/// The value in the answer to a read of one key: `Ok(None)` if the key does not exist, `Err` for any other answer.
-pub fn value(reply: Option<&Reply>) -> Result<Option<String>, String> {
-    match reply {
-        Some(Reply::Read(Ok(read))) => Ok(read.value().map(ToString::to_string)),
-        other => Err(format!("{other:?}")),
-    }
-}
-
-/// Whether the answer is a receipt of a write that won.
-#[must_use]
-pub fn won(reply: Option<&Reply>) -> bool {
-    matches!(reply, Some(Reply::Write(Ok(receipt))) if receipt.won)
 }

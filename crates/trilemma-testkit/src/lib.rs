@@ -3,6 +3,7 @@
 //! | module | for whom |
 //! |---|---|
 //! | [`cluster`] | protocol crates: a small deterministic cluster of one protocol, with faults on demand |
+//! | [`plays`] | protocol crates: scenarios as text, commands above and the recorded trace below |
 //! | [`conformance`] | backends: one suite that holds any `Replicator` to what its descriptor says |
 //!
 //! Pure, as what it tests: no sockets, files, clocks, threads or ambient randomness. It is not the simulator, which has
@@ -10,5 +11,6 @@
 
 pub mod cluster;
 pub mod conformance;
+pub mod plays;
 
-pub use cluster::{Cluster, Faults, Filter, PEER_TIMEOUT, Verdict, get, op, value, won, write};
+pub use cluster::{Cluster, Faults, Filter, PEER_TIMEOUT, Seen, Verdict, get, op, value, won, write};
