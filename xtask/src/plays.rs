@@ -19,7 +19,7 @@ where what happens is not what is recorded.
 const VARIABLE: &str = "TRILEMMA_PLAYS";
 
 /// The protocols that have plays.
-const PROTOCOLS: &[&str] = &["raft"];
+const PROTOCOLS: &[&str] = &["raft", "paxos", "two-phase"];
 
 /// Runs the task.
 pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Outcome {

@@ -39,7 +39,7 @@ delete A KEY [OPTION]...             removes a key
     op=N  the N-th operation again or ahead of its time;  retry  it may have been sent before
     timeout=TIME  how long the client waits (default 2s)
 get A KEY [local], siblings A KEY    a client reads: at the strongest level, or what this node has
-outcome A N                          a client asks what became of operation N
+outcome A N [KEY=VALUE...]           a client asks what became of operation N, which would have written this
 status [A...], scan [A...]           what a node can do; the entries that it has
 quietly COMMAND                      what it does is left out of the trace
 hide KIND..., show KIND...           leaves messages out of the trace, and shows them again";
@@ -220,15 +220,7 @@ impl<S: Stage> Play<S> {
         let (at, rest) = words.split_first().ok_or("at which node?")?;
         let at = node(at)?;
         match name {
-            "put" => {
-                let mut command = Command::default();
-                for (key, value) in rest.iter().filter_map(|word| word.split_once('=')) {
-                    if !matches!(key, "op" | "timeout") {
-                        command.mutations.extend(Command::put(key, value).mutations);
-                    }
-                }
-                self.write(at, command, rest)
-            }
+            "put" => self.write(at, puts(rest), rest),
             "cas" => {
                 let (change, options) = rest.split_first().ok_or("which change?")?;
                 let parts = change
@@ -246,7 +238,11 @@ impl<S: Stage> Play<S> {
             }
             "get" | "siblings" => self.read(name, at, rest),
             "outcome" => {
-                let number = one(rest)?.parse().map_err(|_| "an operation is a number")?;
+                let (number, rest) = rest.split_first().ok_or("which operation?")?;
+                let number = number.parse().map_err(|_| "an operation is a number")?;
+                if !rest.is_empty() {
+                    self.commands.insert(number, puts(rest));
+                }
                 let request = Request::Outcome {
                     op: op(number),
                     command: self.commands.get(&number).cloned(),
@@ -535,6 +531,17 @@ impl Display for Line {
         }
         f.write_str(&self.text)
     }
+}
+
+/// The writes that these words ask for.
+fn puts(words: &[&str]) -> Command {
+    let mut command = Command::default();
+    for (key, value) in words.iter().filter_map(|word| word.split_once('=')) {
+        if !matches!(key, "op" | "timeout") {
+            command.mutations.extend(Command::put(key, value).mutations);
+        }
+    }
+    command
 }
 
 fn one<'a>(words: &[&'a str]) -> Result<&'a str, String> {
