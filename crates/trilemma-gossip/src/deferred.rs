@@ -105,12 +105,24 @@ impl Deferred {
         shadow.waiting += 1;
     }
 
-    /// Takes a change that is not deferred into the shadow of its key, if there is one.
+    /// Takes a change that is not deferred into the shadow of its key, if there is one. Deferred changes that it has
+    /// observed are over: their time will not come.
     pub(crate) fn join(&mut self, item: &Item) {
-        if let Some(shadow) = self.shadows.get_mut(&item.key)
-            && !shadow.siblings.iter().any(|sibling| sibling.item.dot == item.dot)
-        {
+        let Some(shadow) = self.shadows.get_mut(&item.key) else {
+            return;
+        };
+        if !shadow.siblings.iter().any(|sibling| sibling.item.dot == item.dot) {
             merge(&mut shadow.siblings, item);
+        }
+        let over = |other: &&Item| other.key == item.key && item.observed.covers(other.dot);
+        let over: Vec<(Stamp, Dot)> = self
+            .by_stamp
+            .values()
+            .filter(over)
+            .map(|other| (other.stamp, other.dot))
+            .collect();
+        for (stamp, dot) in over {
+            self.take(stamp, dot);
         }
     }
 

@@ -73,6 +73,28 @@ fn a_shadow_goes_on_as_if_nothing_were_deferred_and_ends_with_the_last_one() {
 }
 
 #[test]
+fn a_deferred_change_that_was_replaced_is_over() {
+    let (mut replica, mut deferred) = (Replica::default(), Deferred::default());
+    let ahead = item(dot(1, 1), 90_000, "ahead", &[]);
+    let later = item(dot(2, 1), 95_000, "later", &[ahead.dot]);
+    for change in [&ahead, &later] {
+        deferred.add(&replica, change);
+        replica.join(change);
+    }
+    // Written by a node that had seen the first, after its clock was set right.
+    let after = item(dot(1, 2), 20, "after", &[ahead.dot]);
+    replica.join(&after);
+    deferred.join(&after);
+    assert_eq!(shown(&deferred, &replica), [after.dot]);
+    assert_eq!(deferred.dots().iter().collect::<Vec<_>>(), [&later.dot]);
+    let all = item(dot(1, 3), 30, "all", &[after.dot, later.dot]);
+    replica.join(&all);
+    deferred.join(&all);
+    assert_eq!((shown(&deferred, &replica), deferred.len()), (vec![all.dot], 0));
+    deferred.check(&replica);
+}
+
+#[test]
 fn a_wrong_count_of_bytes_is_caught() {
     let mut deferred = Deferred::default();
     let mut replica = Replica::default();

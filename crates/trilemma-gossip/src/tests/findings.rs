@@ -309,6 +309,12 @@ fn d5_a_node_whose_clock_was_set_right_is_heard_after_a_restart() {
             "node {node}"
         );
     }
+    // What was written over is not waited for any more; what was not is.
+    for node in [N2, N3] {
+        let deferred: Vec<_> = cluster.protocol(node).store.deferred.items().collect();
+        assert_eq!(deferred.len(), 1, "node {node}: {deferred:?}");
+        assert_eq!(deferred[0].key, "still ahead".into());
+    }
     // Sessions go on, and again after another restart with a checkpoint.
     let repeat = |cluster: &mut Cluster<Gossip>| {
         let request = write(5, Attempt::Retry, Command::put("k", "after"));
