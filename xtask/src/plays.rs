@@ -10,7 +10,7 @@ use crate::{Outcome, flags};
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask plays [--rewrite] [PROTOCOL]...
 
-Runs the plays of the protocols (default: all that have some), crates/*/tests/plays/*.txt, and shows
+Runs the plays of the protocols (raft, paxos, two-phase, gossip; default: all), crates/*/tests/plays/*.txt, and shows
 where what happens is not what is recorded.
 
   --rewrite  record what happens instead. Read the difference before you commit it, and say in the commit why it is right";
@@ -19,7 +19,7 @@ where what happens is not what is recorded.
 const VARIABLE: &str = "TRILEMMA_PLAYS";
 
 /// The protocols that have plays.
-const PROTOCOLS: &[&str] = &["raft", "paxos", "two-phase"];
+const PROTOCOLS: &[&str] = &["raft", "paxos", "two-phase", "gossip"];
 
 /// Runs the task.
 pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Outcome {
