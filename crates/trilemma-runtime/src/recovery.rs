@@ -189,7 +189,7 @@ fn restore(
     };
     let log_id = log.id();
     let slots = slots(config, restored, incarnation, now);
-    let log = LogWriter::spawn(log, disk.clone(), config.tuning.segment_bytes, report).map_err(|source| {
+    let log = LogWriter::spawn(log, disk.clone(), true, report).map_err(|source| {
         Failure::Log(LogError::Io {
             file: "log thread".into(),
             action: "start",

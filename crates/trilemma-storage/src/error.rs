@@ -88,16 +88,6 @@ pub enum LogError {
     /// The log has failed before; see the first error.
     #[error("the log is closed after an earlier failure; see the first error, then restart the node")]
     Closed,
-    /// Too much waits to be written: the disk is slower than the load.
-    #[error(
-        "{bytes} bytes wait to be written to the log, the limit is {limit}; no more were taken. The disk is slower than the load"
-    )]
-    Overloaded {
-        /// Bytes that wait.
-        bytes: usize,
-        /// The limit.
-        limit: usize,
-    },
 }
 
 impl LogError {

@@ -66,6 +66,7 @@ mod memory;
 #[cfg(unix)]
 mod os;
 pub mod snapshot;
+pub mod queue;
 mod writer;
 
 pub use disk::{Disk, DiskFile};
@@ -76,7 +77,8 @@ pub use log::{
 pub use memory::{MemoryDisk, MemoryFaults};
 #[cfg(unix)]
 pub use os::OsDisk;
-pub use writer::{Batch, Counters, LogEvent, LogWriter, Progress};
+pub use queue::{Batch, Due, LogEvent, Progress, SpareJob, WriteQueue};
+pub use writer::{Counters, LogWriter};
 
 use std::fmt;
 

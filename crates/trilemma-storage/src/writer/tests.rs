@@ -2,6 +2,9 @@
 
 use std::sync::mpsc;
 
+use bytes::Bytes;
+use trilemma_core::KeyspaceId;
+
 use super::*;
 use crate::log::{LogOptions, Record};
 use crate::memory::{MemoryDisk, MemoryFaults};
@@ -27,7 +30,7 @@ fn start(disk: &MemoryDisk) -> (LogWriter, mpsc::Receiver<LogEvent>) {
     let (sender, events) = mpsc::channel();
     let report = move |event| drop(sender.send(event));
     (
-        LogWriter::spawn(log, disk.clone(), OPTIONS.segment_bytes, report).unwrap(),
+        LogWriter::spawn(log, disk.clone(), true, report).unwrap(),
         events,
     )
 }
@@ -89,7 +92,7 @@ fn many_batches_share_syncs() {
         // The gate is dropped once everything is submitted.
         assert!(waits.recv().is_err(), "nothing is ever sent");
     };
-    let mut writer = LogWriter::spawn(log, disk.clone(), OPTIONS.segment_bytes, report).unwrap();
+    let mut writer = LogWriter::spawn(log, disk.clone(), true, report).unwrap();
     writer.submit(batch("0", true)).unwrap();
     let first = events.recv_timeout(Duration::from_secs(10)).unwrap();
     assert!(matches!(first, LogEvent::Progress(progress) if progress.written == LogSeq(1)));
@@ -123,19 +126,6 @@ fn a_record_too_large_has_no_number_and_harms_nothing() {
     wait_durable(&events, LogSeq(1));
     writer.close().unwrap();
     assert_eq!(records(&disk), [b"a"]);
-}
-
-#[test]
-fn a_queue_of_empty_records_is_bounded_too() {
-    let disk = MemoryDisk::new();
-    let (mut writer, _events) = start(&disk);
-    let many = Batch {
-        records: vec![(KeyspaceId(1), Bytes::new()); QUEUE_BYTES_MAX / QUEUE_RECORD_BYTES + 1],
-        forced: true,
-    };
-    let before = writer.last();
-    assert!(matches!(writer.submit(many), Err(LogError::Overloaded { .. })));
-    assert_eq!(writer.last(), before, "what is refused has no number");
 }
 
 #[test]
@@ -292,7 +282,7 @@ fn a_real_directory_can_be_opened_again_at_once() {
         assert_eq!(found, incarnation * 12);
         let (sender, events) = mpsc::channel();
         let report = move |event| drop(sender.send(event));
-        let mut writer = LogWriter::spawn(log, disk, OPTIONS.segment_bytes, report).unwrap();
+        let mut writer = LogWriter::spawn(log, disk, true, report).unwrap();
         // More than half a segment: a spare is in the making when the writer ends.
         for _ in 0..12 {
             writer.submit(batch(&"z".repeat(3000), true)).unwrap();

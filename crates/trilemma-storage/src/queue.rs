@@ -1,0 +1,343 @@
+//! The write queue of a node's log: what is written next, when it is synced, what happens while the disk is full.
+//!
+//! A pure machine over a [`Log`]: it starts no thread and reads no clock. [`crate::LogWriter`] runs it on a thread of
+//! its own, the simulator runs it in events of virtual time, so both have the same order, the same group commit, the
+//! same delay of lazy records and the same behaviour on a full disk.
+//!
+//! The host calls, in this order and again and again: [`WriteQueue::submit`] for what has come,
+//! [`WriteQueue::write`], then [`WriteQueue::sync`] if that is due, and passes on what [`WriteQueue::take_events`]
+//! gives. Between `write` and `sync` any time may pass, and more may be submitted.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use trilemma_core::{Instant, KeyspaceId};
+
+use crate::LogSeq;
+use crate::disk::Disk;
+use crate::error::LogError;
+use crate::log::Log;
+
+/// Bytes gathered into one write. Without a bound, a submitter as fast as memory would put off the sync without end.
+const WRITE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Longest time that a record nobody waits for stays unsynced.
+pub const LAZY_DELAY: Duration = Duration::from_millis(10);
+/// Time between attempts to make a spare segment while there is no space.
+const SPARE_RETRY: Duration = Duration::from_secs(1);
+
+/// Records that belong together: written in one piece, in this order.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// The records.
+    pub records: Vec<(KeyspaceId, Bytes)>,
+    /// Whether something waits for them; otherwise they ride the next forced sync, within 10 ms.
+    pub forced: bool,
+}
+
+/// How far the log has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The operating system has everything up to here: it survives a kill of the process.
+    pub written: LogSeq,
+    /// The disk has everything up to here: it survives a power cut.
+    pub durable: LogSeq,
+}
+
+/// What a log reports to its node.
+#[derive(Debug)]
+pub enum LogEvent {
+    /// More is written or durable.
+    Progress(Progress),
+    /// Whether the disk has room for the segment after the current one. While it has not, new work should be refused:
+    /// what is left of the current segment is kept for work that has begun.
+    Space {
+        /// Why there is none; `None` when there is again.
+        full: Option<String>,
+    },
+    /// The log has failed for good. The last event.
+    Failed(LogError),
+}
+
+/// What a write has left to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// [`WriteQueue::sync`], now.
+    Sync,
+    /// Nothing before this instant, unless more is submitted.
+    At(Instant),
+}
+
+/// A spare segment to be filled with zeros, on whatever thread suits the host: see [`crate::fill_spare`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpareJob {
+    /// The file's name.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spare {
+    Idle,
+    InWork,
+    /// There was no space at this time.
+    Full(Instant),
+}
+
+/// See the module.
+pub struct WriteQueue<D: Disk> {
+    log: Log<D>,
+    /// Whether somebody waits for what is written and not durable.
+    reports_written: bool,
+    /// Records that are not yet in the log: for a moment, or for as long as there is no space.
+    backlog: VecDeque<(KeyspaceId, Bytes)>,
+    /// Whether something waits for records that are not durable yet.
+    forced: bool,
+    /// The current segment is full and there is no space for another.
+    blocked: bool,
+    /// Since when records wait that nobody waits for.
+    lazy_since: Option<Instant>,
+    spare: Spare,
+    /// Whether the last thing reported about space was that there is none.
+    reported_full: bool,
+    reported: Progress,
+    events: Vec<LogEvent>,
+    records: u64,
+    bytes: u64,
+}
+
+impl<D: Disk> WriteQueue<D> {
+    /// A queue in front of this log. `reports_written` asks for progress also when records are written and not yet
+    /// durable; without it each sync is reported once.
+    #[must_use]
+    pub fn new(log: Log<D>, reports_written: bool) -> Self {
+        let reported = Progress {
+            written: log.written(),
+            durable: log.durable(),
+        };
+        Self {
+            log,
+            reports_written,
+            backlog: VecDeque::new(),
+            forced: false,
+            blocked: false,
+            lazy_since: None,
+            spare: Spare::Idle,
+            reported_full: false,
+            reported,
+            events: Vec::new(),
+            records: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Records appended to the log so far, and the bytes of their payloads.
+    #[must_use]
+    pub fn appended(&self) -> (u64, u64) {
+        (self.records, self.bytes)
+    }
+
+    /// The log behind the queue.
+    #[must_use]
+    pub fn log(&self) -> &Log<D> {
+        &self.log
+    }
+
+    /// Whether records wait that are not durable.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.backlog.is_empty() && self.log.buffered_bytes() == 0 && self.log.durable() == self.log.written()
+    }
+
+    /// Whether enough waits for one write.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.log.buffered_bytes() >= WRITE_BYTES_MAX
+    }
+
+    /// Takes records. Their positions follow those of the batch before. [`LogError::TooLarge`] is for good: a record
+    /// that the log cannot hold has been promised a position.
+    pub fn submit(&mut self, now: Instant, batch: Batch) -> Result<(), LogError> {
+        self.forced |= batch.forced;
+        self.backlog.extend(batch.records);
+        self.append_or_wait(now)
+    }
+
+    /// Hands what waits to the operating system and says what is due.
+    pub fn write(&mut self, now: Instant) -> Result<Due, LogError> {
+        self.append_or_wait(now)?;
+        self.log.write()?;
+        if self.log.durable() == self.log.written() {
+            self.lazy_since = None;
+        } else {
+            let since = *self.lazy_since.get_or_insert(now);
+            if self.forced || now.since(since) >= LAZY_DELAY {
+                self.report_written();
+                return Ok(Due::Sync);
+            }
+        }
+        self.report_written();
+        Ok(Due::At(self.next_due()))
+    }
+
+    /// When the queue wants to be looked at again if nothing is submitted meanwhile.
+    #[must_use]
+    pub fn next_due(&self) -> Instant {
+        let lazy = self.lazy_since.map_or(Instant::NEVER, |since| since + LAZY_DELAY);
+        match self.spare {
+            Spare::Full(since) => lazy.min(since + SPARE_RETRY),
+            Spare::Idle | Spare::InWork => lazy,
+        }
+    }
+
+    /// Makes everything written durable, and reports it.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        self.log.sync()?;
+        self.forced &= !self.backlog.is_empty();
+        self.lazy_since = None;
+        self.report_progress();
+        Ok(())
+    }
+
+    /// Recycles what a durable snapshot covers, which may be what makes room.
+    pub fn release(&mut self, now: Instant, up_to: LogSeq) -> Result<(), LogError> {
+        self.log.release(up_to)?;
+        if self.log.spares() == 0 {
+            return Ok(());
+        }
+        if self.spare != Spare::InWork {
+            self.spare = Spare::Idle;
+        }
+        self.on_space(now)
+    }
+
+    /// A spare segment that should be made now, if one should.
+    pub fn take_spare_job(&mut self, now: Instant) -> Option<SpareJob> {
+        let due = match self.spare {
+            Spare::Idle => true,
+            Spare::InWork => false,
+            Spare::Full(since) => now.since(since) >= SPARE_RETRY,
+        };
+        if !due || !(self.log.wants_spare() || self.blocked) {
+            return None;
+        }
+        self.spare = Spare::InWork;
+        Some(SpareJob {
+            name: self.log.spare_name(),
+            bytes: self.log.segment_bytes(),
+        })
+    }
+
+    /// A spare segment could not even be begun for want of a thread or the like; it is tried again.
+    pub fn spare_not_begun(&mut self, now: Instant) {
+        self.spare = Spare::Full(now);
+    }
+
+    /// A spare segment was made, or why not.
+    pub fn on_spare(&mut self, now: Instant, made: Result<String, LogError>) -> Result<(), LogError> {
+        match made {
+            Ok(name) => {
+                self.log.add_spare(name);
+                self.spare = Spare::Idle;
+                self.on_space(now)
+            }
+            Err(error @ LogError::NoSpace { .. }) => {
+                self.spare = Spare::Full(now);
+                self.report_space(Some(error.to_string()));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends the log with everything in it, or says what keeps it from that.
+    pub fn close(&mut self) -> Result<(), LogError> {
+        self.append()?;
+        self.log.sync()?;
+        self.report_progress();
+        self.log.close()
+    }
+
+    /// What is to be reported, in order.
+    pub fn take_events(&mut self) -> impl Iterator<Item = LogEvent> + '_ {
+        self.events.drain(..)
+    }
+
+    /// Appends what waits. Without space for another segment it goes on waiting: its positions are promised, nothing
+    /// of it is acknowledged, and it is written once there is space again.
+    fn append_or_wait(&mut self, now: Instant) -> Result<(), LogError> {
+        if self.blocked {
+            return Ok(());
+        }
+        match self.append() {
+            Err(error @ LogError::NoSpace { .. }) => {
+                self.blocked = true;
+                if self.spare != Spare::InWork {
+                    self.spare = Spare::Full(now);
+                }
+                self.report_space(Some(error.to_string()));
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn append(&mut self) -> Result<(), LogError> {
+        while let Some((keyspace, payload)) = self.backlog.front() {
+            self.log.append(*keyspace, payload)?;
+            self.records += 1;
+            self.bytes += payload.len() as u64;
+            self.backlog.pop_front();
+        }
+        Ok(())
+    }
+
+    /// There is a spare segment again.
+    fn on_space(&mut self, now: Instant) -> Result<(), LogError> {
+        self.blocked = false;
+        self.report_space(None);
+        self.append_or_wait(now)
+    }
+
+    /// After a write: reports what it has made durable on its way (a new segment begins with a sync of the old one),
+    /// and what is only written if somebody waits for that.
+    fn report_written(&mut self) {
+        if self.reports_written || self.log.durable() != self.reported.durable {
+            self.report_progress();
+        }
+    }
+
+    fn report_progress(&mut self) {
+        let progress = Progress {
+            written: self.log.written(),
+            durable: self.log.durable(),
+        };
+        if progress != self.reported {
+            self.reported = progress;
+            self.events.push(LogEvent::Progress(progress));
+        }
+    }
+
+    /// Reports a change, each once.
+    fn report_space(&mut self, full: Option<String>) {
+        if self.reported_full != full.is_some() {
+            self.reported_full = full.is_some();
+            self.events.push(LogEvent::Space { full });
+        }
+    }
+}
+
+impl<D: Disk> std::fmt::Debug for WriteQueue<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriteQueue")
+            .field("reported", &self.reported)
+            .field("waiting", &self.backlog.len())
+            .field("forced", &self.forced)
+            .field("blocked", &self.blocked)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! The write queue without a thread: what is due when, and what is reported.
+
+use super::*;
+use crate::log::{LogOptions, Record, fill_spare};
+use crate::memory::{MemoryDisk, MemoryFaults};
+
+const MS: u64 = 1_000_000;
+
+fn at(ms: u64) -> Instant {
+    Instant::from_nanos(ms * MS)
+}
+
+fn open(disk: &MemoryDisk, reports_written: bool) -> WriteQueue<MemoryDisk> {
+    let options = LogOptions {
+        segment_bytes: 64 * 1024,
+        new_log_id: 1,
+    };
+    let replay = |_: Record<'_>| Ok::<(), LogError>(());
+    let (log, _) = Log::open(disk.clone(), options, LogSeq(0), replay).unwrap();
+    WriteQueue::new(log, reports_written)
+}
+
+fn batch(bytes: usize, forced: bool) -> Batch {
+    Batch {
+        records: vec![(KeyspaceId(1), vec![7; bytes].into())],
+        forced,
+    }
+}
+
+fn progress(queue: &mut WriteQueue<MemoryDisk>) -> Vec<(u64, u64)> {
+    let numbers = |event| match event {
+        LogEvent::Progress(progress) => Some((progress.written.0, progress.durable.0)),
+        LogEvent::Space { .. } | LogEvent::Failed(_) => None,
+    };
+    queue.take_events().filter_map(numbers).collect()
+}
+
+#[test]
+fn a_forced_record_is_due_at_once_and_reported_when_durable() {
+    let mut queue = open(&MemoryDisk::new(), false);
+    queue.submit(at(1), batch(10, true)).unwrap();
+    assert_eq!(queue.write(at(1)).unwrap(), Due::Sync);
+    assert_eq!(progress(&mut queue), []);
+    // What comes between a write and its sync is not made durable by it.
+    queue.submit(at(2), batch(10, true)).unwrap();
+    queue.sync().unwrap();
+    // The log's own sync writes what it holds, so both are durable; none is reported without being so.
+    assert_eq!(progress(&mut queue), [(2, 2)]);
+    assert!(queue.is_idle());
+}
+
+#[test]
+fn lazy_records_wait_for_company_and_no_longer_than_the_delay() {
+    let mut queue = open(&MemoryDisk::new(), true);
+    queue.submit(at(5), batch(10, false)).unwrap();
+    assert_eq!(queue.write(at(5)).unwrap(), Due::At(at(15)));
+    assert_eq!(progress(&mut queue), [(1, 0)]);
+    queue.submit(at(9), batch(10, false)).unwrap();
+    assert_eq!(queue.write(at(9)).unwrap(), Due::At(at(15)));
+    assert_eq!(queue.write(at(15)).unwrap(), Due::Sync);
+    queue.sync().unwrap();
+    assert_eq!(progress(&mut queue), [(2, 0), (2, 2)]);
+    assert_eq!(queue.write(at(99)).unwrap(), Due::At(Instant::NEVER));
+}
+
+#[test]
+fn a_full_disk_is_reported_once_and_tried_again_each_second() {
+    let disk = MemoryDisk::new();
+    let mut queue = open(&disk, false);
+    disk.set_faults(MemoryFaults {
+        room: Some(0),
+        ..MemoryFaults::default()
+    });
+    for _ in 0..40 {
+        queue.submit(at(0), batch(4000, true)).unwrap();
+    }
+    // The segment was synced before the next one was tried, so nothing is left to sync; it is reported all the same.
+    assert_eq!(queue.write(at(0)).unwrap(), Due::At(at(1000)));
+    let events: Vec<_> = queue.take_events().collect();
+    let durable = queue.log().durable();
+    assert!(
+        matches!(&events[..], [LogEvent::Space { full: Some(_) }, LogEvent::Progress(now)] if now.durable == durable),
+        "{events:?}"
+    );
+    assert!(LogSeq(0) < durable && durable < LogSeq(40));
+    assert!(queue.take_spare_job(at(10)).is_none(), "not before a second");
+    assert!(queue.take_spare_job(at(1000)).is_some());
+    let refused = LogError::NoSpace {
+        file: "spare".into(),
+        source: std::io::ErrorKind::StorageFull.into(),
+    };
+    queue.on_spare(at(1001), Err(refused)).unwrap();
+    assert_eq!(queue.take_events().count(), 0, "nothing new");
+    disk.set_faults(MemoryFaults::default());
+    let mut now = 3000;
+    while !queue.is_idle() || queue.log().durable() < LogSeq(40) {
+        if let Some(job) = queue.take_spare_job(at(now)) {
+            fill_spare(&disk, &job.name, job.bytes).unwrap();
+            queue.on_spare(at(now), Ok(job.name)).unwrap();
+        }
+        if queue.write(at(now)).unwrap() == Due::Sync {
+            queue.sync().unwrap();
+        }
+        now += 1000;
+        assert!(now < 60_000, "the log goes on");
+    }
+    let events: Vec<_> = queue.take_events().collect();
+    assert!(
+        matches!(events.first(), Some(LogEvent::Space { full: None })),
+        "{events:?}"
+    );
+}
