@@ -24,6 +24,7 @@ Runs every check in order and stops at the first that fails.
 const WASM: &[&str] = &[
     "trilemma-core",
     "trilemma-gossip",
+    "trilemma-node",
     "trilemma-paxos",
     "trilemma-raft",
     "trilemma-two-phase",

@@ -210,6 +210,16 @@ impl Reason {
         )
     }
 
+    /// Whether this reason holds for the operation under every attempt, whatever became of earlier ones: it was fenced,
+    /// or no node ever takes it as it is.
+    #[must_use]
+    pub fn decides_operation(&self) -> bool {
+        matches!(
+            self,
+            Reason::Fenced | Reason::Invalid { .. } | Reason::TooLarge { .. }
+        )
+    }
+
     /// What usually helps; a place that knows better says so in the error itself.
     #[must_use]
     pub fn retry(&self) -> Retry {
@@ -288,6 +298,27 @@ pub enum UnknownCause {
     /// The node stopped, or its storage failed, while the write was under way.
     #[error("the node stopped while the write was under way")]
     Stopped,
+    /// This attempt was refused and had no effect, but it was a retry: an earlier attempt may have run, or may yet.
+    #[error("this retry was refused ({why}), and an earlier attempt may have run")]
+    RetryRefused {
+        /// Why it was refused.
+        #[serde(deserialize_with = "bounded_text::<_, ERROR_TEXT_BYTES_MAX>")]
+        why: String,
+    },
+}
+
+impl UnknownCause {
+    /// The cause when a retry was refused for this reason.
+    #[must_use]
+    pub fn retry_refused(reason: &Reason) -> Self {
+        let mut why = reason.to_string();
+        let mut end = why.len().min(ERROR_TEXT_BYTES_MAX);
+        while !why.is_char_boundary(end) {
+            end -= 1;
+        }
+        why.truncate(end);
+        UnknownCause::RetryRefused { why }
+    }
 }
 
 /// A write that did not end with a receipt.

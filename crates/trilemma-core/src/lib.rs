@@ -24,6 +24,7 @@ pub mod host;
 pub mod id;
 pub mod liveness;
 pub mod needs;
+pub mod pending;
 pub mod protocol;
 pub mod read;
 pub mod receipt;

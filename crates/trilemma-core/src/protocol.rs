@@ -142,8 +142,8 @@ pub enum Attempt {
     Retry,
 }
 
-/// What a client wants.
-#[derive(Clone, Debug)]
+/// What a client wants. The same value travels from a client to a node and between nodes.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Request {
     /// To change something.
     Write {
@@ -165,8 +165,8 @@ pub enum Request {
     },
 }
 
-/// The answer to a [`Request`] of the same name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The answer to a [`Request`] of the same name. The same value travels between nodes and to a client.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Reply {
     /// To a write.
     Write(Result<Receipt, WriteError>),

@@ -80,6 +80,12 @@ impl StatusWatch {
         waiting.into_iter().for_each(Waker::wake);
     }
 
+    /// Notes that the keyspace's history has come at least this far, as an answer has shown.
+    pub fn learn_version(&self, version: Version) {
+        let mut shared = self.lock();
+        shared.status.version = shared.status.version.max(version);
+    }
+
     /// Waits until the status satisfies `wanted`; returns it.
     pub async fn wait_for(&self, mut wanted: impl FnMut(&LiveStatus) -> bool) -> LiveStatus {
         std::future::poll_fn(|cx: &mut Context<'_>| {

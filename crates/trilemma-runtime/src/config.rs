@@ -3,14 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use trilemma_core::liveness::LivenessConfig;
-use trilemma_core::{Backend, KeyspaceId, NODES_MAX, NodeId, NodeSet};
+use trilemma_core::{NodeId, NodeSet};
+use trilemma_node::{KeyspaceConfig, NodeSettings, Tuning};
 use trilemma_transport::Identity;
-
-/// The keyspace id under which the node's own records stand in the log.
-pub(crate) const NODE_RECORDS: KeyspaceId = KeyspaceId(u32::MAX);
 
 /// Everything one node is started with.
 #[derive(Clone, Debug)]
@@ -40,141 +36,15 @@ impl NodeConfig {
         self.peers.keys().copied().chain([self.node]).collect()
     }
 
-    /// Says what of it cannot work, before anything is opened.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        let nodes = self.members().len();
-        if nodes > NODES_MAX {
-            return Err(format!("{nodes} nodes: the limit is {NODES_MAX}"));
-        }
-        for (name, keyspace) in &self.keyspaces {
-            keyspace
-                .check()
-                .map_err(|why| format!("keyspace \"{name}\": {why}"))?;
-        }
-        Ok(())
-    }
-}
-
-/// How one keyspace is served.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyspaceConfig {
-    /// The protocol.
-    pub backend: Backend,
-    /// What a write waits for. Only `gossip` may wait for less than the disk: [`KeyspaceConfig::check`].
-    pub durability: Durability,
-}
-
-impl KeyspaceConfig {
-    /// A keyspace of this backend with the strongest durability.
+    /// What of it the node itself needs, without addresses and certificates.
     #[must_use]
-    pub const fn new(backend: Backend) -> Self {
-        Self {
-            backend,
-            durability: Durability::Fsync,
+    pub fn settings(&self) -> NodeSettings {
+        NodeSettings {
+            cluster: self.cluster.clone(),
+            node: self.node,
+            members: self.members(),
+            keyspaces: self.keyspaces.clone(),
+            tuning: self.tuning.clone(),
         }
     }
-
-    /// Refuses a durability that the backend cannot serve.
-    pub fn check(&self) -> Result<(), String> {
-        if self.durability == self.effective_durability() {
-            return Ok(());
-        }
-        let (backend, asked) = (self.backend, self.durability.name());
-        Err(format!(
-            "durability \"{asked}\" with backend \"{backend}\": its votes, promises and acknowledgements must be on \
-             the disk before others hear of them; choose \"fsync\", or backend \"gossip\""
-        ))
-    }
-
-    /// How durable a record of this keyspace must be before its protocol takes it for persisted. Here alone it is
-    /// decided, and only `gossip` has a choice.
-    ///
-    /// With less the others break. In raft: 1 votes for 2 in term 5 and tells it before the disk has the vote. The
-    /// power fails, 1 starts again without the vote and gives it to 3. Both 2 and 3 lead term 5.
-    #[must_use]
-    pub const fn effective_durability(&self) -> Durability {
-        match self.backend {
-            Backend::Gossip => self.durability,
-            Backend::Paxos | Backend::Raft | Backend::TwoPhase => Durability::Fsync,
-        }
-    }
-}
-
-/// What an acknowledged gossip write has survived. Default `Fsync`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Durability {
-    /// Memory of this node: a kill of the process loses what no peer has heard yet.
-    None,
-    /// The operating system has it: a kill of the process loses nothing, a power cut may.
-    Os,
-    /// The disk has it.
-    #[default]
-    Fsync,
-}
-
-impl Durability {
-    /// The name in configuration files.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Durability::None => "none",
-            Durability::Os => "os",
-            Durability::Fsync => "fsync",
-        }
-    }
-}
-
-/// Sizes and times that rarely need a change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tuning {
-    /// Beats between nodes.
-    pub liveness: LivenessConfig,
-    /// Time between two Raft heartbeats. Default 50 ms.
-    pub raft_heartbeat: Duration,
-    /// Shortest Raft election timeout; the longest is twice as long. Default 150 ms; choose at least three
-    /// heartbeats and ten round trips.
-    pub raft_election_timeout: Duration,
-    /// Bytes of one log segment. Default 32 MiB; at least 16 MiB.
-    pub segment_bytes: u64,
-    /// Bytes of log after which a snapshot is taken in the background. Default 128 MiB: restart replays at most
-    /// about this much.
-    pub snapshot_log_bytes: u64,
-}
-
-impl Default for Tuning {
-    fn default() -> Self {
-        Self {
-            liveness: LivenessConfig::default(),
-            raft_heartbeat: Duration::from_millis(50),
-            raft_election_timeout: Duration::from_millis(150),
-            segment_bytes: 32 * 1024 * 1024,
-            snapshot_log_bytes: 128 * 1024 * 1024,
-        }
-    }
-}
-
-/// The id of a keyspace: a hash of its name, so that adding one does not renumber the others.
-#[must_use]
-pub fn keyspace_id(name: &str) -> KeyspaceId {
-    // The top bit stays free, so that no name meets the node's own records.
-    KeyspaceId(xxhash_rust::xxh3::xxh3_64(name.as_bytes()) as u32 & 0x7fff_ffff)
-}
-
-/// The keyspace table as text: what nodes compare when they connect and print when they differ.
-#[must_use]
-pub fn table_text(keyspaces: &BTreeMap<String, KeyspaceConfig>) -> String {
-    let line = |(name, config): (&String, &KeyspaceConfig)| match config.backend {
-        Backend::Gossip => format!("{name} = gossip, durability {}", config.durability.name()),
-        backend => format!("{name} = {backend}"),
-    };
-    keyspaces.iter().map(line).collect::<Vec<_>>().join("; ")
-}
-
-/// The digest of a keyspace table.
-#[must_use]
-pub fn table_digest(text: &str) -> [u8; 32] {
-    let mut digest = [0; 32];
-    digest[..16].copy_from_slice(&xxhash_rust::xxh3::xxh3_128(text.as_bytes()).to_le_bytes());
-    digest[16..].copy_from_slice(&xxhash_rust::xxh3::xxh3_128_with_seed(text.as_bytes(), 1).to_le_bytes());
-    digest
 }

@@ -1,42 +1,43 @@
-//! The one driver of a node: it takes turns, and in each turn carries out what all protocols want, together.
+//! Runs one [`Node`]: brings it what happens, and carries out what it wants.
 //!
-//! A turn drains what has come (requests, frames, completions of the log), steps the keyspaces it concerns, then
-//! hands *all* appended records to the log as one batch, *all* messages to one peer as one frame a lane, and the
-//! answers to their callers. It runs on the node's own thread, in the same single-threaded runtime as the QUIC
-//! endpoint, so that a message crosses no thread between the socket and the protocol.
+//! A turn drains what has come (requests, frames, completions of the log), then hands *all* records to the log as one
+//! batch, *all* messages to one peer as one frame a lane, and the answers to their callers. It runs on the node's own
+//! thread, in the same single-threaded runtime as the QUIC endpoint, so that a message crosses no thread between the
+//! socket and the protocol. Nothing is decided here.
 
-mod clients;
-mod peers;
-mod snapshots;
-
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use trilemma_core::host::{Appended, GroupInput};
-use trilemma_core::liveness::Liveness;
-use trilemma_core::protocol::Force;
-use trilemma_core::{Instant, KeyspaceId, Now, Proposal, Reason, Request, WallTime};
-use trilemma_storage::{Batch, LogEvent, LogWriter, Progress};
-use trilemma_transport::{Event, Events, Transport};
+use trilemma_core::{Instant, KeyspaceId, Lane, NodeId, Now, Reason, Reply, WallTime, WatchSpec, codec};
+use trilemma_node::frame::Coalescer;
+use trilemma_node::wire::{
+    ClientReply, ClientRequest, KeyspaceOverview, LogOverview, NodeOverview, PeerOverview,
+};
+use trilemma_node::{Effects, Node, ReaderEvent, Replica, SnapshotJob};
+use trilemma_storage::{LogEvent, LogWriter, OsDisk, SnapshotError, snapshot};
+use trilemma_transport::{ClientRef, Event, Events, Transport};
 
 use crate::error::NodeError;
 use crate::inbox::{Envelope, Stop};
-use crate::slot::Slot;
-use crate::waiters::{Owed, Waiter, Waiters};
-use crate::watchers::Sink;
-use crate::wire::LogOverview;
+use crate::readers::{Readers, Sink};
 
-pub(crate) use clients::Identity;
-pub(crate) use peers::Outbox;
-pub(crate) use snapshots::Snapshots;
-
-/// Inputs of one kind handled in one turn, so that none starves the others and beats leave in time.
+/// Inputs of one kind handled in one turn, so that none starves the others and pings leave in time.
 const TURN_INPUTS_MAX: usize = 2048;
-/// Rounds of wakes that protocols ask for *now*, within one turn.
-const WAKE_ROUNDS_MAX: usize = 4;
-/// How often live status is computed anew.
-const STATUS_INTERVAL: Duration = Duration::from_millis(50);
+/// Bytes of frames and requests handled in one turn.
+const TURN_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Time between two looks at readers that have no room.
+const READERS_INTERVAL: Duration = Duration::from_millis(2);
+/// Time between two looks for readers that have gone without a word.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest time a client may ask a node to work on one operation.
+const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+/// Longest refusal shown in an overview, in bytes.
+const REFUSAL_BYTES_MAX: usize = 4096;
+/// Turns of the event loop in which answers of a node that stops may leave.
+const FLUSH_YIELDS: usize = 64;
 
 /// Reads both clocks of the machine.
 #[derive(Clone, Copy, Debug)]
@@ -60,62 +61,94 @@ impl Clock {
     }
 }
 
+/// Where an answer goes.
+#[derive(Debug)]
+pub(crate) enum ReplyTo {
+    /// A task of this process.
+    Local(oneshot::Sender<Reply>),
+    /// A client's request.
+    Client(ClientRef, u64),
+}
+
+impl ReplyTo {
+    /// Gives the answer. A caller that has gone away needs none.
+    fn answer(self, reply: Reply) {
+        match self {
+            ReplyTo::Local(sender) => {
+                // The caller dropped its future: nobody is left to tell.
+                let _gone = sender.send(reply);
+            }
+            ReplyTo::Client(client, request) => send(&client, request, &ClientReply::Answer(reply)),
+        }
+    }
+}
+
+fn send(client: &ClientRef, request: u64, reply: &ClientReply) {
+    if let Err(error) = client.reply(request, codec::encode(reply)) {
+        tracing::debug!(%error, "an answer found its client gone");
+    }
+}
+
+/// Who this node is, and what the transport says of the others.
+pub(crate) struct Identity {
+    pub(crate) cluster: String,
+    pub(crate) peers: BTreeMap<NodeId, SocketAddr>,
+    pub(crate) refused: BTreeMap<NodeId, String>,
+}
+
 /// See the module.
 pub(crate) struct Driver {
     pub(crate) clock: Clock,
-    pub(crate) slots: Vec<Slot>,
-    pub(crate) by_id: HashMap<KeyspaceId, usize>,
-    pub(crate) waiters: Waiters,
-    pub(crate) liveness: Liveness,
+    pub(crate) node: Node<ReplyTo>,
+    pub(crate) effects: Effects<ReplyTo>,
+    pub(crate) readers: Readers,
+    pub(crate) coalescer: Coalescer,
     pub(crate) transport: Transport,
-    pub(crate) outbox: Outbox,
     pub(crate) log: LogWriter,
-    pub(crate) progress: Progress,
-    pub(crate) snapshots: Snapshots,
-    pub(crate) identity: clients::Identity,
-    pub(crate) next_status: Instant,
-    /// Why the disk has no room for another log segment, while it has none.
-    pub(crate) no_space: Option<String>,
-    /// Slots that were stepped in this turn.
-    pub(crate) touched: Vec<usize>,
+    pub(crate) disk: OsDisk,
+    pub(crate) identity: Identity,
+    /// Where the thread that writes a snapshot reports.
+    pub(crate) snapshot_done: mpsc::UnboundedSender<Result<(), SnapshotError>>,
+    /// The thread that writes a snapshot, or has written the last one.
+    pub(crate) snapshot_thread: Option<std::thread::JoinHandle<()>>,
+    pub(crate) next_sweep: Instant,
+    /// Frames that the transport did not take (peer away or queue full), since the start.
+    pub(crate) frames_dropped: u64,
 }
 
 /// Where a driver's inputs come from.
 pub(crate) struct Sources {
     pub(crate) inbox: mpsc::Receiver<Envelope>,
+    pub(crate) stop: mpsc::UnboundedReceiver<(Stop, oneshot::Sender<()>)>,
     pub(crate) events: Events,
     pub(crate) log: mpsc::UnboundedReceiver<LogEvent>,
+    pub(crate) snapshots: mpsc::UnboundedReceiver<Result<(), SnapshotError>>,
 }
 
 /// Why a turn was the last.
 enum End {
-    Stopped(Stop, oneshot::Sender<()>),
+    /// `None` if everybody who could stop the node has gone: it stops as if killed.
+    Stopped(Option<(Stop, oneshot::Sender<()>)>),
     Failed(NodeError),
 }
 
 impl Driver {
     /// Runs until the node is stopped or its storage fails.
     pub(crate) async fn run(mut self, mut sources: Sources) -> Result<(), NodeError> {
-        let now = self.clock.now();
-        for slot in 0..self.slots.len() {
-            self.step(slot, now, GroupInput::Start);
-        }
+        self.node.start(self.clock.now());
         self.finish_turn()?;
         loop {
             match self.turn(&mut sources).await {
                 Ok(()) => {}
                 Err(End::Failed(error)) => {
-                    self.close(&Reason::Storage {
+                    let reason = Reason::Storage {
                         why: error.to_string(),
-                    });
+                    };
+                    self.say_goodbye(&reason).await;
+                    self.transport.close().await;
                     return Err(error);
                 }
-                Err(End::Stopped(how, done)) => {
-                    let result = self.stop(how);
-                    // Whoever asked may have gone away.
-                    let _gone = done.send(());
-                    return result;
-                }
+                Err(End::Stopped(asked)) => return self.stop(asked).await,
             }
         }
     }
@@ -124,26 +157,32 @@ impl Driver {
         let timeout = self.wake_at().since(self.clock.now().instant);
         tokio::select! {
             biased;
+            asked = sources.stop.recv() => return Err(End::Stopped(asked)),
             Some(event) = sources.log.recv() => self.on_log(event)?,
-            Some(event) = sources.events.recv() => self.on_event(event),
-            Some(envelope) = sources.inbox.recv() => self.on_envelope(envelope)?,
+            Some(result) = sources.snapshots.recv() => self.node.on_snapshot(result),
+            Some(event) = sources.events.recv() => drop(self.on_event(event)),
+            Some(envelope) = sources.inbox.recv() => self.on_envelope(envelope),
             () = tokio::time::sleep(timeout) => {}
         }
         for _ in 0..TURN_INPUTS_MAX {
             let Ok(event) = sources.log.try_recv() else { break };
             self.on_log(event)?;
         }
+        let mut bytes = 0;
         for _ in 0..TURN_INPUTS_MAX {
+            if bytes >= TURN_BYTES_MAX {
+                break;
+            }
             let Some(event) = sources.events.try_recv() else {
                 break;
             };
-            self.on_event(event);
+            bytes += self.on_event(event);
         }
         for _ in 0..TURN_INPUTS_MAX {
             let Ok(envelope) = sources.inbox.try_recv() else {
                 break;
             };
-            self.on_envelope(envelope)?;
+            self.on_envelope(envelope);
         }
         self.finish_turn().map_err(End::Failed)?;
         // The endpoint's tasks share this thread: let them send what was just queued and read what has come.
@@ -152,54 +191,42 @@ impl Driver {
     }
 
     fn wake_at(&self) -> Instant {
-        let groups = self
-            .slots
-            .iter()
-            .map(|slot| slot.group.wake_at())
-            .min()
-            .unwrap_or(Instant::NEVER);
-        let pump = if self.slots.iter().any(|slot| slot.watchers.is_pending()) {
-            self.clock.now().instant + Duration::from_millis(2)
+        let readers = if self.readers.is_busy() {
+            self.clock.now().instant + READERS_INTERVAL
         } else {
             Instant::NEVER
         };
-        groups
-            .min(self.liveness.wake_at())
-            .min(self.waiters.wake_at())
-            .min(self.next_status)
-            .min(pump)
+        self.node.wake_at().min(readers).min(self.next_sweep)
     }
 
     fn on_log(&mut self, event: LogEvent) -> Result<(), End> {
-        match event {
-            LogEvent::Progress(progress) => {
-                self.progress = progress;
-                let now = self.clock.now();
-                for slot in 0..self.slots.len() {
-                    self.slots[slot].persisted(now, progress);
-                    self.touch(slot);
-                }
-                Ok(())
-            }
-            LogEvent::Space { full } => {
-                if let Some(why) = &full {
-                    tracing::error!(why, "the disk is full; writes are refused until there is room");
-                }
-                self.no_space = full;
-                Ok(())
-            }
-            LogEvent::Failed(error) => Err(End::Failed(NodeError::log(error))),
-        }
+        let now = self.clock.now();
+        self.node
+            .on_log(now, event)
+            .map_err(|error| End::Failed(NodeError::log(error)))
     }
 
-    fn on_event(&mut self, event: Event) {
+    /// Takes what the transport brings; returns its bytes.
+    fn on_event(&mut self, event: Event) -> usize {
         match event {
-            Event::Frame { from, payload, .. } => self.on_frame(from, payload),
+            Event::Frame { from, payload, .. } => {
+                let bytes = payload.len();
+                self.node.on_frame(self.clock.now(), from, payload);
+                return bytes;
+            }
             Event::ClientRequest {
                 client,
                 request,
                 payload,
-            } => self.on_client(client, request, &payload),
+            } => {
+                self.on_client(client, request, &payload);
+                return payload.len();
+            }
+            Event::ClientGone { client } => {
+                let (node, now) = (&mut self.node, self.clock.now());
+                self.readers
+                    .client_gone(&client, |id| node.on_reader(now, id, ReaderEvent::Gone));
+            }
             Event::PeerUp {
                 node,
                 incarnation,
@@ -221,190 +248,174 @@ impl Driver {
             }
             _ => {}
         }
+        0
     }
 
-    fn on_envelope(&mut self, envelope: Envelope) -> Result<(), End> {
+    fn on_envelope(&mut self, envelope: Envelope) {
         match envelope {
             Envelope::Propose {
-                slot,
+                keyspace,
                 request,
                 timeout,
                 reply,
-            } => {
-                self.propose(slot, request, timeout, Waiter::Local(reply));
-            }
-            Envelope::Watch { slot, spec, items } => self.watch(slot, spec, Sink::Local(items)),
+            } => self.node.on_request(
+                self.clock.now(),
+                keyspace,
+                timeout,
+                request,
+                ReplyTo::Local(reply),
+            ),
+            Envelope::Watch {
+                keyspace,
+                spec,
+                items,
+            } => self.watch(keyspace, spec, Sink::Local(items)),
             Envelope::Overview { reply } => {
                 // Whoever asked may have gone away.
                 let _gone = reply.send(self.overview());
             }
-            Envelope::Stop { how, done } => return Err(End::Stopped(how, done)),
         }
-        Ok(())
     }
 
-    /// Puts a request to a keyspace; the waiter is answered exactly once.
-    pub(crate) fn propose(&mut self, slot: usize, request: Request, timeout: Duration, waiter: Waiter) {
-        let now = self.clock.now();
-        let deadline = now.instant + timeout;
-        let owed = Owed::to(&request);
-        // What is left of the log's current segment is kept for work that has begun.
-        if let (Some(why), Owed::Write(_)) = (&self.no_space, owed) {
-            return waiter.answer(owed.refusal(Reason::NoSpace { why: why.clone() }));
-        }
-        match self.waiters.add(waiter, owed, deadline) {
-            Ok(ticket) => self.step(
-                slot,
-                now,
-                GroupInput::Propose(Proposal {
-                    ticket,
-                    deadline,
-                    request,
-                }),
-            ),
-            Err(waiter) => {
-                let what = format!(
-                    "{} operations wait at this node already",
-                    crate::waiters::WAITERS_MAX
-                );
-                waiter.answer(owed.refusal(Reason::Overloaded { what }));
+    fn watch(&mut self, keyspace: KeyspaceId, spec: WatchSpec, sink: Sink) {
+        let id = self.readers.add(sink);
+        self.node.on_watch(id, keyspace, spec);
+    }
+
+    /// Takes one request of a client.
+    fn on_client(&mut self, client: ClientRef, number: u64, payload: &[u8]) {
+        match codec::decode::<ClientRequest>(payload) {
+            Ok(ClientRequest::Overview) => {
+                let overview = Box::new(self.overview());
+                send(&client, number, &ClientReply::Overview(overview));
+            }
+            Ok(ClientRequest::Ask {
+                keyspace,
+                timeout_ms,
+                request,
+            }) => {
+                let timeout = Duration::from_millis(timeout_ms.into()).min(TIMEOUT_MAX);
+                let reply_to = ReplyTo::Client(client, number);
+                self.node
+                    .on_request(self.clock.now(), keyspace, timeout, request, reply_to);
+            }
+            Ok(ClientRequest::Watch { keyspace, spec }) => {
+                self.watch(keyspace, spec, Sink::Client(client, number));
+            }
+            Err(error) => {
+                let why = format!("request not understood: {error}");
+                send(&client, number, &ClientReply::Bad(why));
             }
         }
     }
 
-    /// Opens a watch.
-    pub(crate) fn watch(&mut self, slot: usize, spec: trilemma_core::WatchSpec, sink: Sink) {
-        let Slot { watchers, group, .. } = &mut self.slots[slot];
-        watchers.add(spec, sink, |range| group.scan(range, usize::MAX));
-    }
-
-    /// Steps one keyspace.
-    pub(crate) fn step(&mut self, slot: usize, now: Now, input: GroupInput) {
-        self.slots[slot].step(now, input);
-        self.touch(slot);
-    }
-
-    fn touch(&mut self, slot: usize) {
-        if self.touched.last() != Some(&slot) {
-            self.touched.push(slot);
-        }
-    }
-
-    /// Ends a turn: due wakes and beats, then records, messages, changes, answers.
+    /// Ends a turn and carries out what it wants, in the order of [`Effects`].
     fn finish_turn(&mut self) -> Result<(), NodeError> {
-        for _ in 0..WAKE_ROUNDS_MAX {
-            let now = self.clock.now();
-            let due: Vec<usize> = (0..self.slots.len())
-                .filter(|slot| self.slots[*slot].group.wake_at() <= now.instant)
-                .collect();
-            if due.is_empty() {
-                break;
-            }
-            for slot in due {
-                self.step(slot, now, GroupInput::Wake);
-            }
-        }
-        self.beat();
-        let mut touched = std::mem::take(&mut self.touched);
-        touched.sort_unstable();
-        touched.dedup();
-        self.append(&touched)?;
-        self.transmit(&touched);
-        self.answer(&touched);
-        touched.clear();
-        self.touched = touched;
         let now = self.clock.now();
-        self.waiters.expire(now.instant);
-        if now.instant >= self.next_status {
-            self.next_status = now.instant + STATUS_INTERVAL;
-            for slot in &mut self.slots {
-                slot.refresh_status(now);
-                slot.watchers.pump();
-            }
-        }
-        self.snapshot_if_due()
-    }
-
-    /// Hands all records of this turn to the log as one batch.
-    fn append(&mut self, touched: &[usize]) -> Result<(), NodeError> {
-        let mut records = Vec::new();
-        let mut forced = false;
-        let mut places = Vec::new();
-        for slot in touched {
-            let Slot { id, output, .. } = &mut self.slots[*slot];
-            for Appended { seq, force, bytes } in output.records.drain(..) {
-                forced |= force == Force::Now;
-                records.push((*id, bytes));
-                places.push((*slot, seq));
-            }
-        }
-        if records.is_empty() {
-            return Ok(());
-        }
-        let first = self
-            .log
-            .submit(Batch { records, forced })
-            .map_err(NodeError::log)?;
-        for (offset, (slot, seq)) in places.into_iter().enumerate() {
-            self.slots[slot].appended(seq, first.plus(offset as u64));
+        self.node.turn(now, &mut self.effects, &mut ());
+        self.carry_out()?;
+        let node = &mut self.node;
+        self.readers.push(|id, event| node.on_reader(now, id, event));
+        if now.instant >= self.next_sweep {
+            self.next_sweep = now.instant + SWEEP_INTERVAL;
+            self.readers
+                .sweep(|id| node.on_reader(now, id, ReaderEvent::Gone));
         }
         Ok(())
     }
 
-    /// Sends all messages of this turn, one frame for each peer and lane.
-    fn transmit(&mut self, touched: &[usize]) {
-        for slot in touched {
-            let Slot { id, output, .. } = &mut self.slots[*slot];
-            for message in output.sends.drain(..) {
-                self.outbox
-                    .put(&self.transport, message.to, message.lane, *id, &message.bytes);
-            }
+    fn carry_out(&mut self) -> Result<(), NodeError> {
+        let Self {
+            effects, coalescer, ..
+        } = self;
+        if !effects.batch.records.is_empty() {
+            let batch = std::mem::take(&mut effects.batch);
+            self.log.submit(batch).map_err(NodeError::log)?;
+            assert_eq!(self.log.last(), self.node.last(), "the node alone submits");
         }
-        self.outbox.flush(&self.transport);
+        let (transport, dropped) = (&self.transport, &mut self.frames_dropped);
+        let mut send = |to, lane, frame| *dropped += u64::from(!transmit(transport, to, lane, frame));
+        for message in effects.messages.drain(..) {
+            coalescer.put(
+                message.to,
+                message.lane,
+                message.keyspace,
+                &message.bytes,
+                &mut send,
+            );
+        }
+        coalescer.flush(&mut send);
+        for (reply_to, reply) in effects.replies.drain(..) {
+            reply_to.answer(reply);
+        }
+        for (id, item) in effects.items.drain(..) {
+            self.readers.give(id, item);
+        }
+        if let Some(job) = effects.snapshot.take() {
+            self.write_snapshot(job)?;
+        }
+        if let Some(up_to) = self.effects.release.take() {
+            self.log.release(up_to).map_err(NodeError::log)?;
+        }
+        Ok(())
     }
 
-    /// Shows watchers the changes and gives callers their answers.
-    fn answer(&mut self, touched: &[usize]) {
-        for slot in touched {
-            let slot = &mut self.slots[*slot];
-            if let Some(position) = slot.output.reset.take() {
-                slot.reset_watchers(position);
-            }
-            let applied = std::mem::take(&mut slot.output.applied);
-            if !applied.is_empty() {
-                slot.publish(applied.into_iter());
-            }
-            for (ticket, reply) in slot.output.replies.drain(..) {
-                self.waiters.answer(ticket, reply);
-            }
-        }
+    fn write_snapshot(&mut self, job: SnapshotJob) -> Result<(), NodeError> {
+        let SnapshotJob { log_id, at, sections } = job;
+        let (disk, done) = (self.disk.clone(), self.snapshot_done.clone());
+        let write = move || {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                snapshot::write(&disk, log_id, at, sections)
+            }));
+            // The directory is locked while this handle lives, and the next start may come at once.
+            drop(disk);
+            let result = result.unwrap_or(Err(SnapshotError::Interrupted));
+            // The driver has ended: the snapshot is found at the next start all the same.
+            let _ended = done.send(result);
+        };
+        let thread = std::thread::Builder::new()
+            .name("trilemma-snapshot".into())
+            .spawn(write)
+            .map_err(|error| NodeError::System {
+                what: "a thread",
+                why: error.to_string(),
+            })?;
+        self.snapshot_thread = Some(thread);
+        Ok(())
     }
 
-    fn stop(&mut self, how: Stop) -> Result<(), NodeError> {
-        self.close(&Reason::Stopping);
-        match how {
-            Stop::Clean => self.log.close().map_err(NodeError::log),
-            Stop::Abort => {
-                self.log.abort();
-                Ok(())
-            }
-        }
-    }
-
-    fn close(&mut self, reason: &Reason) {
-        self.waiters.close(reason);
-        for slot in &mut self.slots {
-            slot.watchers.close(reason);
+    /// This node as it sees itself.
+    fn overview(&self) -> NodeOverview {
+        let now = self.clock.now();
+        let identity = &self.identity;
+        let peer = |(node, address): (&NodeId, &SocketAddr)| PeerOverview {
+            node: *node,
+            address: address.to_string(),
+            connected: self.node.view().is_connected(*node),
+            refused: identity.refused.get(node).map_or(String::new(), |why| clip(why)),
+        };
+        NodeOverview {
+            cluster: identity.cluster.clone(),
+            node: self.node.id(),
+            incarnation: self.node.incarnation(),
+            peers: identity.peers.iter().map(peer).collect(),
+            keyspaces: self
+                .node
+                .replicas()
+                .iter()
+                .map(|replica| keyspace_overview(replica, now))
+                .collect(),
+            log: self.log_overview(),
         }
     }
 
     /// The log's figures.
-    pub(crate) fn log_overview(&self) -> LogOverview {
+    fn log_overview(&self) -> LogOverview {
         let counters = self.log.counters();
         LogOverview {
             last: self.log.last().0,
-            durable: self.progress.durable.0,
-            snapshot: self.snapshots.covered().0,
+            durable: self.node.progress().durable.0,
+            snapshot: self.node.snapshots().covered().0,
             syncs: counters.syncs,
             records: counters.records,
             bytes: counters.bytes,
@@ -412,6 +423,94 @@ impl Driver {
             cpu_ms: cpu_ms(),
         }
     }
+
+    /// Answers everybody who waits, and gives the endpoint's tasks time to send that.
+    async fn say_goodbye(&mut self, reason: &Reason) {
+        self.node.close(reason, &mut self.effects);
+        for (reply_to, reply) in self.effects.replies.drain(..) {
+            reply_to.answer(reply);
+        }
+        for (id, item) in self.effects.items.drain(..) {
+            self.readers.give(id, item);
+        }
+        self.readers.push(|_, _| {});
+        for _ in 0..FLUSH_YIELDS {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits for the thread that writes a snapshot: it has a handle on the directory, which the next process may want to
+    /// lock at once.
+    async fn join_snapshot(&mut self) {
+        if let Some(thread) = self.snapshot_thread.take() {
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                tracing::error!("the thread that wrote a snapshot ended by a panic");
+            }
+        }
+    }
+
+    async fn stop(mut self, asked: Option<(Stop, oneshot::Sender<()>)>) -> Result<(), NodeError> {
+        let (how, done) = asked.map_or((Stop::Abort, None), |(how, done)| (how, Some(done)));
+        let result = match how {
+            Stop::Clean => {
+                self.say_goodbye(&Reason::Stopping).await;
+                self.join_snapshot().await;
+                let mut log = self.log;
+                // The last sync may take long, and what was just said must leave meanwhile.
+                let closed = tokio::task::spawn_blocking(move || log.close()).await;
+                self.transport.close().await;
+                match closed {
+                    Ok(result) => result.map_err(NodeError::log),
+                    Err(_panic) => Err(NodeError::Panicked),
+                }
+            }
+            Stop::Abort => {
+                self.log.abort();
+                self.join_snapshot().await;
+                Ok(())
+            }
+        };
+        if let Some(done) = done {
+            // Whoever asked may have gone away.
+            let _gone = done.send(());
+        }
+        result
+    }
+}
+
+pub(crate) fn keyspace_overview(replica: &Replica, now: Now) -> KeyspaceOverview {
+    KeyspaceOverview {
+        name: replica.name().to_owned(),
+        id: replica.id(),
+        backend: replica.backend(),
+        status: replica.status(now),
+    }
+}
+
+/// Sends a frame; `false` if it was dropped. A lost frame is a lost message, which every protocol expects.
+fn transmit(transport: &Transport, to: NodeId, lane: Lane, frame: Bytes) -> bool {
+    let lane = match lane {
+        Lane::Control => trilemma_transport::Lane::Control,
+        Lane::Log => trilemma_transport::Lane::Log,
+        Lane::Bulk => trilemma_transport::Lane::Bulk,
+        Lane::Datagram => trilemma_transport::Lane::Datagram,
+    };
+    match transport.send(to, lane, frame) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::trace!(%to, %error, "a frame was dropped");
+            false
+        }
+    }
+}
+
+fn clip(text: &str) -> String {
+    let mut end = text.len().min(REFUSAL_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
 }
 
 /// CPU time of this process so far in milliseconds (Linux; 0 elsewhere).

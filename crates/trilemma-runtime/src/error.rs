@@ -1,10 +1,11 @@
 //! Why a node does not start, or has stopped.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use trilemma_core::{Corrupt, NodeId};
+use trilemma_node::RecoveryError;
 use trilemma_storage::{KEEP, LogError, SnapshotError};
 use trilemma_transport::TransportError;
 
@@ -85,6 +86,25 @@ pub enum NodeError {
 }
 
 impl NodeError {
+    /// Why a node could not be restored from this directory.
+    pub(crate) fn recovery(path: &Path, error: RecoveryError) -> Self {
+        let path = path.to_path_buf();
+        match error {
+            RecoveryError::Log(source) => NodeError::Log { path, source },
+            RecoveryError::Snapshot(source) => NodeError::Snapshot { path, source },
+            RecoveryError::Corrupt { keyspace, source } => NodeError::Corrupt {
+                path,
+                keyspace,
+                source,
+            },
+            RecoveryError::Foreign(why) => NodeError::Foreign { path, why },
+            other => NodeError::Foreign {
+                path,
+                why: other.to_string(),
+            },
+        }
+    }
+
     /// The failure of a running log.
     #[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
     pub(crate) fn log(error: LogError) -> Self {

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use trilemma_core::{ReadError, Reply, Request, WatchItem, WatchSpec};
-
-use crate::wire::NodeOverview;
+use trilemma_core::{KeyspaceId, ReadError, Reply, Request, WatchItem, WatchSpec};
+use trilemma_node::wire::NodeOverview;
 
 /// Requests that wait for the driver's next turn. Beyond it the caller is told that the node is overloaded.
 pub(crate) const INBOX_MAX: usize = 8192;
@@ -14,23 +13,21 @@ pub(crate) const WATCH_QUEUE_MAX: usize = 64;
 
 /// One request from within the process.
 pub(crate) enum Envelope {
-    /// A client's request at the keyspace in this slot.
+    /// A request at a keyspace.
     Propose {
-        slot: usize,
+        keyspace: KeyspaceId,
         request: Request,
         timeout: Duration,
         reply: oneshot::Sender<Reply>,
     },
-    /// A watch of the keyspace in this slot.
+    /// A watch of a keyspace.
     Watch {
-        slot: usize,
+        keyspace: KeyspaceId,
         spec: WatchSpec,
         items: mpsc::Sender<Result<WatchItem, ReadError>>,
     },
     /// How does the node stand?
     Overview { reply: oneshot::Sender<NodeOverview> },
-    /// Stop: cleanly, or as if killed.
-    Stop { how: Stop, done: oneshot::Sender<()> },
 }
 
 /// How a node stops.

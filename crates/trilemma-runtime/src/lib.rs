@@ -4,35 +4,30 @@
 //! |---|---|
 //! | [`config`] | what a node is started with |
 //! | [`node`] | start: open storage, recover, spawn the node's thread; stop |
-//! | `driver` | the turn: inputs in, one log batch, one frame per peer and lane, answers out |
-//! | `slot`, `watchers`, `waiters` | one keyspace, its watchers, callers that wait |
+//! | `driver` | brings a `trilemma-node` what happens, and carries out what it wants |
+//! | `readers` | the readers of watches, each at its own pace |
 //! | [`replicator`], [`remote`] | the `Replicator` of a keyspace here, and of one on another machine |
-//! | [`wire`] | what travels inside frames |
+//!
+//! What a node does with it all is in `trilemma-node`; nothing is decided here.
 
 pub mod config;
 mod driver;
 pub mod error;
-#[cfg(feature = "fuzz")]
-#[doc(hidden)]
-pub mod fuzz;
-mod groups;
 mod inbox;
 pub mod node;
-mod recovery;
+mod readers;
 pub mod remote;
 pub mod replicator;
-mod slot;
-mod waiters;
-mod watchers;
-pub mod wire;
 
-pub use config::{Durability, KeyspaceConfig, NodeConfig, Tuning, keyspace_id, table_text};
+pub use config::NodeConfig;
 pub use error::NodeError;
 pub use node::NodeHandle;
 pub use remote::{Remote, RemoteConfig};
-pub use replicator::{EPOCH, LocalReplicator};
+pub use replicator::LocalReplicator;
+pub use trilemma_node::wire;
+pub use trilemma_node::wire::{KeyspaceOverview, LogOverview, NodeOverview, PeerOverview};
+pub use trilemma_node::{Durability, EPOCH, KeyspaceConfig, Tuning, keyspace_id, table_text};
 pub use trilemma_transport::{Identity, pki};
-pub use wire::{KeyspaceOverview, LogOverview, NodeOverview, PeerOverview};
 
 /// 64 random bits from the operating system.
 ///

@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::thread;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use trilemma_core::liveness::Liveness;
-use trilemma_core::{Backend, Incarnation, NodeId, PeerView, SharedReplicator, StatusWatch};
-use trilemma_storage::LogEvent;
+use trilemma_core::{Incarnation, Instant, NodeId, SharedReplicator, StatusWatch};
+use trilemma_node::config::{table_digest, table_text};
+use trilemma_node::frame::Coalescer;
+use trilemma_node::wire::{KeyspaceOverview, NodeOverview};
+use trilemma_node::{Effects, NodeSettings, Recovered, Storage, recover};
+use trilemma_storage::{LogError, LogEvent, LogWriter, OsDisk};
 use trilemma_transport::{Events, Transport, TransportConfig};
 
-use crate::config::{NodeConfig, table_digest, table_text};
-use crate::driver::{Clock, Driver, Identity, Outbox, Snapshots, Sources};
+use crate::config::NodeConfig;
+use crate::driver::{Clock, Driver, Identity, ReplyTo, Sources, keyspace_overview};
 use crate::error::NodeError;
 use crate::inbox::{Envelope, INBOX_MAX, Stop};
-use crate::recovery::{self, Recovered};
+use crate::readers::Readers;
 use crate::replicator::LocalReplicator;
-use crate::waiters::Waiters;
-use crate::wire::{KeyspaceOverview, NodeOverview};
 
 /// A handle on a running node. Dropping it stops the node as [`NodeHandle::abort`] does.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct NodeHandle {
     incarnation: Incarnation,
     listen: SocketAddr,
     inbox: mpsc::Sender<Envelope>,
+    /// A way of its own, so that a full inbox does not keep a node running.
+    stop: mpsc::UnboundedSender<(Stop, oneshot::Sender<()>)>,
     keyspaces: Vec<Keyspace>,
     ended: watch::Receiver<Option<Arc<NodeError>>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -60,11 +63,22 @@ impl NodeHandle {
     pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
         let node = config.node;
         let (inbox, receiver) = mpsc::channel(INBOX_MAX);
+        let (stop, stops) = mpsc::unbounded_channel();
         let (started, wait) = oneshot::channel();
         let (end, ended) = watch::channel(None);
         let thread = thread::Builder::new()
             .name(format!("trilemma-{node}"))
-            .spawn(move || run_thread(config, receiver, started, &end))
+            .spawn(move || {
+                run_thread(
+                    config,
+                    Inputs {
+                        inbox: receiver,
+                        stop: stops,
+                    },
+                    started,
+                    &end,
+                )
+            })
             .map_err(|error| NodeError::System {
                 what: "a thread",
                 why: error.to_string(),
@@ -73,31 +87,27 @@ impl NodeHandle {
             Ok(started) => started?,
             Err(_closed) => return Err(NodeError::Panicked),
         };
-        let keyspaces = started
-            .keyspaces
-            .into_iter()
-            .enumerate()
-            .map(|(slot, (overview, status))| {
-                let backend: Backend = overview.backend;
-                let replicator = LocalReplicator {
-                    backend,
-                    slot,
-                    status: status.clone(),
-                    inbox: inbox.clone(),
-                };
-                let replicator = (overview.name.clone(), SharedReplicatorDebug(Arc::new(replicator)));
-                Keyspace {
-                    overview,
-                    status,
-                    replicator,
-                }
-            });
+        let keyspaces = started.keyspaces.into_iter().map(|(overview, status)| {
+            let replicator = LocalReplicator {
+                backend: overview.backend,
+                keyspace: overview.id,
+                status: status.clone(),
+                inbox: inbox.clone(),
+            };
+            let replicator = (overview.name.clone(), SharedReplicatorDebug(Arc::new(replicator)));
+            Keyspace {
+                overview,
+                status,
+                replicator,
+            }
+        });
         Ok(Self {
             node,
             incarnation: started.incarnation,
             listen: started.listen,
             keyspaces: keyspaces.collect(),
             inbox,
+            stop,
             ended,
             thread: Some(thread),
         })
@@ -109,7 +119,7 @@ impl NodeHandle {
         self.node
     }
 
-    /// The life of its process.
+    /// The incarnation of its process.
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
         self.incarnation
@@ -181,7 +191,7 @@ impl NodeHandle {
 
     async fn stop(&mut self, how: Stop) {
         let (done, wait) = oneshot::channel();
-        if self.inbox.send(Envelope::Stop { how, done }).await.is_ok() {
+        if self.stop.send((how, done)).is_ok() {
             // Closed without an answer: the thread has ended by itself, which is what was asked for.
             let _ended = wait.await;
         }
@@ -198,18 +208,21 @@ impl Drop for NodeHandle {
     fn drop(&mut self) {
         if self.thread.is_some() {
             let (done, _nobody_waits) = oneshot::channel();
-            // If the inbox is full the node still ends: the channel closes with this handle.
-            let _full = self.inbox.try_send(Envelope::Stop {
-                how: Stop::Abort,
-                done,
-            });
+            // The thread may have ended by itself.
+            let _ended = self.stop.send((Stop::Abort, done));
         }
     }
 }
 
+/// What a handle asks of its node's thread.
+struct Inputs {
+    inbox: mpsc::Receiver<Envelope>,
+    stop: mpsc::UnboundedReceiver<(Stop, oneshot::Sender<()>)>,
+}
+
 fn run_thread(
     config: NodeConfig,
-    inbox: mpsc::Receiver<Envelope>,
+    inputs: Inputs,
     started: oneshot::Sender<Result<Started, NodeError>>,
     end: &watch::Sender<Option<Arc<NodeError>>>,
 ) {
@@ -227,7 +240,7 @@ fn run_thread(
     };
     let node = config.node;
     runtime.block_on(async move {
-        match open(config, inbox) {
+        match open(config, inputs) {
             Err(error) => {
                 let _gone = started.send(Err(error));
             }
@@ -245,78 +258,99 @@ fn run_thread(
 }
 
 /// Opens storage and the endpoint, and puts the driver together.
-fn open(
-    config: NodeConfig,
-    inbox: mpsc::Receiver<Envelope>,
-) -> Result<(Driver, Sources, Started), NodeError> {
-    config.check().map_err(NodeError::Config)?;
+fn open(config: NodeConfig, inputs: Inputs) -> Result<(Driver, Sources, Started), NodeError> {
+    let settings = config.settings();
+    settings.check().map_err(NodeError::Config)?;
     let clock = Clock::start();
     let (log_events, log) = mpsc::unbounded_channel();
-    let Recovered {
-        slots,
-        log: writer,
-        snapshots,
-        incarnation,
-        progress,
-    } = recovery::recover(&config, clock.now(), move |event: LogEvent| {
+    let report = move |event: LogEvent| {
         // The driver has ended: nobody is left to tell.
         let _ended = log_events.send(event);
-    })?;
-    let (transport, events): (Transport, Events) = bind(&config, incarnation)?;
-    let listen = transport.local_addr();
-    let by_id = slots
-        .iter()
-        .enumerate()
-        .map(|(index, slot)| (slot.id, index))
-        .collect();
-    let now = clock.now();
-    let facts = slots.iter().map(|slot| {
-        slot.refresh_status(now);
-        let status = slot.status.current();
-        let overview = KeyspaceOverview {
-            name: slot.name.clone(),
-            id: slot.id,
-            backend: slot.backend,
-            status,
-        };
-        (overview, slot.status.clone())
-    });
-    let started = Started {
-        incarnation,
-        listen,
-        keyspaces: facts.collect(),
     };
+    let (node, writer, disk) = open_storage(&config, &settings, clock, report)?;
+    let (transport, events) = bind(&config, &settings, node.incarnation())?;
+    let now = clock.now();
+    let keyspaces = node
+        .replicas()
+        .iter()
+        .map(|replica| (keyspace_overview(replica, now), replica.status_watch()));
+    let started = Started {
+        incarnation: node.incarnation(),
+        listen: transport.local_addr(),
+        keyspaces: keyspaces.collect(),
+    };
+    let (snapshot_done, snapshots) = mpsc::unbounded_channel();
     let driver = Driver {
         clock,
-        slots,
-        by_id,
-        waiters: Waiters::default(),
-        liveness: Liveness::new(config.tuning.liveness, incarnation, config.peers.keys().copied()),
+        node,
+        effects: Effects::default(),
+        readers: Readers::default(),
+        coalescer: Coalescer::default(),
         transport,
-        outbox: Outbox::default(),
         log: writer,
-        progress,
-        snapshots: Snapshots::new(snapshots, config.tuning.snapshot_log_bytes),
+        disk,
         identity: Identity {
             cluster: config.cluster,
-            node: config.node,
-            incarnation,
             peers: config.peers,
-            view: PeerView::default(),
             refused: std::collections::BTreeMap::new(),
         },
-        next_status: now.instant,
-        no_space: None,
-        touched: Vec::new(),
+        snapshot_done,
+        snapshot_thread: None,
+        next_sweep: Instant::ZERO,
+        frames_dropped: 0,
     };
-    Ok((driver, Sources { inbox, events, log }, started))
+    let Inputs { inbox, stop } = inputs;
+    let sources = Sources {
+        inbox,
+        stop,
+        events,
+        log,
+        snapshots,
+    };
+    Ok((driver, sources, started))
 }
 
-fn bind(config: &NodeConfig, incarnation: Incarnation) -> Result<(Transport, Events), NodeError> {
-    let table_text = table_text(&config.keyspaces);
+/// Opens the data directory, restores the node, and moves its log to a thread. `report` is called from there.
+fn open_storage(
+    config: &NodeConfig,
+    settings: &NodeSettings,
+    clock: Clock,
+    report: impl Fn(LogEvent) + Send + 'static,
+) -> Result<(trilemma_node::Node<ReplyTo>, LogWriter, OsDisk), NodeError> {
+    let disk = OsDisk::open(&config.data).map_err(|error| NodeError::Foreign {
+        path: config.data.clone(),
+        why: error.to_string(),
+    })?;
+    let storage = Storage {
+        disk: &disk,
+        random: &mut crate::random_u64,
+        tune: &(),
+    };
+    let Recovered { node, log, .. } =
+        recover(settings, clock.now(), storage).map_err(|error| NodeError::recovery(&config.data, error))?;
+    let writer = LogWriter::spawn(log, disk.clone(), node.waits_for_written(), report).map_err(|source| {
+        let source = LogError::Io {
+            file: "log thread".into(),
+            action: "start",
+            source,
+        };
+        NodeError::Log {
+            path: config.data.clone(),
+            source,
+        }
+    })?;
+    Ok((node, writer, disk))
+}
+
+fn bind(
+    config: &NodeConfig,
+    settings: &NodeSettings,
+    incarnation: Incarnation,
+) -> Result<(Transport, Events), NodeError> {
+    let table_text = table_text(&settings.keyspaces);
     let transport = TransportConfig {
-        cluster: config.cluster.clone(),
-        node: config.node,
+        cluster: settings.cluster.clone(),
+        node: settings.node,
         incarnation,
         listen: config.listen,
         peers: config.peers.clone(),

@@ -12,16 +12,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
+use trilemma_core::descriptor::WatchScope;
+use trilemma_core::pending::refused_write;
 use trilemma_core::replicator::{Convergent, OpContext, Replicator, SharedReplicator, WatchStream};
 use trilemma_core::{
-    Backend, Command, Descriptor, Entry, Epoch, Key, KeyspaceId, NodeId, OpId, Outcome, ReadError, ReadReply,
-    ReadRequest, Reason, Receipt, StatusWatch, UnknownCause, WatchSpec, WriteError, codec,
+    Attempt, Backend, Command, Descriptor, Entry, Key, KeyspaceId, NodeId, OpId, Outcome, ReadError,
+    ReadReply, ReadRequest, Reason, Receipt, Reply, Request, StatusWatch, UnknownCause, Version, WatchItem,
+    WatchSpec, WriteError, codec,
 };
+use trilemma_node::EPOCH;
+use trilemma_node::wire::{ClientReply, ClientRequest, KeyspaceOverview, NodeOverview};
 use trilemma_transport::{CallError, ClientConfig, ClientConnection, Identity};
 
 use crate::inbox::WATCH_QUEUE_MAX;
-use crate::replicator::{EPOCH, ReceiverStream, siblings};
-use crate::wire::{ClientReply, ClientRequest, KeyspaceOverview, NodeOverview};
+use crate::replicator::{ReceiverStream, siblings};
 
 /// How much longer than the operation's own limit a client waits for the node's answer.
 const ANSWER_GRACE: Duration = Duration::from_millis(500);
@@ -240,9 +244,9 @@ enum Failed {
 }
 
 impl Failed {
-    fn write(self, op: OpId) -> WriteError {
+    fn write(self, op: OpId, attempt: Attempt) -> WriteError {
         match self {
-            Failed::NotSent(reason) => reason.into(),
+            Failed::NotSent(reason) => refused_write(op, attempt, reason),
             Failed::Lost(why) => {
                 tracing::debug!(%op, %why, "the answer to a write was lost");
                 WriteError::Unknown {
@@ -288,12 +292,66 @@ fn millis(timeout: Duration) -> u32 {
     u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX)
 }
 
+/// The node answered a request of one kind with the answer of another.
+fn mismatched(reply: &Reply) -> Failed {
+    Failed::Lost(format!("unexpected answer: {reply:?}"))
+}
+
+fn is_expired(error: &WriteError) -> bool {
+    matches!(error, WriteError::NotApplied(refusal) if refusal.reason == Reason::SessionExpired)
+}
+
+/// An answer on a stream of watch items; `None` is the end of the connection.
+fn watch_item(answer: Option<&Bytes>) -> Result<WatchItem, ReadError> {
+    match answer.map(decode) {
+        Some(Ok(ClientReply::Watch(item))) => item,
+        Some(Ok(other)) => Err(unexpected(&other).read()),
+        Some(Err(why)) => Err(Reason::Unreachable { why }.into()),
+        None => Err(Reason::Unreachable {
+            why: "the connection was lost".into(),
+        }
+        .into()),
+    }
+}
+
 fn epoch(cx: &OpContext) -> Result<(), Reason> {
-    const { assert!(EPOCH.0 == Epoch(1).0) };
     if cx.epoch == EPOCH {
         Ok(())
     } else {
         Err(Reason::StaleEpoch { now: EPOCH })
+    }
+}
+
+impl RemoteReplicator {
+    async fn ask(&self, cx: &OpContext, request: Request) -> Result<Reply, Failed> {
+        epoch(cx).map_err(Failed::NotSent)?;
+        let timeout_ms = millis(cx.timeout);
+        let make = |keyspace| ClientRequest::Ask {
+            keyspace,
+            timeout_ms,
+            request: request.clone(),
+        };
+        match self.remote.call(&self.name, cx.timeout, make).await? {
+            ClientReply::Answer(reply) => Ok(reply),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// A session that is made later may begin here. Otherwise: a client connects at version 100 and stays, ten thousand
+    /// other sessions write, its own is evicted, and every new one that it makes on the basis of 100 is refused too.
+    fn learn(&self, version: Version) {
+        if self.backend.descriptor().watch == WatchScope::Shared {
+            self.status.learn_version(version);
+        }
+    }
+
+    /// Learns where the keyspace stands, so that a new session is not refused like the last one.
+    async fn catch_up(&self, timeout: Duration) {
+        match tokio::time::timeout(timeout, self.remote.overview()).await {
+            Ok(Ok(_learned)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "no overview after a session expired"),
+            Err(_elapsed) => tracing::debug!("no overview in time after a session expired"),
+        }
     }
 }
 
@@ -308,43 +366,32 @@ impl Replicator for RemoteReplicator {
     }
 
     async fn read(&self, cx: &OpContext, request: ReadRequest) -> Result<ReadReply, ReadError> {
-        epoch(cx)?;
-        let timeout_ms = millis(cx.timeout);
-        let make = |keyspace| ClientRequest::Read {
-            keyspace,
-            timeout_ms,
-            request: request.clone(),
-        };
-        match self
-            .remote
-            .call(&self.name, cx.timeout, make)
-            .await
-            .map_err(Failed::read)?
-        {
-            ClientReply::Read(result) => result,
-            other => Err(unexpected(&other).read()),
+        match self.ask(cx, Request::Read(request)).await.map_err(Failed::read)? {
+            Reply::Read(result) => {
+                if let Ok(read) = &result {
+                    self.learn(read.version);
+                }
+                result
+            }
+            other => Err(mismatched(&other).read()),
         }
     }
 
     async fn write(&self, cx: &OpContext, command: Command) -> Result<Receipt, WriteError> {
-        epoch(cx)?;
         command.validate()?;
-        let (timeout_ms, op, attempt) = (millis(cx.timeout), cx.op, cx.attempt);
-        let make = |keyspace| ClientRequest::Write {
-            keyspace,
-            timeout_ms,
-            op,
-            attempt,
-            command: command.clone(),
-        };
-        match self
-            .remote
-            .call(&self.name, cx.timeout, make)
-            .await
-            .map_err(|failed| failed.write(op))?
-        {
-            ClientReply::Write(result) => result,
-            other => Err(unexpected(&other).write(op)),
+        let (op, attempt) = (cx.op, cx.attempt);
+        let failed = |failed: Failed| failed.write(op, attempt);
+        let request = Request::Write { op, attempt, command };
+        match self.ask(cx, request).await.map_err(failed)? {
+            Reply::Write(result) => {
+                match &result {
+                    Ok(receipt) => self.learn(receipt.version),
+                    Err(error) if is_expired(error) => self.catch_up(cx.timeout).await,
+                    Err(_) => {}
+                }
+                result
+            }
+            other => Err(failed(mismatched(&other))),
         }
     }
 
@@ -365,17 +412,12 @@ impl Replicator for RemoteReplicator {
             // Keeps the connection while the watch lives.
             let _connection = connection;
             loop {
-                let item = match answers.recv().await {
-                    Some(answer) => match decode(&answer) {
-                        Ok(ClientReply::Watch(item)) => item,
-                        Ok(other) => Err(unexpected(&other).read()),
-                        Err(why) => Err(Reason::Unreachable { why }.into()),
-                    },
-                    None => Err(Reason::Unreachable {
-                        why: "the connection was lost".into(),
-                    }
-                    .into()),
+                let answer = tokio::select! {
+                    answer = answers.recv() => answer,
+                    // Nobody reads any more: dropping `answers` ends the watch at the node too.
+                    () = items.closed() => return,
                 };
+                let item = watch_item(answer.as_ref());
                 let last = item.is_err();
                 if items.send(item).await.is_err() || last {
                     return;
@@ -391,22 +433,13 @@ impl Replicator for RemoteReplicator {
         op: OpId,
         command: Option<Command>,
     ) -> Result<Outcome, ReadError> {
-        epoch(cx)?;
-        let timeout_ms = millis(cx.timeout);
-        let make = |keyspace| ClientRequest::Outcome {
-            keyspace,
-            timeout_ms,
-            op,
-            command: command.clone(),
-        };
         match self
-            .remote
-            .call(&self.name, cx.timeout, make)
+            .ask(cx, Request::Outcome { op, command })
             .await
             .map_err(Failed::read)?
         {
-            ClientReply::Outcome(result) => result,
-            other => Err(unexpected(&other).read()),
+            Reply::Outcome(result) => result,
+            other => Err(mismatched(&other).read()),
         }
     }
 

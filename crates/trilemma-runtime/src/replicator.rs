@@ -1,29 +1,28 @@
-//! The Replicators of a running node: every backend behind the one trait, through the driver's inbox.
+//! The Replicators of a running node: every backend behind the one trait, through the inbox of its thread.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_core::Stream;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
+use trilemma_core::pending::refused_write;
 use trilemma_core::replicator::{Convergent, OpContext, Replicator, WatchStream};
 use trilemma_core::{
-    Backend, Command, Descriptor, Entry, Epoch, Key, OpId, Outcome, Query, ReadError, ReadReply, ReadRequest,
-    Reason, Receipt, Reply, Request, StatusWatch, UnknownCause, WatchItem, WatchSpec, WriteError,
+    Backend, Command, Descriptor, Entry, Key, KeyspaceId, OpId, Outcome, Query, ReadError, ReadReply,
+    ReadRequest, Reason, Receipt, Reply, Request, StatusWatch, UnknownCause, WatchItem, WatchSpec,
+    WriteError,
 };
+use trilemma_node::EPOCH;
 
 use crate::inbox::{Envelope, INBOX_MAX, WATCH_QUEUE_MAX};
-
-/// The regime of every keyspace until online moves exist.
-pub const EPOCH: Epoch = Epoch(1);
 
 /// A keyspace of a node in the same process.
 #[derive(Clone, Debug)]
 pub struct LocalReplicator {
     pub(crate) backend: Backend,
-    pub(crate) slot: usize,
+    pub(crate) keyspace: KeyspaceId,
     pub(crate) status: StatusWatch,
     pub(crate) inbox: mpsc::Sender<Envelope>,
 }
@@ -36,7 +35,7 @@ impl LocalReplicator {
         }
         let (reply, answer) = oneshot::channel();
         self.send(Envelope::Propose {
-            slot: self.slot,
+            keyspace: self.keyspace,
             request,
             timeout: cx.timeout,
             reply,
@@ -55,7 +54,7 @@ impl LocalReplicator {
 }
 
 /// A protocol answered a request of one kind with the answer of another: our own bug.
-pub(crate) fn mismatched(reply: &Reply) -> ! {
+fn mismatched(reply: &Reply) -> ! {
     panic!("a protocol answered with the wrong kind of reply: {reply:?}")
 }
 
@@ -79,30 +78,23 @@ impl Replicator for LocalReplicator {
 
     async fn write(&self, cx: &OpContext, command: Command) -> Result<Receipt, WriteError> {
         command.validate()?;
-        match self
-            .ask(
-                cx,
-                Request::Write {
-                    op: cx.op,
-                    attempt: cx.attempt,
-                    command,
-                },
-            )
-            .await?
-        {
-            Some(Reply::Write(result)) => result,
-            Some(other) => mismatched(&other),
-            None => Err(WriteError::Unknown {
-                op: cx.op,
+        let (op, attempt) = (cx.op, cx.attempt);
+        let request = Request::Write { op, attempt, command };
+        match self.ask(cx, request).await {
+            Ok(Some(Reply::Write(result))) => result,
+            Ok(Some(other)) => mismatched(&other),
+            Ok(None) => Err(WriteError::Unknown {
+                op,
                 cause: UnknownCause::Stopped,
             }),
+            Err(reason) => Err(refused_write(op, attempt, reason)),
         }
     }
 
     async fn watch(&self, _cx: &OpContext, spec: WatchSpec) -> Result<WatchStream, ReadError> {
         let (items, receiver) = mpsc::channel(WATCH_QUEUE_MAX);
         self.send(Envelope::Watch {
-            slot: self.slot,
+            keyspace: self.keyspace,
             spec,
             items,
         })?;
@@ -146,9 +138,6 @@ pub(crate) async fn siblings<R: Replicator>(
     };
     of.read(cx, request).await.map(|reply| reply.entries)
 }
-
-/// How much later than its deadline the driver answers for a protocol that did not.
-pub(crate) const DEADLINE_GRACE: Duration = Duration::from_millis(50);
 
 /// A channel's receiving end as a stream.
 pub(crate) struct ReceiverStream(pub(crate) mpsc::Receiver<Result<WatchItem, ReadError>>);

@@ -1,38 +1,20 @@
-//! The real protocol cores under one roof: what is built from which knobs, and typed access for invariants.
+//! The settings of protocols that a scenario may change, and what the simulator wants to know of their instances.
 //!
 //! Every knob of a scenario is `protocol.setting`, as in the configuration types of the protocol crates; durations are
-//! in microseconds.
+//! in microseconds. How an instance is built is decided by `trilemma-node`, as in production.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use trilemma_core::host::{Group, GroupInput, Host, Output};
-use trilemma_core::{Checkpoint, Corrupt, Entry, Incarnation, Instant, KeyRange, LiveStatus, NodeId, Now};
-use trilemma_gossip::{Gossip, GossipConfig};
-use trilemma_paxos::{Paxos, PaxosConfig};
-use trilemma_raft::{Raft, RaftConfig};
-use trilemma_two_phase::{TwoPhase, TwoPhaseConfig};
-
-use crate::scenario::Protocol;
+use trilemma_core::{Entry, KeyRange};
+use trilemma_gossip::GossipConfig;
+use trilemma_node::{Engine, Tune};
+use trilemma_paxos::PaxosConfig;
+use trilemma_raft::RaftConfig;
+use trilemma_two_phase::TwoPhaseConfig;
 
 /// The settings of a scenario.
 pub type Knobs = BTreeMap<String, u64>;
-
-/// One protocol instance with its host.
-#[allow(
-    clippy::large_enum_variant,
-    reason = "there is one for each keyspace of each node"
-)]
-pub enum Engine {
-    /// Of backend `raft`.
-    Raft(Host<Raft>),
-    /// Of backend `paxos`.
-    Paxos(Host<Paxos>),
-    /// Of backend `gossip`.
-    Gossip(Host<Gossip>),
-    /// Of backend `two-phase`.
-    TwoPhase(Host<TwoPhase>),
-}
 
 macro_rules! knobs {
     ($table:ident, $config:ty, $($name:literal => $field:ident : $kind:ident),+ $(,)?) => {
@@ -132,119 +114,57 @@ pub fn is_knob(name: &str) -> bool {
         .any(|table| table.contains(&name))
 }
 
-fn tuned<C: Knob>(mut config: C, knobs: &Knobs) -> C {
-    knobs.iter().for_each(|(name, value)| config.set(name, *value));
-    config
+/// Applies the settings of a scenario.
+pub(crate) struct Tuned<'a>(pub(crate) &'a Knobs);
+
+impl Tuned<'_> {
+    fn apply(&self, config: &mut impl Knob) {
+        self.0.iter().for_each(|(name, value)| config.set(name, *value));
+    }
 }
 
-impl Engine {
-    /// An instance of a backend for one life of a node among nodes 1 to `nodes`. `protocol` is not `Mixed`.
-    #[must_use]
-    pub fn new(
-        protocol: Protocol,
-        node: NodeId,
-        nodes: u32,
-        life: Incarnation,
-        seed: u64,
-        knobs: &Knobs,
-    ) -> Self {
-        let members = (1..=nodes).map(NodeId);
-        match protocol {
-            Protocol::Raft | Protocol::Mixed => {
-                let config = tuned(RaftConfig::new(node, members, seed), knobs);
-                Engine::Raft(Host::new(Raft::new(config)))
-            }
-            Protocol::Paxos => {
-                let config = tuned(PaxosConfig::new(node, members, life, seed), knobs);
-                Engine::Paxos(Host::new(Paxos::new(config)))
-            }
-            Protocol::Gossip => {
-                let config = tuned(GossipConfig::new(node, life, members, seed), knobs);
-                Engine::Gossip(Host::new(Gossip::new(config)))
-            }
-            Protocol::TwoPhase => {
-                let config = tuned(TwoPhaseConfig::new(node, members, life, seed), knobs);
-                Engine::TwoPhase(Host::new(TwoPhase::new(config)))
-            }
-        }
+impl Tune for Tuned<'_> {
+    fn raft(&self, config: &mut RaftConfig) {
+        self.apply(config);
     }
 
-    fn group(&mut self) -> &mut dyn Group {
-        match self {
-            Engine::Raft(host) => host,
-            Engine::Paxos(host) => host,
-            Engine::Gossip(host) => host,
-            Engine::TwoPhase(host) => host,
-        }
+    fn paxos(&self, config: &mut PaxosConfig) {
+        self.apply(config);
     }
 
-    fn view(&self) -> &dyn Group {
-        match self {
-            Engine::Raft(host) => host,
-            Engine::Paxos(host) => host,
-            Engine::Gossip(host) => host,
-            Engine::TwoPhase(host) => host,
-        }
+    fn gossip(&self, config: &mut GossipConfig) {
+        self.apply(config);
     }
 
-    /// See [`Group::restore`].
-    pub fn restore(&mut self, chunk: &[u8]) -> Result<(), Corrupt> {
-        self.group().restore(chunk)
+    fn two_phase(&self, config: &mut TwoPhaseConfig) {
+        self.apply(config);
     }
+}
 
-    /// See [`Group::replay`].
-    pub fn replay(&mut self, record: &[u8]) -> Result<(), Corrupt> {
-        self.group().replay(record)
+/// A digest of everything that replicas must have in common, beyond the entries: siblings and what is deleted.
+#[must_use]
+pub fn digest(engine: &Engine) -> u64 {
+    match engine {
+        Engine::Gossip(host) => host.protocol().digest(),
+        Engine::TwoPhase(host) => host.protocol().digest(),
+        Engine::Raft(_) | Engine::Paxos(_) => 0,
     }
+}
 
-    /// See [`Group::step`].
-    pub fn step(&mut self, now: Now, input: GroupInput, output: &mut Output) {
-        self.group().step(now, input, output);
-    }
+/// What [`digest`] covers and [`entries`] does not show, as text.
+#[must_use]
+pub fn hidden(engine: &Engine) -> String {
+    let Engine::Gossip(host) = engine else {
+        return String::new();
+    };
+    let replica = host.protocol().replica();
+    let siblings = |entry: &Entry| format!("{}: {:?}", entry.key, replica.siblings(&entry.key));
+    let entries = entries(engine);
+    entries.iter().map(siblings).collect::<Vec<_>>().join("; ")
+}
 
-    /// See [`Group::wake_at`].
-    #[must_use]
-    pub fn wake_at(&self) -> Instant {
-        self.view().wake_at()
-    }
-
-    /// See [`Group::checkpoint`].
-    #[must_use]
-    pub fn checkpoint(&self) -> Checkpoint {
-        self.view().checkpoint()
-    }
-
-    /// See [`Group::status`].
-    #[must_use]
-    pub fn status(&self, now: Now) -> LiveStatus {
-        self.view().status(now)
-    }
-
-    /// A digest of everything that replicas must have in common, beyond the entries: siblings and what is deleted.
-    #[must_use]
-    pub fn digest(&self) -> u64 {
-        match self {
-            Engine::Gossip(host) => host.protocol().digest(),
-            Engine::TwoPhase(host) => host.protocol().digest(),
-            Engine::Raft(_) | Engine::Paxos(_) => 0,
-        }
-    }
-
-    /// What [`Engine::digest`] covers and [`Engine::entries`] does not show, as text.
-    #[must_use]
-    pub fn hidden(&self) -> String {
-        let Engine::Gossip(host) = self else {
-            return String::new();
-        };
-        let replica = host.protocol().replica();
-        let entries = self.entries();
-        let siblings = |entry: &Entry| format!("{}: {:?}", entry.key, replica.siblings(&entry.key));
-        entries.iter().map(siblings).collect::<Vec<_>>().join("; ")
-    }
-
-    /// All entries that this node shows.
-    #[must_use]
-    pub fn entries(&self) -> Vec<Entry> {
-        self.view().scan(&KeyRange::all(), usize::MAX)
-    }
+/// All entries that this node shows.
+#[must_use]
+pub fn entries(engine: &Engine) -> Vec<Entry> {
+    engine.scan(&KeyRange::all(), usize::MAX)
 }

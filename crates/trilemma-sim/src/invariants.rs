@@ -11,10 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use trilemma_core::{
     Applied, Entry, Incarnation, Key, NodeId, Reply, Ticket, Value, Version, WallTime, codec,
 };
+use trilemma_node::Engine;
 use trilemma_storage::LogSeq;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::engine::Engine;
+use crate::engine::entries;
 use crate::scenario::{Protocol, Scenario};
 
 /// The default of `gossip.accept_drift`, in microseconds.
@@ -103,7 +104,7 @@ impl Invariants {
     /// A node has loaded its state, of which `last` was the last record, and not yet started.
     pub fn start(&mut self, id: NodeId, slot: usize, engine: &Engine, last: LogSeq) -> Result<(), Broken> {
         let mirror = Mirror {
-            entries: mirror_of(engine.entries()),
+            entries: mirror_of(entries(engine)),
             position: 0,
         };
         self.mirrors.insert((id, slot), mirror);
@@ -197,7 +198,7 @@ impl Invariants {
         let mirror = self.mirrors.entry((id, slot)).or_default();
         if let Some(position) = reset {
             mirror.position = position;
-            mirror.entries = mirror_of(engine.entries());
+            mirror.entries = mirror_of(entries(engine));
         }
         for one in applied {
             if one.position <= mirror.position && mirror.position > 0 {
@@ -234,7 +235,7 @@ impl Invariants {
                 }
             }
         }
-        let shown = mirror_of(engine.entries());
+        let shown = mirror_of(entries(engine));
         if shown != mirror.entries {
             let what = format!(
                 "node {id} has told of changes that make {:?} and shows {shown:?}",

@@ -13,14 +13,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use bytes::Bytes;
-use trilemma_core::liveness::Beat;
-use trilemma_core::{Incarnation, NodeId, PeerView, Proposal, Rng, Ticket};
+use trilemma_core::{Incarnation, Instant, NodeId, Request, Rng, Ticket};
 use trilemma_storage::{LogSeq, MemoryDisk};
 
 use crate::choices::{Choices, Purpose};
 use crate::client::{Book, Client};
 use crate::clock::Clock;
 use crate::coverage::{Coverage, PHASE_LENGTH};
+use crate::engine::entries;
 use crate::invariants::Invariants;
 use crate::node::Process;
 use crate::report::{Failure, Report};
@@ -33,8 +33,6 @@ pub(crate) const RECOVERY_BOUND: u64 = 20_000_000_000;
 const EVENTS_MAX: u64 = 3_000_000;
 /// A virtual millisecond.
 pub(crate) const MS: u64 = 1_000_000;
-/// Time that lazy records wait for company, as in the log's writer.
-const LAZY_DELAY: u64 = 5 * MS;
 
 /// Something that happens at a time.
 #[derive(Debug)]
@@ -50,17 +48,19 @@ enum Event {
         kind: &'static str,
         bytes: Bytes,
     },
-    Beat {
+    Ping {
         from: NodeId,
         to: NodeId,
         life: Incarnation,
-        beat: Beat,
+        bytes: Bytes,
     },
     Propose {
         node: NodeId,
         life: Incarnation,
         slot: usize,
-        proposal: Proposal,
+        ticket: Ticket,
+        deadline: Instant,
+        request: Request,
     },
     TurnEnds {
         node: NodeId,
@@ -74,7 +74,13 @@ enum Event {
         node: NodeId,
         life: Incarnation,
     },
-    Lazy {
+    /// The log wants to be looked at again.
+    LogDue {
+        node: NodeId,
+        life: Incarnation,
+    },
+    /// The log has something to report.
+    LogReport {
         node: NodeId,
         life: Incarnation,
     },
@@ -147,11 +153,10 @@ struct Node {
     started: u64,
     /// Power fails at the next disk operation that does.
     tearing: Option<u64>,
-    lazy_queued: bool,
+    /// The time of the look at the log that is queued.
+    log_due: u64,
     /// A turn is open; it ends in an event of its own.
     in_turn: bool,
-    /// A snapshot is to be made at the end of this turn.
-    snapshot_wanted: bool,
     /// What it did lately, for coverage.
     recent: BTreeMap<&'static str, u64>,
     /// How long a sync takes at least, if a fault says so.
@@ -235,9 +240,8 @@ impl<'a> World<'a> {
                 wake_at: u64::MAX,
                 started: 0,
                 tearing: None,
-                lazy_queued: false,
+                log_due: u64::MAX,
                 in_turn: false,
-                snapshot_wanted: false,
                 recent: BTreeMap::new(),
                 slow_disk: None,
                 starting: false,
@@ -352,17 +356,25 @@ impl<'a> World<'a> {
                 kind,
                 bytes,
             } => self.deliver(from, to, life, slot, kind, bytes),
-            Event::Beat { from, to, life, beat } => self.beat(from, to, life, beat),
+            Event::Ping {
+                from,
+                to,
+                life,
+                bytes,
+            } => self.ping(from, to, life, bytes),
             Event::Propose {
                 node,
                 life,
                 slot,
-                proposal,
-            } => self.propose(node, life, slot, proposal),
+                ticket,
+                deadline,
+                request,
+            } => self.propose(node, life, (slot, ticket), deadline, request),
             Event::TurnEnds { node, life } => self.turn_ends(node, life),
             Event::Wake { node, life } => self.wake(node, life),
             Event::DiskDone { node, life } => self.disk_done(node, life),
-            Event::Lazy { node, life } => self.lazy(node, life),
+            Event::LogDue { node, life } => self.log_due(node, life),
+            Event::LogReport { node, life } => self.log_report(node, life),
             Event::WriteSnapshot { node, life } => self.write_snapshot(node, life),
             Event::Client { client } => self.client(client),
             Event::GiveUp { client, ticket } => self.give_up(client, ticket),
@@ -429,7 +441,7 @@ impl<'a> World<'a> {
             let shown: Vec<_> = self
                 .nodes
                 .iter()
-                .filter_map(|node| Some((node.id, node.process.as_ref()?.slots[slot].engine.entries())))
+                .filter_map(|node| Some((node.id, entries(node.process.as_ref()?.engine(slot)))))
                 .collect();
             let verdict = crate::judge::judge(*part, slot, &self.book, &shown);
             match verdict {
@@ -452,18 +464,15 @@ impl Event {
     const fn node(&self) -> Option<NodeId> {
         match self {
             Event::Deliver { to: node, .. }
-            | Event::Beat { to: node, .. }
+            | Event::Ping { to: node, .. }
             | Event::Propose { node, .. }
             | Event::TurnEnds { node, .. }
             | Event::Wake { node, .. }
             | Event::DiskDone { node, .. }
-            | Event::Lazy { node, .. }
+            | Event::LogDue { node, .. }
+            | Event::LogReport { node, .. }
             | Event::WriteSnapshot { node, .. } => Some(*node),
             _ => None,
         }
     }
-}
-
-fn view_inputs(view: &PeerView, slots: usize) -> impl Iterator<Item = (usize, PeerView)> + '_ {
-    (0..slots).map(move |slot| (slot, view.clone()))
 }

@@ -146,6 +146,9 @@ pub enum SnapshotError {
         /// What its backend says.
         why: Corrupt,
     },
+    /// The thread that wrote it ended by a broken invariant. The former snapshot and the log are untouched.
+    #[error("the writing of the snapshot ended by a broken invariant; please report it")]
+    Interrupted,
     /// The newest snapshot is not what was written.
     #[error(
         "{file}, offset {offset}: {what}; the snapshot was durable, so it is not skipped. {}",

@@ -65,8 +65,8 @@ mod log;
 mod memory;
 #[cfg(unix)]
 mod os;
-pub mod snapshot;
 pub mod queue;
+pub mod snapshot;
 mod writer;
 
 pub use disk::{Disk, DiskFile};

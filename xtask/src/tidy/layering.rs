@@ -18,6 +18,7 @@ struct Layer {
 }
 
 const CORE: &str = "trilemma-core";
+const NODE: &str = "trilemma-node";
 const CHECK: &str = "trilemma-check";
 const TESTKIT: &str = "trilemma-testkit";
 /// What brings a world into a crate that has none.
@@ -100,7 +101,21 @@ const LAYERS: &[Layer] = &[
             "trilemma-raft",
             "trilemma-two-phase",
             CHECK,
-            // The log is pure over its `Disk` trait, so the simulator runs the real one.
+            NODE,
+            "trilemma-storage",
+        ],
+        tests_may: &[],
+        never: WORLD,
+    },
+    Layer {
+        name: "trilemma-node",
+        may: &[
+            CORE,
+            "trilemma-gossip",
+            "trilemma-paxos",
+            "trilemma-raft",
+            "trilemma-two-phase",
+            // The log is pure over its `Disk` trait.
             "trilemma-storage",
         ],
         tests_may: &[],
@@ -108,15 +123,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "trilemma-runtime",
-        may: &[
-            CORE,
-            "trilemma-gossip",
-            "trilemma-paxos",
-            "trilemma-raft",
-            "trilemma-two-phase",
-            "trilemma-storage",
-            "trilemma-transport",
-        ],
+        may: &[CORE, NODE, "trilemma-storage", "trilemma-transport"],
         tests_may: &[CHECK, "trilemma-sim", TESTKIT],
         never: &[],
     },
@@ -143,13 +150,7 @@ const LAYERS: &[Layer] = &[
             "trilemma-two-phase",
         ],
         // Every decoder is a target.
-        tests_may: &[
-            "trilemma",
-            CHECK,
-            "trilemma-runtime",
-            "trilemma-storage",
-            "trilemma-transport",
-        ],
+        tests_may: &["trilemma", CHECK, NODE, "trilemma-storage", "trilemma-transport"],
         never: &[],
     },
     Layer {

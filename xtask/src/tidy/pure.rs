@@ -6,6 +6,7 @@ use super::{File, Finding};
 const PURE: &[&str] = &[
     "trilemma-core",
     "trilemma-gossip",
+    "trilemma-node",
     "trilemma-paxos",
     "trilemma-raft",
     "trilemma-two-phase",

@@ -1,11 +1,11 @@
 //! Streams between nodes and of clients: frames, hellos, items, certificates.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use trilemma_core::{KeyspaceId, codec};
 use trilemma_fuzz::mutate::mutated;
 use trilemma_fuzz::source::Source;
 use trilemma_fuzz::wire::frugal;
-use trilemma_runtime::fuzz::{frame, items};
+use trilemma_node::frame::{put_item, take_item};
 use trilemma_transport::fuzz::{frames, hello, subject};
 use trilemma_transport::pki::Authority;
 
@@ -161,4 +161,25 @@ fn der(pem: &str) -> Vec<u8> {
     }
     assert!(subject(&bytes).is_ok(), "the sample is a certificate");
     bytes
+}
+
+/// Makes a frame of items.
+fn frame(items: &[(KeyspaceId, Bytes)]) -> Bytes {
+    let mut frame = BytesMut::new();
+    for (keyspace, bytes) in items {
+        put_item(&mut frame, *keyspace, bytes);
+    }
+    frame.freeze()
+}
+
+/// Takes a frame apart, and says why if what is left is not an item.
+fn items(mut frame: Bytes) -> (Vec<(KeyspaceId, Bytes)>, Result<(), &'static str>) {
+    let mut items = Vec::new();
+    loop {
+        match take_item(&mut frame) {
+            Ok(Some(item)) => items.push(item),
+            Ok(None) => return (items, Ok(())),
+            Err(why) => return (items, Err(why)),
+        }
+    }
 }

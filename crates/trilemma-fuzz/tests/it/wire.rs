@@ -5,7 +5,8 @@ use trilemma_core::liveness::Beat;
 use trilemma_core::{
     Achieved, Attempt, Backend, Change, Command, Entry, Incarnation, KeyRange, KeyspaceId, LiveStatus,
     Message, NodeId, NodeSet, NotApplied, OpId, Outcome, ReadError, ReadLevel, ReadReply, Reason, Receipt,
-    Request, Rng, UnknownCause, Version, Versioned, WatchItem, WatchSpec, WatchToken, WriteError, codec,
+    Reply, Request, Rng, UnknownCause, Version, Versioned, WatchItem, WatchSpec, WatchToken, WriteError,
+    codec,
 };
 use trilemma_fuzz::corpus::{self, Corpus};
 use trilemma_fuzz::mutate::mutated;
@@ -13,11 +14,12 @@ use trilemma_fuzz::rig::{self, Kind};
 use trilemma_fuzz::source::Source;
 use trilemma_fuzz::wire::decodes;
 use trilemma_gossip as gossip;
-use trilemma_paxos as paxos;
-use trilemma_raft as raft;
-use trilemma_runtime::wire::{
+use trilemma_node::record::NodeRecord;
+use trilemma_node::wire::{
     ClientReply, ClientRequest, KeyspaceOverview, LogOverview, NodeOverview, PeerOverview,
 };
+use trilemma_paxos as paxos;
+use trilemma_raft as raft;
 use trilemma_two_phase as two_phase;
 
 const RUNS: usize = 4000;
@@ -90,7 +92,11 @@ fn client_request_of(input: &[u8]) {
     thread_local!(static SAMPLES: Vec<Bytes> = requests());
     SAMPLES.with(|samples| {
         let bytes = mutated(&mut Source::new(input), samples);
-        if let Some(ClientRequest::Write { command, .. }) = decodes::<ClientRequest>(&bytes) {
+        if let Some(ClientRequest::Ask {
+            request: Request::Write { command, .. },
+            ..
+        }) = decodes::<ClientRequest>(&bytes)
+        {
             // What the node does next with it; a command that passes is within every limit.
             if command.validate().is_ok() {
                 assert!(command.size() <= trilemma_core::data::COMMAND_BYTES_MAX);
@@ -104,7 +110,7 @@ fn client_reply_of(input: &[u8]) {
     SAMPLES.with(|samples| {
         if let Some(reply) = decodes::<ClientReply>(&mutated(&mut Source::new(input), samples)) {
             let _shown = format!("{reply:?}");
-            if let ClientReply::Write(Err(error)) = reply {
+            if let ClientReply::Answer(Reply::Write(Err(error))) = reply {
                 let _shown = error.to_string();
             }
         }
@@ -133,7 +139,11 @@ fn node_record_of(input: &[u8]) {
     let started = [&started[..8], &[2], &started[8..]].concat();
     // `NodeRecord::Started`: the same, and the members.
     let with_members = [&[1], &started[1..], &[3, 1, 2, 3]].concat();
-    let door = trilemma_runtime::fuzz::node_record;
+    let door = |bytes: &[u8]| {
+        codec::decode::<NodeRecord>(bytes)
+            .map(|record| codec::encode(&record))
+            .map_err(|error| error.to_string())
+    };
     for sample in [&started, &with_members] {
         assert_eq!(
             door(sample).as_deref(),
@@ -165,34 +175,20 @@ fn requests() -> Vec<Bytes> {
     }
     for count in 0..60 {
         let bytes: Vec<u8> = (0..4).flat_map(|_| rng.next_u64().to_le_bytes()).collect();
-        requests.push(match rig::request(&mut Source::new(&bytes), count) {
-            Request::Read(request) => ClientRequest::Read {
-                keyspace,
-                timeout_ms,
-                request,
-            },
-            Request::Write { op, attempt, command } => ClientRequest::Write {
-                keyspace,
-                timeout_ms,
-                op,
-                attempt,
-                command,
-            },
-            Request::Outcome { op, command } => ClientRequest::Outcome {
-                keyspace,
-                timeout_ms,
-                op,
-                command,
-            },
+        requests.push(ClientRequest::Ask {
+            keyspace,
+            timeout_ms,
+            request: rig::request(&mut Source::new(&bytes), count),
         });
     }
-    let op = OpId::default();
-    requests.push(ClientRequest::Write {
+    requests.push(ClientRequest::Ask {
         keyspace,
         timeout_ms,
-        op,
-        attempt: Attempt::First,
-        command: Command::default(),
+        request: Request::Write {
+            op: OpId::default(),
+            attempt: Attempt::First,
+            command: Command::default(),
+        },
     });
     requests.iter().map(codec::encode).collect()
 }
@@ -250,16 +246,16 @@ fn replies() -> Vec<ClientReply> {
         round_trips: 0,
     };
     vec![
-        ClientReply::Read(Ok(read)),
-        ClientReply::Read(Err(read_error.clone())),
-        ClientReply::Write(Ok(receipt.clone())),
-        ClientReply::Write(Err(WriteError::NotApplied(refused))),
-        ClientReply::Write(Err(WriteError::Unknown {
+        ClientReply::Answer(Reply::Read(Ok(read))),
+        ClientReply::Answer(Reply::Read(Err(read_error.clone()))),
+        ClientReply::Answer(Reply::Write(Ok(receipt.clone()))),
+        ClientReply::Answer(Reply::Write(Err(WriteError::NotApplied(refused)))),
+        ClientReply::Answer(Reply::Write(Err(WriteError::Unknown {
             op: OpId::default(),
             cause: UnknownCause::Deadline,
-        })),
-        ClientReply::Outcome(Ok(Outcome::Applied(receipt))),
-        ClientReply::Outcome(Ok(Outcome::Expired)),
+        }))),
+        ClientReply::Answer(Reply::Outcome(Ok(Outcome::Applied(receipt)))),
+        ClientReply::Answer(Reply::Outcome(Ok(Outcome::Expired))),
         ClientReply::Watch(Ok(WatchItem::Reset {
             token,
             entries: vec![entry],

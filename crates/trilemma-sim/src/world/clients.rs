@@ -1,10 +1,10 @@
 //! Clients in the world: whom they ask, when they give up, what they hear when a node dies.
 
-use trilemma_core::host::GroupInput;
-use trilemma_core::{Incarnation, NodeId, Proposal, Reply, Request, Ticket};
+use trilemma_core::{Incarnation, Instant, NodeId, Reply, Request, Ticket};
 
 use super::{Event, MS, World};
 use crate::client::Next;
+use crate::node::{Asked, Process};
 use crate::scenario::Protocol;
 
 /// Time beyond its deadline after which a proposal counts as forgotten.
@@ -66,11 +66,6 @@ impl World<'_> {
         let instant = node.clock.instant(now) + std::time::Duration::from_nanos(deadline);
         let give_up = node.clock.time_of(instant).saturating_add(DEADLINE_SLACK);
         self.schedule_at(give_up, Event::GiveUp { client, ticket });
-        let proposal = Proposal {
-            ticket,
-            deadline: instant,
-            request,
-        };
         let delay = self.clients[client].rng.below(MS / 5);
         let life = self.node(id).life;
         self.schedule(
@@ -79,15 +74,26 @@ impl World<'_> {
                 node: id,
                 life,
                 slot,
-                proposal,
+                ticket,
+                deadline: instant,
+                request,
             },
         );
     }
 
-    pub(super) fn propose(&mut self, id: NodeId, life: Incarnation, slot: usize, proposal: Proposal) {
+    pub(super) fn propose(
+        &mut self,
+        id: NodeId,
+        life: Incarnation,
+        asked: Asked,
+        deadline: Instant,
+        request: Request,
+    ) {
         if self.process(id, life).is_some() {
+            let keyspace = Process::keyspace(asked.0, self.parts[asked.0]);
             self.turn(id, |process, now| {
-                process.step(slot, now, GroupInput::Propose(proposal))
+                let timeout = deadline.since(now.instant);
+                process.node.on_request(now, keyspace, timeout, request, asked);
             });
         }
     }
@@ -109,7 +115,7 @@ impl World<'_> {
         let node = self.node(id);
         let now = node.clock.now(time);
         let Some(process) = &node.process else { return };
-        let basis = process.slots[slot].engine.status(now).version;
+        let basis = process.engine(slot).status(now).version;
         let this = &mut self.clients[client];
         this.open_session(slot, basis);
         if let (Some((session, seq)), Some(pending)) = (this.sessions.get_mut(&slot), &mut this.pending) {
@@ -175,7 +181,7 @@ impl World<'_> {
         }
         let node = self.node(id);
         let stood_still = node.paused_until > since;
-        let waits = node.process.as_ref().is_none_or(crate::node::Process::is_writing);
+        let waits = node.process.as_ref().is_none_or(Process::is_writing);
         if !stood_still && !waits {
             let what = format!(
                 "node {id} has not answered {ticket} by its deadline: {}",

@@ -6,6 +6,7 @@ use trilemma_core::{NodeId, Outcome, Reply};
 use super::{Event, MS, RECOVERY_BOUND, World};
 use crate::choices::{Choices, Purpose};
 use crate::client::{Client, Next};
+use crate::engine::{digest, entries, hidden};
 use crate::scenario::Protocol;
 
 /// Time between two looks at a healed cluster.
@@ -187,9 +188,9 @@ impl World<'_> {
         }
         let mut broken = None;
         for node in &self.nodes {
-            let slots = node.process.iter().flat_map(|process| &process.slots);
-            for (index, slot) in slots.enumerate() {
-                let found = self.invariants.end(node.id, index, &slot.engine);
+            let Some(process) = &node.process else { continue };
+            for index in 0..self.parts.len() {
+                let found = self.invariants.end(node.id, index, process.engine(index));
                 broken = broken.or(found.err());
             }
         }
@@ -202,8 +203,8 @@ impl World<'_> {
     fn differing(&self) -> Option<usize> {
         (0..self.parts.len()).find(|slot| {
             let shown = |node: &super::Node| {
-                let engine = &node.process.as_ref()?.slots[*slot].engine;
-                Some((engine.entries(), engine.digest()))
+                let engine = node.process.as_ref()?.engine(*slot);
+                Some((entries(engine), digest(engine)))
             };
             let mut all = self.nodes.iter().map(shown);
             let first = all.next().flatten();
@@ -223,8 +224,8 @@ impl World<'_> {
                 .process
                 .as_ref()
                 .map(|process| {
-                    process.slots[prober.slot]
-                        .engine
+                    process
+                        .engine(prober.slot)
                         .status(self.nodes[prober.node.0 as usize - 1].clock.now(self.now))
                 });
             let what = format!(
@@ -238,8 +239,8 @@ impl World<'_> {
                 .nodes
                 .iter()
                 .filter_map(|node| {
-                    let engine = &node.process.as_ref()?.slots[slot].engine;
-                    Some((node.id, engine.entries(), engine.hidden()))
+                    let engine = node.process.as_ref()?.engine(slot);
+                    Some((node.id, entries(engine), hidden(engine)))
                 })
                 .collect();
             let what = format!(

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use trilemma_core::{NodeId, Rng};
+use trilemma_node::node::PING;
 use trilemma_storage::{Disk as _, LogSeq, MemoryDisk, MemoryFaults};
 
 use super::{Event, MS, World};
@@ -133,7 +134,9 @@ impl World<'_> {
             }
             Action::Snapshot { node } => {
                 // States are taken between turns, when all that led to them is in the log.
-                self.node(*node).snapshot_wanted = true;
+                if let Some(process) = &mut self.node(*node).process {
+                    process.node.request_snapshot();
+                }
             }
             // These hold for as long as they are active.
             Action::Cut { .. } | Action::Split { .. } | Action::Drop { .. } | Action::Noise { .. } => {}
@@ -178,17 +181,8 @@ impl World<'_> {
                 node.disk.set_faults(whole);
                 let id = node.id;
                 self.start_later(id, 0);
-                self.retry_write(id);
             }
             _ => {}
-        }
-    }
-
-    /// Room has come back: what waited for it goes on.
-    fn retry_write(&mut self, id: NodeId) {
-        if let Some(process) = self.node(id).process.as_mut() {
-            process.force();
-            self.turn(id, |_, _| {});
         }
     }
 
@@ -256,7 +250,7 @@ impl World<'_> {
             return;
         };
         let length = if files.last() == Some(&&name) {
-            crate::node::proven_bytes(&node.disk.copy(), scenario, id)
+            crate::node::proven_bytes(&node.disk.copy(), scenario)
         } else {
             node.disk.bytes(&name).len() as u64
         };
@@ -360,7 +354,7 @@ impl World<'_> {
     fn message_fault(&mut self, class: &'static str, kind: &'static str) {
         self.faults += 1;
         // Beats are no part of a protocol, so they have no cell in its matrix.
-        if kind != "beat" {
+        if kind != PING {
             self.coverage.hit(class, kind);
         }
     }
@@ -376,7 +370,6 @@ impl World<'_> {
             node.disk.set_faults(MemoryFaults::default());
             let id = node.id;
             self.start_later(id, 0);
-            self.retry_write(id);
         }
     }
 }

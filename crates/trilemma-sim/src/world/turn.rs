@@ -1,15 +1,47 @@
-//! What a node does with one input: the order of the driver's turn, with a place for a fault between any two parts.
+//! What becomes of one turn of a node: its effects, carried out one after the other, with a place for a fault between
+//! any two of them.
 
-use bytes::Bytes;
-use trilemma_core::host::{GroupInput, Outgoing};
-use trilemma_core::liveness::Beat;
-use trilemma_core::{Incarnation, NodeId, Now, Reply, Ticket};
-use trilemma_storage::LogSeq;
+use bytes::{Bytes, BytesMut};
+use trilemma_core::{Applied, Incarnation, KeyspaceId, NodeId, Now, WallTime};
+use trilemma_node::config::NODE_RECORDS;
+use trilemma_node::frame::put_item;
+use trilemma_node::node::PING;
+use trilemma_node::{Engine, Envelope, Observer, ReaderEvent};
+use trilemma_storage::{Due, LogSeq};
 
-use super::{Event, LAZY_DELAY, MS, World, view_inputs};
-use crate::invariants::Sending;
+use super::{Event, MS, World};
+use crate::invariants::{Broken, Invariants, Sending};
 use crate::node::{Process, Start, Stopped};
 use crate::scenario::{Action, Probe, Protocol};
+
+/// Shows the invariants what a turn leads to.
+struct Watching<'a> {
+    invariants: &'a mut Invariants,
+    id: NodeId,
+    wall: WallTime,
+    durable: LogSeq,
+    broken: Option<Broken>,
+}
+
+impl Observer for Watching<'_> {
+    fn appended(&mut self, replica: usize, seq: LogSeq, bytes: &Bytes) {
+        self.invariants.appended(self.id, replica, seq, bytes);
+    }
+
+    fn stepped(&mut self, replica: usize, engine: &Engine, reset: Option<u64>, applied: &[Applied]) {
+        let observed =
+            self.invariants
+                .observe(self.id, replica, engine, self.wall, self.durable, reset, applied);
+        self.broken = self.broken.take().or(observed.err());
+    }
+}
+
+/// A frame with one message.
+fn frame(keyspace: KeyspaceId, bytes: &[u8]) -> Bytes {
+    let mut frame = BytesMut::new();
+    put_item(&mut frame, keyspace, bytes);
+    frame.freeze()
+}
 
 impl World<'_> {
     pub(super) fn start(&mut self, id: NodeId) {
@@ -31,6 +63,7 @@ impl World<'_> {
         let start = Start {
             scenario,
             node: id,
+            now: node.clock.now(now),
             life_min,
         };
         let expected = node.durable;
@@ -47,9 +80,8 @@ impl World<'_> {
                 node.durable = LogSeq(0);
                 node.started = now;
                 node.wake_at = u64::MAX;
-                node.lazy_queued = false;
+                node.log_due = u64::MAX;
                 node.in_turn = false;
-                node.snapshot_wanted = false;
                 node.sound = None;
                 node.process = Some(process);
                 self.trace.line(now, || format!("{id} starts with {found:?}"));
@@ -65,15 +97,11 @@ impl World<'_> {
             let Some(process) = &self.nodes[id.0 as usize - 1].process else {
                 return;
             };
-            if let Err(failure) = self.invariants.start(id, slot, &process.slots[slot].engine, last) {
+            if let Err(failure) = self.invariants.start(id, slot, process.engine(slot), last) {
                 return self.fail(failure.0, failure.1);
             }
         }
-        self.turn(id, |process, now| {
-            for slot in 0..process.slots.len() {
-                process.step(slot, now, GroupInput::Start);
-            }
-        });
+        self.turn(id, |process, now| process.node.start(now));
         self.probe(id, &Probe::Start);
     }
 
@@ -141,132 +169,149 @@ impl World<'_> {
         }
     }
 
-    /// Carries out what the inputs of a turn have led to.
+    /// Ends a turn and carries out what it wants, in the order of its effects.
     fn end_turn(&mut self, id: NodeId) {
         let time = self.now;
-        let Some(life) = self.last_steps(id) else { return };
-        let slots = self.parts.len();
-        if let Some(process) = self.process(id, life) {
-            let appended = process.append();
-            for (slot, seq, bytes) in &appended {
-                self.invariants.appended(id, *slot, *seq, bytes);
-            }
-            if !appended.is_empty() {
-                self.probe(id, &Probe::Append);
-            }
-        }
-        if self.process(id, life).is_none() {
-            return;
-        }
-        self.write(id, life);
-        self.observe(id);
-        for slot in 0..slots {
-            let Some(process) = self.process(id, life) else {
-                return;
-            };
-            let output = &mut process.slots[slot].output;
-            let sends = std::mem::take(&mut output.sends);
-            let rejected = output.rejected.take();
-            if let Some((from, error)) = rejected {
-                self.fail(
-                    "codec",
-                    format!("node {id} cannot read a message of node {from}: {error}"),
-                );
-            }
-            for outgoing in sends {
-                if self.process(id, life).is_none() {
-                    return;
-                }
-                self.send(id, slot, outgoing);
-            }
-        }
-        let Some(process) = self.process(id, life) else {
+        let Some((life, now)) = self.make_turn(id) else {
             return;
         };
-        let mut answers: Vec<(usize, Ticket, Reply)> = Vec::new();
-        for (index, slot) in process.slots.iter_mut().enumerate() {
-            answers.extend(
-                slot.output
-                    .replies
-                    .drain(..)
-                    .map(|(ticket, reply)| (index, ticket, reply)),
-            );
+        if !self.log_records(id, life, now) {
+            return;
         }
-        for (slot, ticket, reply) in answers {
+        for message in self.taken(id, life, |process| std::mem::take(&mut process.effects.messages)) {
+            if self.process(id, life).is_none() {
+                return;
+            }
+            self.send(id, message);
+        }
+        for ((slot, ticket), reply) in
+            self.taken(id, life, |process| std::mem::take(&mut process.effects.replies))
+        {
             self.answered(id, slot, ticket, reply);
         }
-        self.after_turn(id, life, time);
-    }
-
-    /// The last steps of a turn: wakes that are due, beats.
-    fn last_steps(&mut self, id: NodeId) -> Option<Incarnation> {
-        let time = self.now;
-        let node = self.node(id);
-        let now = node.clock.now(time);
-        let process = node.process.as_mut()?;
-        process.wake_due(now);
-        let mut beats = Vec::new();
-        if process.liveness.wake_at() <= now.instant {
-            let view = process
-                .liveness
-                .tick(now.instant, |to, beat| beats.push((to, beat)));
-            if let Some(view) = view {
-                for (slot, view) in view_inputs(&view, process.slots.len()) {
-                    process.step(slot, now, GroupInput::Peers(view));
-                }
-                process.wake_due(now);
+        for (watch, _item) in self.taken(id, life, |process| std::mem::take(&mut process.effects.items)) {
+            if let Some(process) = self.process(id, life) {
+                process.node.on_reader(now, watch, ReaderEvent::Ready);
             }
         }
-        let life = process.life;
-        for (to, beat) in beats {
-            self.send_beat(id, to, beat);
+        self.after_turn(id, life, time, now);
+    }
+
+    /// Takes a list of effects from a process, if it still runs.
+    fn taken<T>(
+        &mut self,
+        id: NodeId,
+        life: Incarnation,
+        take: impl FnOnce(&mut Process) -> Vec<T>,
+    ) -> Vec<T> {
+        self.process(id, life).map(take).unwrap_or_default()
+    }
+
+    /// Has the node make its turn, and the invariants look at it.
+    fn make_turn(&mut self, id: NodeId) -> Option<(Incarnation, Now)> {
+        let time = self.now;
+        let node = &mut self.nodes[id.0 as usize - 1];
+        let now = node.clock.now(time);
+        let process = node.process.as_mut()?;
+        let mut watching = Watching {
+            invariants: &mut self.invariants,
+            id,
+            wall: now.wall,
+            durable: process.durable(),
+            broken: None,
+        };
+        process.node.turn(now, &mut process.effects, &mut watching);
+        let (life, broken) = (process.life, watching.broken);
+        if let Some((checker, what)) = broken {
+            self.fail(checker, what);
         }
-        Some(life)
+        Some((life, now))
+    }
+
+    /// Hands the turn's records to the log, and what waits there to the disk. `false` if that has ended the process.
+    fn log_records(&mut self, id: NodeId, life: Incarnation, now: Now) -> bool {
+        let Some(process) = self.process(id, life) else {
+            return false;
+        };
+        match process.submit(now) {
+            Ok(true) => {
+                self.probe(id, &Probe::Append);
+            }
+            Ok(false) => {}
+            Err(stopped) => self.disk_failed(id, &stopped),
+        }
+        self.write(id, life);
+        self.process(id, life).is_some()
     }
 
     /// Hands what waits to the disk.
     fn write(&mut self, id: NodeId, life: Incarnation) {
         let sync = self.scenario.disk.sync;
+        let time = self.now;
         let node = self.node(id);
-        let Some(process) = node.process.as_mut() else {
+        let now = node.clock.now(time);
+        let Some(process) = node.process.as_mut().filter(|process| process.life == life) else {
             return;
         };
-        match process.begin_write() {
-            Ok(true) => {
+        match process.write(now) {
+            Ok(Some(Due::Sync)) => {
                 let latency = sync.0 + node.rng.below(sync.1 - sync.0 + 1);
                 let latency = node.slow_disk.map_or(latency, |slow| slow.max(latency));
                 self.did(id, "syncing");
                 self.schedule(latency, Event::DiskDone { node: id, life });
+                self.schedule(0, Event::LogReport { node: id, life });
                 self.probe(id, &Probe::Write);
             }
-            Ok(false) => {
-                if process.has_lazy() && !node.lazy_queued {
-                    node.lazy_queued = true;
-                    self.schedule(LAZY_DELAY, Event::Lazy { node: id, life });
+            Ok(Some(Due::At(due))) => {
+                let at = node.clock.time_of(due);
+                if at < node.log_due {
+                    node.log_due = at;
+                    self.schedule_at(at, Event::LogDue { node: id, life });
                 }
+                self.schedule(0, Event::LogReport { node: id, life });
             }
+            Ok(None) => {}
             Err(stopped) => self.disk_failed(id, &stopped),
         }
     }
 
-    pub(super) fn lazy(&mut self, id: NodeId, life: Incarnation) {
-        let Some(process) = self.process(id, life) else {
+    pub(super) fn log_due(&mut self, id: NodeId, life: Incarnation) {
+        if self.process(id, life).is_some() {
+            self.node(id).log_due = u64::MAX;
+            self.write(id, life);
+        }
+    }
+
+    /// Tells the node what its log has to report, if that is something.
+    pub(super) fn log_report(&mut self, id: NodeId, life: Incarnation) {
+        let events = self.taken(id, life, Process::log_events);
+        if events.is_empty() {
             return;
-        };
-        process.force();
-        self.node(id).lazy_queued = false;
-        self.write(id, life);
+        }
+        self.turn(id, |process, now| {
+            for event in events {
+                // A failure ends the process where it happens, so it is never among what is reported.
+                process
+                    .node
+                    .on_log(now, event)
+                    .unwrap_or_else(|error| panic!("the log reported a failure twice: {error}"));
+            }
+        });
     }
 
     pub(super) fn disk_done(&mut self, id: NodeId, life: Incarnation) {
-        let Some(process) = self.process(id, life) else {
+        let time = self.now;
+        let node = self.node(id);
+        let now = node.clock.now(time);
+        let Some(process) = node.process.as_mut().filter(|process| process.life == life) else {
             return;
         };
-        match process.end_write() {
+        match process.sync(now) {
             Ok(durable) => {
                 self.trace.number(durable.0);
                 self.probe(id, &Probe::Persist);
-                self.turn(id, |process, now| process.tell_durable(now));
+                self.log_report(id, life);
+                // What has come meanwhile goes to the disk at the end of that turn.
             }
             Err(stopped) => self.disk_failed(id, &stopped),
         }
@@ -290,24 +335,21 @@ impl World<'_> {
     }
 
     /// Snapshots, and the next wake.
-    fn after_turn(&mut self, id: NodeId, life: Incarnation, time: u64) {
-        let every = self.scenario.disk.snapshot;
-        let node = self.node(id);
-        let Some(process) = node.process.as_mut().filter(|process| process.life == life) else {
+    fn after_turn(&mut self, id: NodeId, life: Incarnation, time: u64, now: Now) {
+        let Some(process) = self.process(id, life) else {
             return;
         };
-        process.take_snapshot(every, std::mem::take(&mut node.snapshot_wanted));
-        if process.snapshot_ready() {
-            let latency = node.rng.below(5 * MS);
-            self.schedule(latency, Event::WriteSnapshot { node: id, life });
+        match process.background(now) {
+            Ok(true) => {
+                let latency = self.node(id).rng.below(5 * MS);
+                self.schedule(latency, Event::WriteSnapshot { node: id, life });
+            }
+            Ok(false) => {}
+            Err(stopped) => return self.disk_failed(id, &stopped),
         }
         let node = self.node(id);
         let Some(process) = &node.process else { return };
-        let groups = process.slots.iter().map(|slot| slot.engine.wake_at());
-        let instant = groups.chain([process.liveness.wake_at()]).min();
-        let at = instant
-            .map_or(u64::MAX, |instant| node.clock.time_of(instant))
-            .max(time + 1);
+        let at = node.clock.time_of(process.node.wake_at()).max(time + 1);
         if at < node.wake_at {
             node.wake_at = at;
             self.schedule_at(at, Event::Wake { node: id, life });
@@ -328,59 +370,50 @@ impl World<'_> {
     }
 
     pub(super) fn write_snapshot(&mut self, id: NodeId, life: Incarnation) {
-        if self.process(id, life).is_none() {
+        let Some(process) = self.process(id, life) else {
             return;
+        };
+        if let Err(why) = process.write_snapshot() {
+            return self.fail("snapshot", format!("node {id}: {why}"));
         }
         self.did(id, "snapshotting");
         let node = self.node(id);
-        let disk = node.disk.clone();
-        let Some(process) = node.process.as_mut() else {
-            return;
-        };
-        let result = process.write_snapshot(&disk);
-        let torn = node.tearing.is_some() && disk.faults().operations == Some(0);
-        match result {
-            Err(stopped) => self.disk_failed(id, &stopped),
-            Ok(_) if torn => self.power_fails(id),
-            Ok(_) => {}
+        let torn = node.tearing.is_some() && node.disk.faults().operations == Some(0);
+        if torn {
+            return self.power_fails(id);
         }
+        self.turn(id, |_, _| {});
     }
 
-    /// Looks at what a node has become.
-    fn observe(&mut self, id: NodeId) {
-        let time = self.now;
-        let wall = self.node(id).clock.wall(time);
-        for slot in 0..self.parts.len() {
-            let Some(process) = self.nodes[id.0 as usize - 1].process.as_mut() else {
-                return;
-            };
-            let durable = process.durable();
-            let slot_of = &mut process.slots[slot];
-            let reset = slot_of.output.reset.take();
-            let applied = std::mem::take(&mut slot_of.output.applied);
-            if let Err(failure) =
-                self.invariants
-                    .observe(id, slot, &slot_of.engine, wall, durable, reset, &applied)
-            {
-                return self.fail(failure.0, failure.1);
-            }
+    fn send(&mut self, from: NodeId, message: Envelope) {
+        let Envelope {
+            keyspace,
+            to,
+            kind,
+            bytes,
+            ..
+        } = message;
+        if keyspace == NODE_RECORDS {
+            return self.send_ping(from, to, &bytes);
         }
-    }
-
-    fn send(&mut self, from: NodeId, slot: usize, outgoing: Outgoing) {
-        let Outgoing { to, kind, bytes, .. } = outgoing;
         if self.probe(from, &Probe::Send(kind.to_owned())) {
             return;
         }
         let Some(process) = &self.nodes[from.0 as usize - 1].process else {
             return;
         };
+        let Some(slot) = process.node.find(keyspace) else {
+            return self.fail(
+                "envelope",
+                format!("node {from} sends for {keyspace}, which it does not serve"),
+            );
+        };
         let sending = Sending {
             from,
             to,
             life: process.life,
             slot,
-            engine: &process.slots[slot].engine,
+            engine: process.engine(slot),
             durable: process.durable(),
             bytes: &bytes,
         };
@@ -407,11 +440,20 @@ impl World<'_> {
         }
     }
 
-    fn send_beat(&mut self, from: NodeId, to: NodeId, beat: Beat) {
-        if let Some(delays) = self.transmit(from, to, "beat") {
+    fn send_ping(&mut self, from: NodeId, to: NodeId, bytes: &Bytes) {
+        if let Some(delays) = self.transmit(from, to, PING) {
             let life = self.node(to).life;
             for delay in delays.into_iter().flatten() {
-                self.schedule(delay, Event::Beat { from, to, life, beat });
+                let bytes = bytes.clone();
+                self.schedule(
+                    delay,
+                    Event::Ping {
+                        from,
+                        to,
+                        life,
+                        bytes,
+                    },
+                );
             }
         }
     }
@@ -436,28 +478,15 @@ impl World<'_> {
             return;
         }
         self.did(to, kind);
-        self.turn(to, |process, now| {
-            process.step(slot, now, GroupInput::Receive { from, bytes })
-        });
+        let frame = frame(Process::keyspace(slot, self.parts[slot]), &bytes);
+        self.turn(to, |process, now| process.node.on_frame(now, from, frame));
     }
 
-    pub(super) fn beat(&mut self, from: NodeId, to: NodeId, life: Incarnation, beat: Beat) {
+    pub(super) fn ping(&mut self, from: NodeId, to: NodeId, life: Incarnation, bytes: Bytes) {
         if self.process(to, life).is_none() || self.is_cut(from, to) {
             return;
         }
-        let now = self.now;
-        let node = self.node(to);
-        let instant = node.clock.instant(now);
-        let Some(process) = node.process.as_mut() else {
-            return;
-        };
-        if let Some(view) = process.liveness.receive(instant, from, beat) {
-            self.trace.line(now, || format!("{to} sees {view:?}"));
-            self.turn(to, |process, now| {
-                for (slot, view) in view_inputs(&view, process.slots.len()) {
-                    process.step(slot, now, GroupInput::Peers(view));
-                }
-            });
-        }
+        let frame = frame(NODE_RECORDS, &bytes);
+        self.turn(to, |process, now| process.node.on_frame(now, from, frame));
     }
 }

@@ -29,10 +29,7 @@ fn start(disk: &MemoryDisk) -> (LogWriter, mpsc::Receiver<LogEvent>) {
     let (log, _) = Log::open(disk.clone(), OPTIONS, LogSeq(0), replay).unwrap();
     let (sender, events) = mpsc::channel();
     let report = move |event| drop(sender.send(event));
-    (
-        LogWriter::spawn(log, disk.clone(), true, report).unwrap(),
-        events,
-    )
+    (LogWriter::spawn(log, disk.clone(), true, report).unwrap(), events)
 }
 
 fn batch(text: &str, forced: bool) -> Batch {

@@ -67,7 +67,9 @@ pub(super) fn check_tuning(tuning: &Tuning) -> Result<(), String> {
         raft_election_timeout,
         segment_bytes,
         snapshot_log_bytes,
+        limits,
     } = tuning;
+    limits.check()?;
     let times = [
         ("ping_interval_ms", liveness.interval),
         ("peer_timeout_ms", liveness.timeout),

@@ -149,6 +149,7 @@ fn the_book_has_the_defaults_of_tuning() {
         raft_election_timeout,
         segment_bytes,
         snapshot_log_bytes,
+        limits: _,
     } = Tuning::default();
     let mib = |bytes: u64| format!("{} MiB", bytes / 1024 / 1024);
     let rows = [

@@ -1,80 +1,24 @@
-//! What travels inside frames: items of many keyspaces between nodes, requests and answers of clients.
-//!
-//! A peer frame is a sequence of items `keyspace id (u32 LE) · length (u32 LE) · bytes`, so that all messages of a
-//! turn to one peer leave together. A client request is one postcard value; its answers carry the same request id.
+//! What clients and nodes say to each other. A request is one postcard value; its answers carry the same request id.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use trilemma_core::codec::{bounded_text, bounded_vec};
 use trilemma_core::{
-    Attempt, Backend, Command, Incarnation, KeyspaceId, LiveStatus, NodeId, OpId, Outcome, ReadError,
-    ReadReply, ReadRequest, Receipt, WatchItem, WatchSpec, WriteError,
+    Backend, Incarnation, KeyspaceId, LiveStatus, NodeId, ReadError, Reply, Request, WatchItem, WatchSpec,
 };
-
-/// Bytes in front of each item.
-pub(crate) const ITEM_HEADER_BYTES: usize = 8;
-
-/// Adds one item to a frame.
-pub(crate) fn put_item(frame: &mut BytesMut, keyspace: KeyspaceId, bytes: &[u8]) {
-    frame.reserve(ITEM_HEADER_BYTES + bytes.len());
-    frame.put_u32_le(keyspace.0);
-    frame.put_u32_le(bytes.len() as u32);
-    frame.put_slice(bytes);
-}
-
-/// Takes the next item off a frame; `Err` if what is left is not an item.
-pub(crate) fn take_item(frame: &mut Bytes) -> Result<Option<(KeyspaceId, Bytes)>, &'static str> {
-    if frame.is_empty() {
-        return Ok(None);
-    }
-    if frame.len() < ITEM_HEADER_BYTES {
-        return Err("a frame ends inside an item's header");
-    }
-    let keyspace = KeyspaceId(frame.get_u32_le());
-    let length = frame.get_u32_le() as usize;
-    if length > frame.len() {
-        return Err("an item is longer than its frame");
-    }
-    Ok(Some((keyspace, frame.split_to(length))))
-}
 
 /// What a client asks of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClientRequest {
     /// Who are you, what do you serve, how does it stand?
     Overview,
-    /// Read.
-    Read {
+    /// Read, write, or learn the outcome of a write.
+    Ask {
         /// The keyspace.
         keyspace: KeyspaceId,
         /// How long the client waits, in milliseconds.
         timeout_ms: u32,
-        /// What is read.
-        request: ReadRequest,
-    },
-    /// Write.
-    Write {
-        /// The keyspace.
-        keyspace: KeyspaceId,
-        /// How long the client waits, in milliseconds.
-        timeout_ms: u32,
-        /// The operation.
-        op: OpId,
-        /// Whether it may have been sent before.
-        attempt: Attempt,
-        /// The change.
-        command: Command,
-    },
-    /// Settle an operation.
-    Outcome {
-        /// The keyspace.
-        keyspace: KeyspaceId,
-        /// How long the client waits, in milliseconds.
-        timeout_ms: u32,
-        /// The operation.
-        op: OpId,
-        /// What it carried, if known.
-        command: Option<Command>,
+        /// What is asked.
+        request: Request,
     },
     /// Watch; many answers follow.
     Watch {
@@ -90,12 +34,8 @@ pub enum ClientRequest {
 pub enum ClientReply {
     /// To `Overview`.
     Overview(Box<NodeOverview>),
-    /// To `Read`.
-    Read(Result<ReadReply, ReadError>),
-    /// To `Write`.
-    Write(Result<Receipt, WriteError>),
-    /// To `Outcome`.
-    Outcome(Result<Outcome, ReadError>),
+    /// To `Ask`, of the same kind.
+    Answer(Reply),
     /// One item of a `Watch`; an error ends it.
     Watch(Result<WatchItem, ReadError>),
     /// The request could not be understood; nothing was done.
@@ -110,7 +50,7 @@ pub struct NodeOverview {
     pub cluster: String,
     /// The node.
     pub node: NodeId,
-    /// The life of its process.
+    /// The incarnation of its process.
     pub incarnation: Incarnation,
     /// Its peers.
     #[serde(deserialize_with = "bounded_vec::<_, _, 16384>")]
@@ -171,6 +111,3 @@ pub struct LogOverview {
     /// CPU time of the process so far, in milliseconds; 0 where the system does not tell.
     pub cpu_ms: u64,
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,218 @@
+//! What a caller is owed: which kind of answer, by when, and what it may hear when things go wrong.
+//!
+//! [`PendingKind`] holds the one rule for refusals. A refused *first* attempt certainly had no effect. A refused *retry*
+//! says only that this copy was not taken: an earlier one may have run, or may yet, so the outcome is unknown, unless
+//! the reason itself decides the operation ([`Reason::decides_operation`]). Who refuses, a protocol, a node's
+//! admission or the client's own library, answers through it.
+//!
+//! [`Pending`] keeps requests by ticket, with their deadlines.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::error::{Reason, UnknownCause, WriteError};
+use crate::id::{OpId, Ticket};
+use crate::protocol::{Attempt, Reply, Request};
+use crate::time::Instant;
+
+/// What kind of answer a request is owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PendingKind {
+    /// [`Reply::Read`].
+    Read,
+    /// [`Reply::Write`].
+    Write {
+        /// The operation.
+        op: OpId,
+        /// Whether it may have been sent before.
+        attempt: Attempt,
+    },
+    /// [`Reply::Outcome`].
+    Outcome,
+}
+
+impl PendingKind {
+    /// The kind of answer that `request` is owed.
+    #[must_use]
+    pub fn of(request: &Request) -> Self {
+        match request {
+            Request::Read(_) => PendingKind::Read,
+            Request::Write { op, attempt, .. } => PendingKind::Write {
+                op: *op,
+                attempt: *attempt,
+            },
+            Request::Outcome { .. } => PendingKind::Outcome,
+        }
+    }
+
+    /// The answer when this attempt certainly had no effect, and `reason` is why.
+    #[must_use]
+    pub fn refused(self, reason: Reason) -> Reply {
+        match self {
+            PendingKind::Read => Reply::Read(Err(reason.into())),
+            PendingKind::Outcome => Reply::Outcome(Err(reason.into())),
+            PendingKind::Write { op, attempt } => Reply::Write(Err(refused_write(op, attempt, reason))),
+        }
+    }
+
+    /// The answer when nobody here can tell whether the request had an effect. A read has none, so it is simply not
+    /// answered, for this `reason`.
+    #[must_use]
+    pub fn lost(self, cause: UnknownCause, reason: Reason) -> Reply {
+        match self {
+            PendingKind::Write { op, .. } => Reply::Write(Err(WriteError::Unknown { op, cause })),
+            PendingKind::Read | PendingKind::Outcome => self.refused(reason),
+        }
+    }
+
+    /// Whether `reply` is of this kind.
+    #[must_use]
+    pub const fn matches(self, reply: &Reply) -> bool {
+        matches!(
+            (self, reply),
+            (PendingKind::Read, Reply::Read(_))
+                | (PendingKind::Write { .. }, Reply::Write(_))
+                | (PendingKind::Outcome, Reply::Outcome(_))
+        )
+    }
+}
+
+/// What a caller learns whose attempt at a write certainly had no effect. See the module for the rule.
+#[must_use]
+pub fn refused_write(op: OpId, attempt: Attempt, reason: Reason) -> WriteError {
+    match (attempt, reason) {
+        (Attempt::First, reason) => reason.into(),
+        (Attempt::Retry, reason) if reason.decides_operation() => reason.into(),
+        (Attempt::Retry, Reason::SessionExpired) => WriteError::Unknown {
+            op,
+            cause: UnknownCause::SessionExpired,
+        },
+        (Attempt::Retry, reason) => WriteError::Unknown {
+            op,
+            cause: UnknownCause::retry_refused(&reason),
+        },
+    }
+}
+
+/// Requests that wait for an answer, each under a ticket and with a deadline, in whatever `T` says where it goes.
+#[derive(Debug)]
+pub struct Pending<T> {
+    waiting: BTreeMap<Ticket, Waiting<T>>,
+    deadlines: BTreeSet<(Instant, Ticket)>,
+    last: Ticket,
+    bytes: usize,
+}
+
+/// One request that waits.
+#[derive(Debug)]
+struct Waiting<T> {
+    reply_to: T,
+    kind: PendingKind,
+    deadline: Instant,
+    bytes: usize,
+}
+
+impl<T> Default for Pending<T> {
+    fn default() -> Self {
+        Self {
+            waiting: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            last: Ticket::default(),
+            bytes: 0,
+        }
+    }
+}
+
+impl<T> Pending<T> {
+    /// Registers a request that holds `bytes` of memory until it is answered; its ticket names it.
+    pub fn add(&mut self, reply_to: T, kind: PendingKind, deadline: Instant, bytes: usize) -> Ticket {
+        self.last = self.last.next();
+        self.bytes += bytes;
+        self.deadlines.insert((deadline, self.last));
+        let waiting = Waiting {
+            reply_to,
+            kind,
+            deadline,
+            bytes,
+        };
+        self.waiting.insert(self.last, waiting);
+        self.last
+    }
+
+    /// Takes a request that is answered now. `None` if it was answered before.
+    ///
+    /// # Panics
+    /// If the answer is of another kind than the request: a protocol's own bug.
+    pub fn answered(&mut self, ticket: Ticket, reply: &Reply) -> Option<T> {
+        let Waiting {
+            reply_to,
+            kind,
+            deadline,
+            bytes,
+        } = self.waiting.remove(&ticket)?;
+        assert!(
+            kind.matches(reply),
+            "a protocol answered with the wrong kind of reply: {reply:?}"
+        );
+        self.deadlines.remove(&(deadline, ticket));
+        self.bytes -= bytes;
+        Some(reply_to)
+    }
+
+    /// Requests that wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Bytes of memory that waiting requests hold.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// When [`Pending::take_expired`] must look next, if answers may come `grace` after their deadline.
+    #[must_use]
+    pub fn wake_at(&self, grace: Duration) -> Instant {
+        self.deadlines
+            .first()
+            .map_or(Instant::NEVER, |(deadline, _)| *deadline + grace)
+    }
+
+    /// Takes a request whose deadline is more than `grace` ago, with the answer that is certainly right.
+    pub fn take_expired(&mut self, now: Instant, grace: Duration) -> Option<(T, Reply)> {
+        while let Some((deadline, ticket)) = self.deadlines.first().copied()
+            && deadline + grace <= now
+        {
+            self.deadlines.pop_first();
+            if let Some(waiting) = self.waiting.remove(&ticket) {
+                self.bytes -= waiting.bytes;
+                let reply = waiting.kind.lost(UnknownCause::Deadline, Reason::Deadline);
+                return Some((waiting.reply_to, reply));
+            }
+        }
+        None
+    }
+
+    /// Takes everything that waits, in the order of deadlines, because the node stops for this `reason`.
+    pub fn close(&mut self, reason: &Reason) -> Vec<(T, Reply)> {
+        self.bytes = 0;
+        let mut closed = Vec::with_capacity(self.waiting.len());
+        for (_, ticket) in std::mem::take(&mut self.deadlines) {
+            if let Some(waiting) = self.waiting.remove(&ticket) {
+                let reply = waiting.kind.lost(UnknownCause::Stopped, reason.clone());
+                closed.push((waiting.reply_to, reply));
+            }
+        }
+        closed
+    }
+}
+
+#[cfg(test)]
+mod tests;

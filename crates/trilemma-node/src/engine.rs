@@ -1,0 +1,146 @@
+//! The protocol instance of a keyspace, of whichever backend, with typed access for whoever checks invariants.
+
+use trilemma_core::host::{Group, GroupInput, Host, Output};
+use trilemma_core::{Backend, Checkpoint, Corrupt, Entry, Incarnation, Instant, KeyRange, LiveStatus, Now};
+use trilemma_gossip::{Gossip, GossipConfig};
+use trilemma_paxos::{Paxos, PaxosConfig};
+use trilemma_raft::{Raft, RaftConfig};
+use trilemma_two_phase::{TwoPhase, TwoPhaseConfig};
+
+use crate::EPOCH;
+use crate::config::{Durability, KeyspaceConfig, NodeSettings};
+
+/// Changes the settings of protocols before they are built. Everything else about an instance is decided by [`Engine::build`].
+pub trait Tune {
+    /// Of backend `raft`.
+    fn raft(&self, _config: &mut RaftConfig) {}
+    /// Of backend `paxos`.
+    fn paxos(&self, _config: &mut PaxosConfig) {}
+    /// Of backend `gossip`.
+    fn gossip(&self, _config: &mut GossipConfig) {}
+    /// Of backend `two-phase`.
+    fn two_phase(&self, _config: &mut TwoPhaseConfig) {}
+}
+
+/// Leaves every setting as it is.
+impl Tune for () {}
+
+/// One protocol instance with its host.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one for each keyspace of each node"
+)]
+pub enum Engine {
+    /// Of backend `raft`.
+    Raft(Host<Raft>),
+    /// Of backend `paxos`.
+    Paxos(Host<Paxos>),
+    /// Of backend `gossip`.
+    Gossip(Host<Gossip>),
+    /// Of backend `two-phase`.
+    TwoPhase(Host<TwoPhase>),
+}
+
+impl Engine {
+    /// The instance of one keyspace for one incarnation of the node. `seed` is fresh randomness.
+    #[must_use]
+    pub fn build(
+        settings: &NodeSettings,
+        keyspace: &KeyspaceConfig,
+        incarnation: Incarnation,
+        seed: u64,
+        tune: &dyn Tune,
+    ) -> Self {
+        let node = settings.node;
+        let members = settings.members.iter();
+        match keyspace.backend {
+            Backend::Gossip => {
+                let mut gossip = GossipConfig::new(node, incarnation, members, seed);
+                gossip.durability = match keyspace.effective_durability() {
+                    Durability::None => trilemma_gossip::Durability::None,
+                    Durability::Os => trilemma_gossip::Durability::Os,
+                    Durability::Fsync => trilemma_gossip::Durability::Fsync,
+                };
+                tune.gossip(&mut gossip);
+                Engine::Gossip(Host::new(Gossip::new(gossip)))
+            }
+            Backend::Paxos => {
+                let mut paxos = PaxosConfig::new(node, members, incarnation, seed);
+                paxos.epoch = EPOCH;
+                tune.paxos(&mut paxos);
+                Engine::Paxos(Host::new(Paxos::new(paxos)))
+            }
+            Backend::Raft => {
+                let mut raft = RaftConfig::new(node, members, seed);
+                raft.epoch = EPOCH;
+                raft.heartbeat = settings.tuning.raft_heartbeat;
+                raft.election_timeout = settings.tuning.raft_election_timeout;
+                tune.raft(&mut raft);
+                Engine::Raft(Host::new(Raft::new(raft)))
+            }
+            Backend::TwoPhase => {
+                let mut two_phase = TwoPhaseConfig::new(node, members, incarnation, seed);
+                two_phase.epoch = EPOCH;
+                tune.two_phase(&mut two_phase);
+                Engine::TwoPhase(Host::new(TwoPhase::new(two_phase)))
+            }
+        }
+    }
+
+    fn group_mut(&mut self) -> &mut dyn Group {
+        match self {
+            Engine::Raft(host) => host,
+            Engine::Paxos(host) => host,
+            Engine::Gossip(host) => host,
+            Engine::TwoPhase(host) => host,
+        }
+    }
+
+    fn group(&self) -> &dyn Group {
+        match self {
+            Engine::Raft(host) => host,
+            Engine::Paxos(host) => host,
+            Engine::Gossip(host) => host,
+            Engine::TwoPhase(host) => host,
+        }
+    }
+
+    /// See [`Group::restore`].
+    pub fn restore(&mut self, chunk: &[u8]) -> Result<(), Corrupt> {
+        self.group_mut().restore(chunk)
+    }
+
+    /// See [`Group::replay`].
+    pub fn replay(&mut self, record: &[u8]) -> Result<(), Corrupt> {
+        self.group_mut().replay(record)
+    }
+
+    /// See [`Group::step`].
+    pub fn step(&mut self, now: Now, input: GroupInput, output: &mut Output) {
+        self.group_mut().step(now, input, output);
+    }
+
+    /// See [`Group::wake_at`].
+    #[must_use]
+    pub fn wake_at(&self) -> Instant {
+        self.group().wake_at()
+    }
+
+    /// See [`Group::checkpoint`].
+    #[must_use]
+    pub fn checkpoint(&self) -> Checkpoint {
+        self.group().checkpoint()
+    }
+
+    /// See [`Group::status`].
+    #[must_use]
+    pub fn status(&self, now: Now) -> LiveStatus {
+        self.group().status(now)
+    }
+
+    /// See [`Group::scan`].
+    #[must_use]
+    pub fn scan(&self, range: &KeyRange, limit: usize) -> Vec<Entry> {
+        self.group().scan(range, limit)
+    }
+}

@@ -1,0 +1,132 @@
+//! What a node's own records say of a directory, and that those of earlier versions are still read.
+
+use std::collections::BTreeMap;
+
+use trilemma_core::{Backend, Instant, Now, WallTime};
+use trilemma_storage::{Log, LogOptions, LogSeq, MemoryDisk};
+
+use super::*;
+use crate::config::{KeyspaceConfig, Tuning};
+use crate::recovery::{Recovered, Storage, recover};
+
+/// Node 3 of cluster "shop" in incarnation 9, with `locks` in raft: as it was written before members were recorded.
+const WITHOUT_MEMBERS: &[u8] = b"\x00\x04shop\x03\x09\x01\x05locks\x04raft";
+/// The same with the members 1, 2, 3.
+const WITH_MEMBERS: &[u8] = b"\x01\x04shop\x03\x09\x01\x05locks\x04raft\x03\x01\x02\x03";
+
+const NOW: Now = Now {
+    instant: Instant::ZERO,
+    wall: WallTime(1_700_000_000_000),
+};
+const SEGMENT_BYTES: u64 = 16 * 1024;
+
+fn settings(members: &[u32]) -> NodeSettings {
+    NodeSettings {
+        cluster: "shop".into(),
+        node: NodeId(3),
+        members: members.iter().map(|id| NodeId(*id)).collect(),
+        keyspaces: BTreeMap::from([("locks".to_owned(), KeyspaceConfig::new(Backend::Raft))]),
+        tuning: Tuning {
+            segment_bytes: SEGMENT_BYTES,
+            ..Tuning::default()
+        },
+    }
+}
+
+/// A disk whose log holds this record.
+fn disk(record: &[u8]) -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    let options = LogOptions {
+        segment_bytes: SEGMENT_BYTES,
+        new_log_id: 1,
+    };
+    let (mut log, _) =
+        Log::open(disk.clone(), options, LogSeq(0), |_| Ok::<(), RecoveryError>(())).expect("a new log");
+    log.append(NODE_RECORDS, record).expect("there is room");
+    log.close().expect("the log is written");
+    disk
+}
+
+fn start(disk: &MemoryDisk, settings: &NodeSettings) -> Result<Incarnation, String> {
+    let storage = Storage {
+        disk,
+        random: &mut || 7,
+        tune: &(),
+    };
+    let recovered: Recovered<_, ()> = recover(settings, NOW, storage).map_err(|error| error.to_string())?;
+    Ok(recovered.node.incarnation())
+}
+
+#[test]
+fn node_records_of_both_forms_are_read_byte_for_byte() {
+    for golden in [WITHOUT_MEMBERS, WITH_MEMBERS] {
+        let record: NodeRecord = codec::decode(golden).expect("a golden record");
+        assert_eq!(codec::encode(&record), golden, "{record:?}");
+    }
+    let written = NodeRecord::started(&settings(&[1, 2, 3]), Incarnation(9));
+    assert_eq!(codec::encode(&written), WITH_MEMBERS);
+}
+
+#[test]
+fn d2_a_directory_from_before_members_were_recorded_starts_and_records_them() {
+    let disk = disk(WITHOUT_MEMBERS);
+    assert_eq!(start(&disk, &settings(&[1, 2, 3])), Ok(Incarnation(10)));
+    let refused = start(&disk, &settings(&[1, 2, 3, 4, 5])).expect_err("other members");
+    assert!(refused.contains("[1, 2, 3],"), "{refused}");
+    assert_eq!(start(&disk, &settings(&[1, 2, 3])), Ok(Incarnation(11)));
+}
+
+#[test]
+fn d2_a_start_with_other_members_than_stored_is_refused_and_changes_nothing() {
+    let disk = disk(WITH_MEMBERS);
+    for members in [&[1, 2, 3, 4, 5][..], &[1, 3], &[3], &[1, 3, 4]] {
+        let configured = settings(members);
+        let refused = start(&disk, &configured).expect_err("other members");
+        let both = [
+            "the members [1, 2, 3],".to_owned(),
+            format!("the members [{}].", configured.members),
+            "cannot be changed by editing files".into(),
+            "keep the directory".into(),
+        ];
+        for part in both {
+            assert!(refused.contains(&part), "{part}: {refused}");
+        }
+    }
+    assert_eq!(start(&disk, &settings(&[1, 2, 3])), Ok(Incarnation(10)));
+}
+
+#[test]
+fn a_directory_of_another_node_cluster_or_backend_is_refused() {
+    let disk = disk(WITH_MEMBERS);
+    let mut other = settings(&[1, 2, 3]);
+    other.cluster = "farm".into();
+    assert!(
+        start(&disk, &other)
+            .expect_err("another cluster")
+            .contains("cluster \"shop\"")
+    );
+    let mut other = settings(&[1, 2, 3]);
+    other.node = NodeId(2);
+    assert!(
+        start(&disk, &other)
+            .expect_err("another node")
+            .contains("belongs to node 3")
+    );
+    let mut other = settings(&[1, 2, 3]);
+    other.keyspaces = BTreeMap::from([("locks".to_owned(), KeyspaceConfig::new(Backend::Paxos))]);
+    assert!(
+        start(&disk, &other)
+            .expect_err("another backend")
+            .contains("is now \"paxos\"")
+    );
+}
+
+#[test]
+fn an_empty_disk_begins_above_every_incarnation_that_it_may_have_lost() {
+    let disk = MemoryDisk::new();
+    assert_eq!(start(&disk, &settings(&[1, 2, 3])), Ok(Incarnation(NOW.wall.0)));
+    assert_eq!(
+        start(&disk, &settings(&[1, 2, 3])),
+        Ok(Incarnation(NOW.wall.0 + 1))
+    );
+}

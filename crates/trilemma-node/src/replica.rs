@@ -1,0 +1,145 @@
+//! One keyspace of a node: its protocol instance, what of its appends is not durable yet, its watchers.
+
+use std::collections::VecDeque;
+
+use trilemma_core::host::{GroupInput, Output};
+use trilemma_core::{AppendSeq, Backend, KeyspaceId, LiveStatus, Now, StatusWatch};
+use trilemma_storage::{LogSeq, Progress};
+
+use crate::admission::RECORD_OVERHEAD_BYTES;
+use crate::config::{Durability, KeyspaceConfig};
+use crate::engine::Engine;
+use crate::watchers::Watchers;
+
+/// See the module.
+pub struct Replica {
+    name: String,
+    id: KeyspaceId,
+    backend: Backend,
+    durability: Durability,
+    pub(crate) engine: Engine,
+    pub(crate) watchers: Watchers,
+    status: StatusWatch,
+    /// What the engine's steps of this turn want done.
+    pub(crate) output: Output,
+    /// Appends that are not known to be durable: their number here and in the node's log, and their bytes.
+    appends: VecDeque<(AppendSeq, LogSeq, usize)>,
+}
+
+impl Replica {
+    pub(crate) fn new(
+        name: String,
+        id: KeyspaceId,
+        config: &KeyspaceConfig,
+        engine: Engine,
+        watchers: Watchers,
+    ) -> Self {
+        Self {
+            name,
+            id,
+            backend: config.backend,
+            durability: config.effective_durability(),
+            engine,
+            watchers,
+            status: StatusWatch::new(),
+            output: Output::default(),
+            appends: VecDeque::new(),
+        }
+    }
+
+    /// The keyspace's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The keyspace's id.
+    #[must_use]
+    pub fn id(&self) -> KeyspaceId {
+        self.id
+    }
+
+    /// The keyspace's backend.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// The protocol instance.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The keyspace's watches.
+    #[must_use]
+    pub fn watchers(&self) -> &Watchers {
+        &self.watchers
+    }
+
+    /// The live status, refreshed a few times a second.
+    #[must_use]
+    pub fn status_watch(&self) -> StatusWatch {
+        self.status.clone()
+    }
+
+    /// The live status, computed now.
+    #[must_use]
+    pub fn status(&self, now: Now) -> LiveStatus {
+        self.engine.status(now)
+    }
+
+    pub(crate) fn refresh_status(&self, now: Now) {
+        self.status.set(self.engine.status(now));
+    }
+
+    /// Whether its acknowledgements wait for less than the disk.
+    pub(crate) fn waits_for_written(&self) -> bool {
+        self.durability != Durability::Fsync
+    }
+
+    /// Whether appends wait for the disk.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        !self.appends.is_empty()
+    }
+
+    /// Steps the engine; what it wants is added to the turn's output.
+    pub(crate) fn step(&mut self, now: Now, input: GroupInput) {
+        self.engine.step(now, input, &mut self.output);
+        if let Some((from, error)) = self.output.rejected.take() {
+            tracing::warn!(keyspace = %self.name, %from, %error, "a peer's message does not decode; it is dropped");
+        }
+    }
+
+    /// Notes that an append has a place in the node's log. Returns what it costs while it waits.
+    pub(crate) fn appended(&mut self, seq: AppendSeq, at: LogSeq, bytes: usize) -> usize {
+        if let Some((last, last_at, _)) = self.appends.back() {
+            assert!(*last < seq && *last_at < at, "appends get places in their order");
+        }
+        let cost = RECORD_OVERHEAD_BYTES + bytes;
+        self.appends.push_back((seq, at, cost));
+        cost
+    }
+
+    /// Tells the engine what has become as durable as its keyspace promises. Returns what no longer waits.
+    pub(crate) fn persisted(&mut self, now: Now, progress: Progress) -> usize {
+        let reached = match self.durability {
+            Durability::Fsync => progress.durable,
+            Durability::None | Durability::Os => progress.written,
+        };
+        let mut up_to = None;
+        let mut freed = 0;
+        while let Some((seq, at, cost)) = self.appends.front()
+            && *at <= reached
+        {
+            up_to = Some(*seq);
+            freed += cost;
+            self.appends.pop_front();
+        }
+        if let Some(up_to) = up_to {
+            self.step(now, GroupInput::Persisted { up_to });
+        }
+        freed
+    }
+}

@@ -1,0 +1,140 @@
+//! When a snapshot is taken, written and finished: all keyspaces at one position of the log.
+//!
+//! The states are taken between two turns (their clones share memory and cost nothing), so each holds exactly what
+//! replaying the log up to that position would give. The file is written once the log is durable that far, and the
+//! log releases what it covers once the file is durable and has been read back.
+
+use trilemma_storage::snapshot::Section;
+use trilemma_storage::{LogSeq, SnapshotError};
+
+/// A snapshot to be written by [`trilemma_storage::snapshot::write`], on whatever thread suits the host. The result
+/// goes to [`crate::Node::on_snapshot`].
+pub struct SnapshotJob {
+    /// The log's id.
+    pub log_id: u64,
+    /// The position that it covers.
+    pub at: LogSeq,
+    /// The states, made as they are written.
+    pub sections: Vec<Section>,
+}
+
+impl std::fmt::Debug for SnapshotJob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SnapshotJob")
+            .field("at", &self.at)
+            .field("sections", &self.sections.len())
+            .finish_non_exhaustive()
+    }
+}
+
+enum State {
+    Idle,
+    /// Taken; waits until the log is durable up to the position.
+    Taken(LogSeq, Vec<Section>),
+    /// Being written.
+    Writing(LogSeq),
+}
+
+/// See the module.
+pub struct Snapshots {
+    log_id: u64,
+    /// Bytes of log after which the next snapshot is due.
+    every_bytes: u64,
+    /// Bytes of log that no snapshot covers, since the last one was taken or found.
+    bytes: u64,
+    /// The record up to which the newest snapshot reaches.
+    covered: LogSeq,
+    /// A snapshot is wanted whatever the log's length.
+    wanted: bool,
+    failures: u64,
+    state: State,
+}
+
+impl Snapshots {
+    pub(crate) fn new(log_id: u64, every_bytes: u64, covered: LogSeq, bytes: u64) -> Self {
+        Self {
+            log_id,
+            every_bytes,
+            bytes,
+            covered,
+            wanted: false,
+            failures: 0,
+            state: State::Idle,
+        }
+    }
+
+    /// The record up to which the newest snapshot reaches.
+    #[must_use]
+    pub fn covered(&self) -> LogSeq {
+        self.covered
+    }
+
+    /// Snapshots that could not be written.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// Whether one is under way.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !matches!(self.state, State::Idle)
+    }
+
+    pub(crate) fn request(&mut self) {
+        self.wanted = true;
+    }
+
+    pub(crate) fn appended(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    /// Takes a snapshot if one is due and `last` is news to it.
+    pub(crate) fn take(&mut self, last: LogSeq, sections: impl FnOnce() -> Vec<Section>) {
+        let due = self.wanted || self.bytes >= self.every_bytes;
+        if !due || self.is_busy() || last <= self.covered {
+            return;
+        }
+        self.wanted = false;
+        self.bytes = 0;
+        self.state = State::Taken(last, sections());
+    }
+
+    /// The job, once what it covers is durable.
+    pub(crate) fn job(&mut self, durable: LogSeq) -> Option<SnapshotJob> {
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Taken(at, sections) if at <= durable => {
+                self.state = State::Writing(at);
+                Some(SnapshotJob {
+                    log_id: self.log_id,
+                    at,
+                    sections,
+                })
+            }
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    /// A job has ended. Returns the position up to which the log may be released.
+    pub(crate) fn on_written(&mut self, result: Result<(), SnapshotError>) -> Option<LogSeq> {
+        let State::Writing(at) = std::mem::replace(&mut self.state, State::Idle) else {
+            panic!("a snapshot has ended that was not begun");
+        };
+        match result {
+            Ok(()) => {
+                tracing::info!(%at, "snapshot written");
+                self.covered = at;
+                Some(at)
+            }
+            Err(error) => {
+                // The log still holds everything; the next one is tried after as much log again.
+                self.failures += 1;
+                tracing::error!(%at, %error, "no snapshot; the log keeps growing");
+                None
+            }
+        }
+    }
+}
