@@ -470,8 +470,9 @@ fn a_clock_that_jumps_back_over_a_restart_issues_nothing_old() {
     }
 }
 
+/// inside/gossip#lost-disk
 #[test]
-fn p3_a_wiped_disk_reuses_no_dot_and_loses_nothing_that_others_have() {
+fn a_wiped_disk_reuses_no_dot_and_loses_nothing_that_others_have() {
     let mut cluster = cluster(3, 15);
     for seq in 1..=5 {
         put(&mut cluster, N1, seq, &format!("k{seq}"), "old");
@@ -499,8 +500,9 @@ fn uncollected(cluster: &Cluster<Gossip>) -> usize {
         .sum()
 }
 
+/// inside/gossip#tombstone-waits-for-all
 #[test]
-fn p1_a_delete_waits_for_the_absent_and_resurrects_nothing() {
+fn a_delete_waits_for_the_absent_and_resurrects_nothing() {
     let mut cluster = cluster_with(3, 16, |config| config.tombstone_age_min = ms(1000));
     for seq in 1..=20 {
         put(&mut cluster, N1, seq, &format!("k{seq}"), "v");
@@ -540,8 +542,9 @@ fn p1_a_delete_waits_for_the_absent_and_resurrects_nothing() {
     assert_eq!(cluster.protocol(N1).replica().visible(), 0);
 }
 
+/// inside/gossip#acknowledgement-ahead
 #[test]
-fn p2_a_write_delayed_past_collection_does_not_return() {
+fn a_write_delayed_past_collection_does_not_return() {
     let mut cluster = cluster_with(3, 17, |config| config.tombstone_age_min = ms(500));
     cluster.run_for(ms(100));
     let mut delayed = false;
