@@ -9,7 +9,7 @@ use trilemma_core::{AppendSeq, Instant};
 /// The log is one queue for all keyspaces, so how long an append has waited says how long the queue is. A stall is that
 /// nothing at all comes back while something waits.
 #[derive(Debug, Default)]
-pub(super) struct Disk {
+pub(crate) struct Disk {
     appended: AppendSeq,
     persisted: AppendSeq,
     /// When something last became durable, or was the first to wait.
@@ -18,7 +18,7 @@ pub(super) struct Disk {
 
 impl Disk {
     /// Records up to this one have been appended.
-    pub(super) fn appended(&mut self, now: Instant, last: AppendSeq) {
+    pub(crate) fn on_appended(&mut self, now: Instant, last: AppendSeq) {
         if self.appended <= self.persisted && last > self.persisted {
             self.progressed = now;
         }
@@ -26,13 +26,26 @@ impl Disk {
     }
 
     /// Records up to this one are durable. A number that comes again shows that the log goes on.
-    pub(super) fn persisted(&mut self, now: Instant, up_to: AppendSeq) {
+    pub(crate) fn on_persisted(&mut self, now: Instant, up_to: AppendSeq) {
         self.persisted = self.persisted.max(up_to);
         self.progressed = now;
     }
 
+    /// The last record that is durable.
+    pub(crate) fn persisted(&self) -> AppendSeq {
+        self.persisted
+    }
+
     /// Whether something has waited for longer than `limit` while nothing became durable.
-    pub(super) fn is_stalled(&self, now: Instant, limit: Duration) -> bool {
+    pub(crate) fn is_stalled(&self, now: Instant, limit: Duration) -> bool {
         self.persisted < self.appended && now.since(self.progressed) > limit
+    }
+
+    pub(crate) fn check(&self) {
+        let (persisted, appended) = (self.persisted, self.appended);
+        assert!(
+            persisted <= appended,
+            "record {persisted} is durable, appended is {appended}"
+        );
     }
 }

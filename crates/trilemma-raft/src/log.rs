@@ -6,8 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use trilemma_core::{AppendSeq, Command, OpId};
 
-use super::config::RaftConfig;
-use super::message::LogEnd;
+use crate::config::RaftConfig;
+use crate::message::LogEnd;
 
 macro_rules! number {
     ($(#[$meta:meta])* $name:ident, $prefix:literal) => {
@@ -87,7 +87,7 @@ impl Entry {
     }
 }
 
-/// Where a stored log may begin at the latest, so that an index never overflows: no log lives to reach it.
+/// Where a stored log may begin, so that an index never overflows: no log gets there.
 pub(crate) const INDEX_MAX: Index = Index(u64::MAX / 2);
 
 /// See the module.
@@ -96,6 +96,8 @@ pub(crate) struct Log {
     base: LogEnd,
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// The last entry that is in a record. A leader's newest ones wait for the end of the turn.
+    handed: Index,
     /// Appends that are not durable: their number and their first index.
     pending: VecDeque<(AppendSeq, Index)>,
 }
@@ -104,6 +106,7 @@ impl Log {
     pub(crate) fn at(base: LogEnd) -> Self {
         Self {
             base,
+            handed: base.index,
             ..Self::default()
         }
     }
@@ -123,6 +126,11 @@ impl Log {
 
     pub(crate) fn last(&self) -> Index {
         self.end().index
+    }
+
+    /// The last entry that is in a record: what a crash may leave, and what may be sent.
+    pub(crate) fn handed(&self) -> Index {
+        self.handed
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -161,18 +169,19 @@ impl Log {
         first
     }
 
-    /// Adds one entry at the end.
+    /// Adds one entry at the end, which is in no record yet.
     pub(crate) fn push(&mut self, entry: Entry) -> Index {
         self.bytes += entry.size();
         self.entries.push_back(entry);
         self.last()
     }
 
-    /// Adds entries at the end.
+    /// Adds entries at the end, which are in a record, or in a checkpoint.
     pub(crate) fn extend(&mut self, entries: impl IntoIterator<Item = Entry>) {
         for entry in entries {
             self.push(entry);
         }
+        self.handed = self.last();
     }
 
     /// Drops all entries from `first` on.
@@ -184,6 +193,19 @@ impl Log {
             let dropped = self.entries.pop_back().expect("the length was checked");
             self.bytes -= dropped.size();
         }
+        self.handed = self.handed.min(self.last());
+    }
+
+    /// Drops the entries that are in no record.
+    pub(crate) fn drop_unhanded(&mut self) {
+        self.truncate(self.handed.next());
+    }
+
+    /// The next entries for a record, and the index of the first; `None` if all are in one.
+    pub(crate) fn next_to_hand(&self, config: &RaftConfig) -> Option<(Index, Vec<Entry>)> {
+        let first = self.handed.next();
+        let entries = self.slice(first, config.append_entries_max, config.append_bytes);
+        (!entries.is_empty()).then_some((first, entries))
     }
 
     /// The entries from `first` on, at most `count` and, after the first, at most `bytes`.
@@ -203,13 +225,14 @@ impl Log {
         entries
     }
 
-    /// Notes that the entries from `first` on are in append `seq`.
-    pub(crate) fn appended(&mut self, seq: AppendSeq, first: Index) {
+    /// Notes that the entries from `first` to `last` are in append `seq`.
+    pub(crate) fn on_appended(&mut self, seq: AppendSeq, first: Index, last: Index) {
         self.pending.push_back((seq, first));
+        self.handed = last;
     }
 
     /// Notes which appends are durable.
-    pub(crate) fn persisted(&mut self, up_to: AppendSeq) {
+    pub(crate) fn on_persisted(&mut self, up_to: AppendSeq) {
         while self.pending.front().is_some_and(|(seq, ..)| *seq <= up_to) {
             self.pending.pop_front();
         }
@@ -219,7 +242,7 @@ impl Log {
     /// overwritten is durable only when the append that wrote it last is.
     pub(crate) fn durable(&self) -> Index {
         let waiting = self.pending.iter().map(|(_, first)| first.prev()).min();
-        waiting.unwrap_or(Index(u64::MAX)).min(self.last())
+        waiting.unwrap_or(Index(u64::MAX)).min(self.handed)
     }
 
     /// Drops applied entries beyond what is kept: always up to two limits, and what stands after `needed` up to a third.
@@ -241,8 +264,8 @@ impl Log {
         }
     }
 
-    /// The log up to `last` as a checkpoint holds it: without the applied entries that are kept for followers alone.
-    pub(crate) fn for_checkpoint(&self, last: Index, applied: Index, config: &RaftConfig) -> Self {
+    /// The log as a checkpoint holds it: what is in records, without the applied entries that are kept for followers alone.
+    pub(crate) fn for_checkpoint(&self, applied: Index, config: &RaftConfig) -> Self {
         let mut log = Self::at(self.base);
         let (mut skipped, mut bytes) = (0, self.bytes);
         for entry in &self.entries {
@@ -257,7 +280,7 @@ impl Log {
                 index: log.base.index.next(),
             };
         }
-        let count = (last.0 - log.base.index.0) as usize;
+        let count = (self.handed.0 - log.base.index.0) as usize;
         log.extend(self.entries.iter().skip(skipped).take(count).cloned());
         log
     }
@@ -265,5 +288,28 @@ impl Log {
     /// The entries that are held.
     pub(crate) fn into_entries(self) -> VecDeque<Entry> {
         self.entries
+    }
+
+    pub(crate) fn check(&self) {
+        let (base, handed, last) = (self.base.index, self.handed, self.last());
+        assert!(
+            base <= handed && handed <= last,
+            "the log begins after {base}, is in records up to {handed}, and ends at {last}"
+        );
+        debug_assert!(
+            self.pending.iter().is_sorted_by_key(|(seq, _)| *seq),
+            "appends are in order"
+        );
+        // Beyond this, a check after every step would be most of what a test does.
+        let is_short = self.entries.len() <= 1024;
+        debug_assert!(
+            !is_short || self.bytes == self.entries.iter().map(Entry::size).sum::<usize>(),
+            "the log counts {} bytes",
+            self.bytes
+        );
+        debug_assert!(
+            !is_short || self.entries.iter().map(|entry| entry.term).is_sorted(),
+            "terms of the log only grow"
+        );
     }
 }

@@ -8,7 +8,7 @@ use trilemma_core::{
     Attempt, Command, Lane, OpId, Outcome, ReadError, ReadReply, ReadRequest, Receipt, WriteError,
 };
 
-use super::log::{Entry, Index, Term};
+use crate::log::{Entry, Index, Term};
 
 /// Most entries that a decoder accepts in one message or record.
 pub(crate) const ENTRIES_MAX: usize = 65_536;

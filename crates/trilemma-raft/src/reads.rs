@@ -1,4 +1,4 @@
-//! Linearizable reads by read index (dissertation section 6.4), and local ones.
+//! Linearizable reads by read index (dissertation section 6.4), and reads that wait for a version.
 //!
 //! The leader numbers rounds of heartbeats. A read registers for the *next* round; when a majority has echoed that
 //! round in this term, nobody else led when it was sent, so the commit index at registration covers every write that
@@ -8,236 +8,226 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use trilemma_core::read::Query;
-use trilemma_core::{Instant, ReadLevel, ReadReply, ReadRequest, Reason, Reply, Ticket, Version};
+use trilemma_core::{Instant, ReadLevel};
 
-use super::log::Index;
-use super::message::Answer;
-use super::proposals::{Asker, Owed, refusal};
-use super::{Out, Raft, Role};
+use crate::log::Index;
+use crate::pending::ReplyTo;
 
-/// Reads that wait at one node, in all.
-const READS_MAX: usize = 65_536;
+/// Reads that wait at one node: at most so many for a round, and as many for a version.
+pub(crate) const READS_MAX: usize = 65_536;
 
 /// A read that waits.
 #[derive(Debug)]
-struct Waiting {
-    asker: Asker,
-    query: Query,
-    deadline: Instant,
+pub(crate) struct Read {
+    pub(crate) reply_to: ReplyTo,
+    pub(crate) query: Query,
+    pub(crate) deadline: Instant,
 }
 
 /// The rounds of a leader and the reads that wait for them.
-#[derive(Debug, Default)]
-pub(super) struct Reads {
-    round: u64,
-    wants_round: bool,
-    /// Round that must be echoed, index that must be applied.
-    registered: VecDeque<(u64, Index, Waiting)>,
+#[derive(Debug)]
+pub(crate) struct Rounds {
+    newest: u64,
+    is_wanted: bool,
+    /// Round that must be echoed, index that must be applied. Rounds only grow.
+    registered: VecDeque<(u64, Index, Read)>,
+    /// No read that waits is due before this.
+    due: Instant,
 }
 
-/// Reads that wait for the state to reach a version, at any node.
-#[derive(Debug, Default)]
-pub(super) struct AtVersion {
-    waiting: BTreeMap<Index, Vec<(Waiting, ReadLevel)>>,
-    count: usize,
-}
-
-impl Reads {
-    /// The newest round.
-    pub(super) fn round(&self) -> u64 {
-        self.round
-    }
-
-    pub(super) fn wants_round(&self) -> bool {
-        self.wants_round
-    }
-
-    pub(super) fn start_round(&mut self) {
-        self.round += 1;
-        self.wants_round = false;
-    }
-
-    /// Who asked for the reads that wait.
-    pub(super) fn askers(&self) -> impl Iterator<Item = Asker> + '_ {
-        self.registered.iter().map(|(_, _, waiting)| waiting.asker)
+impl Default for Rounds {
+    fn default() -> Self {
+        Self {
+            newest: 0,
+            is_wanted: false,
+            registered: VecDeque::new(),
+            due: Instant::NEVER,
+        }
     }
 }
 
-impl Raft {
-    /// Serves a read that needs no leader, or makes it wait for its version. `false`: it needs the leader.
-    pub(super) fn read_here(
-        &mut self,
-        ticket: Ticket,
-        read: &ReadRequest,
-        deadline: Instant,
-        out: &mut Out,
-    ) -> bool {
-        match read.at_least {
-            Some(ReadLevel::Local) => {
-                let reply = self.read_reply(&read.query, ReadLevel::Local, 0);
-                out.reply(ticket, Reply::Read(Ok(reply)));
-                true
-            }
-            Some(level @ ReadLevel::AtLeast(version)) => {
-                let waiting = Waiting {
-                    asker: Asker::Local(ticket),
-                    query: read.query.clone(),
-                    deadline,
-                };
-                self.wait_for(Index(version.0), waiting, level, out);
-                true
-            }
-            Some(ReadLevel::Linearizable) | None => false,
-        }
+impl Rounds {
+    pub(crate) fn newest(&self) -> u64 {
+        self.newest
     }
 
-    fn wait_for(&mut self, index: Index, waiting: Waiting, level: ReadLevel, out: &mut Out) {
-        if self.applied() >= index {
-            let reply = self.read_reply(&waiting.query, level, 0);
-            return self.answer(waiting.asker, Answer::Read(Ok(reply)), out);
-        }
-        if self.at_version.count >= READS_MAX {
-            let what = format!("{READS_MAX} reads wait for a version already");
-            return self.answer(
-                waiting.asker,
-                refusal(Owed::Read, Reason::Overloaded { what }),
-                out,
-            );
-        }
-        self.at_version.count += 1;
-        self.reads_due = self.reads_due.min(waiting.deadline);
-        self.at_version
-            .waiting
-            .entry(index)
-            .or_default()
-            .push((waiting, level));
+    pub(crate) fn due(&self) -> Instant {
+        self.due
     }
 
-    fn read_reply(&self, query: &Query, achieved: ReadLevel, round_trips: u8) -> ReadReply {
-        let (entries, more) = self.table.query(query);
-        let achieved = match achieved {
-            ReadLevel::AtLeast(_) => ReadLevel::AtLeast(Version(self.applied().0)),
-            other => other,
-        };
-        ReadReply {
-            entries,
-            more,
-            version: Version(self.applied().0),
-            achieved,
-            served_by: self.config.node,
-            round_trips,
-        }
+    /// Whether a read waits for a round that has not begun.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.is_wanted
     }
 
-    pub(super) fn read_at_leader(
-        &mut self,
-        _now: Instant,
-        asker: Asker,
-        deadline: Instant,
-        read: ReadRequest,
-        out: &mut Out,
-    ) {
-        if Self::is_local(&read) {
-            let reply = self.read_reply(&read.query, ReadLevel::Local, 0);
-            return self.answer(asker, Answer::Read(Ok(reply)), out);
-        }
-        let commit = self.commit;
-        let Role::Leader(leader) = &mut self.role else {
-            return;
-        };
-        if leader.reads.registered.len() >= READS_MAX {
-            let what = format!("{READS_MAX} reads wait at the leader already");
-            return self.answer(asker, refusal(Owed::Read, Reason::Overloaded { what }), out);
-        }
-        let index = commit.max(leader.noop);
-        self.reads_due = self.reads_due.min(deadline);
-        leader.reads.wants_round = true;
-        let round = leader.reads.round + 1;
-        leader.reads.registered.push_back((
-            round,
-            index,
-            Waiting {
-                asker,
-                query: read.query,
-                deadline,
-            },
-        ));
-        self.dirty = true;
+    pub(crate) fn start(&mut self) {
+        self.newest += 1;
+        self.is_wanted = false;
     }
 
-    /// Serves the reads whose round a majority has echoed and whose index is applied.
-    pub(super) fn release_reads(&mut self, out: &mut Out) {
-        let (majority, applied) = (self.config.majority(), self.applied());
-        let Role::Leader(leader) = &mut self.role else {
-            return;
-        };
-        if leader.reads.registered.is_empty() {
-            return;
-        }
-        let mut rounds: Vec<u64> = leader.followers.values().map(|follower| follower.round).collect();
-        rounds.push(leader.reads.round);
-        rounds.sort_unstable();
-        let echoed = rounds[rounds.len() - majority];
-        let mut served = Vec::new();
-        while let Some((round, index, _)) = leader.reads.registered.front()
+    pub(crate) fn is_full(&self) -> bool {
+        self.registered.len() >= READS_MAX
+    }
+
+    /// Registers a read for the next round, and for the state at `index`.
+    pub(crate) fn register(&mut self, index: Index, read: Read) {
+        self.due = self.due.min(read.deadline);
+        self.is_wanted = true;
+        let round = self.newest + 1;
+        self.registered.push_back((round, index, read));
+    }
+
+    /// Whether any read waits.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.registered.is_empty()
+    }
+
+    /// The reads whose round a majority has echoed and whose index is applied.
+    pub(crate) fn release(&mut self, echoed: u64, applied: Index) -> Vec<Read> {
+        let mut released = Vec::new();
+        while let Some((round, index, _)) = self.registered.front()
             && *round <= echoed
             && *index <= applied
         {
-            served.extend(leader.reads.registered.pop_front().map(|(_, _, waiting)| waiting));
+            released.extend(self.registered.pop_front().map(|(_, _, read)| read));
         }
-        for Waiting { asker, query, .. } in served {
-            let forwarded = u8::from(matches!(asker, Asker::Peer(..)));
-            let to_followers = u8::from(self.config.members.len() > 1);
-            let reply = self.read_reply(&query, ReadLevel::Linearizable, to_followers + forwarded);
-            self.answer(asker, Answer::Read(Ok(reply)), out);
-        }
+        released
     }
 
-    /// Serves the reads whose version the state has reached.
-    pub(super) fn serve_waiting_reads(&mut self, _now: Instant, out: &mut Out) {
-        while let Some(entry) = self.at_version.waiting.first_entry()
-            && *entry.key() <= Index(self.table.version().0)
-        {
-            for (waiting, level) in entry.remove() {
-                self.at_version.count -= 1;
-                let reply = self.read_reply(&waiting.query, level, 0);
-                self.answer(waiting.asker, Answer::Read(Ok(reply)), out);
-            }
-        }
-    }
-
-    /// Answers reads that are overdue.
-    pub(super) fn expire_reads(&mut self, now: Instant, out: &mut Out) {
-        if self.reads_due > now {
-            return;
+    /// Takes the reads that are overdue; returns who waits for them.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<ReplyTo> {
+        let mut overdue = Vec::new();
+        if self.due > now {
+            return overdue;
         }
         let mut due = Instant::NEVER;
+        self.registered.retain(|(_, _, read)| {
+            let keep = read.deadline > now;
+            due = if keep { due.min(read.deadline) } else { due };
+            if !keep {
+                overdue.push(read.reply_to);
+            }
+            keep
+        });
+        self.due = due;
+        overdue
+    }
+
+    /// Who waits.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = ReplyTo> + '_ {
+        self.registered.iter().map(|(_, _, read)| read.reply_to)
+    }
+
+    pub(crate) fn check(&self) {
+        assert!(
+            self.registered.len() <= READS_MAX,
+            "{} reads wait",
+            self.registered.len()
+        );
+        let last = self.registered.back().map_or(0, |(round, ..)| *round);
+        let begun = self.newest + u64::from(self.is_wanted);
+        assert!(
+            last <= begun,
+            "a read waits for round {last}; {begun} is the last that will begin"
+        );
+        debug_assert!(
+            self.registered.iter().is_sorted_by_key(|(round, ..)| *round),
+            "rounds only grow"
+        );
+        debug_assert!(
+            self.registered
+                .iter()
+                .all(|(_, _, read)| self.due <= read.deadline),
+            "a read is due before the alarm"
+        );
+    }
+}
+
+/// Reads that wait for the state to reach a version, at any node.
+#[derive(Debug)]
+pub(crate) struct VersionReads {
+    waiting: BTreeMap<Index, Vec<(Read, ReadLevel)>>,
+    count: usize,
+    /// No read that waits is due before this.
+    due: Instant,
+}
+
+impl Default for VersionReads {
+    fn default() -> Self {
+        Self {
+            waiting: BTreeMap::new(),
+            count: 0,
+            due: Instant::NEVER,
+        }
+    }
+}
+
+impl VersionReads {
+    pub(crate) fn due(&self) -> Instant {
+        self.due
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.count >= READS_MAX
+    }
+
+    pub(crate) fn register(&mut self, index: Index, read: Read, level: ReadLevel) {
+        self.count += 1;
+        self.due = self.due.min(read.deadline);
+        self.waiting.entry(index).or_default().push((read, level));
+    }
+
+    /// The reads whose version the state has reached.
+    pub(crate) fn release(&mut self, applied: Index) -> Vec<(Read, ReadLevel)> {
+        let mut released = Vec::new();
+        while let Some(entry) = self.waiting.first_entry()
+            && *entry.key() <= applied
+        {
+            released.append(&mut entry.remove());
+        }
+        self.count -= released.len();
+        released
+    }
+
+    /// Takes the reads that are overdue; returns who waits for them.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<ReplyTo> {
         let mut overdue = Vec::new();
-        for reads in self.at_version.waiting.values_mut() {
-            reads.retain(|(waiting, _)| {
-                let keep = waiting.deadline > now;
-                due = if keep { due.min(waiting.deadline) } else { due };
+        if self.due > now {
+            return overdue;
+        }
+        let mut due = Instant::NEVER;
+        for reads in self.waiting.values_mut() {
+            reads.retain(|(read, _)| {
+                let keep = read.deadline > now;
+                due = if keep { due.min(read.deadline) } else { due };
                 if !keep {
-                    overdue.push(waiting.asker);
+                    overdue.push(read.reply_to);
                 }
                 keep
             });
         }
-        self.at_version.count -= overdue.len();
-        self.at_version.waiting.retain(|_, reads| !reads.is_empty());
-        if let Role::Leader(leader) = &mut self.role {
-            leader.reads.registered.retain(|(_, _, waiting)| {
-                let keep = waiting.deadline > now;
-                due = if keep { due.min(waiting.deadline) } else { due };
-                if !keep {
-                    overdue.push(waiting.asker);
-                }
-                keep
-            });
-        }
-        self.reads_due = due;
-        for asker in overdue {
-            self.answer(asker, refusal(Owed::Read, Reason::Deadline), out);
-        }
+        self.count -= overdue.len();
+        self.waiting.retain(|_, reads| !reads.is_empty());
+        self.due = due;
+        overdue
+    }
+
+    pub(crate) fn check(&self, applied: Index) {
+        assert!(self.count <= READS_MAX, "{} reads wait for a version", self.count);
+        let first = self.waiting.first_key_value().map(|(index, _)| *index);
+        assert!(
+            first.is_none_or(|first| first > applied),
+            "a read waits for {first:?}, applied is {applied}"
+        );
+        debug_assert_eq!(
+            self.count,
+            self.waiting.values().map(Vec::len).sum::<usize>(),
+            "reads that wait"
+        );
+        let reads = || self.waiting.values().flatten();
+        debug_assert!(
+            reads().all(|(read, _)| self.due <= read.deadline),
+            "a read is due before the alarm"
+        );
     }
 }

@@ -2,6 +2,9 @@
 
 mod checkpoints;
 mod histories;
+mod invariants;
+mod node;
+mod paper;
 mod scenarios;
 mod transfers;
 mod turns;
@@ -9,10 +12,13 @@ mod wire;
 
 use std::time::Duration;
 
-use trilemma_core::NodeId;
+use trilemma_core::table::CHUNK_BYTES;
+use trilemma_core::{Version, codec};
 use trilemma_testkit::Cluster;
 
 use super::*;
+use crate::checkpoint::Chunk;
+use crate::log::Log;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -28,6 +34,13 @@ fn cluster_with(size: u32, seed: u64, change: impl Fn(&mut RaftConfig) + 'static
     })
 }
 
+impl Raft {
+    /// Whether this node, if it leads, has committed an entry of its term.
+    fn is_ready(&self) -> bool {
+        self.role().is_ready(&self.shared)
+    }
+}
+
 /// The leader of the highest term among the nodes that run.
 fn leader(cluster: &Cluster<Raft>) -> Option<NodeId> {
     let up = cluster.ids().into_iter().filter(|id| cluster.is_up(*id));
@@ -37,8 +50,7 @@ fn leader(cluster: &Cluster<Raft>) -> Option<NodeId> {
 
 /// Waits for a leader that has committed an entry of its term.
 fn elect(cluster: &mut Cluster<Raft>) -> NodeId {
-    let ready =
-        |cluster: &Cluster<Raft>| leader(cluster).filter(|id| cluster.protocol(*id).leader_is_ready());
+    let ready = |cluster: &Cluster<Raft>| leader(cluster).filter(|id| cluster.protocol(*id).is_ready());
     assert!(
         cluster.run_until(5000 * MS, |cluster| ready(cluster).is_some()),
         "no leader within 5 s"

@@ -5,6 +5,7 @@ use trilemma_core::session::{OpResult, SESSION_RESULTS_MAX};
 use trilemma_core::{Command, OpId, SessionId};
 
 use super::*;
+use crate::hard_state::HardState;
 
 fn session(number: u64) -> SessionId {
     SessionId {
@@ -22,15 +23,17 @@ fn with_sessions(sessions: u64) -> Raft {
         for number in 0..sessions {
             at = at.next();
             let session = session(number);
-            raft.table
+            raft.shared
+                .table
                 .apply(OpId { session, seq }, &Command::put("key", "x"), at);
         }
     }
-    raft.log = Log::at(LogEnd {
+    raft.shared.log = Log::at(LogEnd {
         term: Term(1),
         index: Index(at.0),
     });
-    (raft.term, raft.commit) = (Term(1), Index(at.0));
+    raft.shared.hard = HardState::restored(Term(1), None);
+    raft.shared.commit = Index(at.0);
     raft
 }
 
@@ -55,8 +58,8 @@ fn c1_a_checkpoint_with_many_full_sessions_is_read_back() {
         assert_eq!(check(chunk), Ok(()));
     }
     let copy = restored(chunks);
-    assert_eq!(copy.table.digest(), raft.table.digest());
-    assert_eq!(copy.table.sessions(), raft.table.sessions());
+    assert_eq!(copy.table().digest(), raft.table().digest());
+    assert_eq!(copy.table().sessions(), raft.table().sessions());
 }
 
 /// Of the data directories that nothing could read any more: they start again.
@@ -84,7 +87,7 @@ fn c1_a_table_whose_first_chunk_has_up_to_16_mib_is_read() {
     }
     let whole = (Version::ABSENT, sessions, results);
     // `WholeHead` of a table, in `Table` of a checkpoint.
-    let head = codec::encode_vec(&(0_u8, raft.table.version(), whole));
+    let head = codec::encode_vec(&(0_u8, raft.table().version(), whole));
     assert!(
         head.len() > 10_000_000 && head.len() < STORED_CHUNK_BYTES_MAX,
         "{}",
@@ -96,8 +99,8 @@ fn c1_a_table_whose_first_chunk_has_up_to_16_mib_is_read() {
     let keys: Vec<Vec<u8>> = new.iter().filter(keys).cloned().collect();
     let (first, last) = (new[0].clone(), new[new.len() - 1].clone());
     let copy = restored([first, head].into_iter().chain(keys).chain([last]));
-    assert_eq!(copy.table.digest(), raft.table.digest());
-    assert_eq!(copy.table.sessions(), raft.table.sessions());
+    assert_eq!(copy.table().digest(), raft.table().digest());
+    assert_eq!(copy.table().sessions(), raft.table().sessions());
 }
 
 #[test]

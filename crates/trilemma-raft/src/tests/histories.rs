@@ -30,7 +30,10 @@ impl Invariants {
                 let leader = *self.leaders.entry(term).or_insert(*id);
                 assert_eq!(leader, *id, "two leaders in {term}");
             }
-            assert!(raft.applied() <= raft.commit(), "applied beyond commit at {id}");
+            assert!(
+                raft.shared.applied() <= raft.commit(),
+                "applied beyond commit at {id}"
+            );
             self.terms.insert(*id, term);
             let known = self
                 .committed
@@ -44,7 +47,14 @@ impl Invariants {
                 let states = || {
                     let state = |id: &NodeId| {
                         let r = cluster.protocol(*id);
-                        (*id, r.log.base(), r.log.end(), r.durable(), r.commit(), r.term())
+                        (
+                            *id,
+                            r.shared.log.base(),
+                            r.shared.log.end(),
+                            r.durable(),
+                            r.commit(),
+                            r.term(),
+                        )
                     };
                     up.iter().map(state).collect::<Vec<_>>()
                 };
@@ -57,7 +67,7 @@ impl Invariants {
             }
             for (index, entry) in self
                 .committed
-                .range(raft.log.base().index.next()..)
+                .range(raft.shared.log.base().index.next()..)
                 .take_while(|(index, _)| **index <= raft.commit())
             {
                 assert_eq!(
@@ -72,7 +82,7 @@ impl Invariants {
             let raft = cluster.protocol(*id);
             let newest = self.leaders.keys().next_back().copied().unwrap_or_default();
             if raft.is_leader() && raft.term() == newest {
-                for (index, entry) in self.committed.range(raft.log.base().index.next()..) {
+                for (index, entry) in self.committed.range(raft.shared.log.base().index.next()..) {
                     assert_eq!(
                         raft.entry(*index),
                         Some(entry),
@@ -97,7 +107,8 @@ impl Invariants {
                 return true;
             }
             let raft = cluster.protocol(*id);
-            index <= raft.log.base().index || (raft.entry(index) == Some(entry) && index <= raft.durable())
+            index <= raft.shared.log.base().index
+                || (raft.entry(index) == Some(entry) && index <= raft.durable())
         };
         cluster.ids().iter().filter(|id| holds(id)).count()
     }
@@ -110,12 +121,12 @@ impl Invariants {
 
 /// If two logs agree on an entry's term, they agree on everything before it.
 fn log_matching(a: &Raft, b: &Raft) {
-    let last = a.log.last().min(b.log.last());
-    let first = a.log.base().index.max(b.log.base().index).next();
+    let last = a.shared.log.last().min(b.shared.log.last());
+    let first = a.shared.log.base().index.max(b.shared.log.base().index).next();
     let mut agree = false;
     let mut index = last;
     while index >= first && index > Index(0) {
-        let same = a.log.term(index) == b.log.term(index);
+        let same = a.shared.log.term(index) == b.shared.log.term(index);
         assert!(same || !agree, "logs agree behind {index} and differ at it");
         agree |= same;
         if same {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use trilemma_core::{AppendSeq, Attempt, Command};
 use trilemma_testkit::{Verdict, op, won, write};
 
-use super::turns::{Node, follow};
+use super::node::{Node, follow};
 use super::*;
 
 #[test]
@@ -84,7 +84,7 @@ fn a_follower_catches_up_while_writes_go_on() {
             cluster.propose(id, request, 5000 * MS);
         }
         cluster.run_for(MS);
-        longest = longest.max(cluster.protocol(id).log.len());
+        longest = longest.max(cluster.protocol(id).shared.log.len());
         if lag(&cluster) < 50 {
             break;
         }
@@ -93,7 +93,7 @@ fn a_follower_catches_up_while_writes_go_on() {
     assert!(longest > 100, "the load did not outrun what is always kept");
     cluster.run_for(500 * MS);
     assert!(
-        cluster.protocol(id).log.len() <= 51,
+        cluster.protocol(id).shared.log.len() <= 51,
         "and nothing is kept for it any more"
     );
 }
@@ -117,7 +117,7 @@ fn the_log_that_is_kept_for_followers_is_bounded() {
     assert!(won(cluster.write(id, 51, Command::put("key", "x")).as_ref()));
     cluster.run_for(10 * MS);
     assert!(
-        cluster.protocol(id).log.len() <= 5,
+        cluster.protocol(id).shared.log.len() <= 5,
         "nothing is kept for a follower that is away"
     );
     cluster.filter = Some(Box::new(|_, _, message| match message {
@@ -128,7 +128,7 @@ fn the_log_that_is_kept_for_followers_is_bounded() {
     cluster.run_for(500 * MS);
     let held = |cluster: &Cluster<Raft>| -> usize {
         let raft = cluster.protocol(id);
-        let indices = (raft.log.base().index.0 + 1..=raft.log.last().0).map(Index);
+        let indices = (raft.shared.log.base().index.0 + 1..=raft.shared.log.last().0).map(Index);
         indices
             .filter_map(|index| raft.entry(index))
             .map(Entry::size)
@@ -142,7 +142,7 @@ fn the_log_that_is_kept_for_followers_is_bounded() {
     }
     cluster.run_for(10 * MS);
     assert!(
-        cluster.protocol(id).log.len() > 5 && held(&cluster) > 70_000,
+        cluster.protocol(id).shared.log.len() > 5 && held(&cluster) > 70_000,
         "{}",
         held(&cluster)
     );
@@ -162,7 +162,7 @@ fn the_log_that_is_kept_for_followers_is_bounded() {
     cluster.run_for(1000 * MS);
     assert!(won(cluster.write(id, 81, Command::put("key", "x")).as_ref()));
     cluster.run_for(10 * MS);
-    assert!(cluster.protocol(id).log.len() <= 5);
+    assert!(cluster.protocol(id).shared.log.len() <= 5);
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn parts_that_come_early_are_appended_in_their_order() {
     let mut node = Node::new(3, 1);
     follow(&mut node, 2);
     for part in (0..parts.len()).rev() {
-        assert_eq!(node.raft().applied(), Index(0));
+        assert_eq!(node.raft().shared.applied(), Index(0));
         send_part(&mut node, &parts, part);
         send_part(&mut node, &parts, part);
     }
@@ -277,7 +277,7 @@ fn a_checkpoint_in_the_middle_of_a_transfer_holds_the_parts_so_far() {
     for part in parts.len() / 2..parts.len() {
         send_part(&mut node, &parts, part);
     }
-    let mut next = Raft::new(node.raft().config.clone());
+    let mut next = Raft::new(node.raft().shared.config.clone());
     for chunk in checkpoint {
         next.restore(&chunk).expect("our own checkpoint");
     }
@@ -302,11 +302,11 @@ fn a_transfer_that_a_crash_broke_off_begins_again() {
         next.records.clone_from(&node.records);
         next.revive();
         // In its next life the parts of the former one are no part of a checkpoint.
-        let mut restored = Raft::new(node.raft().config.clone());
+        let mut restored = Raft::new(node.raft().shared.config.clone());
         for chunk in next.raft().checkpoint() {
             restored.restore(&chunk).expect("our own checkpoint");
         }
-        assert_eq!(restored.applied(), Index(0));
+        assert_eq!(restored.shared.applied(), Index(0));
         for part in 0..parts.len() {
             send_part(&mut next, &parts, part);
         }

@@ -1,142 +1,13 @@
 //! Schedules inside one turn of the host, and across the lives of a process, on single nodes.
 
-use trilemma_core::host::Output;
-use trilemma_core::protocol::PeerView;
 use trilemma_core::{
-    Achieved, AppendSeq, Attempt, Command, Epoch, Incarnation, NodeSet, Proposal, Receipt, Reply, Request,
-    Ticket, UnknownCause, WriteError,
+    Achieved, AppendSeq, Attempt, Command, Epoch, Incarnation, NodeSet, Receipt, Reply, UnknownCause,
+    WriteError,
 };
 use trilemma_testkit::{op, write};
 
+use super::node::{Node, follow, not_applied, put};
 use super::*;
-use trilemma_core::host::Host;
-
-/// One node of a cluster whose other nodes are played by the test.
-pub(super) struct Node {
-    host: Host<Raft>,
-    pub(super) now: Instant,
-    tickets: u64,
-    pub(super) records: Vec<bytes::Bytes>,
-    replies: Vec<(Ticket, Reply)>,
-    pub(super) sent: Vec<(NodeId, Message)>,
-}
-
-impl Node {
-    pub(super) fn new(size: u32, seed: u64) -> Self {
-        Self::with(RaftConfig::new(NodeId(1), (1..=size).map(NodeId), seed))
-    }
-
-    fn with(config: RaftConfig) -> Self {
-        let size = config.members.len() as u32;
-        let raft = Raft::new(config);
-        let mut node = Self {
-            host: Host::new(raft),
-            now: Instant::ZERO + 1000 * MS,
-            tickets: 0,
-            records: Vec::new(),
-            replies: Vec::new(),
-            sent: Vec::new(),
-        };
-        node.step(Input::Start);
-        let peer = Peer {
-            incarnation: Incarnation(1),
-            connected: true,
-        };
-        let peers = (2..=size).map(|id| (NodeId(id), peer)).collect();
-        node.step(Input::Peers(PeerView { peers }));
-        node
-    }
-
-    pub(super) fn raft(&self) -> &Raft {
-        self.host.protocol()
-    }
-
-    pub(super) fn step(&mut self, input: Input<Message>) {
-        let mut output = Output::default();
-        let now = Now {
-            instant: self.now,
-            ..Now::default()
-        };
-        self.host.run(now, input, &mut output);
-        self.records
-            .extend(output.records.into_iter().map(|record| record.bytes));
-        self.replies.extend(output.replies);
-        for sent in output.sends {
-            let message = codec::decode(&sent.bytes).expect("our own messages decode");
-            self.sent.push((sent.to, message));
-        }
-    }
-
-    pub(super) fn receive(&mut self, from: u32, message: Message) {
-        self.step(Input::Receive {
-            from: NodeId(from),
-            message,
-        });
-    }
-
-    fn propose(&mut self, request: Request) -> Ticket {
-        self.tickets += 1;
-        let ticket = Ticket(self.tickets);
-        let deadline = self.now + 5000 * MS;
-        self.step(Input::Propose(Proposal {
-            ticket,
-            deadline,
-            request,
-        }));
-        ticket
-    }
-
-    pub(super) fn persist(&mut self) {
-        let up_to = AppendSeq(self.records.len() as u64);
-        self.step(Input::Persisted { up_to });
-    }
-
-    fn reply(&self, ticket: Ticket) -> Option<&Reply> {
-        let found = self.replies.iter().find(|(of, _)| *of == ticket);
-        found.map(|(_, reply)| reply)
-    }
-
-    /// Becomes leader of the next term by the votes of node 2.
-    fn win(&mut self) {
-        if self.raft().config.members.len() > 1 {
-            self.persist();
-            self.now = self.now + 1000 * MS;
-            self.step(Input::Wake);
-            let (asked, term) = (self.raft().term().next(), self.raft().term());
-            let granted = true;
-            self.receive(2, Message::PreVoteReply { asked, term, granted });
-            self.persist();
-            let term = self.raft().term();
-            self.receive(2, Message::VoteReply { term, granted });
-        }
-        self.persist();
-        self.step(Input::Wake);
-        assert!(self.raft().is_leader());
-    }
-
-    /// Starts the next life from the records, all of which have survived.
-    pub(super) fn revive(&mut self) {
-        self.host = Host::new(self.replayed().expect("our own records"));
-        self.step(Input::Start);
-    }
-
-    /// What the next life makes of the records, all of which have survived.
-    pub(super) fn replayed(&self) -> Result<Raft, Corrupt> {
-        let mut raft = Raft::new(self.raft().config.clone());
-        for record in &self.records {
-            raft.replay(codec::decode(record).expect("our own records decode"))?;
-        }
-        Ok(raft)
-    }
-}
-
-fn put(seq: u64) -> Request {
-    write(seq, Attempt::First, Command::put("key", seq.to_string()))
-}
-
-fn not_applied(reply: Option<&Reply>) -> bool {
-    matches!(reply, Some(Reply::Write(Err(WriteError::NotApplied(_)))))
-}
 
 #[test]
 fn a_write_that_no_disk_and_no_node_has_seen_ends_with_the_office() {
@@ -179,23 +50,12 @@ fn a_checkpoint_holds_no_more_than_the_records_so_far() {
     let mut node = Node::new(3, 1);
     node.win();
     node.propose(put(1));
-    let mut restored = Raft::new(node.raft().config.clone());
+    let mut restored = Raft::new(node.raft().shared.config.clone());
     for chunk in node.raft().checkpoint() {
         restored.restore(&chunk).expect("our own checkpoint");
     }
     let replayed = node.replayed().expect("our own records");
     assert_eq!(restored.log_end(), replayed.log_end());
-}
-
-pub(super) fn follow(node: &mut Node, leader: u32) {
-    let append = Message::Append {
-        term: Term(1),
-        round: 0,
-        prev: LogEnd::default(),
-        entries: Vec::new(),
-        commit: Index(0),
-    };
-    node.receive(leader, append);
 }
 
 fn forwarded(node: &Node) -> u64 {
@@ -249,7 +109,7 @@ fn a_write_at_a_leader_that_restarts_is_unknown_at_once() {
     let mut node = Node::new(3, 1);
     follow(&mut node, 2);
     let ticket = node.propose(put(1));
-    let mut view = node.raft().view.clone();
+    let mut view = node.raft().shared.view.clone();
     let peer = view.peers.get_mut(&NodeId(2)).expect("a member");
     peer.incarnation = Incarnation(2);
     node.step(Input::Peers(view));

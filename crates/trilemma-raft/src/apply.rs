@@ -1,0 +1,116 @@
+//! Applying what is committed, and answering those who wait for it.
+
+use trilemma_core::session::OpResult;
+use trilemma_core::{
+    Achieved, Applied, NodeSet, NotApplied, OpId, Outcome, Reason, Receipt, Retry, UnknownCause, Version,
+};
+
+use crate::Out;
+use crate::log::{Index, Payload};
+use crate::message::Answer;
+use crate::pending::{InLog, PendingKind, ReplyTo};
+use crate::shared::Shared;
+
+/// Applies the next entry that is committed *and* durable here, so that a restart never has to take back what somebody
+/// has read. Returns its index and its size; `None` if there is none. `holders` are the other nodes that hold it durably.
+pub(crate) fn next(
+    shared: &mut Shared,
+    holders: impl FnOnce(Index) -> NodeSet,
+    effects: &mut Out,
+) -> Option<(Index, usize)> {
+    let up_to = shared.commit.min(shared.log.durable());
+    let index = shared.applied().next();
+    if index > up_to {
+        return None;
+    }
+    let at = Version(index.0);
+    let entry = shared
+        .log
+        .get(index)
+        .expect("what is not applied is held")
+        .clone();
+    let result = match &entry.payload {
+        Payload::Noop => {
+            shared.table.advance(at);
+            None
+        }
+        Payload::Write { op, command } => {
+            let effect = shared.table.apply(*op, command, at);
+            if !effect.changes.is_empty() {
+                effects.apply(Applied {
+                    position: index.0,
+                    changes: effect.changes,
+                });
+            }
+            Some(effect.result)
+        }
+        Payload::Fence { op } => Some(shared.table.fence(*op, at)),
+    };
+    if let Some(waiting) = shared.pending.take_in_log(index) {
+        let reply_to = waiting.reply_to;
+        let answer = if waiting.term == entry.term {
+            answer(shared, index, &waiting, result, holders)
+        } else {
+            waiting.kind.lost(UnknownCause::LeaderLost)
+        };
+        reply_to.answer(answer, effects);
+    }
+    Some((index, entry.size()))
+}
+
+fn answer(
+    shared: &Shared,
+    index: Index,
+    waiting: &InLog,
+    result: Option<Option<OpResult>>,
+    holders: impl FnOnce(Index) -> NodeSet,
+) -> Answer {
+    let kind = waiting.kind;
+    let receipt = |op, won, version, found| {
+        let mut durable_on = holders(index);
+        durable_on.0.insert(shared.node());
+        receipt(shared, waiting.reply_to, op, durable_on, (won, version, found))
+    };
+    match (kind, result) {
+        (PendingKind::Outcome(_), Some(None)) => Answer::Outcome(Ok(Outcome::Expired)),
+        (_, Some(None)) => kind.refusal(Reason::SessionExpired),
+        (PendingKind::Write(..), Some(Some(OpResult::Fenced))) => Answer::Write(Err(NotApplied {
+            reason: Reason::Fenced,
+            retry: Retry::Never,
+        }
+        .into())),
+        (PendingKind::Outcome(_), Some(Some(OpResult::Fenced))) => Answer::Outcome(Ok(Outcome::NotApplied)),
+        (PendingKind::Write(op, _), Some(Some(OpResult::Applied { won, version, found }))) => {
+            Answer::Write(Ok(receipt(op, won, version, found)))
+        }
+        (PendingKind::Outcome(op), Some(Some(OpResult::Applied { won, version, found }))) => {
+            Answer::Outcome(Ok(Outcome::Applied(receipt(op, won, version, found))))
+        }
+        (PendingKind::Read, _) | (_, None) => {
+            unreachable!("reads do not enter the log, and nobody waits for a no-op")
+        }
+    }
+}
+
+fn receipt(
+    shared: &Shared,
+    reply_to: ReplyTo,
+    op: OpId,
+    durable_on: NodeSet,
+    (won, version, found): (bool, Version, Version),
+) -> Receipt {
+    let to_followers = u8::from(shared.config.members.len() > 1);
+    let forwarded = u8::from(matches!(reply_to, ReplyTo::Peer(..)));
+    Receipt {
+        op,
+        won,
+        version,
+        found,
+        epoch: shared.config.epoch,
+        achieved: Achieved::StrictSerializable,
+        durable_on,
+        served_by: shared.node(),
+        round_trips: to_followers + forwarded,
+        syncs: 1,
+    }
+}

@@ -1,0 +1,432 @@
+//! A leader: it orders requests, replicates and commits entries, and proves its leadership for reads.
+//!
+//! Raft sections 5.3 and 5.4.2; reads are section 6.4 of the dissertation.
+
+mod progress;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use trilemma_core::{Instant, NodeId, NodeSet, ReadLevel, ReadRequest, Reason, UnknownCause};
+
+use crate::config::RaftConfig;
+use crate::follower::Follower;
+use crate::log::{Entry, Index, Payload};
+use crate::message::{Answer, AppendResult, LogEnd, Message};
+use crate::pending::{InLog, PendingKind, ReplyTo};
+use crate::reads::{READS_MAX, Read, Rounds};
+use crate::record::Record;
+use crate::role::Role;
+use crate::shared::Shared;
+use crate::{Out, apply};
+
+use progress::Progress;
+
+/// What only a leader has.
+#[derive(Debug)]
+pub(crate) struct Leader {
+    followers: BTreeMap<NodeId, Progress>,
+    /// The first entry of this term.
+    noop: Index,
+    /// Bytes of the requests in the log that are not applied. Those whose clients have given up are still there.
+    unapplied: usize,
+    rounds: Rounds,
+    next_heartbeat: Instant,
+    /// When a majority was last heard.
+    check_at: Instant,
+    /// Something waits for the end of the turn.
+    is_dirty: bool,
+}
+
+impl Leader {
+    /// Begins to lead with an entry of its own, at once: nothing is served before it is committed.
+    pub(crate) fn start(shared: &mut Shared, now: Instant, effects: &mut Out) -> Self {
+        let term = shared.term();
+        tracing::info!(node = %shared.node(), %term, "became leader");
+        let payload = Payload::Noop;
+        let noop = shared.log.push(Entry { term, payload });
+        let progress = |peer| (peer, Progress::new(noop, now));
+        let mut leader = Self {
+            followers: shared.config.peers().map(progress).collect(),
+            noop,
+            unapplied: 0,
+            rounds: Rounds::default(),
+            next_heartbeat: now,
+            check_at: now,
+            is_dirty: false,
+        };
+        leader.flush(shared, now, effects);
+        leader
+    }
+
+    /// Up to where the log of another voter is known to be durable and equal to this leader's.
+    pub(crate) fn matched(&self, voter: NodeId) -> Option<Index> {
+        self.followers.get(&voter).map(|progress| progress.matched)
+    }
+
+    /// Whether it has committed an entry of its term; before, it serves nothing.
+    pub(crate) fn is_ready(&self, shared: &Shared) -> bool {
+        shared.applied() >= self.noop
+    }
+
+    /// The followers that need more of the log than is kept for them.
+    pub(crate) fn outrun(&self) -> NodeSet {
+        let outrun = self.followers.iter().filter(|(_, progress)| progress.is_outrun);
+        outrun.map(|(peer, _)| *peer).collect()
+    }
+
+    pub(crate) fn wake_at(&self, config: &RaftConfig, now: Instant) -> Instant {
+        if self.is_dirty {
+            return now;
+        }
+        let check_at = self.check_at + config.election_timeout;
+        self.next_heartbeat.min(check_at).min(self.rounds.due())
+    }
+
+    /// Starts over with a follower whose process has restarted.
+    pub(crate) fn probe(&mut self, node: NodeId) {
+        if let Some(progress) = self.followers.get_mut(&node) {
+            progress.restart_probe();
+        }
+    }
+
+    /// Sends what this turn has gathered.
+    pub(crate) fn flush(&mut self, shared: &mut Shared, now: Instant, effects: &mut Out) {
+        self.is_dirty = false;
+        self.replicate(shared, now, effects);
+    }
+
+    /// Heartbeats, the check of its majority and of its disk, and messages that were lost. Fails if it cannot do its work,
+    /// and must not keep others from it.
+    pub(crate) fn on_tick(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        effects: &mut Out,
+    ) -> Result<(), &'static str> {
+        let timeout = shared.config.election_timeout;
+        if shared.is_disk_stalled(now) {
+            return Err("its disk makes no progress");
+        }
+        if now >= self.check_at + timeout {
+            self.check_at = now;
+            let heard = |progress: &&Progress| now.since(progress.heard) <= timeout * 2;
+            if self.followers.values().filter(heard).count() + 1 < shared.config.majority() {
+                return Err("it hears no majority");
+            }
+        }
+        if now >= self.next_heartbeat {
+            self.next_heartbeat = now + shared.config.heartbeat;
+            for progress in self.followers.values_mut() {
+                progress.notice_loss(now, timeout);
+            }
+            self.send_heartbeats(shared, effects);
+            self.replicate(shared, now, effects);
+        }
+        Ok(())
+    }
+
+    /// Answers reads that are overdue.
+    pub(crate) fn expire(&mut self, now: Instant, effects: &mut Out) {
+        for reply_to in self.rounds.expire(now) {
+            reply_to.answer(PendingKind::Read.refusal(Reason::Deadline), effects);
+        }
+    }
+
+    /// Shows every follower that this node leads.
+    fn send_heartbeats(&mut self, shared: &Shared, effects: &mut Out) {
+        let round = self.rounds.newest();
+        for (peer, progress) in &mut self.followers {
+            effects.send(*peer, progress.heartbeat(shared, round));
+        }
+    }
+
+    /// Makes new entries durable here and sends them to whoever may take them: one record, one message each.
+    fn replicate(&mut self, shared: &mut Shared, now: Instant, effects: &mut Out) {
+        while let Some((first, entries)) = shared.log.next_to_hand(&shared.config) {
+            let last = Index(first.0 + entries.len() as u64).prev();
+            let seq = effects.append(Record::Entries { first, entries });
+            shared.log.on_appended(seq, first, last);
+        }
+        if self.rounds.is_wanted() {
+            self.rounds.start();
+            self.send_heartbeats(shared, effects);
+        }
+        let round = self.rounds.newest();
+        for (peer, progress) in &mut self.followers {
+            while let Some(message) = progress.feed(shared, now, round) {
+                effects.send(*peer, message);
+            }
+            if progress.is_commit_news(shared) {
+                effects.send(*peer, progress.heartbeat(shared, round));
+            }
+        }
+        self.transfer(shared, now, effects);
+        self.advance_commit(shared);
+        self.apply(shared, now, effects);
+    }
+
+    /// Begins transfers to followers whose next entry is compacted, and repeats parts that had no answer.
+    fn transfer(&mut self, shared: &Shared, now: Instant, effects: &mut Out) {
+        let (term, round) = (shared.term(), self.rounds.newest());
+        for (peer, progress) in &mut self.followers {
+            let Some((at, parts)) = progress.transfer(shared, now) else {
+                continue;
+            };
+            for (part, last, chunk) in parts {
+                effects.send(
+                    *peer,
+                    Message::Snapshot {
+                        term,
+                        round,
+                        at,
+                        part,
+                        last,
+                        chunk,
+                    },
+                );
+            }
+        }
+    }
+
+    /// A follower has shown that it is there. `None` if the answer is to nothing that this leader has sent.
+    fn heard(&mut self, now: Instant, from: NodeId, round: u64) -> Option<&mut Progress> {
+        let newest = self.rounds.newest();
+        let progress = self.followers.get_mut(&from)?;
+        if round > newest {
+            return None;
+        }
+        progress.heard = now;
+        progress.round = progress.round.max(round);
+        Some(progress)
+    }
+
+    pub(crate) fn on_append_reply(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        from: NodeId,
+        (round, result): (u64, AppendResult),
+        effects: &mut Out,
+    ) {
+        let sent = shared.log.handed();
+        let Some(progress) = self.heard(now, from, round) else {
+            return;
+        };
+        match result {
+            // Our log never shrinks in our term, so a follower that claims more than it was sent is wrong.
+            AppendResult::Matched(matched) if matched <= sent => progress.on_match(now, matched),
+            AppendResult::Matched(_) => {}
+            AppendResult::Mismatch(hint) => progress.on_mismatch(hint),
+        }
+        self.release_reads(shared, effects);
+        self.replicate(shared, now, effects);
+    }
+
+    pub(crate) fn on_snapshot_reply(
+        &mut self,
+        shared: &mut Shared,
+        now: Instant,
+        from: NodeId,
+        (round, at, next): (u64, LogEnd, u32),
+        effects: &mut Out,
+    ) {
+        let patience = shared.config.election_timeout * 4;
+        let Some(progress) = self.heard(now, from, round) else {
+            return;
+        };
+        progress.on_part(now, at, next, patience);
+        self.transfer(shared, now, effects);
+    }
+
+    pub(crate) fn on_persisted(&mut self, shared: &mut Shared, now: Instant, effects: &mut Out) {
+        self.advance_commit(shared);
+        self.apply(shared, now, effects);
+    }
+
+    /// Commits what a majority holds durably, if it is of our own term (section 5.4.2; figure 8 shows why).
+    fn advance_commit(&mut self, shared: &mut Shared) {
+        let mut durable: Vec<Index> = self.followers.values().map(|progress| progress.matched).collect();
+        durable.push(shared.log.durable());
+        durable.sort_unstable();
+        let quorum = durable[durable.len() - shared.config.majority()];
+        if quorum > shared.commit && shared.log.term(quorum) == Some(shared.term()) {
+            shared.commit = quorum;
+            // Followers learn it with the next message, no later than at the end of this turn.
+            self.is_dirty = true;
+        }
+    }
+
+    /// Applies what is committed and durable here, and serves the reads that wait for it.
+    fn apply(&mut self, shared: &mut Shared, now: Instant, effects: &mut Out) {
+        while let Some((index, size)) = apply::next(shared, |index| self.holders(index), effects) {
+            if index > self.noop {
+                self.unapplied -= size;
+            }
+        }
+        self.trim(shared, now);
+        self.release_reads(shared, effects);
+        shared.serve_version_reads(effects);
+    }
+
+    /// The followers that hold an entry durably.
+    fn holders(&self, index: Index) -> NodeSet {
+        let holders = self
+            .followers
+            .iter()
+            .filter(|(_, progress)| progress.matched >= index);
+        holders.map(|(peer, _)| *peer).collect()
+    }
+
+    /// Drops applied entries that no follower which is there needs, or that would take too much memory.
+    fn trim(&mut self, shared: &mut Shared, now: Instant) {
+        let timeout = shared.config.election_timeout;
+        let needed = self.needed(shared, now, timeout);
+        let before = shared.log.base().index;
+        shared.trim(needed);
+        let base = shared.log.base().index;
+        if base <= needed {
+            return;
+        }
+        for (peer, progress) in &mut self.followers {
+            if progress.note_outrun(before, base) {
+                let (node, bytes) = (shared.config.node, shared.config.pinned_bytes_max);
+                tracing::warn!(%node, %peer, bytes, "the log is trimmed although a follower needs more");
+            }
+        }
+    }
+
+    /// The last entry such that followers that are there need only what stands after it.
+    fn needed(&self, shared: &Shared, now: Instant, timeout: Duration) -> Index {
+        let is_there = |(peer, progress): &(&NodeId, &Progress)| {
+            shared.view.is_connected(**peer) || now.since(progress.heard) <= timeout * 2
+        };
+        let needed = self
+            .followers
+            .iter()
+            .filter(is_there)
+            .map(|(_, progress)| progress.needed());
+        needed.min().unwrap_or(Index(u64::MAX))
+    }
+
+    /// Puts a request into the log.
+    pub(crate) fn propose(
+        &mut self,
+        shared: &mut Shared,
+        (reply_to, kind, deadline): (ReplyTo, PendingKind, Instant),
+        payload: Payload,
+        effects: &mut Out,
+    ) {
+        let term = shared.term();
+        let entry = Entry { term, payload };
+        let (waiting, size) = (self.unapplied, entry.size());
+        if waiting > 0 && waiting + size > shared.config.uncommitted_bytes {
+            let what = format!("{waiting} bytes wait to be committed already");
+            return reply_to.answer(kind.refusal(Reason::Overloaded { what }), effects);
+        }
+        self.unapplied += size;
+        let index = shared.log.push(entry);
+        let waiting = InLog {
+            reply_to,
+            kind,
+            term,
+            deadline,
+        };
+        shared.pending.put_in_log(index, waiting);
+        self.is_dirty = true;
+    }
+
+    /// Registers a read for the next round, or answers it if it may be stale.
+    pub(crate) fn read(
+        &mut self,
+        shared: &Shared,
+        (reply_to, deadline): (ReplyTo, Instant),
+        read: ReadRequest,
+        effects: &mut Out,
+    ) {
+        if matches!(read.at_least, Some(ReadLevel::Local)) {
+            let reply = shared.read_reply(&read.query, ReadLevel::Local, 0);
+            return reply_to.answer(Answer::Read(Ok(reply)), effects);
+        }
+        if self.rounds.is_full() {
+            let what = format!("{READS_MAX} reads wait at the leader already");
+            return reply_to.answer(PendingKind::Read.refusal(Reason::Overloaded { what }), effects);
+        }
+        let index = shared.commit.max(self.noop);
+        let query = read.query;
+        let read = Read {
+            reply_to,
+            query,
+            deadline,
+        };
+        self.rounds.register(index, read);
+        self.is_dirty = true;
+    }
+
+    /// Serves the reads whose round a majority has echoed and whose index is applied.
+    fn release_reads(&mut self, shared: &Shared, effects: &mut Out) {
+        if self.rounds.is_idle() {
+            return;
+        }
+        let mut rounds: Vec<u64> = self.followers.values().map(|progress| progress.round).collect();
+        rounds.push(self.rounds.newest());
+        rounds.sort_unstable();
+        let echoed = rounds[rounds.len() - shared.config.majority()];
+        for Read { reply_to, query, .. } in self.rounds.release(echoed, shared.applied()) {
+            let forwarded = u8::from(matches!(reply_to, ReplyTo::Peer(..)));
+            let to_followers = u8::from(shared.config.members.len() > 1);
+            let reply = shared.read_reply(&query, ReadLevel::Linearizable, to_followers + forwarded);
+            reply_to.answer(Answer::Read(Ok(reply)), effects);
+        }
+    }
+
+    /// Steps down without a higher term: others must be able to elect somebody.
+    pub(crate) fn step_down(self, shared: &mut Shared, now: Instant, why: &str, effects: &mut Out) -> Role {
+        tracing::info!(node = %shared.node(), term = %shared.term(), why, "stepped down as leader");
+        let election_at = shared.draw_election_at(now);
+        self.end(shared, effects);
+        Role::Follower(Follower::waiting(election_at))
+    }
+
+    /// Ends: what is in the log and not committed may or may not survive. What waited for the end of the turn is on no
+    /// disk and was sent to nobody: it goes, or it would leave a gap in the records.
+    pub(crate) fn end(self, shared: &mut Shared, effects: &mut Out) {
+        let handed = shared.log.handed();
+        shared.log.drop_unhanded();
+        for index in shared.pending.in_log_from(shared.commit.next()) {
+            if let Some(InLog { reply_to, kind, .. }) = shared.pending.take_in_log(index) {
+                let answer = match reply_to {
+                    _ if index <= handed => kind.lost(UnknownCause::LeaderLost),
+                    ReplyTo::Local(_) => kind.refusal(Reason::NoLeader),
+                    ReplyTo::Peer(..) => Answer::NotLeader,
+                };
+                reply_to.answer(answer, effects);
+            }
+        }
+        for reply_to in self.rounds.waiting() {
+            reply_to.answer(PendingKind::Read.refusal(Reason::NoLeader), effects);
+        }
+    }
+
+    pub(crate) fn check(&self, shared: &Shared) {
+        assert!(
+            self.noop <= shared.log.last(),
+            "the leader's first entry {} is gone",
+            self.noop
+        );
+        let handed = shared.log.handed();
+        for (peer, progress) in &self.followers {
+            progress.check(*peer, handed, self.rounds.newest());
+        }
+        self.rounds.check();
+        let open = shared.applied().max(self.noop).next();
+        debug_assert_eq!(
+            self.unapplied,
+            (open.0..=shared.log.last().0)
+                .filter_map(|index| shared.log.get(Index(index)))
+                .map(Entry::size)
+                .sum::<usize>(),
+            "bytes that are not applied"
+        );
+    }
+}

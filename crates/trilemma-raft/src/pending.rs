@@ -1,0 +1,296 @@
+//! Requests that this node has to answer, and where each of them waits.
+//!
+//! Every request is answered once, in the class that is certain: what has entered a log, or has been sent to a node
+//! that may put it there, is *unknown* until it is applied; all else is *not applied*.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trilemma_core::{
+    Attempt, Instant, NodeId, OpId, Outcome, Reason, Reply, Request, Rng, Ticket, UnknownCause, WriteError,
+};
+
+use crate::Out;
+use crate::forward_dedup::ForwardDedup;
+use crate::log::{Index, Term};
+use crate::message::{Answer, Message};
+
+/// To whom an answer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReplyTo {
+    /// A client of this node.
+    Local(Ticket),
+    /// A client of another node, which forwarded the request under this id.
+    Peer(NodeId, u64),
+}
+
+impl ReplyTo {
+    pub(crate) fn answer(self, answer: Answer, effects: &mut Out) {
+        match self {
+            ReplyTo::Local(ticket) => effects.reply(ticket, reply(answer)),
+            ReplyTo::Peer(node, id) => effects.send(node, Message::ForwardReply { id, answer }),
+        }
+    }
+}
+
+/// What kind of answer a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PendingKind {
+    Write(OpId, Attempt),
+    Read,
+    Outcome(OpId),
+}
+
+impl PendingKind {
+    pub(crate) fn of(request: &Request) -> Self {
+        match request {
+            Request::Write { op, attempt, .. } => PendingKind::Write(*op, *attempt),
+            Request::Read(_) => PendingKind::Read,
+            Request::Outcome { op, .. } => PendingKind::Outcome(*op),
+        }
+    }
+
+    /// The answer when this attempt certainly did nothing. An earlier attempt may have, so a refused *retry* of a write
+    /// says only that this copy was not taken.
+    pub(crate) fn refusal(self, reason: Reason) -> Answer {
+        match self {
+            PendingKind::Write(op, Attempt::Retry) if reason == Reason::SessionExpired => {
+                Answer::Write(Err(WriteError::Unknown {
+                    op,
+                    cause: UnknownCause::SessionExpired,
+                }))
+            }
+            PendingKind::Write(op, Attempt::Retry) if reason != Reason::Fenced => {
+                Answer::Write(Err(WriteError::Unknown {
+                    op,
+                    cause: UnknownCause::LeaderLost,
+                }))
+            }
+            PendingKind::Write(..) => Answer::Write(Err(reason.into())),
+            PendingKind::Read => Answer::Read(Err(reason.into())),
+            PendingKind::Outcome(_) => Answer::Outcome(Err(reason.into())),
+        }
+    }
+
+    /// The answer when something may have been done.
+    pub(crate) fn lost(self, cause: UnknownCause) -> Answer {
+        match self {
+            PendingKind::Write(op, _) => Answer::Write(Err(WriteError::Unknown { op, cause })),
+            PendingKind::Read | PendingKind::Outcome(_) if cause == UnknownCause::Deadline => {
+                self.refusal(Reason::Deadline)
+            }
+            PendingKind::Read | PendingKind::Outcome(_) => self.refusal(Reason::NoLeader),
+        }
+    }
+
+    /// Whether `answer` can be one to this. A receipt of another operation proves nothing about this one.
+    pub(crate) fn is_answered_by(self, answer: &Answer) -> bool {
+        match (answer, self) {
+            (Answer::Write(Ok(receipt)), PendingKind::Write(op, _))
+            | (Answer::Outcome(Ok(Outcome::Applied(receipt))), PendingKind::Outcome(op)) => receipt.op == op,
+            (Answer::Write(Err(WriteError::Unknown { op: of, .. })), PendingKind::Write(op, _)) => *of == op,
+            (Answer::Write(Err(_)), PendingKind::Write(..))
+            | (Answer::Read(_), PendingKind::Read)
+            | (Answer::Outcome(_), PendingKind::Outcome(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+pub(crate) fn reply(answer: Answer) -> Reply {
+    match answer {
+        Answer::Write(result) => Reply::Write(result),
+        Answer::Read(result) => Reply::Read(result),
+        Answer::Outcome(result) => Reply::Outcome(result),
+        Answer::NotLeader => unreachable!("it is handled where forwarded answers arrive"),
+    }
+}
+
+/// Where a request waits: for its entry, for a leader's answer, or for a leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Log(Index),
+    Leader(u64),
+    Queue(u64),
+}
+
+/// A request whose entry is in the log.
+#[derive(Debug)]
+pub(crate) struct InLog {
+    pub(crate) reply_to: ReplyTo,
+    pub(crate) kind: PendingKind,
+    pub(crate) term: Term,
+    pub(crate) deadline: Instant,
+}
+
+/// A request that was forwarded to a leader.
+#[derive(Debug)]
+pub(crate) struct AtLeader {
+    pub(crate) ticket: Ticket,
+    pub(crate) kind: PendingKind,
+    pub(crate) request: Request,
+    pub(crate) leader: NodeId,
+    pub(crate) deadline: Instant,
+}
+
+/// A request that waits for a leader.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) ticket: Ticket,
+    pub(crate) request: Request,
+    pub(crate) deadline: Instant,
+    pub(crate) give_up: Instant,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    in_log: BTreeMap<Index, InLog>,
+    at_leader: BTreeMap<u64, AtLeader>,
+    queue: BTreeMap<u64, Queued>,
+    deadlines: BTreeSet<(Instant, Place)>,
+    last_id: u64,
+    pub(crate) dedup: ForwardDedup,
+}
+
+impl Pending {
+    /// Ids begin anywhere: an answer that a leader still has for a former incarnation of this node must answer nothing in
+    /// this one.
+    pub(crate) fn new(rng: &mut Rng) -> Self {
+        Self {
+            last_id: rng.next_u64() >> 16,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn wake_at(&self) -> Instant {
+        self.deadlines.first().map_or(Instant::NEVER, |(at, _)| *at)
+    }
+
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    pub(crate) fn put_in_log(&mut self, index: Index, waiting: InLog) {
+        self.deadlines.insert((waiting.deadline, Place::Log(index)));
+        self.in_log.insert(index, waiting);
+    }
+
+    pub(crate) fn take_in_log(&mut self, index: Index) -> Option<InLog> {
+        let found = self.in_log.remove(&index)?;
+        self.deadlines.remove(&(found.deadline, Place::Log(index)));
+        Some(found)
+    }
+
+    /// The entries from `first` on that somebody waits for.
+    pub(crate) fn in_log_from(&self, first: Index) -> Vec<Index> {
+        self.in_log.range(first..).map(|(index, _)| *index).collect()
+    }
+
+    /// Whether no more requests may be with a leader.
+    pub(crate) fn is_full_at_leader(&self, waiting_max: usize) -> bool {
+        self.at_leader.len() >= waiting_max
+    }
+
+    /// Returns the name of the request towards the leader.
+    pub(crate) fn put_at_leader(&mut self, waiting: AtLeader) -> u64 {
+        let id = self.next_id();
+        self.deadlines.insert((waiting.deadline, Place::Leader(id)));
+        self.at_leader.insert(id, waiting);
+        id
+    }
+
+    fn take_at_leader(&mut self, id: u64) -> Option<AtLeader> {
+        let found = self.at_leader.remove(&id)?;
+        self.deadlines.remove(&(found.deadline, Place::Leader(id)));
+        Some(found)
+    }
+
+    /// The request of this name, if it is with the node that answers.
+    pub(crate) fn take_answered(&mut self, from: NodeId, id: u64) -> Option<AtLeader> {
+        let waiting = self.at_leader.get(&id)?;
+        if waiting.leader == from {
+            self.take_at_leader(id)
+        } else {
+            None
+        }
+    }
+
+    /// The requests at leaders of which `is_gone` says so.
+    pub(crate) fn take_gone(&mut self, is_gone: impl Fn(NodeId) -> bool) -> Vec<AtLeader> {
+        let gone = self
+            .at_leader
+            .iter()
+            .filter(|(_, waiting)| is_gone(waiting.leader));
+        let ids: Vec<u64> = gone.map(|(id, _)| *id).collect();
+        ids.into_iter().filter_map(|id| self.take_at_leader(id)).collect()
+    }
+
+    /// Keeps a request until there is a leader; answers it if too many wait.
+    pub(crate) fn enqueue(&mut self, waiting_max: usize, queued: Queued, effects: &mut Out) {
+        if self.queue.len() >= waiting_max {
+            let what = format!("{waiting_max} requests wait for a leader already");
+            let answer = PendingKind::of(&queued.request).refusal(Reason::Overloaded { what });
+            return ReplyTo::Local(queued.ticket).answer(answer, effects);
+        }
+        let id = self.next_id();
+        self.deadlines.insert((queued.give_up, Place::Queue(id)));
+        self.queue.insert(id, queued);
+    }
+
+    fn take_queued(&mut self, id: u64) -> Option<Queued> {
+        let found = self.queue.remove(&id)?;
+        self.deadlines.remove(&(found.give_up, Place::Queue(id)));
+        Some(found)
+    }
+
+    /// All that wait for a leader, in their order.
+    pub(crate) fn take_queue(&mut self) -> Vec<Queued> {
+        let ids: Vec<u64> = self.queue.keys().copied().collect();
+        ids.into_iter().filter_map(|id| self.take_queued(id)).collect()
+    }
+
+    /// Answers what is overdue.
+    pub(crate) fn expire(&mut self, now: Instant, effects: &mut Out) {
+        while let Some((at, place)) = self.deadlines.first().copied()
+            && at <= now
+        {
+            self.deadlines.pop_first();
+            let (reply_to, answer) = match place {
+                Place::Log(index) => match self.take_in_log(index) {
+                    Some(InLog { reply_to, kind, .. }) => (reply_to, kind.lost(UnknownCause::Deadline)),
+                    None => continue,
+                },
+                Place::Leader(id) => match self.take_at_leader(id) {
+                    Some(AtLeader { ticket, kind, .. }) => {
+                        (ReplyTo::Local(ticket), kind.lost(UnknownCause::Deadline))
+                    }
+                    None => continue,
+                },
+                Place::Queue(id) => match self.take_queued(id) {
+                    Some(Queued { ticket, request, .. }) => {
+                        let answer = PendingKind::of(&request).refusal(Reason::NoLeader);
+                        (ReplyTo::Local(ticket), answer)
+                    }
+                    None => continue,
+                },
+            };
+            reply_to.answer(answer, effects);
+        }
+    }
+
+    /// Each request has one deadline, and waits in one place.
+    pub(crate) fn check(&self) {
+        let waiting = self.in_log.len() + self.at_leader.len() + self.queue.len();
+        assert_eq!(self.deadlines.len(), waiting, "requests and their deadlines");
+        debug_assert!(
+            self.deadlines.iter().all(|(at, place)| match place {
+                Place::Log(index) => self.in_log.get(index).is_some_and(|found| found.deadline == *at),
+                Place::Leader(id) => self.at_leader.get(id).is_some_and(|found| found.deadline == *at),
+                Place::Queue(id) => self.queue.get(id).is_some_and(|found| found.give_up == *at),
+            }),
+            "a deadline of a request that is not there"
+        );
+        self.dedup.check();
+    }
+}

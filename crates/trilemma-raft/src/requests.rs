@@ -1,0 +1,269 @@
+//! Requests of clients: at the leader into the log, elsewhere forwarded to it, or made to wait for one.
+//!
+//! Exactly-once is section 6.3 of the dissertation; what is answered when is told in `pending`.
+
+use std::time::Duration;
+
+use trilemma_core::{Instant, NodeId, Proposal, ReadLevel, ReadRequest, Reason, Request, UnknownCause};
+
+use crate::Out;
+use crate::log::{Index, Payload};
+use crate::message::{Answer, Forwarded, Message};
+use crate::pending::{AtLeader, PendingKind, Queued, ReplyTo, reply};
+use crate::reads::{READS_MAX, Read};
+use crate::role::Role;
+use crate::shared::Shared;
+
+/// A client's request.
+pub(crate) fn on_propose(
+    role: &mut Role,
+    shared: &mut Shared,
+    now: Instant,
+    proposal: Proposal,
+    effects: &mut Out,
+) {
+    let Proposal {
+        ticket,
+        deadline,
+        request,
+    } = proposal;
+    if let Request::Read(read) = &request
+        && read_here(shared, ReplyTo::Local(ticket), read, deadline, effects)
+    {
+        return;
+    }
+    let give_up = give_up(shared, now, deadline);
+    let queued = Queued {
+        ticket,
+        request,
+        deadline,
+        give_up,
+    };
+    route(role, shared, now, queued, effects);
+}
+
+/// When a request that finds no leader is answered.
+fn give_up(shared: &Shared, now: Instant, deadline: Instant) -> Instant {
+    deadline.min(now + shared.config.election_timeout * 4)
+}
+
+/// Serves a read that needs no leader, or makes it wait for its version. `false`: it needs the leader.
+fn read_here(
+    shared: &mut Shared,
+    reply_to: ReplyTo,
+    read: &ReadRequest,
+    deadline: Instant,
+    effects: &mut Out,
+) -> bool {
+    match read.at_least {
+        Some(ReadLevel::Local) => {
+            let reply = shared.read_reply(&read.query, ReadLevel::Local, 0);
+            reply_to.answer(Answer::Read(Ok(reply)), effects);
+            true
+        }
+        Some(level @ ReadLevel::AtLeast(version)) => {
+            let query = read.query.clone();
+            let read = Read {
+                reply_to,
+                query,
+                deadline,
+            };
+            wait_for(shared, Index(version.0), read, level, effects);
+            true
+        }
+        Some(ReadLevel::Linearizable) | None => false,
+    }
+}
+
+fn wait_for(shared: &mut Shared, index: Index, read: Read, level: ReadLevel, effects: &mut Out) {
+    if shared.applied() >= index {
+        let reply = shared.read_reply(&read.query, level, 0);
+        return read.reply_to.answer(Answer::Read(Ok(reply)), effects);
+    }
+    if shared.version_reads.is_full() {
+        let what = format!("{READS_MAX} reads wait for a version already");
+        let answer = PendingKind::Read.refusal(Reason::Overloaded { what });
+        return read.reply_to.answer(answer, effects);
+    }
+    shared.version_reads.register(index, read, level);
+}
+
+/// Finds the way to the leader for a request of this node's client.
+fn route(role: &mut Role, shared: &mut Shared, now: Instant, queued: Queued, effects: &mut Out) {
+    let refuse = |reason, effects: &mut Out| {
+        let answer = PendingKind::of(&queued.request).refusal(reason);
+        ReplyTo::Local(queued.ticket).answer(answer, effects);
+    };
+    if let Some(withdrawn) = role.withdrawn() {
+        return refuse(withdrawn.reason(), effects);
+    }
+    if !shared.reaches_majority() {
+        return refuse(shared.no_quorum(), effects);
+    }
+    match role.leader(shared) {
+        Some(leader) if leader == shared.node() => {
+            let to = (ReplyTo::Local(queued.ticket), queued.deadline);
+            lead(role, shared, to, queued.request, effects);
+        }
+        Some(leader) if shared.view.is_connected(leader) => forward(shared, now, leader, queued, effects),
+        _ => shared.pending.enqueue(shared.config.waiting_max, queued, effects),
+    }
+}
+
+fn forward(shared: &mut Shared, now: Instant, leader: NodeId, queued: Queued, effects: &mut Out) {
+    let Queued {
+        ticket,
+        request,
+        deadline,
+        ..
+    } = queued;
+    let kind = PendingKind::of(&request);
+    let waiting_max = shared.config.waiting_max;
+    if shared.pending.is_full_at_leader(waiting_max) {
+        let what = format!("{waiting_max} requests are with the leader already");
+        return ReplyTo::Local(ticket).answer(kind.refusal(Reason::Overloaded { what }), effects);
+    }
+    let forwarded = match request.clone() {
+        Request::Write { op, attempt, command } => Forwarded::Write { op, attempt, command },
+        Request::Read(read) => Forwarded::Read(read),
+        Request::Outcome { op, .. } => Forwarded::Outcome(op),
+    };
+    let id = shared.pending.put_at_leader(AtLeader {
+        ticket,
+        kind,
+        request,
+        leader,
+        deadline,
+    });
+    let timeout_ms = u32::try_from(deadline.since(now).as_millis()).unwrap_or(u32::MAX);
+    let request = forwarded;
+    effects.send(
+        leader,
+        Message::Forward {
+            id,
+            timeout_ms,
+            request,
+        },
+    );
+}
+
+/// Another node's client wants something of this leader.
+pub(crate) fn on_forward(
+    role: &mut Role,
+    shared: &mut Shared,
+    now: Instant,
+    from: NodeId,
+    (id, timeout_ms, request): (u64, u32, Forwarded),
+    effects: &mut Out,
+) {
+    if !matches!(request, Forwarded::Read(_)) && !shared.pending.dedup.is_first(from, id) {
+        return tracing::debug!(%from, id, "a second copy of a forwarded request; ignored");
+    }
+    let reply_to = ReplyTo::Peer(from, id);
+    if role.as_leader().is_none() {
+        return reply_to.answer(Answer::NotLeader, effects);
+    }
+    let request = match request {
+        Forwarded::Write { op, attempt, command } => {
+            if let Err(refused) = command.validate() {
+                return reply_to.answer(Answer::Write(Err(refused.into())), effects);
+            }
+            Request::Write { op, attempt, command }
+        }
+        Forwarded::Read(read) => Request::Read(read),
+        Forwarded::Outcome(op) => Request::Outcome { op, command: None },
+    };
+    let deadline = now + Duration::from_millis(timeout_ms.into());
+    lead(role, shared, (reply_to, deadline), request, effects);
+}
+
+/// The leader has answered what this node forwarded.
+pub(crate) fn on_forward_reply(
+    shared: &mut Shared,
+    now: Instant,
+    from: NodeId,
+    (id, answer): (u64, Answer),
+    effects: &mut Out,
+) {
+    let Some(waiting) = shared.pending.take_answered(from, id) else {
+        return;
+    };
+    let (ticket, kind) = (waiting.ticket, waiting.kind);
+    match answer {
+        // It did nothing there, so it may go to the node that leads now.
+        Answer::NotLeader => wait_again(shared, now, waiting, effects),
+        answer if kind.is_answered_by(&answer) => effects.reply(ticket, reply(answer)),
+        _ => ReplyTo::Local(ticket).answer(kind.lost(UnknownCause::ReplyLost), effects),
+    }
+}
+
+/// A request that did nothing where it was sent waits for the next leader.
+fn wait_again(shared: &mut Shared, now: Instant, waiting: AtLeader, effects: &mut Out) {
+    let AtLeader {
+        ticket,
+        request,
+        deadline,
+        ..
+    } = waiting;
+    let give_up = give_up(shared, now, deadline);
+    let queued = Queued {
+        ticket,
+        request,
+        deadline,
+        give_up,
+    };
+    shared.pending.enqueue(shared.config.waiting_max, queued, effects);
+}
+
+/// The leader's part: writes and questions enter the log, reads a round.
+fn lead(
+    role: &mut Role,
+    shared: &mut Shared,
+    (reply_to, deadline): (ReplyTo, Instant),
+    request: Request,
+    effects: &mut Out,
+) {
+    let kind = PendingKind::of(&request);
+    let Role::Leader(leader) = role else {
+        return reply_to.answer(kind.refusal(Reason::NoLeader), effects);
+    };
+    let payload = match request {
+        Request::Read(read) => return leader.read(shared, (reply_to, deadline), read, effects),
+        Request::Write { op, command, .. } => Payload::Write { op, command },
+        Request::Outcome { op, .. } => Payload::Fence { op },
+    };
+    leader.propose(shared, (reply_to, kind, deadline), payload, effects);
+}
+
+/// Looks again at everything that waits: a leader is known, or who can be reached has changed. What was with a process
+/// that has restarted since is not answered any more.
+pub(crate) fn reroute(
+    role: &mut Role,
+    shared: &mut Shared,
+    now: Instant,
+    restarted: &[NodeId],
+    effects: &mut Out,
+) {
+    let leader = role.leader(shared);
+    let is_withdrawn = role.withdrawn().is_some();
+    let view = &shared.view;
+    let gone = shared.pending.take_gone(|with| {
+        let is_replaced = leader.is_some_and(|leader| leader != with);
+        is_replaced || is_withdrawn || restarted.contains(&with) || !view.is_connected(with)
+    });
+    for waiting in gone {
+        let (ticket, kind) = (waiting.ticket, waiting.kind);
+        if matches!(kind, PendingKind::Write(..)) {
+            ReplyTo::Local(ticket).answer(kind.lost(UnknownCause::LeaderLost), effects);
+        } else {
+            // Reads and questions have no effect, so they may be asked again.
+            wait_again(shared, now, waiting, effects);
+        }
+    }
+    let is_led = leader.is_some_and(|leader| leader == shared.node() || shared.view.is_connected(leader));
+    if is_led || is_withdrawn || !shared.reaches_majority() {
+        for queued in shared.pending.take_queue() {
+            route(role, shared, now, queued, effects);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What every role of a node works on: its log, its state, and the requests it has to answer.
+
+use trilemma_core::read::Query;
+use trilemma_core::table::Table;
+use trilemma_core::{Instant, NodeId, NodeSet, PeerView, ReadLevel, ReadReply, Reason, Rng, Version};
+
+use crate::Out;
+use crate::apply;
+use crate::config::RaftConfig;
+use crate::disk::Disk;
+use crate::hard_state::HardState;
+use crate::log::{Index, Log, Term};
+use crate::message::{Answer, LogEnd};
+use crate::pending::{Pending, PendingKind};
+use crate::reads::VersionReads;
+
+/// See the module. Knows nothing of roles.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: RaftConfig,
+    pub(crate) rng: Rng,
+    pub(crate) hard: HardState,
+    pub(crate) log: Log,
+    pub(crate) commit: Index,
+    pub(crate) table: Table,
+    pub(crate) disk: Disk,
+    pub(crate) view: PeerView,
+    pub(crate) pending: Pending,
+    pub(crate) version_reads: VersionReads,
+}
+
+impl Shared {
+    pub(crate) fn new(config: RaftConfig) -> Self {
+        let mut rng = Rng::new(config.seed);
+        Self {
+            pending: Pending::new(&mut rng),
+            table: Table::new(config.sessions_max),
+            config,
+            rng,
+            hard: HardState::default(),
+            log: Log::default(),
+            commit: Index(0),
+            disk: Disk::default(),
+            view: PeerView::default(),
+            version_reads: VersionReads::default(),
+        }
+    }
+
+    pub(crate) fn node(&self) -> NodeId {
+        self.config.node
+    }
+
+    pub(crate) fn term(&self) -> Term {
+        self.hard.term()
+    }
+
+    pub(crate) fn applied(&self) -> Index {
+        Index(self.table.version().0)
+    }
+
+    /// Whether a restart would begin in the present term.
+    pub(crate) fn is_term_durable(&self) -> bool {
+        self.hard.is_durable(self.disk.persisted())
+    }
+
+    pub(crate) fn is_disk_stalled(&self, now: Instant) -> bool {
+        self.disk.is_stalled(now, self.config.disk_stall)
+    }
+
+    /// When an election timeout that begins now is over.
+    pub(crate) fn draw_election_at(&mut self, now: Instant) -> Instant {
+        let shortest = self.config.election_timeout;
+        now + self.rng.between(shortest, shortest * 2)
+    }
+
+    /// Whether enough members can be reached from here to do anything.
+    pub(crate) fn reaches_majority(&self) -> bool {
+        let peers = self.config.peers();
+        let connected = peers.filter(|peer| self.view.is_connected(*peer)).count();
+        connected + 1 >= self.config.majority()
+    }
+
+    pub(crate) fn no_quorum(&self) -> Reason {
+        let missing = self.view.missing(self.config.node, &self.config.members);
+        let of = self.config.members.len();
+        Reason::NoQuorum {
+            have: (of - missing.len()) as u32,
+            need: self.config.majority() as u32,
+            of: of as u32,
+            missing,
+        }
+    }
+
+    /// Commits up to `index`, as far as the log goes.
+    pub(crate) fn advance_commit(&mut self, index: Index) {
+        self.commit = self.commit.max(index.min(self.log.last()));
+    }
+
+    /// Applies what is committed and durable here, as a node that does not lead.
+    pub(crate) fn apply(&mut self, effects: &mut Out) {
+        while apply::next(self, |_| NodeSet::default(), effects).is_some() {}
+        self.trim(Index(u64::MAX));
+        self.serve_version_reads(effects);
+    }
+
+    /// Drops applied entries that nobody is expected to need, which are those up to `needed`, or that would take too much
+    /// memory.
+    pub(crate) fn trim(&mut self, needed: Index) {
+        self.log.trim(self.applied(), needed, &self.config);
+    }
+
+    /// Takes a table over. Keeps what the log holds if the log agrees with it, else nothing; returns whether it did.
+    pub(crate) fn install(&mut self, at: LogEnd, table: Table) -> bool {
+        assert!(
+            at.index > self.applied(),
+            "a snapshot only ever moves the state on"
+        );
+        let keeps = self.log.term(at.index) == Some(at.term);
+        if !keeps {
+            self.log = Log::at(at);
+        }
+        self.table = table;
+        self.commit = self.commit.max(at.index);
+        keeps
+    }
+
+    pub(crate) fn read_reply(&self, query: &Query, achieved: ReadLevel, round_trips: u8) -> ReadReply {
+        let (entries, more) = self.table.query(query);
+        let achieved = match achieved {
+            ReadLevel::AtLeast(_) => ReadLevel::AtLeast(Version(self.applied().0)),
+            other => other,
+        };
+        ReadReply {
+            entries,
+            more,
+            version: Version(self.applied().0),
+            achieved,
+            served_by: self.config.node,
+            round_trips,
+        }
+    }
+
+    /// Serves the reads whose version the state has reached.
+    pub(crate) fn serve_version_reads(&mut self, effects: &mut Out) {
+        for (read, level) in self.version_reads.release(self.applied()) {
+            let reply = self.read_reply(&read.query, level, 0);
+            read.reply_to.answer(Answer::Read(Ok(reply)), effects);
+        }
+    }
+
+    /// Answers what is overdue, but for the reads that only a leader has.
+    pub(crate) fn expire(&mut self, now: Instant, effects: &mut Out) {
+        self.pending.expire(now, effects);
+        for reply_to in self.version_reads.expire(now) {
+            reply_to.answer(PendingKind::Read.refusal(Reason::Deadline), effects);
+        }
+    }
+
+    pub(crate) fn check(&self) {
+        let (applied, commit, last) = (self.applied(), self.commit, self.log.last());
+        let base = self.log.base().index;
+        assert!(
+            base <= applied && applied <= commit && commit <= last,
+            "the log begins after {base}, {applied} is applied, {commit} committed, {last} the last"
+        );
+        self.log.check();
+        self.disk.check();
+        self.pending.check();
+        self.version_reads.check(applied);
+    }
+}
