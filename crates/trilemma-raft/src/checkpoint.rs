@@ -35,7 +35,7 @@ pub(crate) enum Chunk {
 }
 
 /// The state as chunks, with the parts of a transfer under way.
-pub(crate) fn chunks(shared: &Shared, parts: &[Bytes]) -> Checkpoint {
+pub(crate) fn chunks(shared: &Shared, parts: Vec<Bytes>) -> Checkpoint {
     /// Entries of one chunk: at most a few MiB even with the largest commands in a row being split by bytes.
     const ENTRIES_PER_CHUNK: usize = 1024;
     let chunk_bytes = shared.config.chunk_bytes.clamp(1, CHUNK_BYTES);
@@ -60,7 +60,7 @@ pub(crate) fn chunks(shared: &Shared, parts: &[Bytes]) -> Checkpoint {
         }
         (!chunk.is_empty()).then_some(Chunk::Entries(chunk))
     });
-    let parts = parts.to_vec().into_iter().map(Chunk::Part);
+    let parts = parts.into_iter().map(Chunk::Part);
     let chunks = std::iter::once(head)
         .chain(table)
         .chain(entries)
@@ -106,7 +106,7 @@ impl Loading {
                 let table = table.ok_or_else(|| Corrupt("a chunk before the head".into()))?;
                 table.add(&bytes)?;
             }
-            Chunk::Entries(entries) => shared.log.extend(entries),
+            Chunk::Entries(entries) => extend(shared, entries)?,
             Chunk::Part(part) => self.add_part(shared, &part)?,
             Chunk::End => {
                 let table = self.table.take();
@@ -173,6 +173,17 @@ fn replay_entries(shared: &mut Shared, first: Index, entries: Vec<Entry>) -> Res
         )));
     }
     shared.log.truncate(first);
+    extend(shared, entries)
+}
+
+fn extend(shared: &mut Shared, entries: Vec<Entry>) -> Result<(), Corrupt> {
+    if !shared.log.can_extend(&entries) {
+        let end = shared.log.end();
+        return Err(Corrupt(format!(
+            "terms go back in the entries after {} of {}",
+            end.index, end.term
+        )));
+    }
     shared.log.extend(entries);
     Ok(())
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use trilemma_core::{Instant, NodeId};
 
 use crate::Out;
-use crate::log::{Entry, Index, Term};
+use crate::log::{Entry, INDEX_MAX, Index, Term, is_growing};
 use crate::message::{AppendResult, LogEnd, Message};
 use crate::record::Record;
 use crate::role::Role;
@@ -115,6 +115,11 @@ impl Follower {
             entries,
             commit,
         } = append;
+        let last_term = entries.last().map_or(prev.term, |entry| entry.term);
+        if !is_growing(prev.term, &entries) || last_term > term {
+            tracing::error!(%from, %term, "entries whose terms go back, or beyond their leader's; ignored");
+            return Role::Follower(self);
+        }
         let reply = |result| Message::AppendReply { term, round, result };
         match shared.log.term(prev.index) {
             // What is applied is committed, and what is committed equals the leader's log.
@@ -164,6 +169,10 @@ impl Follower {
             last,
             chunk,
         } = snapshot;
+        if at.index > INDEX_MAX || at.term > term {
+            tracing::error!(%from, %term, "a state of an entry that its leader cannot have; ignored");
+            return Role::Follower(self);
+        }
         if at.index <= shared.commit {
             self.incoming = None;
             if let Some(committed) = shared.log.term(at.index)

@@ -272,7 +272,7 @@ impl Protocol for Raft {
 
     fn checkpoint(&self) -> Checkpoint {
         let parts = self.role().follower().map_or(&[][..], Follower::parts);
-        checkpoint::chunks(&self.shared, parts)
+        checkpoint::chunks(&self.shared, parts.to_vec())
     }
 
     fn status(&self, _now: Now) -> LiveStatus {

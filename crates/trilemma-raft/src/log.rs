@@ -90,6 +90,12 @@ impl Entry {
 /// Where a stored log may begin, so that an index never overflows: no log gets there.
 pub(crate) const INDEX_MAX: Index = Index(u64::MAX / 2);
 
+/// Whether the terms of `entries` only grow, from that of the entry before them.
+pub(crate) fn is_growing(before: Term, entries: &[Entry]) -> bool {
+    let terms = entries.iter().map(|entry| entry.term);
+    std::iter::once(before).chain(terms).is_sorted()
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log {
@@ -182,6 +188,11 @@ impl Log {
             self.push(entry);
         }
         self.handed = self.last();
+    }
+
+    /// Whether `entries` can stand at the end: terms of a log only grow.
+    pub(crate) fn can_extend(&self, entries: &[Entry]) -> bool {
+        is_growing(self.end().term, entries)
     }
 
     /// Drops all entries from `first` on.

@@ -177,7 +177,7 @@ impl Progress {
             return None;
         };
         let (window, timeout) = (shared.config.chunks_inflight, shared.config.election_timeout * 4);
-        Some((outgoing.at(), outgoing.to_send(now, window, timeout)))
+        Some((outgoing.at(), outgoing.take_due(now, window, timeout)))
     }
 
     pub(super) fn on_match(&mut self, now: Instant, matched: Index) {

@@ -6,7 +6,7 @@ use trilemma_core::{
 };
 use trilemma_testkit::{op, write};
 
-use super::node::{Node, follow, not_applied, put};
+use super::node::{Node, append, end, follow, not_applied, put};
 use super::*;
 
 #[test]
@@ -447,4 +447,37 @@ fn a_node_asks_for_no_votes_in_a_term_that_its_disk_does_not_have() {
     node.now = node.now + 300 * MS;
     node.step(Input::Wake);
     assert_eq!(asked(&node), 2);
+}
+
+#[test]
+fn entries_and_states_that_no_leader_can_have_are_ignored() {
+    let entry = |term| Entry {
+        term: Term(term),
+        payload: Payload::Noop,
+    };
+    let mut node = Node::new(3, 1);
+    follow(&mut node, 2);
+    node.persist();
+    node.sent.clear();
+    for terms in [[2, 1], [1, 9]] {
+        append(&mut node, 2, 3, LogEnd::default(), terms.map(entry).to_vec(), 2);
+    }
+    for (term, index) in [(3, u64::MAX), (4, 5)] {
+        let (round, part, last, chunk) = (0, 0, true, bytes::Bytes::new());
+        let (at, term) = (end(term, index), Term(3));
+        node.receive(
+            2,
+            Message::Snapshot {
+                term,
+                round,
+                at,
+                part,
+                last,
+                chunk,
+            },
+        );
+    }
+    assert_eq!(node.sent, Vec::new());
+    assert_eq!(node.raft().log_end(), LogEnd::default());
+    assert_eq!(node.raft().contradiction(), None);
 }

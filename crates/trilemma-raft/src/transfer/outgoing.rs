@@ -66,7 +66,7 @@ impl Outgoing {
     }
 
     /// The parts to send now: further ones up to the window, or those that have had no answer for `timeout`.
-    pub(crate) fn to_send(&mut self, now: Instant, window: usize, timeout: Duration) -> Vec<Part> {
+    pub(crate) fn take_due(&mut self, now: Instant, window: usize, timeout: Duration) -> Vec<Part> {
         let mut parts = self.fill(window);
         if parts.is_empty() && now.since(self.sent) > timeout {
             parts = self.inflight.iter().cloned().collect();
