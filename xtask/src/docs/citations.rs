@@ -1,5 +1,5 @@
 //! Citations of the design notes: `inside/raft#pre-vote` in a zoo patch, a test or a comment must name a heading of
-//! that page.
+//! that page, and a rule is cited by its anchor, never by a number of notes that are not in this repository.
 
 use super::Pages;
 use super::links::anchors;
@@ -32,6 +32,12 @@ pub(super) fn check(
                 if let Err(why) = citation.resolve(pages) {
                     problems.push(format!("{name}:{number}: `{citation}` {why}"));
                 }
+            }
+            if let Some(found) = numbered(line) {
+                problems.push(format!(
+                    "{name}:{number}: \"{found}\" cites a number of notes that nobody can look up; cite a heading \
+                     of docs/src/inside/, as in `inside/raft#pre-vote`"
+                ));
             }
         }
     }
@@ -92,4 +98,21 @@ pub(super) fn citations(line: &str) -> Vec<Citation> {
 fn word(text: &str) -> &str {
     let end = text.find(|c: char| !(c.is_alphanumeric() || c == '-' || c == '_'));
     &text[..end.unwrap_or(text.len())]
+}
+
+/// A reference to a numbered rule: "pitfall 12", "pitfalls 20 and 21", "design §8", "design note, section 4".
+pub(super) fn numbered(line: &str) -> Option<&str> {
+    if let Some(at) = line.find("design note") {
+        return Some(&line[at..at + "design note".len()]);
+    }
+    for word in ["pitfall ", "pitfalls ", "Pitfall ", "Pitfalls ", "design §"] {
+        for (at, _) in line.match_indices(word) {
+            let rest = &line[at + word.len()..];
+            let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            if digits > 0 {
+                return Some(&line[at..at + word.len() + digits]);
+            }
+        }
+    }
+    None
 }

@@ -228,3 +228,15 @@ fn citations_that_lead_nowhere_are_found() {
     let found = cited("crates/a/src/lib.rs", "//! x\n/// inside/raft#prevote: y");
     assert!(found[0].starts_with("crates/a/src/lib.rs:2: `inside/raft#prevote` cites no heading"));
 }
+
+#[test]
+fn numbers_of_notes_that_are_not_here_are_found() {
+    for text in [
+        "Rule: x (consensus.md pitfall 12)",
+        "// Pitfalls 20 and 21: x",
+        "//! Recovery (design §7).",
+        "//! Rumors (design note, section 4).",
+    ] {
+        assert_eq!(cited("crates/a/src/lib.rs", text).len(), 1, "{text}");
+    }
+}

@@ -49,7 +49,7 @@ fn figure_8_an_entry_of_an_old_term_is_not_committed_by_counting() {
 
 #[test]
 fn an_older_shorter_append_never_shortens_the_log() {
-    // Pitfall 17.
+    // inside/raft#shorter-append.
     let mut node = Node::new(3, 1);
     append(
         &mut node,
@@ -66,7 +66,7 @@ fn an_older_shorter_append_never_shortens_the_log() {
 
 #[test]
 fn a_follower_commits_no_further_than_it_has_validated() {
-    // Pitfall 16.
+    // inside/raft#validated-commit.
     let mut node = Node::new(3, 1);
     append(
         &mut node,
@@ -83,7 +83,7 @@ fn a_follower_commits_no_further_than_it_has_validated() {
 
 #[test]
 fn an_old_acknowledgement_never_counts_for_a_new_read_round() {
-    // Pitfall 33: the round of a read is above every round that was ever sent before it.
+    // inside/raft#read-round: the round of a read is above every round that was ever sent before it.
     let mut node = Node::new(3, 1);
     node.win();
     let (term, last) = (node.raft().term(), node.raft().log_end().index);

@@ -98,8 +98,8 @@ fn a_write_in_flight_when_the_leader_is_cut_off_is_unknown_within_a_second() {
 
 #[test]
 fn a_vote_survives_a_crash_between_append_and_reply() {
-    // Pitfall 2: one durable vote per node and term. The disk of a voter is held; it crashes; in its next life it must
-    // not have told anybody of the vote that it lost.
+    // inside/raft#durable-vote: one durable vote per node and term. The disk of a voter is held; it crashes; in its
+    // next life it must not have told anybody of the vote that it lost.
     for seed in 0..50 {
         let mut cluster = cluster(3, seed);
         let told = Rc::new(Cell::new(0));
@@ -125,7 +125,8 @@ fn a_vote_survives_a_crash_between_append_and_reply() {
 
 #[test]
 fn nothing_is_acknowledged_or_applied_before_it_is_durable_on_a_majority() {
-    // Pitfalls 20 and 21: with both followers' disks held, a leader whose own disk works has a majority of one.
+    // inside/raft#leaders-own-disk, inside/raft#applied-is-durable: with both followers' disks held, a leader whose own
+    // disk works has a majority of one.
     let mut cluster = cluster(3, 5);
     let id = elect(&mut cluster);
     for other in others(&cluster, id) {
@@ -160,7 +161,7 @@ fn a_leader_counts_itself_only_when_its_own_disk_has_the_entry() {
 
 #[test]
 fn a_leader_whose_disk_stalls_makes_room_for_another() {
-    // Pitfall 9.
+    // inside/raft#stalled-disk.
     let mut cluster = cluster(3, 7);
     let id = elect(&mut cluster);
     cluster.hold_disk(id, true);
@@ -228,7 +229,7 @@ fn one_way_loss_in_either_direction_leaves_a_leader_that_commits() {
 
 #[test]
 fn a_bridge_between_two_halves_gets_a_leader() {
-    // Pitfall 6: the old leader sees only the bridge; {a, b, bridge} form a majority.
+    // inside/raft#bridge: the old leader sees only the bridge; {a, b, bridge} form a majority.
     let mut cluster = cluster(5, 10);
     let old = elect(&mut cluster);
     let rest = others(&cluster, old);
@@ -250,7 +251,7 @@ fn a_bridge_between_two_halves_gets_a_leader() {
 
 #[test]
 fn an_overwritten_entry_is_durable_only_when_its_last_append_is() {
-    // Consensus note 2.1: comparing (index, term) is not enough.
+    // inside/raft#overwritten-entry: comparing (index, term) is not enough.
     let mut log = Log::default();
     let entry = |term| Entry {
         term: Term(term),
@@ -327,7 +328,7 @@ fn a_checkpoint_is_as_good_as_its_records() {
 
 #[test]
 fn a_new_leader_serves_no_read_before_its_first_entry_is_committed() {
-    // Pitfall 34: the followers' acknowledgements are held back from the new leader.
+    // inside/raft#first-own-entry: the followers' acknowledgements are held back from the new leader.
     let mut cluster = cluster(3, 13);
     let old = elect(&mut cluster);
     assert!(won(cluster.write(old, 1, Command::put("key", "x")).as_ref()));
@@ -395,7 +396,7 @@ fn a_retry_takes_effect_once_and_an_outcome_is_final() {
 
 #[test]
 fn messages_of_strangers_and_nonsense_change_nothing() {
-    // Pitfall 12.
+    // inside/raft#strangers.
     let mut cluster = cluster(3, 15);
     let id = elect(&mut cluster);
     let term = cluster.protocol(id).term();
