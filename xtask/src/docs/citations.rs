@@ -26,6 +26,12 @@ pub(super) fn check(
                 continue;
             }
         };
+        if name.ends_with(".patch") && !states_its_rule(&text) {
+            problems.push(format!(
+                "{name}: its header has no rule that cites a heading of docs/src/inside/, as in \
+                 `Rule: a vote leaves when it is durable (inside/raft#durable-vote)`"
+            ));
+        }
         for (index, line) in text.lines().enumerate() {
             let number = index + 1;
             for citation in citations(line) {
@@ -46,6 +52,14 @@ pub(super) fn check(
 
 fn may_cite(name: &str) -> bool {
     ROOTS.iter().any(|root| name.starts_with(root)) && ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Whether a planted bug says which rule of the pages it breaks.
+fn states_its_rule(patch: &str) -> bool {
+    let header = patch.lines().take_while(|line| !line.is_empty());
+    header
+        .filter(|line| line.starts_with("Rule: "))
+        .any(|line| !citations(line).is_empty())
 }
 
 /// A page below `docs/src/inside/` and one of its headings.

@@ -240,3 +240,11 @@ fn numbers_of_notes_that_are_not_here_are_found() {
         assert_eq!(cited("crates/a/src/lib.rs", text).len(), 1, "{text}");
     }
 }
+
+#[test]
+fn a_planted_bug_names_the_rule_it_breaks() {
+    let cited = |header: &str| cited("zoo/R01.patch", &format!("{header}\n\ndiff --git a/x b/x\n"));
+    assert_eq!(cited("Id: R01\nRule: x (inside/raft#pre-vote)"), [""; 0]);
+    assert_eq!(cited("Id: R01\nRule: x (Raft 9.6)").len(), 1);
+    assert_eq!(cited("Id: R01\nWhy: inside/raft#pre-vote").len(), 1);
+}
