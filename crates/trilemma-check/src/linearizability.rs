@@ -34,7 +34,7 @@ pub struct Budget {
 impl Default for Budget {
     fn default() -> Self {
         Self {
-            steps: 20_000_000,
+            steps: 6_000_000,
             steps_to_confirm: 50_000,
         }
     }

@@ -5,8 +5,11 @@
 //! this version is known to have; where that is not known the guard is not judged.) Legal means that an order was
 //! found; illegal that all were tried.
 //!
-//! Three rules keep it short without losing an order:
+//! Five rules keep it short without losing an order:
 //! - What only reads, and may be done now, is done now: it changes nothing for the others.
+//! - A blind write that is due and was under way when the last one was placed may stand right before that, unseen.
+//! - Unknown operations that do the same are taken in the order of their calls, and of one key none is placed that the
+//!   next blind write would hide.
 //! - A value that only one operation writes is not overwritten while some answer has still to see it; a list that is
 //!   still to be read holds a beginning of what was read.
 //! - An unknown operation whose unique value was seen took effect, before the first who saw it returned; one whose
@@ -56,13 +59,16 @@ fn finding(prepared: &Prepared<'_>, task: Task, steps: u64, key: &str) -> Findin
             why: "a guard is on a version that no answer tells",
         },
         Outcome::Found => Finding::legal(),
-        Outcome::OutOfSteps => {
+        Outcome::OutOfBudget(what) => {
             let of = if key.is_empty() {
                 "the whole object".into()
             } else {
                 format!("key {key}")
             };
-            let why = format!("the search for an order of {of} ended after {steps} steps; allow more");
+            let why = match what {
+                "steps" => format!("the search for an order of {of} ended after {steps} steps; allow more"),
+                _ => format!("the search for an order of {of} ran out of {what}; check a shorter history"),
+            };
             Finding::Verdict(Verdict::Undecided { why })
         }
         Outcome::None { stuck, pending } => {

@@ -10,6 +10,8 @@
 //! absence after a delete, operations on several keys) is left out: then the test may still refute the history, but
 //! no longer prove it legal.
 
+use std::collections::BTreeMap;
+
 use super::Finding;
 use super::prepare::{ABSENT, Condition, Prepared};
 use crate::verdict::Violation;
@@ -75,7 +77,12 @@ pub(super) fn run(prepared: &Prepared<'_>) -> Finding {
     for part in parts.chunk_by_mut(|one, next| one.key == next.key) {
         match zones.judge(part) {
             Ok(true) => {}
-            Ok(false) => repeats = true,
+            Ok(false) => {
+                repeats = true;
+                if let Err(violation) = zones.within(part) {
+                    return Finding::illegal(violation);
+                }
+            }
             Err(violation) => return Finding::illegal(violation),
         }
     }
@@ -171,6 +178,62 @@ impl Zones<'_, '_> {
         let blocks = self.blocks(&clusters)?;
         self.compare(blocks)?;
         Ok(true)
+    }
+
+    /// Where values repeat: those that only one operation writes still have zones, and nobody may write or see another
+    /// value wholly within one that is forward.
+    fn within(&self, parts: &[Part]) -> Result<(), Violation> {
+        let mut written: Vec<u64> = parts.iter().filter_map(|part| part.writes).collect();
+        written.sort_unstable();
+        let is_unique = |value: u64| {
+            let from = written.partition_point(|other| *other < value);
+            written.get(from) == Some(&value) && written.get(from + 1) != Some(&value)
+        };
+        // When each unique value was certainly there: from its first return to its last call.
+        let mut zones: BTreeMap<u64, Block> = BTreeMap::new();
+        for part in parts.iter().filter(|part| part.is_certain) {
+            for value in part.reads.into_iter().chain(part.writes) {
+                // What was removed, and what is there at the start, is not one value.
+                if value == ABSENT || value >= DELETED || !is_unique(value) {
+                    continue;
+                }
+                let zone = zones.entry(value).or_insert(Block {
+                    finish: (u64::MAX, NOBODY),
+                    start: (0, NOBODY),
+                });
+                zone.finish = zone.finish.min((part.end, part.op));
+                zone.start = zone.start.max((part.invoke, part.op));
+            }
+        }
+        let mut forward: Vec<(Block, u64)> = zones
+            .into_iter()
+            .map(|(value, zone)| (zone, value))
+            .filter(|(zone, _)| zone.finish.0 < zone.start.0)
+            .collect();
+        forward.sort_unstable_by_key(|(zone, _)| zone.finish.0);
+        // Of the zones that end before an operation begins, the one that lasts longest.
+        let mut longest: Vec<usize> = Vec::with_capacity(forward.len());
+        for (place, (zone, _)) in forward.iter().enumerate() {
+            let before = longest.last().copied();
+            let longer = before.filter(|before| forward[*before].0.start.0 >= zone.start.0);
+            longest.push(longer.unwrap_or(place));
+        }
+        for part in parts.iter().filter(|part| part.is_certain) {
+            let after = forward.partition_point(|(zone, _)| zone.finish.0 < part.invoke);
+            let Some(place) = after.checked_sub(1).map(|last| longest[last]) else {
+                continue;
+            };
+            let (zone, value) = &forward[place];
+            let touches = part.reads == Some(*value) || part.writes == Some(*value);
+            if part.end < zone.start.0 && !touches && (part.reads.is_some() || part.writes.is_some()) {
+                let what = format!(
+                    "{} was written once, and was there before and after an operation that saw or made another value",
+                    self.prepared.text(*value)
+                );
+                return Err(self.violation("zones", what, &[zone.finish.1, part.op, zone.start.1]));
+            }
+        }
+        Ok(())
     }
 
     /// Gives each delete a value of its own; what was seen absent then tells nothing.

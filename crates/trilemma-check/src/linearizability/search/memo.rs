@@ -9,6 +9,9 @@ pub(super) struct Memo {
     count: usize,
 }
 
+/// Most slots: 2²⁵ fingerprints take 512 MiB, and as much again for a moment while the set grows to that.
+const SLOTS_MAX: usize = 1 << 25;
+
 /// An empty slot; the fingerprint 0 is kept as 1.
 const EMPTY: u128 = 0;
 
@@ -20,9 +23,14 @@ impl Memo {
         }
     }
 
-    /// Adds a fingerprint; false if it is there already.
+    /// Whether no more fingerprints may be added.
+    pub(super) fn is_full(&self) -> bool {
+        self.slots.len() == SLOTS_MAX && (self.count + 1) * 4 > SLOTS_MAX * 3
+    }
+
+    /// Adds a fingerprint; false if it is there already. The caller stops when the set is full.
     pub(super) fn insert(&mut self, fingerprint: u128) -> bool {
-        if (self.count + 1) * 4 > self.slots.len() * 3 {
+        if (self.count + 1) * 4 > self.slots.len() * 3 && self.slots.len() < SLOTS_MAX {
             self.grow();
         }
         let is_new = Self::put(&mut self.slots, fingerprint.max(1));
