@@ -12,8 +12,10 @@ use crate::convergence::{Content, Fate, Write, writes};
 use crate::history::{Answer, Call, Operation, Outcome};
 use crate::verdict::Verdict;
 
+mod runs;
 mod session;
 
+use runs::{Element, Walk};
 use session::Session;
 
 /// What versions say.
@@ -77,10 +79,15 @@ pub fn check(history: &[Operation], order: Order, guarantees: Guarantees) -> Ver
         is_judged |= counting.count() > 1;
         operations.sort_by_key(|at| (history[*at].invoke, *at));
         let mut session = Session::new(process, order, guarantees, &known);
-        for at in operations {
+        for at in operations.iter().copied() {
             if let Some(found) = step(&mut session, at, &history[at], &known, guarantees) {
                 return found;
             }
+        }
+        if guarantees == Guarantees::ALL
+            && let Some(found) = walked(process, &operations, history, &known, order)
+        {
+            return found;
         }
     }
     if is_judged {
@@ -90,6 +97,110 @@ pub fn check(history: &[Operation], order: Order, guarantees: Guarantees) -> Ver
                command); give all operations of one client one process number"
         .into();
     Verdict::Undecided { why }
+}
+
+/// Whether the process can have seen each key as it did: see [`runs`].
+fn walked(
+    process: u64,
+    operations: &[usize],
+    history: &[Operation],
+    known: &Known<'_>,
+    order: Order,
+) -> Option<Verdict> {
+    let mut keys: BTreeMap<&str, Vec<Element<'_>>> = BTreeMap::new();
+    for at in operations {
+        for (key, element) in elements(*at, &history[*at], known) {
+            keys.entry(key).or_default().push(element);
+        }
+    }
+    for (key, elements) in keys {
+        match runs::walk(known, process, key, order, &elements) {
+            Walk::Possible => {}
+            Walk::OutOfSteps => {
+                let why = format!(
+                    "too many writes of key {key} may each have been what process {process} saw; write unique values"
+                );
+                return Some(Verdict::Undecided { why });
+            }
+            Walk::Impossible { at, before } => {
+                let is_own = matches!(
+                    history[before].outcome,
+                    Outcome::Ok(Answer::Done { .. } | Answer::Won { .. })
+                );
+                let rule = if is_own {
+                    "read-your-writes"
+                } else {
+                    "monotonic-reads"
+                };
+                let what = format!(
+                    "operation {at} of process {process} sees {key} as it was before operation {before}, which had \
+                     left that behind: too few writes made this value"
+                );
+                return Some(Verdict::illegal(rule, what, [at, before]));
+            }
+        }
+    }
+    None
+}
+
+/// What an operation saw of each key or wrote to it, as far as it was answered.
+fn elements<'a>(at: usize, operation: &'a Operation, known: &Known<'a>) -> Vec<(&'a str, Element<'a>)> {
+    let Outcome::Ok(answer) = &operation.outcome else {
+        return Vec::new();
+    };
+    let read = |value: Option<&'a str>, version: Option<u64>| Element {
+        operation: at,
+        value,
+        version,
+        is_write: false,
+    };
+    match (&operation.call, answer) {
+        (Call::Get { key }, Answer::Value { value, version, .. }) => {
+            let version = version.filter(|_| value.is_some());
+            let key = known.keys.get(key.as_str()).copied();
+            key.map(|key| (key, read(value.as_deref(), version)))
+                .into_iter()
+                .collect()
+        }
+        (Call::Range { start, end, .. }, Answer::Entries { entries, more, .. }) => {
+            let upto = if *more {
+                entries.last().map_or("", |last| &last.key)
+            } else {
+                ""
+            };
+            let covers = |key: &str| {
+                key >= start.as_str()
+                    && end.as_ref().is_none_or(|end| key < end.as_str())
+                    && (!more || key <= upto)
+            };
+            let found = |key: &str| entries.iter().find(|entry| entry.key == key);
+            let keys = known.keys.iter().copied().filter(|key| covers(key));
+            keys.map(|key| match found(key) {
+                Some(entry) => (key, read(Some(&entry.value), entry.version)),
+                None => (key, read(None, None)),
+            })
+            .collect()
+        }
+        _ => known.of_operation[at]
+            .iter()
+            .map(|write| &known.all[*write])
+            .filter(|write| write.fate == Fate::Acknowledged)
+            .filter_map(|write| {
+                let value = match write.content {
+                    Content::Put(value) => Some(value),
+                    Content::Delete => None,
+                    Content::Add(_) => return None,
+                };
+                let element = Element {
+                    operation: at,
+                    value,
+                    version: write.version,
+                    is_write: true,
+                };
+                Some((write.key, element))
+            })
+            .collect(),
+    }
 }
 
 /// Whether an operation binds its session or is bound by it.
@@ -117,6 +228,8 @@ struct Known<'a> {
     keys: BTreeSet<&'a str>,
     /// Deletes that did not fail.
     deletes: BTreeMap<&'a str, Vec<usize>>,
+    /// The versions that acknowledged writes of each key made, ascending, and whether each is a delete.
+    versions: BTreeMap<&'a str, Vec<(u64, bool)>>,
 }
 
 impl<'a> Known<'a> {
@@ -127,9 +240,18 @@ impl<'a> Known<'a> {
             makers: BTreeMap::new(),
             keys: all.iter().map(|write| write.key).collect(),
             deletes: BTreeMap::new(),
+            versions: BTreeMap::new(),
         };
         for (at, write) in all.iter().enumerate() {
             known.of_operation[write.operation].push(at);
+            if let (Fate::Acknowledged, Some(version)) = (write.fate, write.version) {
+                let is_delete = write.content == Content::Delete;
+                known
+                    .versions
+                    .entry(write.key)
+                    .or_default()
+                    .push((version, is_delete));
+            }
             match write.content {
                 _ if write.fate == Fate::Failed => {}
                 Content::Put(value) => known.makers.entry((write.key, value)).or_default().push(at),
@@ -137,6 +259,10 @@ impl<'a> Known<'a> {
                 Content::Add(_) => {}
             }
         }
+        known
+            .versions
+            .values_mut()
+            .for_each(|versions| versions.sort_unstable());
         known
     }
 
@@ -156,6 +282,16 @@ impl<'a> Known<'a> {
             .any(|at| self.all[*at].version.is_none_or(|version| version >= floor))
     }
 
+    fn versions_of(&self, key: &str) -> &[(u64, bool)] {
+        self.versions.get(key).map_or(&[][..], |versions| versions)
+    }
+
+    /// Whether some delete may have taken effect at a version that nobody tells.
+    fn has_open_delete(&self, key: &str) -> bool {
+        let deletes = self.deletes.get(key).map_or(&[][..], |found| found);
+        deletes.iter().any(|at| self.all[*at].version.is_none())
+    }
+
     fn is_deleted(&self, key: &str) -> bool {
         self.deletes.contains_key(key)
     }
@@ -164,7 +300,7 @@ impl<'a> Known<'a> {
 fn step<'a>(
     session: &mut Session<'a, '_>,
     at: usize,
-    operation: &Operation,
+    operation: &'a Operation,
     known: &Known<'a>,
     guarantees: Guarantees,
 ) -> Option<Verdict> {
@@ -182,7 +318,13 @@ fn step<'a>(
             },
         ) => {
             let key_read = session.read(at, key, value.as_deref(), *version).filter(holds);
-            key_read.or_else(|| session.reflects(at, *reflects).filter(holds))
+            key_read
+                .or_else(|| session.reflects(at, *reflects).filter(holds))
+                .or_else(|| {
+                    session
+                        .stands(at, &elements(at, operation, known), *reflects)
+                        .filter(holds)
+                })
         }
         (
             Call::Range { start, end, .. },
@@ -217,7 +359,11 @@ fn step<'a>(
                     return found;
                 }
             }
-            session.reflects(at, *reflects).filter(holds)
+            session.reflects(at, *reflects).filter(holds).or_else(|| {
+                session
+                    .stands(at, &elements(at, operation, known), *reflects)
+                    .filter(holds)
+            })
         }
         (_, Answer::Won { won: false, version }) => session.reflects(at, *version).filter(holds),
         _ => {

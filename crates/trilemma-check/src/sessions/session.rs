@@ -36,6 +36,8 @@ struct Key {
     gone: Option<Floor>,
     /// The write known last, and how.
     now: Option<(Option<Token>, Source)>,
+    /// The key was last seen as of this version, up to the version after it, in one order for all keys.
+    stood: Option<(u64, u64, Source)>,
     /// Writes that were seen or known to be replaced, by what.
     past: BTreeMap<Token, Source>,
 }
@@ -284,5 +286,80 @@ impl<'a, 'k> Session<'a, 'k> {
             floor.version, floor.source.operation
         );
         self.wrong("monotonic-reads", at, floor.source, &what)
+    }
+
+    /// Where one order is for all keys, a read stands at one version: not before what the process knows, and such that
+    /// each key that it read is as it was there. `reflects`: the version, if told.
+    pub(super) fn stands(
+        &mut self,
+        at: usize,
+        reads: &[(&'a str, super::Element<'a>)],
+        reflects: Option<u64>,
+    ) -> Option<Verdict> {
+        if self.order != Order::Keyspace {
+            return None;
+        }
+        let newest = [self.written, self.read].into_iter().flatten();
+        let floor = newest.max_by_key(|floor| floor.version)?;
+        let mut here = floor.version;
+        // A key that was absent while it existed here was so later, after a delete.
+        for (key, _) in reads.iter().filter(|(_, read)| read.value.is_none()) {
+            let versions = self.known.versions_of(key);
+            let last = versions.partition_point(|(version, _)| *version <= here);
+            let exists = last.checked_sub(1).is_some_and(|last| !versions[last].1);
+            if !exists || self.known.has_open_delete(key) {
+                continue;
+            }
+            let removed = versions[last..].iter().find(|(_, is_delete)| *is_delete);
+            match removed.filter(|_| reflects.is_none()) {
+                Some((version, _)) => here = *version,
+                None => return self.stale(at, key, floor.source),
+            }
+        }
+        for (key, read) in reads {
+            let versions = self.known.versions_of(key);
+            let maker = read.value.and_then(|value| self.known.maker(key, value));
+            let made = match read.value {
+                Some(_) => read.version.or(maker.and_then(|maker| maker.version)),
+                None if self.known.has_open_delete(key) => None,
+                None => {
+                    let last = versions.partition_point(|(version, _)| *version <= here);
+                    Some(last.checked_sub(1).map_or(0, |last| versions[last].0))
+                }
+            };
+            let Some(version) = made else {
+                continue;
+            };
+            let next = versions.partition_point(|(other, _)| *other <= version);
+            if versions.get(next).is_some_and(|(next, _)| *next <= here) {
+                return self.stale(at, key, floor.source);
+            }
+            let source = Source {
+                operation: at,
+                own_write: false,
+            };
+            let state = self.keys.entry(key).or_default();
+            let before = state.stood.replace((version, here, source));
+            if let Some((_, _, because)) =
+                before.filter(|(last, until, _)| *last < version && version <= *until)
+            {
+                return self.stale(at, key, because);
+            }
+        }
+        raise(&mut self.read, here, at, false);
+        None
+    }
+
+    fn stale(&self, at: usize, key: &str, because: Source) -> Option<Verdict> {
+        let rule = if because.own_write {
+            "read-your-writes"
+        } else {
+            "monotonic-reads"
+        };
+        let what = format!(
+            "read {key} as it was before a change that operation {} had come after",
+            because.operation
+        );
+        self.wrong(rule, at, because, &what)
     }
 }

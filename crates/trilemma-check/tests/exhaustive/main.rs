@@ -6,6 +6,7 @@
 
 mod kept;
 mod linear;
+mod sessions;
 mod transactions;
 
 use trilemma_check::history::{History, Operation};
