@@ -20,6 +20,7 @@ use crate::history::{Answer, Call, Operation, Outcome};
 use crate::verdict::Verdict;
 
 mod merge;
+mod whole;
 mod writes;
 
 pub(crate) use writes::by_key;
@@ -92,7 +93,11 @@ pub fn check_writes(writes: &[Write<'_>], replicas: &[Replica], merge: Merge) ->
             return verdict;
         }
     }
-    Verdict::Legal
+    if merge == Merge::LastWriterWins {
+        whole::check(writes, &keys, first)
+    } else {
+        Verdict::Legal
+    }
 }
 
 /// The first key at which two replicas differ.

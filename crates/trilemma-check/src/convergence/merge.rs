@@ -132,6 +132,32 @@ fn may_beat(by: &Write<'_>, version: Option<u64>, write: &Write<'_>) -> bool {
     }
 }
 
+/// The writes of a key that may have been the last, under last-writer-wins: they made what was found, and may have won
+/// over every acknowledged write. None if nothing was written, or nothing was acknowledged and nothing found.
+pub(super) fn last_writers<'a, 'b>(writes: &[&'b Write<'a>], found: &Found) -> Vec<&'b Write<'a>> {
+    let acknowledged: Vec<&Write<'_>> = writes
+        .iter()
+        .copied()
+        .filter(|write| write.fate == Fate::Acknowledged)
+        .collect();
+    if found.is_empty() && acknowledged.is_empty() {
+        return Vec::new();
+    }
+    let made = |write: &&&Write<'_>| match found {
+        [] => write.content == Content::Delete,
+        [(value, version), ..] => makes(write, value, *version),
+    };
+    let version = found.first().and_then(|(_, version)| *version);
+    let wins = |write: &&&Write<'_>| {
+        let over = |other: &&Write<'_>| {
+            other.operation == write.operation || may_beat(write, version.or(write.version), other)
+        };
+        acknowledged.iter().all(over)
+    };
+    let all = writes.iter().filter(|write| write.fate != Fate::Failed);
+    all.filter(made).filter(wins).copied().collect()
+}
+
 fn last_writer_wins(key: &str, writes: &[&Write<'_>], found: &Found) -> Verdict {
     if found.len() > 1 {
         let what = format!("under last-writer-wins the replicas hold {key} = {}", show(found));

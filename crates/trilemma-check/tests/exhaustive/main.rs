@@ -4,10 +4,12 @@
 //! `TRILEMMA_SEEDS=1000000 cargo test --release -p trilemma-check --test exhaustive` judges a million histories per
 //! model. A disagreement prints the seed and the history, which then becomes a test of its own in `kept`.
 
+mod convergence;
 mod kept;
 mod linear;
 mod sessions;
 mod transactions;
+mod watch;
 
 use trilemma_check::history::{History, Operation};
 
