@@ -74,19 +74,21 @@ pub fn check(history: &[Operation], order: Order, guarantees: Guarantees) -> Ver
         processes.entry(operation.process).or_default().push(at);
     }
     let mut is_judged = false;
-    for (process, mut operations) in processes {
+    for (process, operations) in &mut processes {
         let counting = operations.iter().filter(|at| counts(&history[**at]));
         is_judged |= counting.count() > 1;
         operations.sort_by_key(|at| (history[*at].invoke, *at));
-        let mut session = Session::new(process, order, guarantees, &known);
+        let mut session = Session::new(*process, order, guarantees, &known);
         for at in operations.iter().copied() {
             if let Some(found) = step(&mut session, at, &history[at], &known, guarantees) {
                 return found;
             }
         }
-        if guarantees == Guarantees::ALL
-            && let Some(found) = walked(process, &operations, history, &known, order)
-        {
+    }
+    if guarantees == Guarantees::ALL {
+        let walked =
+            |(process, operations): (&u64, &Vec<usize>)| walked(*process, operations, history, &known, order);
+        if let Some(found) = processes.iter().find_map(walked) {
             return found;
         }
     }

@@ -9,11 +9,14 @@ use crate::verdict::Verdict;
 /// Most choices between commands that are tried. What is open after that is allowed.
 const TRIES_MAX: u32 = 2_000;
 
+/// An operation, and the version at which it is taken to have happened.
+type Taken = (usize, Option<u64>);
+
 /// What is known when some commands are taken to have happened.
 struct Choice<'a> {
     writes: Vec<Write<'a>>,
     /// The operation to take next.
-    taken: (usize, Option<u64>),
+    taken: Taken,
 }
 
 /// Checks keys of which each alone is right.
@@ -64,7 +67,7 @@ pub(super) fn check(writes: Vec<Write<'_>>, keys: &BTreeMap<&str, Vec<usize>>, r
 }
 
 /// Takes an operation to have happened, with this version.
-fn take(writes: &mut [Write<'_>], (operation, version): (usize, Option<u64>)) {
+fn take(writes: &mut [Write<'_>], (operation, version): Taken) {
     for write in writes.iter_mut().filter(|write| write.operation == operation) {
         write.fate = Fate::Acknowledged;
         write.version = version.or(write.version);
@@ -81,7 +84,7 @@ struct Scope<'k> {
 impl Scope<'_> {
     /// Takes every command that is the only explanation of some key; the candidates of a key that has several, if
     /// one is left; an error if a key is wrong then.
-    fn settle(&self, writes: &mut [Write<'_>]) -> Result<Option<Vec<(usize, Option<u64>)>>, Verdict> {
+    fn settle(&self, writes: &mut [Write<'_>]) -> Result<Option<Vec<Taken>>, Verdict> {
         let none = Vec::new();
         loop {
             let mut several = None;
@@ -102,7 +105,7 @@ impl Scope<'_> {
                 if last.is_empty() || last.iter().any(is_free) {
                     continue;
                 }
-                let candidates: Vec<(usize, Option<u64>)> = last
+                let candidates: Vec<Taken> = last
                     .iter()
                     .map(|write| (write.operation, version.or(write.version)))
                     .collect();

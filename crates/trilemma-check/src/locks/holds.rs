@@ -1,5 +1,7 @@
 //! From when to when a lock was held, at least and at most.
 
+use std::collections::BTreeMap;
+
 use super::{ClockError, Did, Event, Lock, token};
 
 /// One grant of a lock.
@@ -11,15 +13,51 @@ pub(super) struct Hold {
     clock: ClockError,
 }
 
-/// The grants of a lock in the order of their tokens.
+/// The grants of a lock in the order of their tokens, each acquire with the earliest and the latest time at which it
+/// can have taken effect: after those with smaller tokens and the certain end of what others held, before those with
+/// greater ones and before its token was accepted.
 pub(super) fn holds(lock: &Lock, clock: ClockError) -> Vec<Hold> {
-    let mut holds: Vec<Hold> = lock
-        .acquires
-        .iter()
-        .map(|acquire| hold(lock, *acquire, clock))
-        .collect();
-    holds.sort_by_key(|hold| token(&hold.acquire));
+    let mut acquires = lock.acquires.clone();
+    acquires.sort_by_key(token);
+    let mut accepted: BTreeMap<u64, u64> = BTreeMap::new();
+    for event in lock.uses.iter().chain(&lock.renews).filter(|event| event.certain) {
+        let first = accepted.entry(token(event)).or_insert(u64::MAX);
+        *first = event.returned.min(*first);
+    }
+    let mut latest = u64::MAX;
+    for acquire in acquires.iter_mut().rev() {
+        let used = accepted.get(&token(acquire)).copied().unwrap_or(u64::MAX);
+        latest = latest.min(acquire.returned).min(used);
+        acquire.returned = latest;
+    }
+    let mut earliest = 0;
+    // Until when each process held at least, as far as it held longer than another.
+    let mut longest: [Option<(u64, u64)>; 2] = [None, None];
+    let mut holds: Vec<Hold> = Vec::with_capacity(acquires.len());
+    for mut acquire in acquires {
+        let others = longest
+            .iter()
+            .flatten()
+            .find(|(process, _)| *process != acquire.process);
+        let free = others.map_or(0, |(_, until)| *until);
+        earliest = earliest.max(acquire.invoke).max(free.min(acquire.returned));
+        acquire.invoke = earliest;
+        let hold = hold(lock, acquire, clock);
+        note(&mut longest, acquire.process, hold.until_least);
+        holds.push(hold);
+    }
     holds
+}
+
+/// Keeps the process that holds longest, and the one of the others that does.
+fn note(longest: &mut [Option<(u64, u64)>; 2], process: u64, until: u64) {
+    let mut all: Vec<(u64, u64)> = longest.iter().flatten().copied().collect();
+    match all.iter_mut().find(|(other, _)| *other == process) {
+        Some((_, own)) => *own = until.max(*own),
+        None => all.push((process, until)),
+    }
+    all.sort_by_key(|(_, until)| std::cmp::Reverse(*until));
+    *longest = [all.first().copied(), all.get(1).copied()];
 }
 
 fn hold(lock: &Lock, acquire: Event, clock: ClockError) -> Hold {
@@ -42,7 +80,7 @@ fn hold(lock: &Lock, acquire: Event, clock: ClockError) -> Hold {
         // Another one that was under way may have come after this one, and may have shortened the time.
         let open = renews
             .iter()
-            .filter(|other| other.invoke <= renew.invoke && other.returned > renew.invoke);
+            .filter(|other| other.invoke <= renew.invoke && other.returned >= renew.invoke);
         let shortest = open
             .map(|other| ends(renew.invoke, ttl(other)))
             .min()
@@ -55,8 +93,12 @@ fn hold(lock: &Lock, acquire: Event, clock: ClockError) -> Hold {
             until.min(renewed)
         };
     }
-    for release in own(&lock.releases) {
-        until = until.min(release.invoke);
+    // One that had ended before the token was asked for released nothing.
+    for release in own(&lock.releases)
+        .iter()
+        .filter(|release| release.returned >= acquire.invoke)
+    {
+        until = until.min(release.invoke.max(acquire.invoke));
     }
     Hold {
         acquire,
@@ -88,7 +130,9 @@ impl Hold {
             .filter(|renew| renew.invoke <= but.returned);
         let renewed = before.map(|renew| ends(renew.returned, ttl(renew)));
         let expiry = renewed.fold(expiry, u64::max);
-        let released = lock.releases.iter().filter(own).filter(|release| release.certain);
+        // It certainly released what had been given before it was asked for.
+        let certainly = |release: &&Event| release.certain && release.invoke > self.acquire.returned;
+        let released = lock.releases.iter().filter(own).filter(certainly);
         released.map(|release| release.returned).fold(expiry, u64::min)
     }
 }

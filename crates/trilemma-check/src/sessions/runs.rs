@@ -228,11 +228,14 @@ impl<'a> Walker<'_, 'a> {
                 self.note(element, Some(version), false);
                 self.arrive(element, place, version)
             }
-            None => Some(Place {
-                value: element.value,
-                version: None,
-                ..place
-            }),
+            None => {
+                self.note(element, None, false);
+                Some(Place {
+                    value: element.value,
+                    version: None,
+                    ..place
+                })
+            }
         }
     }
 
@@ -248,6 +251,9 @@ impl<'a> Walker<'_, 'a> {
         // It is not what is seen now, so it was left behind.
         if self.was_seen(element.value, version) {
             return None;
+        }
+        if !self.is_ordered {
+            return self.named(element, place, version, is_same, is_named, &makers);
         }
         if is_same && place.version.is_none() && !is_named {
             // The write that was seen without its version: now that is known.
@@ -267,6 +273,45 @@ impl<'a> Walker<'_, 'a> {
         self.arrive(element, place, version)
     }
 
+    /// Where versions only name writes: the one seen now, whose name was not told before, or another one.
+    fn named(
+        &mut self,
+        element: &Element<'a>,
+        place: Place<'a>,
+        version: u64,
+        is_same: bool,
+        is_named: bool,
+        makers: &Makers,
+    ) -> Option<Place<'a>> {
+        let is_it = |seen: &Seen<'_>| seen.value == element.value && seen.version.is_none() && seen.is_open;
+        let all = makers.versions.len() + makers.open;
+        let last = self.seen.last().is_some_and(is_it);
+        if is_same && place.version.is_none() && last {
+            self.seen.pop();
+        } else if is_same && place.version.is_none() && !is_named {
+            // An own write that was acknowledged without a version.
+            self.note(element, Some(version), false);
+            return self.arrive(element, place, version);
+        }
+        let is_used_up = self.used(element.value) >= all
+            || !is_named && self.unnamed(element.value, makers) >= makers.open;
+        if makers.is_written && is_used_up {
+            return None;
+        }
+        self.note(element, Some(version), makers.is_written);
+        self.arrive(element, place, version)
+    }
+
+    /// How many names were seen that no known write has.
+    fn unnamed(&self, value: Option<&str>, makers: &Makers) -> usize {
+        let is_unnamed = |version: u64| makers.versions.binary_search(&version).is_err();
+        let seen = self
+            .seen
+            .iter()
+            .filter(|seen| seen.value == value && seen.is_open);
+        seen.filter(|seen| seen.version.is_some_and(is_unnamed)).count()
+    }
+
     fn unversioned(&mut self, at: usize, element: &Element<'a>, place: Place<'a>) -> Option<Place<'a>> {
         let makers = self.makers(element.value);
         if !makers.is_written && element.value.is_some() {
@@ -276,13 +321,10 @@ impl<'a> Walker<'_, 'a> {
                 ..place
             });
         }
-        let fits = |version: &&u64| {
-            if self.is_ordered {
-                **version > place.floor
-            } else {
-                !self.was_seen(element.value, **version)
-            }
-        };
+        if !self.is_ordered {
+            return self.any(element, place, &makers);
+        }
+        let fits = |version: &&u64| **version > place.floor;
         let Some(version) = makers.versions.iter().find(fits).copied() else {
             return self.open(element, place);
         };
@@ -295,5 +337,19 @@ impl<'a> Walker<'_, 'a> {
         }
         self.note(element, Some(version), false);
         self.arrive(element, place, version)
+    }
+
+    /// Where versions only name writes: goes on to any write of this value that was not seen; which one may be told
+    /// later.
+    fn any(&mut self, element: &Element<'a>, place: Place<'a>, makers: &Makers) -> Option<Place<'a>> {
+        if self.used(element.value) >= makers.versions.len() + makers.open {
+            return None;
+        }
+        self.note(element, None, true);
+        Some(Place {
+            value: element.value,
+            version: None,
+            ..place
+        })
     }
 }

@@ -306,8 +306,10 @@ impl<'a, 'k> Session<'a, 'k> {
         for (key, _) in reads.iter().filter(|(_, read)| read.value.is_none()) {
             let versions = self.known.versions_of(key);
             let last = versions.partition_point(|(version, _)| *version <= here);
-            let exists = last.checked_sub(1).is_some_and(|last| !versions[last].1);
-            if !exists || self.known.has_open_delete(key) {
+            let (told, is_removed) = last.checked_sub(1).map_or((0, true), |last| versions[last]);
+            let seen = self.keys.get(key).and_then(|state| state.read);
+            let is_seen = seen.is_some_and(|seen| seen.version > told && seen.version <= here);
+            if is_removed && !is_seen || self.known.has_open_delete(key) {
                 continue;
             }
             let removed = versions[last..].iter().find(|(_, is_delete)| *is_delete);

@@ -1,5 +1,6 @@
 //! Histories that were judged wrongly once, the smallest of each kind: a comment says what is right and why.
 
+use trilemma_check::convergence::{self, Merge, Replica};
 use trilemma_check::history::History;
 use trilemma_check::linearizability::{Budget, check};
 use trilemma_check::locks::{self, ClockError, Fencing};
@@ -222,4 +223,149 @@ fn a_history_in_which_nothing_can_be_judged_is_undecided() {
             assert!(is_open(locks::check(&history, ClockError::default(), fencing)));
         }
     }
+}
+
+/// What a session did with single keys: process, `put` or `get`, key, value, version (0: not told).
+fn session(operations: &[(u64, &str, &str, &str, u64)]) -> String {
+    let mut text = String::new();
+    for (at, (process, call, key, value, version)) in operations.iter().enumerate() {
+        let version = if *version == 0 {
+            "null".into()
+        } else {
+            version.to_string()
+        };
+        let value = if value.is_empty() {
+            "null".into()
+        } else {
+            format!("\"{value}\"")
+        };
+        let (call, answer) = match *call {
+            "get" => (
+                format!("{{\"get\":{{\"key\":\"{key}\"}}}}"),
+                format!("{{\"value\":{{\"value\":{value},\"version\":{version}}}}}"),
+            ),
+            "delete" => (
+                format!("{{\"delete\":{{\"key\":\"{key}\"}}}}"),
+                format!("{{\"done\":{{\"version\":{version}}}}}"),
+            ),
+            _ => (
+                format!("{{\"put\":{{\"key\":\"{key}\",\"value\":{value}}}}}"),
+                format!("{{\"done\":{{\"version\":{version}}}}}"),
+            ),
+        };
+        let (invoke, returned) = (at * 10, at * 10 + 5);
+        text += &format!(
+            "{{\"process\":{process},\"invoke\":{invoke},\"return\":{returned},\"call\":{call},\"outcome\":{{\"ok\":{answer}}}}}\n"
+        );
+    }
+    text
+}
+
+fn sessions_say(order: Order, operations: &[(u64, &str, &str, &str, u64)]) -> Verdict {
+    sessions::check(&read(&session(operations)).operations, order, Guarantees::ALL)
+}
+
+/// Two writes of one value explain two times that it was seen, with another value between; not three.
+#[test]
+fn a_value_that_was_written_twice_is_not_seen_three_times() {
+    let all = [
+        (1, "put", "a", "x", 0),
+        (1, "put", "a", "y", 0),
+        (1, "put", "a", "x", 0),
+        (1, "put", "a", "y", 0),
+        (2, "get", "a", "x", 0),
+        (2, "get", "a", "y", 0),
+        (2, "get", "a", "x", 0),
+        (2, "get", "a", "y", 0),
+        (2, "get", "a", "x", 0),
+    ];
+    assert_eq!(sessions_say(Order::Opaque, &all[..8]), Verdict::Legal);
+    let verdict = sessions_say(Order::Opaque, &all);
+    assert!(matches!(verdict, Verdict::Illegal(_)), "{verdict:?}");
+}
+
+/// Where one order is for all keys, a process that has written at version 3 sees of every key what was there then.
+#[test]
+fn what_a_session_knows_of_one_key_binds_the_others() {
+    let all = [
+        (1, "put", "b", "x", 2),
+        (2, "put", "a", "y", 3),
+        (2, "get", "b", "", 0),
+    ];
+    assert_eq!(sessions_say(Order::PerKey, &all), Verdict::Legal);
+    let verdict = sessions_say(Order::Keyspace, &all);
+    assert!(
+        matches!(&verdict, Verdict::Illegal(found) if found.rule == "read-your-writes"),
+        "{verdict:?}"
+    );
+}
+
+fn locks_say(text: &str) -> Verdict {
+    locks::check(&read(text).operations, ClockError::default(), Fencing::Used)
+}
+
+/// A release that was answered before the token was given released nothing: the lock is still held.
+#[test]
+fn a_release_before_its_acquire_ends_nothing() {
+    let verdict = locks_say(
+        r#"
+{"process":1,"invoke":2,"return":4,"call":{"release":{"lock":"l","token":1}},"outcome":{"ok":{"done":{}}}}
+{"process":1,"invoke":6,"return":8,"call":{"acquire":{"lock":"l"}},"outcome":{"ok":{"token":{"token":1}}}}
+{"process":2,"invoke":9,"return":10,"call":{"acquire":{"lock":"l"}},"outcome":{"ok":{"token":{"token":2}}}}
+"#,
+    );
+    assert!(
+        matches!(&verdict, Verdict::Illegal(found) if found.rule == "mutual-exclusion"),
+        "{verdict:?}"
+    );
+}
+
+/// Two renewals that meet at one instant may come in either order, the shorter one last. A false alarm.
+#[test]
+fn renewals_that_meet_come_in_either_order() {
+    let verdict = locks_say(
+        r#"
+{"process":2,"invoke":0,"return":2,"call":{"renew":{"lock":"l","token":1,"ttl":2}},"outcome":{"ok":{"done":{}}}}
+{"process":1,"invoke":0,"return":0,"call":{"acquire":{"lock":"l","ttl":5}},"outcome":{"ok":{"token":{"token":1}}}}
+{"process":1,"invoke":2,"return":7,"call":{"renew":{"lock":"l","token":1,"ttl":5}},"outcome":{"ok":{"done":{}}}}
+{"process":3,"invoke":2,"return":6,"call":{"acquire":{"lock":"l","ttl":2}},"outcome":{"ok":{"token":{"token":2}}}}
+"#,
+    );
+    assert_eq!(verdict, Verdict::Legal);
+}
+
+/// A token that was accepted early was given early: the lock was not free then.
+#[test]
+fn a_token_is_given_before_it_is_accepted() {
+    let verdict = locks_say(
+        r#"
+{"process":1,"invoke":0,"return":2,"call":{"acquire":{"lock":"l"}},"outcome":{"ok":{"token":{"token":1}}}}
+{"process":2,"invoke":0,"return":2,"call":{"use":{"lock":"l","token":2}},"outcome":{"ok":{"won":{"won":true}}}}
+{"process":3,"invoke":2,"return":9,"call":{"acquire":{"lock":"l"}},"outcome":{"ok":{"token":{"token":2}}}}
+{"process":1,"invoke":4,"return":5,"call":{"release":{"lock":"l","token":1}},"outcome":{"ok":{"done":{}}}}
+"#,
+    );
+    assert!(matches!(verdict, Verdict::Illegal(_)), "{verdict:?}");
+}
+
+/// Only the unknown command can have removed `a`; then it has also written `b`, which nobody replaced.
+#[test]
+fn a_command_of_unknown_outcome_happened_wholly_or_not_at_all() {
+    let history = read(
+        r#"
+{"process":1,"invoke":1,"return":2,"call":{"put":{"key":"a","value":"0"}},"outcome":{"ok":{"done":{"version":7}}}}
+{"process":2,"invoke":3,"return":4,"call":{"command":{"changes":[{"key":"a","value":null},{"key":"b","value":"0"}]}},"outcome":"unknown"}
+"#,
+    );
+    let replica = |entries: &[(&str, &str)]| Replica {
+        name: "n".into(),
+        entries: entries
+            .iter()
+            .map(|(key, value)| ((*key).into(), vec![((*value).into(), None)]))
+            .collect(),
+    };
+    let says = |entries| convergence::check(&history.operations, &[replica(entries)], Merge::LastWriterWins);
+    assert_eq!(says(&[("a", "0")]), Verdict::Legal);
+    assert_eq!(says(&[("b", "0")]), Verdict::Legal);
+    assert!(matches!(says(&[]), Verdict::Illegal(_)));
 }

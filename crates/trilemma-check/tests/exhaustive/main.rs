@@ -7,6 +7,7 @@
 mod convergence;
 mod kept;
 mod linear;
+mod locks;
 mod sessions;
 mod transactions;
 mod watch;

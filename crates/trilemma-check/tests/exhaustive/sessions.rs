@@ -168,6 +168,9 @@ impl Case {
     }
 }
 
+/// What each key holds, and since which version; nothing at the start.
+type State = [Option<(Option<u8>, u64)>; KEYS];
+
 /// Writes in one order; reads of some state of it, not always one that the session allows.
 fn random(seed: u64, order: Order) -> Case {
     let mut rng = Rng::new(seed);
@@ -179,7 +182,7 @@ fn random(seed: u64, order: Order) -> Case {
         Order::Keyspace => 100,
         _ => [0, 60, 100][rng.below(3) as usize],
     };
-    let mut states: Vec<[Option<(Option<u8>, u64)>; KEYS]> = vec![[None; KEYS]];
+    let mut states: Vec<State> = vec![[None; KEYS]];
     let mut ops: Vec<Op> = Vec::new();
     for at in 0..count {
         let (process, key) = (rng.below(PROCESSES), rng.below(KEYS as u64) as usize);
