@@ -264,6 +264,29 @@ fn what_is_deferred_is_bounded_and_what_did_not_fit_is_not_covered() {
 }
 
 #[test]
+fn changes_that_are_due_together_may_have_observed_each_other() {
+    let mut direct = Direct::new();
+    let dot = |incarnation| Dot::new(N2, Incarnation(incarnation), 1);
+    let ahead = |dot| Item {
+        stamp: Stamp::at(WallTime(2_000_000)),
+        ..item(dot, "k")
+    };
+    // A write-back keeps the stamp of the winner, so stamps do not tell which one came later.
+    let mut observing = ahead(dot(1));
+    observing.observed.add(dot(2));
+    direct.receive(rumor(ahead(dot(2))));
+    direct.receive(rumor(observing));
+    assert_eq!(direct.gossip.deferred(), 2);
+    direct.now.wall = WallTime(2_000_000);
+    direct.now.instant = direct.now.instant + ms(1000);
+    direct.step(Input::Wake);
+    assert_eq!(
+        (direct.gossip.deferred(), direct.gossip.shown(b"k").len()),
+        (0, 1)
+    );
+}
+
+#[test]
 fn a_record_of_the_present_incarnation_is_refused_at_restart() {
     let mut direct = Direct::new();
     let reused = Record::Join {
