@@ -14,7 +14,7 @@ pub struct RaftConfig {
     pub node: NodeId,
     /// The voters.
     pub members: BTreeSet<NodeId>,
-    /// The regime that receipts name.
+    /// The epoch that receipts name.
     pub epoch: Epoch,
     /// Seed of election timeouts.
     pub seed: u64,
@@ -23,7 +23,7 @@ pub struct RaftConfig {
     /// Election timeouts are random from this to twice this. Default 150 ms. At least three heartbeats, and ten times
     /// a round trip with its disk sync; more makes failover slower, less makes elections without cause.
     pub election_timeout: Duration,
-    /// Time without progress of its own disk after which a leader gives up its office. Default 500 ms.
+    /// Time without progress of its own disk after which a leader steps down. Default 500 ms.
     pub disk_stall: Duration,
     /// Most entries of one message. Default 4096.
     pub append_entries_max: usize,

@@ -92,8 +92,8 @@ impl Follower {
         self.heard = None;
     }
 
-    /// Has heard `leader` in the present term.
-    pub(crate) fn hear(&mut self, shared: &mut Shared, now: Instant, leader: NodeId) {
+    /// `leader` was heard in the present term.
+    pub(crate) fn on_heard(&mut self, shared: &mut Shared, now: Instant, leader: NodeId) {
         self.leader = Some(leader);
         self.heard = Some(now);
         self.election_at = shared.draw_election_at(now);

@@ -8,7 +8,7 @@ use trilemma_core::NodeId;
 const FORWARDS_REMEMBERED: usize = 65_536;
 
 /// The writes and questions that were forwarded here recently. The network may deliver one twice, and the answers to both
-/// copies would be told for the request: a refusal of one copy says nothing about the other.
+/// copies would be reported for the request: a refusal of one copy says nothing about the other.
 #[derive(Debug, Default)]
 pub(crate) struct ForwardDedup {
     known: BTreeSet<(NodeId, u64)>,

@@ -141,7 +141,7 @@ impl Leader {
         }
     }
 
-    /// Makes new entries durable here and sends them to whoever may take them: one record, one message each.
+    /// Makes new entries durable here and sends them to the followers that may take them: one record, one message each.
     fn replicate(&mut self, shared: &mut Shared, now: Instant, effects: &mut Out) {
         while let Some((first, entries)) = shared.log.next_to_hand(&shared.config) {
             let last = Index(first.0 + entries.len() as u64).prev();

@@ -55,7 +55,7 @@ pub enum Message {
         /// Whether the candidate has the vote.
         granted: bool,
     },
-    /// A leader replicates entries, or shows that it lives, and proves its leadership for reads.
+    /// A leader replicates entries, or shows that it is there, and proves its leadership for reads.
     Append {
         /// Its term.
         term: Term,

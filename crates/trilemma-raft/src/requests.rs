@@ -1,6 +1,6 @@
 //! Requests of clients: at the leader into the log, elsewhere forwarded to it, or made to wait for one.
 //!
-//! Exactly-once is section 6.3 of the dissertation; what is answered when is told in `pending`.
+//! Exactly-once is section 6.3 of the dissertation; `pending` says what is answered when.
 
 use std::time::Duration;
 

@@ -73,7 +73,7 @@ impl Role {
         }
     }
 
-    /// When it has something to do without being told.
+    /// When it has something to do without any input.
     pub(crate) fn wake_at(&self, shared: &Shared, now: Instant) -> Instant {
         match self {
             Role::Leader(leader) => leader.wake_at(&shared.config, now),
@@ -189,7 +189,7 @@ impl Role {
             Role::Follower(follower) if term == shared.term() && follower.leader() == Some(from) => follower,
             other => other.into_follower(shared, now, term, effects),
         };
-        follower.hear(shared, now, from);
+        follower.on_heard(shared, now, from);
         Ok(follower)
     }
 

@@ -253,7 +253,7 @@ impl Progress {
         );
         assert!(
             self.sent_commit <= handed,
-            "node {peer} was told to commit {}",
+            "node {peer} was sent the commit index {}",
             self.sent_commit
         );
         assert!(

@@ -181,7 +181,7 @@ fn a_node_does_not_follow_itself() {
         let Some(Role::Follower(follower)) = &mut raft.role else {
             unreachable!("it follows node 2")
         };
-        follower.hear(&mut raft.shared, Instant::ZERO, NodeId(1));
+        follower.on_heard(&mut raft.shared, Instant::ZERO, NodeId(1));
     });
 }
 

@@ -109,13 +109,13 @@ impl Node {
         assert!(self.raft().is_leader());
     }
 
-    /// Starts the next life from the records, all of which have survived.
+    /// Starts the next incarnation from the records, all of which have survived.
     pub(super) fn revive(&mut self) {
         self.host = Host::new(self.replayed().expect("our own records"));
         self.step(Input::Start);
     }
 
-    /// What the next life makes of the records, all of which have survived.
+    /// What the next incarnation makes of the records, all of which have survived.
     pub(super) fn replayed(&self) -> Result<Raft, Corrupt> {
         let mut raft = Raft::new(self.raft().shared.config.clone());
         for record in &self.records {

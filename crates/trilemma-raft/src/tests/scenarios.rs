@@ -54,7 +54,7 @@ fn a_minority_refuses_at_once_and_names_who_is_missing() {
     cluster.run_for(1000 * MS);
     assert!(
         !cluster.protocol(old).is_leader(),
-        "a leader without a majority gives up its office"
+        "a leader without a majority steps down"
     );
     let ticket = cluster.propose(old, put(1, "x"), 5000 * MS);
     let Some(Reply::Write(Err(WriteError::NotApplied(refusal)))) = cluster.reply(old, ticket) else {
@@ -99,11 +99,11 @@ fn a_write_in_flight_when_the_leader_is_cut_off_is_unknown_within_a_second() {
 #[test]
 fn a_vote_survives_a_crash_between_append_and_reply() {
     // inside/raft#durable-vote: one durable vote per node and term. The disk of a voter is held; it crashes; in its
-    // next life it must not have told anybody of the vote that it lost.
+    // next incarnation it must not have reported the vote that it lost.
     for seed in 0..50 {
         let mut cluster = cluster(3, seed);
-        let told = Rc::new(Cell::new(0));
-        let counter = Rc::clone(&told);
+        let reported = Rc::new(Cell::new(0));
+        let counter = Rc::clone(&reported);
         cluster.filter = Some(Box::new(move |from, _, message| {
             if from == NodeId(2) && matches!(message, Message::VoteReply { granted: true, .. }) {
                 counter.set(counter.get() + 1);
@@ -113,9 +113,9 @@ fn a_vote_survives_a_crash_between_append_and_reply() {
         cluster.hold_disk(NodeId(2), true);
         cluster.run_for(400 * MS);
         assert_eq!(
-            told.get(),
+            reported.get(),
             0,
-            "seed {seed}: a vote was told before it was durable"
+            "seed {seed}: a vote was reported before it was durable"
         );
         cluster.hold_disk(NodeId(2), false);
         cluster.filter = None;
@@ -271,7 +271,7 @@ fn an_overwritten_entry_is_durable_only_when_its_last_append_is() {
 }
 
 #[test]
-fn a_follower_far_behind_gets_a_snapshot_and_watchers_start_anew() {
+fn a_follower_far_behind_gets_a_snapshot_and_watchers_start_again() {
     let mut cluster = cluster_with(3, 11, |config| {
         config.kept_entries = 4;
         config.election_timeout = 150 * MS;

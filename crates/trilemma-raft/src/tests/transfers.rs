@@ -10,7 +10,7 @@ use super::node::{Node, follow};
 use super::*;
 
 #[test]
-fn late_answers_do_not_begin_a_transfer_anew() {
+fn late_answers_do_not_begin_a_transfer_again() {
     // Every third answer of the follower comes 2 ms late, behind newer ones, while writes go on.
     let mut cluster = cluster_with(3, 21, |config| config.kept_entries = 4);
     let id = elect(&mut cluster);
@@ -167,7 +167,7 @@ fn the_log_that_is_kept_for_followers_is_bounded() {
 
 #[test]
 fn a_leader_never_names_an_entry_that_it_does_not_hold() {
-    // The slower follower's acknowledgement comes when the entry is gone: told as one of term 0, it would contradict
+    // The slower follower's acknowledgement comes when the entry is gone: named as one of term 0, it would contradict
     // what is committed there.
     let mut cluster = cluster_with(3, 24, |config| {
         (config.kept_entries, config.kept_bytes, config.pinned_bytes_max) = (0, 0, 0);
@@ -301,7 +301,7 @@ fn a_transfer_that_a_crash_broke_off_begins_again() {
         let mut next = Node::new(3, 2);
         next.records.clone_from(&node.records);
         next.revive();
-        // In its next life the parts of the former one are no part of a checkpoint.
+        // In its next incarnation the parts of the former one are no part of a checkpoint.
         let mut restored = Raft::new(node.raft().shared.config.clone());
         for chunk in next.raft().checkpoint() {
             restored.restore(&chunk).expect("our own checkpoint");

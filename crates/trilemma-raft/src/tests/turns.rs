@@ -1,4 +1,4 @@
-//! Schedules inside one turn of the host, and across the lives of a process, on single nodes.
+//! Schedules inside one turn of the host, and across the incarnations of a process, on single nodes.
 
 use trilemma_core::{
     Achieved, AppendSeq, Attempt, Command, Epoch, Incarnation, NodeSet, Receipt, Reply, UnknownCause,
@@ -10,7 +10,7 @@ use super::node::{Node, append, end, follow, not_applied, put};
 use super::*;
 
 #[test]
-fn a_write_that_no_disk_and_no_node_has_seen_ends_with_the_office() {
+fn a_write_that_no_disk_and_no_node_has_seen_ends_with_its_leader() {
     // A proposal, and then a higher term, in one turn: the entry is in memory only. Kept, it would leave a gap in the
     // records when this node leads again, and count as durable.
     let mut node = Node::new(3, 1);
@@ -82,8 +82,8 @@ fn receipt(seq: u64) -> Answer {
 }
 
 #[test]
-fn an_answer_to_a_former_life_answers_nothing_in_this_one() {
-    // The leader still owes the former life an answer; it goes to whoever is node 1 now.
+fn an_answer_to_a_former_incarnation_answers_nothing_in_this_one() {
+    // The leader still has an answer for the former incarnation; it goes to the one that is node 1 now.
     let mut former = Node::new(3, 1);
     follow(&mut former, 2);
     former.propose(put(1));
@@ -165,7 +165,7 @@ fn a_refused_pre_vote_teaches_the_higher_term() {
 
 #[test]
 fn a_second_copy_of_a_forwarded_write_is_never_refused() {
-    // The first copy is in the log and may yet be committed: a refusal of the second would be told as *not applied*.
+    // The first copy is in the log and may yet be committed: a refusal of the second would be reported as *not applied*.
     let mut node = Node::new(3, 1);
     node.win();
     let forward = || Message::Forward {
@@ -262,7 +262,7 @@ fn nothing_before_a_snapshot_is_durable_before_the_snapshot_is() {
 
 #[test]
 fn what_is_not_committed_stays_bounded_when_its_clients_have_given_up() {
-    // The followers' disks are held, so that they answer beats and no appends; the leader keeps its office.
+    // The followers' disks are held, so that they answer heartbeats and no appends; the leader goes on.
     let limit = 1024 * 1024;
     let mut config = RaftConfig::new(NodeId(1), (1..=3).map(NodeId), 1);
     config.uncommitted_bytes = limit;
@@ -292,7 +292,7 @@ fn what_is_not_committed_stays_bounded_when_its_clients_have_given_up() {
 #[test]
 fn a_leader_that_contradicts_a_committed_entry_is_never_acknowledged() {
     // Only lost disks make that possible, and here is the one place to notice: an acknowledgement would let the leader
-    // commit another history than the one that was told to clients.
+    // commit another history than the one that clients have seen.
     let entry = |term| Entry {
         term: Term(term),
         payload: Payload::Noop,
@@ -379,7 +379,7 @@ fn a_leader_that_contradicts_a_committed_entry_is_never_acknowledged() {
             .filter(|(_, sent)| !matches!(sent, Message::Forward { .. }))
             .collect();
         assert_eq!(promises, Vec::<&(NodeId, Message)>::new(), "{message:?}");
-        // Whoever asks is told.
+        // Those who ask learn it.
         let status = node.raft().status(Now::default());
         assert!(!status.can_write && !status.can_read);
         assert!(status.why.contains("node 3, leader of term 3"), "{}", status.why);
