@@ -115,7 +115,7 @@ pub fn kinds(protocol: Protocol) -> &'static [&'static str] {
 
 const GOSSIP_KINDS: &[&str] = &["rumors", "compare", "pull", "page", "more"];
 const TWO_PHASE_KINDS: &[&str] = &[
-    "prepare", "announce", "settled", "probe", "hello", "vote", "refusal", "resend", "inquire", "evidence",
+    "prepare", "announce", "resolved", "probe", "hello", "vote", "refusal", "resend", "inquire", "evidence",
     "forwards", "answers", "install", "fetch", "piece",
 ];
 

@@ -25,7 +25,7 @@ pub enum Transaction {
         /// The change.
         command: Command,
     },
-    /// Settles an operation: if it has not run, it never will.
+    /// Resolves an operation: if it has not run, it never will.
     Fence {
         /// The operation.
         op: OpId,
@@ -42,7 +42,7 @@ pub(crate) struct Done {
 }
 
 impl Transaction {
-    /// The operation that it runs or settles.
+    /// The operation that it runs or resolves.
     #[must_use]
     pub fn op(&self) -> OpId {
         match self {

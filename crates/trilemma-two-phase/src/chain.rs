@@ -98,7 +98,7 @@ impl Chain {
         self.links.pop_back()
     }
 
-    /// What is in doubt counts from now: this life has just begun.
+    /// What is in doubt counts from now: this incarnation has just begun.
     pub(crate) fn restart(&mut self, now: Instant) {
         self.links.iter_mut().for_each(|link| link.since = now);
     }

@@ -18,9 +18,9 @@ pub struct TwoPhaseConfig {
     pub sequencer: NodeId,
     /// The view's number, at least 1.
     pub epoch: Epoch,
-    /// This life of the node's process; durable before the instance is made.
+    /// This incarnation of the node's process; durable before the instance is made.
     pub incarnation: Incarnation,
-    /// Seed of the instance's randomness; different for every life.
+    /// Seed of the instance's randomness; different for every incarnation.
     pub seed: u64,
     /// Batches under way at once. Default 4, right for a LAN; up to 32 for a WAN.
     pub pipeline_depth: usize,

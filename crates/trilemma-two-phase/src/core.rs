@@ -7,10 +7,10 @@ use trilemma_core::{
 
 use crate::batch::{Done, events};
 use crate::config::TwoPhaseConfig;
-use crate::desk::{Desk, Open, Stage, WaitFor};
 use crate::ids::BatchId;
 use crate::ledger::Ledger;
 use crate::message::{Head, Message};
+use crate::pending::{Open, PendingRequests, Stage, WaitFor};
 use crate::record::Record;
 
 pub(crate) type Out = Effects<Message, Record>;
@@ -20,7 +20,7 @@ pub(crate) type Out = Effects<Message, Record>;
 pub(crate) struct Core {
     pub(crate) config: TwoPhaseConfig,
     pub(crate) ledger: Ledger,
-    pub(crate) desk: Desk,
+    pub(crate) pending: PendingRequests,
     /// Who can be reached; `None` before the host has said so, when everybody counts as reachable.
     view: Option<PeerView>,
     /// Members that cannot be reached.
@@ -37,7 +37,7 @@ impl Core {
     pub(crate) fn new(config: TwoPhaseConfig) -> Self {
         Self {
             ledger: Ledger::new(config.sessions_max),
-            desk: Desk::default(),
+            pending: PendingRequests::default(),
             view: None,
             missing: NodeSet::default(),
             is_dirty: false,
@@ -120,7 +120,7 @@ impl Core {
             refuse(effects, Reason::Recovering { why });
             return None;
         }
-        if self.desk.reads() >= self.config.reads_max {
+        if self.pending.reads() >= self.config.reads_max {
             let what = format!("{} reads wait already", self.config.reads_max);
             refuse(effects, Reason::Overloaded { what });
             return None;
@@ -137,14 +137,14 @@ impl Core {
                 level,
                 wait: WaitFor::Version(wanted),
             };
-            self.desk.add(ticket, deadline, open);
+            self.pending.add(ticket, deadline, open);
         }
         None
     }
 
     /// Answers reads that waited for a version that is reached now.
     pub(crate) fn wake_versions(&mut self, effects: &mut Out) {
-        while let Some((ticket, open)) = self.desk.read_at(self.ledger.version()) {
+        while let Some((ticket, open)) = self.pending.read_at(self.ledger.version()) {
             self.answer_open(ticket, open, effects);
         }
     }

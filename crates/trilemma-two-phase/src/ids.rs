@@ -5,15 +5,15 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use trilemma_core::{Epoch, Incarnation};
 
-/// Names one batch of one keyspace for ever. Ordered lexicographically: the epoch names the view and its sequencer,
-/// the incarnation one life of that sequencer, so ids grow over restarts and hand-overs and are never used again.
+/// Names one batch of one keyspace, permanently. Ordered lexicographically: the epoch names the view and its sequencer,
+/// the incarnation one run of that sequencer, so ids grow over restarts and hand-overs and are never used again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BatchId {
     /// The view under which the batch was ordered.
     pub epoch: Epoch,
-    /// The life of the sequencer that ordered it.
+    /// The incarnation of the sequencer that ordered it.
     pub incarnation: Incarnation,
-    /// Its number within that life, from 1. Aborted batches leave gaps in the chain, never in the numbers.
+    /// Its number within that incarnation, from 1. Aborted batches leave gaps in the chain, never in the numbers.
     pub seq: u64,
 }
 

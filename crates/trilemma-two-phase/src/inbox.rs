@@ -1,6 +1,6 @@
 //! What one forwarder has asked the sequencer: each request is ordered at most once, however often it comes.
 //!
-//! Without this, a copy of a request that the network kept could be ordered after its caller was told that it was
+//! Without this, a copy of a request that the network kept could be ordered after its caller was answered that it was
 //! refused for certain.
 
 use std::collections::BTreeMap;
@@ -9,10 +9,10 @@ use trilemma_core::Incarnation;
 
 use crate::message::{FORWARDS_MAX, Verdict};
 
-/// Requests of one life of one forwarder.
+/// Requests of one incarnation of one forwarder.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    pub(crate) life: Incarnation,
+    pub(crate) incarnation: Incarnation,
     /// Requests below are over.
     floor: u64,
     /// Requests that were seen, with the answer when it is not that of the chain.
@@ -31,9 +31,9 @@ pub(crate) enum Admitted {
 }
 
 impl Inbox {
-    pub(crate) fn new(life: Incarnation) -> Self {
+    pub(crate) fn new(incarnation: Incarnation) -> Self {
         Self {
-            life,
+            incarnation,
             floor: 0,
             seen: BTreeMap::new(),
         }

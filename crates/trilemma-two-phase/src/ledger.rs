@@ -23,7 +23,7 @@ pub(crate) struct Ledger {
     /// Whether this node holds the keyspace's state (of a new keyspace: the empty one), and so knows what it voted.
     pub(crate) is_joined: bool,
     /// Of batches up to here that it did not learn to be decided, this node has no information (its data was lost).
-    pub(crate) blind: BatchId,
+    pub(crate) unknown_through: BatchId,
 }
 
 impl Ledger {
@@ -35,7 +35,7 @@ impl Ledger {
             recent: VecDeque::new(),
             finished: BatchId::ORIGIN,
             is_joined: false,
-            blind: BatchId::ORIGIN,
+            unknown_through: BatchId::ORIGIN,
         }
     }
 
@@ -71,12 +71,12 @@ impl Ledger {
     }
 
     /// Takes over a transferred state.
-    pub(crate) fn install(&mut self, table: Table, decided: BatchId, blind: BatchId) {
+    pub(crate) fn install(&mut self, table: Table, decided: BatchId, unknown_through: BatchId) {
         self.table = table;
         self.decided = decided;
         self.floor = decided;
         self.recent.clear();
         self.is_joined = true;
-        self.blind = self.blind.max(blind);
+        self.unknown_through = self.unknown_through.max(unknown_through);
     }
 }

@@ -25,12 +25,12 @@ mod batch;
 mod chain;
 mod config;
 mod core;
-mod desk;
 mod ids;
 mod inbox;
 mod ledger;
 mod member;
 mod message;
+mod pending;
 mod record;
 mod recovery;
 mod sequencer;
@@ -41,8 +41,8 @@ pub use batch::{Batch, TRANSACTIONS_MAX, Transaction};
 pub use config::TwoPhaseConfig;
 pub use ids::BatchId;
 pub use message::{
-    Answer, CHAIN_MAX, FORWARDS_MAX, Forward, Head, Hello, Message, PIECE_BYTES_MAX, Settled, UNFINISHED_MAX,
-    Verdict, WHY_BYTES_MAX,
+    Answer, CHAIN_MAX, FORWARDS_MAX, Forward, Head, Hello, Message, PIECE_BYTES_MAX, Resolved,
+    UNFINISHED_MAX, Verdict, WHY_BYTES_MAX,
 };
 pub use record::Record;
 pub use status::InDoubt;

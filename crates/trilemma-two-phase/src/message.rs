@@ -13,7 +13,7 @@ use crate::ids::BatchId;
 
 /// Most bytes of one piece of a state transfer.
 pub const PIECE_BYTES_MAX: usize = 256 * 1024;
-/// Most decided batches that are not finished; the sequencer orders nothing more beyond. Bounds a [`Settled`].
+/// Most decided batches that are not finished; the sequencer orders nothing more beyond. Bounds a [`Resolved`].
 pub const UNFINISHED_MAX: usize = 2048;
 /// Most undecided batches of a chain.
 pub const CHAIN_MAX: usize = 256;
@@ -22,7 +22,7 @@ pub const FORWARDS_MAX: usize = 4096;
 /// Most bytes of text in a refusal.
 pub const WHY_BYTES_MAX: usize = 256;
 
-/// What rides on most messages of the sequencer. Both are facts for ever, however late the message.
+/// What rides on most messages of the sequencer. Both stay true, however late the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// This batch and those it is chained on are committed, durably at the sequencer.
@@ -31,11 +31,11 @@ pub struct Head {
     pub finished: BatchId,
 }
 
-/// What became of batches. A fact for ever: of all ids above `after` and below `below`, exactly `committed` are
+/// What became of batches. It stays true: of all ids above `after` and below `below`, exactly `committed` are
 /// committed, `open` are undecided so far, and all others are aborted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settled {
-    /// The life of the sequencer that says so.
+pub struct Resolved {
+    /// The incarnation of the sequencer that says so.
     pub incarnation: Incarnation,
     /// Nothing is said of this batch and those before.
     pub after: BatchId,
@@ -54,7 +54,7 @@ pub struct Settled {
 /// Where a member stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// Random, of this life of the member; names the state transfer it would take.
+    /// Random, of this incarnation of the member; names the state transfer it would take.
     pub nonce: u64,
     /// The member holds no state: its disk is new, or lost.
     pub is_blank: bool,
@@ -71,7 +71,7 @@ pub struct Hello {
 /// An operation that a member passes to the sequencer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forward {
-    /// Its number within the forwarder's life. The same number is the same request.
+    /// Its number within the forwarder's incarnation. The same number is the same request.
     pub number: u64,
     /// Milliseconds until its caller stops waiting.
     pub timeout_ms: u32,
@@ -94,10 +94,10 @@ pub struct Answer {
 pub enum Verdict {
     /// Not ordered, or aborted: this request has and will have no effect.
     Refused(NotApplied),
-    /// Cannot be told.
+    /// Nobody here knows.
     Unknown(UnknownCause),
-    /// Settled before: this is the operation's final result; `None` if the record of its session was evicted.
-    Settled(Option<OpResult>),
+    /// Resolved before: this is the operation's final result; `None` if the record of its session was evicted.
+    Resolved(Option<OpResult>),
 }
 
 /// What nodes of one keyspace send each other. Words: inside/two-phase#words-of-this-page. The sequencer is a member,
@@ -117,8 +117,8 @@ pub enum Message {
         head: Head,
     },
     /// Sequencer to member: what became of batches; answers a [`Hello`], and follows every abort.
-    Settled(Settled),
-    /// Sequencer to a member that it has not heard of in this life: say where you stand.
+    Resolved(Resolved),
+    /// Sequencer to a member that has not said hello in this incarnation: say where you stand.
     Probe,
     /// Member to sequencer: where it stands. Sent when its records are durable, so it is a vote as well.
     Hello(Hello),
@@ -162,10 +162,10 @@ pub enum Message {
     },
     /// Member to sequencer: operations that were proposed at the member.
     Forwards {
-        /// The life of the sequencer that they are meant for; another life ignores them.
+        /// The incarnation of the sequencer that they are meant for; another incarnation ignores them.
         sequencer: Incarnation,
-        /// The life of the member.
-        life: Incarnation,
+        /// The incarnation of the member.
+        incarnation: Incarnation,
         /// Requests with lower numbers are over; late copies of them are ignored.
         done_below: u64,
         /// The operations.
@@ -174,10 +174,10 @@ pub enum Message {
     },
     /// Sequencer to member: answers to forwarded operations.
     Answers {
-        /// The life of the sequencer that answers. What a former life refused, this one may have ordered.
+        /// The incarnation of the sequencer that answers. What a former incarnation refused, this one may have ordered.
         sequencer: Incarnation,
-        /// The life of the member that asked.
-        life: Incarnation,
+        /// The incarnation of the member that asked.
+        incarnation: Incarnation,
         /// The answers.
         #[serde(deserialize_with = "bounded_vec::<_, _, FORWARDS_MAX>")]
         items: Vec<Answer>,
@@ -191,7 +191,7 @@ pub enum Message {
         /// Its position.
         position: Version,
         /// Of batches up to here the member is no evidence.
-        blind: BatchId,
+        unknown_through: BatchId,
     },
     /// Member to sequencer: the next piece.
     Fetch {
@@ -229,7 +229,7 @@ impl trilemma_core::Message for Message {
         match self {
             Message::Prepare { .. } => "prepare",
             Message::Announce { .. } => "announce",
-            Message::Settled(_) => "settled",
+            Message::Resolved(_) => "resolved",
             Message::Probe => "probe",
             Message::Hello(_) => "hello",
             Message::Vote { .. } => "vote",

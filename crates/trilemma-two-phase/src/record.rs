@@ -21,9 +21,9 @@ pub enum Record {
     },
     /// A member is ready to commit the batch and will not abort it alone. Durable before the vote.
     Prepare(Arc<Batch>),
-    /// The sequencer commits the batch; its own prepare is folded in. Durable before anybody is told.
+    /// The sequencer commits the batch; its own prepare is folded in. Durable before anybody is notified.
     Decision(Arc<Batch>),
-    /// A member will never prepare this batch, nor one chained on it. Durable before anybody is told.
+    /// A member will never prepare this batch, nor one chained on it. Durable before anybody is notified.
     Refuse {
         /// The batch.
         id: BatchId,
@@ -42,7 +42,7 @@ pub enum Record {
     Piece {
         /// Which transfer.
         nonce: u64,
-        /// Its number, from 0. A piece 0 begins anew.
+        /// Its number, from 0. A piece 0 starts again.
         index: u32,
         /// Bytes of a chunk of the table.
         #[serde(deserialize_with = "bounded_bytes::<_, PIECE_BYTES_MAX>")]
@@ -56,7 +56,7 @@ pub enum Record {
         nonce: u64,
         /// The last batch that the state reflects.
         decided: BatchId,
-        /// Of batches up to here, which an earlier life may have voted for, this member is no evidence.
-        blind: BatchId,
+        /// Of batches up to here, which an earlier incarnation may have voted for, this member is no evidence.
+        unknown_through: BatchId,
     },
 }

@@ -48,7 +48,7 @@ pub(crate) struct Head {
     #[serde(deserialize_with = "bounded_vec::<_, _, RECENT_MAX>")]
     pub(crate) recent: Vec<BatchId>,
     pub(crate) finished: BatchId,
-    pub(crate) blind: BatchId,
+    pub(crate) unknown_through: BatchId,
     pub(crate) fence: BatchId,
 }
 
@@ -124,7 +124,7 @@ impl TwoPhase {
         ledger.floor = head.floor;
         ledger.recent = head.recent.into();
         ledger.finished = head.finished;
-        ledger.blind = head.blind;
+        ledger.unknown_through = head.unknown_through;
         self.core.recorded = head.finished;
         for batch in loading.prepared {
             self.replay_prepare(batch)?;
@@ -169,7 +169,11 @@ impl TwoPhase {
                 ends_chunk,
                 ..
             } => self.replay_piece(index, bytes, ends_chunk),
-            Record::Installed { decided, blind, .. } => self.replay_installed(decided, blind),
+            Record::Installed {
+                decided,
+                unknown_through,
+                ..
+            } => self.replay_installed(decided, unknown_through),
         }
     }
 
@@ -180,13 +184,13 @@ impl TwoPhase {
         }
     }
 
-    /// Ids of this life must be greater than all that the log has.
+    /// Ids of this incarnation must be greater than all that the log has.
     fn check_age(&self, id: BatchId) -> Result<(), Corrupt> {
         let config = &self.core.config;
         let is_sequencer = matches!(self.role, Role::Sequencer(_));
         if is_sequencer && (id.epoch, id.incarnation) >= (config.epoch, config.incarnation) {
             return Err(corrupt(format!(
-                "batch {id} is of this or a later life ({}.{}); the incarnation must grow with every start",
+                "batch {id} is of this or a later incarnation ({}.{}); the incarnation must grow with every start",
                 config.epoch.0, config.incarnation.0
             )));
         }
@@ -269,7 +273,7 @@ impl TwoPhase {
         install.pieces.add(bytes, ends_chunk).map_err(Corrupt)
     }
 
-    fn replay_installed(&mut self, decided: BatchId, blind: BatchId) -> Result<(), Corrupt> {
+    fn replay_installed(&mut self, decided: BatchId, unknown_through: BatchId) -> Result<(), Corrupt> {
         let Role::Member(member) = &mut self.role else {
             return Err(corrupt("a transferred state in the log of the sequencer"));
         };
@@ -277,7 +281,7 @@ impl TwoPhase {
         let table = pieces.and_then(Pieces::finish);
         let table = table.ok_or_else(|| corrupt("a transferred state is not whole"))?;
         while member.chain.pop_beyond(BatchId::ORIGIN).is_some() {}
-        member.take_state(&mut self.core, table, decided, blind);
+        member.take_state(&mut self.core, table, decided, unknown_through);
         Ok(())
     }
 
@@ -290,7 +294,7 @@ impl TwoPhase {
             floor: ledger.floor,
             recent: Vec::new(),
             finished: ledger.finished,
-            blind: ledger.blind,
+            unknown_through: ledger.unknown_through,
             fence: BatchId::ORIGIN,
         };
         let (table, mut rest) = match &self.role {

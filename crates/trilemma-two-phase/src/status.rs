@@ -12,7 +12,7 @@ use crate::two_phase::{Role, TwoPhase};
 pub struct InDoubt {
     /// The batch.
     pub batch: BatchId,
-    /// For how long, in this life of the node.
+    /// For how long, in this incarnation of the node.
     pub since: Duration,
     /// Number of its transactions.
     pub transactions: usize,

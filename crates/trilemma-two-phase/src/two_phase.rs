@@ -7,9 +7,9 @@ use trilemma_core::{
 
 use crate::config::TwoPhaseConfig;
 use crate::core::{Core, Out};
-use crate::desk::{Open, WaitFor};
 use crate::member::Member;
 use crate::message::Message;
+use crate::pending::{Open, WaitFor};
 use crate::record::Record;
 use crate::recovery::Loading;
 use crate::sequencer::Sequencer;
@@ -61,8 +61,8 @@ impl TwoPhase {
         if proposal.deadline <= now {
             let reply = match proposal.request {
                 Request::Write { op, attempt, .. } => {
-                    let kind = crate::desk::AskedKind::Write(attempt);
-                    crate::desk::Asked { op, kind }.refuse(Reason::Deadline)
+                    let kind = crate::pending::AskedKind::Write(attempt);
+                    crate::pending::Asked { op, kind }.refuse(Reason::Deadline)
                 }
                 Request::Read(_) => Reply::Read(Err(Reason::Deadline.into())),
                 Request::Outcome { .. } => Reply::Outcome(Err(Reason::Deadline.into())),
@@ -77,7 +77,7 @@ impl TwoPhase {
     }
 
     fn on_wake(&mut self, now: Instant, effects: &mut Out) {
-        while let Some((ticket, open)) = self.core.desk.expired(now) {
+        while let Some((ticket, open)) = self.core.pending.expired(now) {
             let may_take_effect = Core::may_take_effect(&open);
             let reply = match open {
                 Open::Read { query, wait, .. } => {
@@ -128,7 +128,7 @@ impl TwoPhase {
     /// Sets the one timer. Gathered work leaves with a wake that is due now: the host delivers it at the end of its
     /// turn, so that everything of one turn shares one batch, one vote, one message.
     fn arm(&mut self, now: Instant, effects: &mut Out) {
-        let mut at = self.core.desk.next_deadline();
+        let mut at = self.core.pending.next_deadline();
         if self.core.is_dirty {
             at = now;
         }

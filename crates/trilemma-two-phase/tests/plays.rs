@@ -71,8 +71,8 @@ fn show(message: &Message) -> String {
     match message {
         Message::Prepare { batch: asked, head } => format!("prepare {}; {}", batch(asked), known(head)),
         Message::Announce { head } => format!("announce {}", known(head)),
-        Message::Settled(facts) => format!(
-            "settled after {} and below {}: committed [{}], open [{}], all others aborted",
+        Message::Resolved(facts) => format!(
+            "resolved after {} and below {}: committed [{}], open [{}], all others aborted",
             name(facts.after),
             name(facts.below),
             names(&facts.committed),
@@ -120,7 +120,7 @@ fn show(message: &Message) -> String {
             let show = |item: &trilemma_two_phase::Answer| match &item.verdict {
                 Verdict::Refused(refused) => refused.to_string(),
                 Verdict::Unknown(cause) => format!("unknown: {cause}"),
-                Verdict::Settled(_) => "has run before".into(),
+                Verdict::Resolved(_) => "has run before".into(),
             };
             format!(
                 "answer [{}]",

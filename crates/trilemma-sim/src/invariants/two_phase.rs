@@ -36,9 +36,13 @@ impl Stored {
                 Record::Decision(batch) => self.decided = self.decided.max(batch.id),
                 Record::Outcome { decided } => self.decided = self.decided.max(decided),
                 Record::Refuse { id } => self.fence = self.fence.max(id),
-                Record::Installed { decided, blind, .. } => {
+                Record::Installed {
+                    decided,
+                    unknown_through,
+                    ..
+                } => {
                     self.decided = self.decided.max(decided);
-                    self.fence = self.fence.max(blind).max(decided);
+                    self.fence = self.fence.max(unknown_through).max(decided);
                 }
                 Record::Joined { .. } | Record::Watermark { .. } | Record::Piece { .. } => {}
             }
@@ -135,7 +139,7 @@ impl TwoPhaseInvariants {
         match message {
             _ if stored.is_unclear => None,
             Message::Prepare { head, .. } | Message::Announce { head } => committed(head.decided),
-            Message::Settled(settled) => committed(settled.head.decided),
+            Message::Resolved(resolved) => committed(resolved.head.decided),
             Message::Vote { prepared, acked } => voted(*prepared, *acked),
             Message::Hello(Hello { is_blank: true, .. }) => None,
             Message::Hello(hello) => voted(hello.prepared, hello.acked)
@@ -177,13 +181,13 @@ impl TwoPhaseInvariants {
                 self.commit(head.decided)
             }
             Message::Announce { head } => self.commit(head.decided),
-            Message::Settled(settled) => {
-                self.commit(settled.head.decided)?;
-                settled.committed.iter().try_for_each(|id| self.commit(*id))?;
-                let spoken_of = self.issued.range(settled.after..settled.below).copied();
+            Message::Resolved(resolved) => {
+                self.commit(resolved.head.decided)?;
+                resolved.committed.iter().try_for_each(|id| self.commit(*id))?;
+                let spoken_of = self.issued.range(resolved.after..resolved.below).copied();
                 let aborted: Vec<BatchId> = spoken_of
-                    .filter(|id| *id > settled.after)
-                    .filter(|id| !settled.committed.contains(id) && !settled.open.contains(id))
+                    .filter(|id| *id > resolved.after)
+                    .filter(|id| !resolved.committed.contains(id) && !resolved.open.contains(id))
                     .collect();
                 aborted.into_iter().try_for_each(|id| self.abort(id))
             }

@@ -12,8 +12,8 @@ use trilemma_core::{Incarnation, Instant, OpId, Reason, Ticket, UnknownCause};
 use super::Member;
 use crate::batch::{Batch, Done, Transaction};
 use crate::core::{Core, Out};
-use crate::desk::{Asked, Open, Stage};
 use crate::message::{Answer, FORWARDS_MAX, Forward, Message, Verdict};
+use crate::pending::{Asked, Open, Stage};
 
 /// Time without an answer after which an operation is passed on again (under the same number).
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -34,7 +34,7 @@ struct Pending {
     ticket: Ticket,
     deadline: Instant,
     transaction: Transaction,
-    /// The sequencer's life that it was sent to last, and when.
+    /// The sequencer's incarnation that it was sent to last, and when.
     sent: Option<(Incarnation, Instant)>,
 }
 
@@ -79,11 +79,11 @@ impl Member {
         // What is decided stays so: a repeat is answered here, in any partition.
         match core.ledger.table.sessions().admit(asked.op) {
             Admission::Repeat(result) => {
-                effects.reply(ticket, asked.settle(Some(result), &core.config));
+                effects.reply(ticket, asked.resolve(Some(result), &core.config));
                 return;
             }
             Admission::Expired => {
-                effects.reply(ticket, asked.settle(None, &core.config));
+                effects.reply(ticket, asked.resolve(None, &core.config));
                 return;
             }
             Admission::New => {}
@@ -119,11 +119,11 @@ impl Member {
         };
         forwards.items.insert(number, pending);
         let stage = Stage::Waiting;
-        core.desk.add(ticket, deadline, Open::Order { asked, stage });
+        core.pending.add(ticket, deadline, Open::Order { asked, stage });
         core.is_dirty = true;
     }
 
-    /// Sends what waits, if the sequencer's life is known.
+    /// Sends what waits, if the sequencer's incarnation is known.
     pub(super) fn send_forwards(&mut self, core: &mut Core, now: Instant, effects: &mut Out) {
         let Some(sequencer) = self.linked.filter(|_| !self.forwards.unsent.is_empty()) else {
             return;
@@ -133,10 +133,10 @@ impl Member {
         let mut items: Vec<Forward> = Vec::new();
         let mut bytes = 0;
         let to = core.config.sequencer;
-        let life = core.config.incarnation;
+        let incarnation = core.config.incarnation;
         let message = |items: Vec<Forward>| Message::Forwards {
             sequencer,
-            life,
+            incarnation,
             done_below,
             items,
         };
@@ -145,7 +145,7 @@ impl Member {
                 continue;
             };
             pending.sent = Some((sequencer, now));
-            core.desk.mark_sent(pending.ticket);
+            core.pending.mark_sent(pending.ticket);
             bytes += pending.transaction.size();
             let timeout = pending.deadline.since(now).as_millis();
             items.push(Forward {
@@ -179,7 +179,7 @@ impl Member {
         }
     }
 
-    /// The sequencer has a new life: it knows of nothing that it had not decided before.
+    /// The sequencer has a new incarnation: it knows of nothing that it had not decided before.
     pub(super) fn forward_all_again(&mut self, core: &mut Core) {
         self.forwards.unsent = self.forwards.items.keys().copied().collect();
         core.is_dirty = true;
@@ -196,15 +196,15 @@ impl Member {
         let unsent: Vec<u64> = unsent.map(|(number, _)| *number).collect();
         for number in unsent {
             if let Some(pending) = self.forwards.remove(number)
-                && let Some(Open::Order { asked, .. }) = core.desk.take(pending.ticket)
+                && let Some(Open::Order { asked, .. }) = core.pending.take(pending.ticket)
             {
                 effects.reply(pending.ticket, asked.refuse(Reason::NoSequencer { node }));
             }
         }
     }
 
-    /// A batch is committed: whoever waits for one of its operations is told.
-    pub(super) fn settle_forwards(
+    /// A batch is committed: the caller that waits for one of its operations gets its answer.
+    pub(super) fn resolve_forwards(
         &mut self,
         core: &mut Core,
         batch: &Batch,
@@ -218,9 +218,9 @@ impl Member {
             let numbers = self.forwards.by_op.get(&transaction.op()).cloned();
             for number in numbers.into_iter().flatten() {
                 if let Some(pending) = self.forwards.remove(number)
-                    && let Some(Open::Order { asked, .. }) = core.desk.take(pending.ticket)
+                    && let Some(Open::Order { asked, .. }) = core.pending.take(pending.ticket)
                 {
-                    effects.reply(pending.ticket, asked.settle(done.result, &core.config));
+                    effects.reply(pending.ticket, asked.resolve(done.result, &core.config));
                 }
             }
         }
@@ -235,24 +235,24 @@ impl Member {
     ) {
         for Answer { number, verdict } in items {
             // A refusal counts if nobody but its sender can have the request.
-            let is_current = self
-                .forwards
-                .items
-                .get(&number)
-                .is_some_and(|pending| pending.sent.is_some_and(|(life, _)| life == sequencer));
+            let is_current = self.forwards.items.get(&number).is_some_and(|pending| {
+                pending
+                    .sent
+                    .is_some_and(|(incarnation, _)| incarnation == sequencer)
+            });
             if !is_current {
                 continue;
             }
             let Some(pending) = self.forwards.remove(number) else {
                 continue;
             };
-            let Some(Open::Order { asked, .. }) = core.desk.take(pending.ticket) else {
+            let Some(Open::Order { asked, .. }) = core.pending.take(pending.ticket) else {
                 continue;
             };
             let reply = match verdict {
                 Verdict::Refused(refusal) => asked.refuse(refusal.reason),
                 Verdict::Unknown(cause) => asked.unknown(cause),
-                Verdict::Settled(result) => asked.settle(result, &core.config),
+                Verdict::Resolved(result) => asked.resolve(result, &core.config),
             };
             effects.reply(pending.ticket, reply);
         }

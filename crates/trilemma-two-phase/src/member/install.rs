@@ -16,7 +16,7 @@ use crate::record::Record;
 pub(crate) struct Installing {
     decided: BatchId,
     position: Version,
-    blind: BatchId,
+    unknown_through: BatchId,
     pub(crate) pieces: Pieces,
 }
 
@@ -59,11 +59,16 @@ impl Pieces {
 }
 
 impl Installing {
-    pub(super) fn new(config: &TwoPhaseConfig, decided: BatchId, position: Version, blind: BatchId) -> Self {
+    pub(super) fn new(
+        config: &TwoPhaseConfig,
+        decided: BatchId,
+        position: Version,
+        unknown_through: BatchId,
+    ) -> Self {
         Self {
             decided,
             position,
-            blind,
+            unknown_through,
             pieces: Pieces::new(config.sessions_max),
         }
     }
@@ -73,7 +78,7 @@ impl Installing {
         Self {
             decided: BatchId::ORIGIN,
             position: Version::ABSENT,
-            blind: BatchId::ORIGIN,
+            unknown_through: BatchId::ORIGIN,
             pieces: Pieces::new(sessions_max),
         }
     }
@@ -83,7 +88,7 @@ impl Member {
     /// The sequencer says that a batch is committed which is not on this chain. Every committed batch was prepared
     /// by every member, so this one has lost records; it must not answer or vote before it has a whole state.
     pub(super) fn lose_state(&mut self, core: &mut Core, committed: BatchId, effects: &mut Out) {
-        tracing::error!(%committed, decided = %core.ledger.decided, "records are missing; the state is fetched anew");
+        tracing::error!(%committed, decided = %core.ledger.decided, "records are missing; the state is fetched again");
         core.ledger.is_joined = false;
         self.nonce = self.rng.next_u64().max(1);
         self.install = None;
@@ -97,7 +102,8 @@ impl Member {
             return;
         }
         let is_same = |current: &Installing| {
-            (current.decided, current.position, current.blind) == (offer.decided, offer.position, offer.blind)
+            (current.decided, current.position, current.unknown_through)
+                == (offer.decided, offer.position, offer.unknown_through)
         };
         if !self.install.as_ref().is_some_and(is_same) {
             self.install = Some(offer);
@@ -126,7 +132,7 @@ impl Member {
             return;
         }
         if let Err(why) = install.pieces.add(bytes.clone(), ends_chunk) {
-            tracing::error!(%why, "a piece of the sequencer's state does not decode; the transfer begins anew");
+            tracing::error!(%why, "a piece of the sequencer's state does not decode; the transfer restarts");
             self.install = None;
             return;
         }
@@ -148,22 +154,23 @@ impl Member {
         let Some(install) = self.install.take() else {
             return;
         };
-        let (decided, position, blind) = (install.decided, install.position, install.blind);
+        let (decided, position, unknown_through) =
+            (install.decided, install.position, install.unknown_through);
         let Some(table) = install
             .pieces
             .finish()
             .filter(|table| table.version() == position)
         else {
-            tracing::error!("the sequencer's state is not whole; the transfer begins anew");
+            tracing::error!("the sequencer's state is not whole; the transfer restarts");
             return;
         };
         let nonce = self.nonce;
         let seq = effects.append(Record::Installed {
             nonce,
             decided,
-            blind,
+            unknown_through,
         });
-        self.take_state(core, table, decided, blind);
+        self.take_state(core, table, decided, unknown_through);
         effects.reset(position.0);
         self.discard_beyond(core, BatchId::ORIGIN, effects);
         self.outcomes.push_back((seq, decided));
@@ -172,9 +179,15 @@ impl Member {
     }
 
     /// Makes `table` the decided state, in a replay or at the end of a transfer.
-    pub(crate) fn take_state(&mut self, core: &mut Core, table: Table, decided: BatchId, blind: BatchId) {
-        core.ledger.install(table, decided, blind);
-        self.fence = self.fence.max(blind).max(decided);
+    pub(crate) fn take_state(
+        &mut self,
+        core: &mut Core,
+        table: Table,
+        decided: BatchId,
+        unknown_through: BatchId,
+    ) {
+        core.ledger.install(table, decided, unknown_through);
+        self.fence = self.fence.max(unknown_through).max(decided);
         self.stash.clear();
     }
 }

@@ -11,16 +11,16 @@ use crate::batch::{Batch, Transaction};
 use crate::chain::Chain;
 use crate::config::TwoPhaseConfig;
 use crate::core::{Core, Out};
-use crate::desk::{Asked, AskedKind, Open, WaitFor};
 use crate::ids::BatchId;
 use crate::message::{Hello, Message};
+use crate::pending::{Asked, AskedKind, Open, WaitFor};
 use forwards::Forwards;
 pub(crate) use install::{Installing, Pieces};
 
-mod doubt;
 mod forwards;
 mod install;
 mod prepare;
+mod termination;
 
 /// Most batches that wait for the one before them.
 const STASH_MAX: usize = 64;
@@ -33,10 +33,10 @@ pub(crate) struct Member {
     /// The greatest id that was prepared or refused here, discarded ones included: none up to it is prepared (again).
     pub(crate) fence: BatchId,
     /// Ids below that are not known to be committed are aborted, as the sequencer has said.
-    settled_below: BatchId,
+    resolved_below: BatchId,
     /// Batches that came before the one they follow.
     stash: BTreeMap<BatchId, Arc<Batch>>,
-    /// The life of the sequencer that knows where this member stands.
+    /// The incarnation of the sequencer that knows where this member stands.
     linked: Option<Incarnation>,
     /// The decided point as far as it is durable, and the records that will move it.
     pub(crate) acked: BatchId,
@@ -60,7 +60,7 @@ impl Member {
         Self {
             chain: Chain::default(),
             fence: BatchId::ORIGIN,
-            settled_below: BatchId::ORIGIN,
+            resolved_below: BatchId::ORIGIN,
             stash: BTreeMap::new(),
             linked: None,
             acked: BatchId::ORIGIN,
@@ -141,7 +141,7 @@ impl Member {
 
     /// A linearizable read without a message (inside/two-phase#reads). Every write that was acknowledged before it
     /// began was prepared here before its acknowledgement, so it is decided here, or on the chain at or before the last
-    /// batch that touches the key. When that one is settled, the decided state is new enough. What arrives later need
+    /// batch that touches the key. When that one is resolved, the decided state is new enough. What arrives later need
     /// not be waited for, so a key that is always in flight starves nobody.
     fn read(
         &mut self,
@@ -165,7 +165,7 @@ impl Member {
                     query: read.query,
                     level,
                 };
-                core.desk.add(ticket, deadline, open);
+                core.pending.add(ticket, deadline, open);
             }
         }
     }
@@ -259,14 +259,14 @@ impl Member {
                 self.on_prepare(core, now, batch, head, effects);
             }
             Message::Announce { head } if is_sequencer => self.on_announce(core, head, effects),
-            Message::Settled(settled) if is_sequencer => self.on_settled(core, now, &settled, effects),
+            Message::Resolved(resolved) if is_sequencer => self.on_resolved(core, now, &resolved, effects),
             Message::Probe if is_sequencer => self.greet(core, effects),
             Message::Answers {
                 sequencer,
-                life,
+                incarnation,
                 items,
             } if is_sequencer => {
-                if life == core.config.incarnation {
+                if incarnation == core.config.incarnation {
                     self.on_answers(core, sequencer, items, effects);
                 }
             }
@@ -274,9 +274,9 @@ impl Member {
                 nonce,
                 decided,
                 position,
-                blind,
+                unknown_through,
             } if is_sequencer => {
-                let offer = Installing::new(&core.config, decided, position, blind);
+                let offer = Installing::new(&core.config, decided, position, unknown_through);
                 self.on_install(core, nonce, offer, effects);
             }
             Message::Piece {

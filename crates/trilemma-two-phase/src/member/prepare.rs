@@ -7,9 +7,9 @@ use trilemma_core::Instant;
 use super::{Member, STASH_MAX};
 use crate::batch::Batch;
 use crate::core::{Core, Out};
-use crate::desk::{Open, WaitFor};
 use crate::ids::BatchId;
-use crate::message::{CHAIN_MAX, Head, Message, Settled};
+use crate::message::{CHAIN_MAX, Head, Message, Resolved};
+use crate::pending::{Open, WaitFor};
 use crate::record::Record;
 
 /// What to do with a batch that the sequencer wants prepared.
@@ -72,9 +72,9 @@ impl Member {
         }
         // Without this rule a batch that was discarded, because the sequencer had aborted it, could be prepared
         // again by a late copy and a late vote for it be counted.
-        let settled = self.fence.max(decided).max(core.ledger.blind);
-        if id <= settled || id < core.ledger.finished || id < self.settled_below {
-            return Place::Refused(id, "the member has prepared, refused or settled a later batch");
+        let resolved = self.fence.max(decided).max(core.ledger.unknown_through);
+        if id <= resolved || id < core.ledger.finished || id < self.resolved_below {
+            return Place::Refused(id, "the member has prepared, refused or resolved a later batch");
         }
         let end = if prev == decided {
             core.ledger.version()
@@ -82,7 +82,7 @@ impl Member {
             end
         } else if prev <= decided {
             return Place::Refused(id, "it is chained on a batch before the member's decided point");
-        } else if prev <= settled {
+        } else if prev <= resolved {
             return Place::Refused(prev, "the member never prepares the batch it is chained on");
         } else {
             return Place::Gap;
@@ -164,20 +164,26 @@ impl Member {
         }
     }
 
-    pub(super) fn on_settled(&mut self, core: &mut Core, now: Instant, settled: &Settled, effects: &mut Out) {
-        if self.linked < Some(settled.incarnation) {
-            self.linked = Some(settled.incarnation);
+    pub(super) fn on_resolved(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        resolved: &Resolved,
+        effects: &mut Out,
+    ) {
+        if self.linked < Some(resolved.incarnation) {
+            self.linked = Some(resolved.incarnation);
             self.forward_all_again(core);
         }
         if !core.ledger.is_joined {
             return;
         }
-        self.on_head(core, settled.head, effects);
-        if core.ledger.decided < settled.after {
+        self.on_head(core, resolved.head, effects);
+        if core.ledger.decided < resolved.after {
             self.is_behind = true;
             return;
         }
-        if let Some(last) = settled.committed.last().copied()
+        if let Some(last) = resolved.committed.last().copied()
             && last > core.ledger.decided
         {
             if !self.chain.contains(last) {
@@ -186,19 +192,19 @@ impl Member {
             }
             self.commit_through(core, last, effects);
         }
-        let spoken_of = |id: &BatchId| *id > settled.after && *id < settled.below;
+        let spoken_of = |id: &BatchId| *id > resolved.after && *id < resolved.below;
         let aborted = self
             .chain
             .ids()
-            .find(|id| spoken_of(id) && settled.open.binary_search(id).is_err());
+            .find(|id| spoken_of(id) && resolved.open.binary_search(id).is_err());
         if let Some(aborted) = aborted {
             self.discard_from(core, aborted, effects);
         }
-        let below = settled
+        let below = resolved
             .open
             .first()
-            .map_or(settled.below, |open| settled.below.min(*open));
-        self.settled_below = self.settled_below.max(below);
+            .map_or(resolved.below, |open| resolved.below.min(*open));
+        self.resolved_below = self.resolved_below.max(below);
         self.stash.retain(|id, _| *id >= below);
         self.is_behind = false;
         self.ask_pause = core.config.retry_interval;
@@ -220,9 +226,9 @@ impl Member {
             );
             let done = batch.apply(&mut core.ledger.table);
             core.ledger.advance(batch.id);
-            self.settle_forwards(core, &batch, &done, effects);
+            self.resolve_forwards(core, &batch, &done, effects);
             Core::tell_watchers(batch.first, done, effects);
-            for (ticket, _, open) in core.desk.reads_on(batch.id) {
+            for (ticket, _, open) in core.pending.reads_on(batch.id) {
                 core.answer_open(ticket, open, effects);
             }
         }
@@ -242,7 +248,7 @@ impl Member {
     /// touches their keys: it may be acknowledged already, though its outcome is not known here.
     pub(super) fn discard_beyond(&mut self, core: &mut Core, kept: BatchId, effects: &mut Out) {
         while let Some(discarded) = self.chain.pop_beyond(kept) {
-            for (ticket, deadline, open) in core.desk.reads_on(discarded.batch.id) {
+            for (ticket, deadline, open) in core.pending.reads_on(discarded.batch.id) {
                 let Open::Read { query, level, .. } = &open else {
                     continue;
                 };
@@ -251,7 +257,8 @@ impl Member {
                     Some(earlier) => {
                         let wait = WaitFor::Batch(earlier.batch.id);
                         let (query, level) = (query.clone(), *level);
-                        core.desk.add(ticket, deadline, Open::Read { query, level, wait });
+                        core.pending
+                            .add(ticket, deadline, Open::Read { query, level, wait });
                     }
                 }
             }

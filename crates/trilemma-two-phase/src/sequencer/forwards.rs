@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use trilemma_core::{Incarnation, Instant, NodeId};
 
-use super::{Sequencer, Waiter};
+use super::{ReplyTo, Sequencer};
 use crate::core::{Core, Out};
 use crate::inbox::{Admitted, Inbox};
 use crate::message::{Answer, FORWARDS_MAX, Forward, Message, Verdict};
@@ -15,16 +15,19 @@ impl Sequencer {
         core: &mut Core,
         now: Instant,
         from: NodeId,
-        life: Incarnation,
+        incarnation: Incarnation,
         done_below: u64,
         items: Vec<Forward>,
     ) {
-        let inbox = self.inboxes.entry(from).or_insert_with(|| Inbox::new(life));
-        if inbox.life < life {
-            *inbox = Inbox::new(life);
+        let inbox = self
+            .inboxes
+            .entry(from)
+            .or_insert_with(|| Inbox::new(incarnation));
+        if inbox.incarnation < incarnation {
+            *inbox = Inbox::new(incarnation);
             self.answers.remove(&from);
         }
-        if inbox.life > life {
+        if inbox.incarnation > incarnation {
             return;
         }
         inbox.done_below(done_below);
@@ -37,15 +40,15 @@ impl Sequencer {
         let Some(inbox) = self.inboxes.get_mut(&from) else {
             return;
         };
-        let (number, life) = (forward.number, inbox.life);
+        let (number, incarnation) = (forward.number, inbox.incarnation);
         match inbox.admit(number) {
             Admitted::Ignore => return,
-            Admitted::Answered(verdict) => self.answer(from, life, number, verdict),
+            Admitted::Answered(verdict) => self.answer(from, incarnation, number, verdict),
             Admitted::New => match self.admit(core, &forward.transaction) {
-                Some(verdict) => self.answer(from, life, number, verdict),
+                Some(verdict) => self.answer(from, incarnation, number, verdict),
                 None => {
                     let deadline = now + Duration::from_millis(forward.timeout_ms.into());
-                    let waiter = Waiter::Remote(from, life, number);
+                    let waiter = ReplyTo::Remote(from, incarnation, number);
                     self.enqueue(core, now, forward.transaction, waiter, deadline);
                 }
             },
@@ -53,9 +56,13 @@ impl Sequencer {
         core.is_dirty = true;
     }
 
-    /// Notes an answer for the end of the turn. Numbers of a former life of the forwarder mean something else now.
-    pub(super) fn answer(&mut self, node: NodeId, life: Incarnation, number: u64, verdict: Verdict) {
-        let Some(inbox) = self.inboxes.get_mut(&node).filter(|inbox| inbox.life == life) else {
+    /// Notes an answer for the end of the turn. Numbers of a former incarnation of the forwarder mean something else now.
+    pub(super) fn answer(&mut self, node: NodeId, incarnation: Incarnation, number: u64, verdict: Verdict) {
+        let Some(inbox) = self
+            .inboxes
+            .get_mut(&node)
+            .filter(|inbox| inbox.incarnation == incarnation)
+        else {
             return;
         };
         inbox.answer(number, verdict.clone());
@@ -67,7 +74,7 @@ impl Sequencer {
 
     pub(super) fn send_answers(&mut self, core: &Core, effects: &mut Out) {
         for (node, mut answers) in std::mem::take(&mut self.answers) {
-            let Some(life) = self.inboxes.get(&node).map(|inbox| inbox.life) else {
+            let Some(incarnation) = self.inboxes.get(&node).map(|inbox| inbox.incarnation) else {
                 continue;
             };
             let sequencer = core.config.incarnation;
@@ -76,7 +83,7 @@ impl Sequencer {
                 let items = std::mem::replace(&mut answers, rest);
                 let answers = Message::Answers {
                     sequencer,
-                    life,
+                    incarnation,
                     items,
                 };
                 effects.send(node, answers);

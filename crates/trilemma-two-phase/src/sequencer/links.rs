@@ -1,4 +1,4 @@
-//! Members: where each stands, what it must be told again.
+//! Members: where each stands, what must be sent to it again.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::record::Record;
 
 impl Sequencer {
     pub(super) fn on_hello(&mut self, core: &mut Core, from: NodeId, hello: Hello, effects: &mut Out) {
-        if self.tainted.is_some() || self.is_contradicted(core, from, &hello) {
+        if self.diverged.is_some() || self.is_contradicted(core, from, &hello) {
             return;
         }
         if !core.ledger.is_joined {
@@ -34,13 +34,13 @@ impl Sequencer {
         link.nonce = hello.nonce;
         self.transfers.remove(&from);
         self.on_vote(core, from, hello.prepared, hello.acked, effects);
-        let settled = self.settled(core, hello.decided);
-        effects.send(from, Message::Settled(settled));
+        let resolved = self.resolved(core, hello.decided);
+        effects.send(from, Message::Resolved(resolved));
         self.send_flights(core, from, hello.prepared, effects);
         core.is_dirty = true;
     }
 
-    /// Whether the member has said more since, in the same life: the network kept this one back.
+    /// Whether the member has said more since, in the same incarnation: the network kept this one back.
     fn is_late(&self, from: NodeId, hello: &Hello) -> bool {
         self.links.get(&from).is_some_and(|link| {
             link.state == LinkState::Linked
@@ -64,7 +64,7 @@ impl Sequencer {
             core.ledger.decided
         );
         tracing::error!(%why);
-        self.tainted = Some(why);
+        self.diverged = Some(why);
         true
     }
 

@@ -14,10 +14,10 @@ use trilemma_core::{
 use crate::batch::{Batch, Done, Transaction};
 use crate::config::TwoPhaseConfig;
 use crate::core::{Core, Out};
-use crate::desk::{Asked, AskedKind, Open, Stage};
 use crate::ids::BatchId;
 use crate::inbox::Inbox;
-use crate::message::{Answer, Hello, Message, Settled, UNFINISHED_MAX, Verdict};
+use crate::message::{Answer, Hello, Message, Resolved, UNFINISHED_MAX, Verdict};
+use crate::pending::{Asked, AskedKind, Open, Stage};
 use transfer::Transfer;
 
 mod forwards;
@@ -28,7 +28,7 @@ mod transfer;
 /// The state that only a sequencer has.
 #[derive(Debug)]
 pub(crate) struct Sequencer {
-    /// The state after the last batch in flight. Nobody is told anything from it.
+    /// The state after the last batch in flight. Nothing is answered from it.
     speculative: Table,
     flights: VecDeque<Flight>,
     queue: VecDeque<Queued>,
@@ -38,19 +38,19 @@ pub(crate) struct Sequencer {
     inboxes: BTreeMap<NodeId, Inbox>,
     answers: BTreeMap<NodeId, Vec<Answer>>,
     transfers: BTreeMap<NodeId, Transfer>,
-    /// The decided batch that members were told last.
+    /// The decided batch that members were last notified of.
     announced: BatchId,
     /// The record that will make a new keyspace's sequencer ready.
     joining: Option<AppendSeq>,
     /// Why this node must not serve: members know of decisions that its log does not have.
-    tainted: Option<String>,
+    diverged: Option<String>,
 }
 
 /// A batch under way.
 #[derive(Debug)]
 struct Flight {
     batch: Arc<Batch>,
-    waiters: Vec<Waiter>,
+    waiters: Vec<ReplyTo>,
     done: Vec<Done>,
     /// The state after it.
     after: Table,
@@ -62,10 +62,10 @@ struct Flight {
 
 /// Who waits for a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waiter {
+enum ReplyTo {
     /// A client of this node.
     Local(Ticket),
-    /// A member's client: the member, its life, its number.
+    /// A member's client: the member, its incarnation, its number.
     Remote(NodeId, Incarnation, u64),
 }
 
@@ -73,12 +73,12 @@ enum Waiter {
 #[derive(Debug)]
 struct Queued {
     transaction: Transaction,
-    waiter: Waiter,
+    waiter: ReplyTo,
     deadline: Instant,
     since: Instant,
 }
 
-/// What is known of one member in this life.
+/// What is known of one member in this incarnation.
 #[derive(Debug)]
 struct Link {
     state: LinkState,
@@ -92,9 +92,9 @@ struct Link {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LinkState {
-    /// Not heard of.
+    /// It has not said hello.
     Unknown,
-    /// Heard of while this node was not ready to answer.
+    /// It has said hello while this node was not ready to answer.
     Heard(Hello),
     /// It has no state; a transfer of this nonce is due or under way. It has no vote.
     Blank(u64),
@@ -125,11 +125,11 @@ impl Sequencer {
             transfers: BTreeMap::new(),
             announced: BatchId::ORIGIN,
             joining: None,
-            tainted: None,
+            diverged: None,
         }
     }
 
-    /// The state is loaded. What the log has not decided is aborted: no id of an earlier life is ever resumed.
+    /// The state is loaded. What the log has not decided is aborted: no id of an earlier incarnation is ever resumed.
     pub(crate) fn start(&mut self, core: &mut Core, effects: &mut Out) {
         self.speculative = core.ledger.table.clone();
         self.announced = core.ledger.decided;
@@ -160,7 +160,7 @@ impl Sequencer {
 
     /// Why reads and writes cannot be served, if they cannot.
     pub(crate) fn unready(&self, core: &Core) -> Option<String> {
-        if let Some(why) = &self.tainted {
+        if let Some(why) = &self.diverged {
             return Some(why.clone());
         }
         if core.ledger.is_joined {
@@ -177,7 +177,7 @@ impl Sequencer {
         links.map(|(node, _)| *node).collect()
     }
 
-    /// Members that have not reported in this life, or are being restored.
+    /// Members that have not reported in this incarnation, or are being restored.
     pub(crate) fn unlinked(&self) -> NodeSet {
         self.not_linked(|state| state != LinkState::Linked)
     }
@@ -231,11 +231,11 @@ impl Sequencer {
         match self.admit(core, &transaction) {
             Some(Verdict::Refused(refusal)) => effects.reply(ticket, asked.refuse(refusal.reason)),
             Some(Verdict::Unknown(cause)) => effects.reply(ticket, asked.unknown(cause)),
-            Some(Verdict::Settled(result)) => effects.reply(ticket, asked.settle(result, &core.config)),
+            Some(Verdict::Resolved(result)) => effects.reply(ticket, asked.resolve(result, &core.config)),
             None => {
                 let stage = Stage::Waiting;
-                core.desk.add(ticket, deadline, Open::Order { asked, stage });
-                self.enqueue(core, now, transaction, Waiter::Local(ticket), deadline);
+                core.pending.add(ticket, deadline, Open::Order { asked, stage });
+                self.enqueue(core, now, transaction, ReplyTo::Local(ticket), deadline);
             }
         }
     }
@@ -357,7 +357,7 @@ impl Sequencer {
             Message::Resend { after } => self.resend(core, now, from, after, effects),
             Message::Forwards {
                 sequencer,
-                life,
+                incarnation,
                 done_below,
                 items,
             } => {
@@ -365,12 +365,12 @@ impl Sequencer {
                     effects.send(from, Message::Probe);
                     return;
                 }
-                self.on_forwards(core, now, from, life, done_below, items);
+                self.on_forwards(core, now, from, incarnation, done_below, items);
             }
             Message::Fetch { nonce, index } => self.on_fetch(from, nonce, index, effects),
             Message::Inquire { .. } => {
-                let settled = self.settled(core, core.ledger.floor);
-                effects.send(from, Message::Settled(settled));
+                let resolved = self.resolved(core, core.ledger.floor);
+                effects.send(from, Message::Resolved(resolved));
             }
             other => {
                 tracing::debug!(%from, kind = trilemma_core::Message::kind(&other), "not for a sequencer")
@@ -389,9 +389,9 @@ impl Sequencer {
     }
 
     /// What became of the batches after `after`.
-    fn settled(&self, core: &Core, after: BatchId) -> Settled {
+    fn resolved(&self, core: &Core, after: BatchId) -> Resolved {
         let committed = core.ledger.recent.iter().copied().filter(|id| *id > after);
-        Settled {
+        Resolved {
             incarnation: core.config.incarnation,
             after,
             committed: committed.take(UNFINISHED_MAX).collect(),

@@ -5,24 +5,24 @@ use std::sync::Arc;
 use trilemma_core::session::Admission;
 use trilemma_core::{AppendSeq, Command, Instant, NodeId, Reason};
 
-use super::{Flight, LinkState, Queued, Sequencer, Waiter};
+use super::{Flight, LinkState, Queued, ReplyTo, Sequencer};
 use crate::batch::{Batch, TRANSACTIONS_MAX, Transaction};
 use crate::core::{Core, Out};
-use crate::desk::Open;
 use crate::ids::BatchId;
 use crate::message::{CHAIN_MAX, Message, UNFINISHED_MAX, Verdict};
+use crate::pending::Open;
 use crate::record::Record;
 
 impl Sequencer {
     /// Whether the request can be answered without ordering it; the answer, if so.
     pub(super) fn admit(&self, core: &Core, transaction: &Transaction) -> Option<Verdict> {
         let refuse = |reason: Reason| Some(Verdict::Refused(reason.into()));
-        if let Some(why) = &self.tainted {
+        if let Some(why) = &self.diverged {
             return refuse(Reason::Recovering { why: why.clone() });
         }
         match core.ledger.table.sessions().admit(transaction.op()) {
-            Admission::Repeat(result) => return Some(Verdict::Settled(Some(result))),
-            Admission::Expired => return Some(Verdict::Settled(None)),
+            Admission::Repeat(result) => return Some(Verdict::Resolved(Some(result))),
+            Admission::Expired => return Some(Verdict::Resolved(None)),
             Admission::New => {}
         }
         if !core.missing.is_empty() {
@@ -42,7 +42,7 @@ impl Sequencer {
         core: &mut Core,
         now: Instant,
         transaction: Transaction,
-        waiter: Waiter,
+        waiter: ReplyTo,
         deadline: Instant,
     ) {
         self.queue_bytes += transaction.size();
@@ -64,7 +64,7 @@ impl Sequencer {
     /// Whether every member stands on the chain, so that batches can be ordered.
     pub(super) fn can_order(&self, core: &Core) -> bool {
         core.ledger.is_joined
-            && self.tainted.is_none()
+            && self.diverged.is_none()
             && self.links.values().all(|link| link.state == LinkState::Linked)
     }
 
@@ -101,14 +101,19 @@ impl Sequencer {
         {
             match queued.waiter {
                 // Answered at its deadline.
-                Waiter::Local(ticket) if !core.desk.is_open(ticket) => continue,
-                Waiter::Local(ticket) => core.desk.mark_sent(ticket),
-                Waiter::Remote(node, life, number) if queued.deadline <= now => {
-                    self.answer(node, life, number, Verdict::Refused(Reason::Deadline.into()));
+                ReplyTo::Local(ticket) if !core.pending.is_open(ticket) => continue,
+                ReplyTo::Local(ticket) => core.pending.mark_sent(ticket),
+                ReplyTo::Remote(node, incarnation, number) if queued.deadline <= now => {
+                    self.answer(
+                        node,
+                        incarnation,
+                        number,
+                        Verdict::Refused(Reason::Deadline.into()),
+                    );
                     core.is_dirty = true;
                     continue;
                 }
-                Waiter::Remote(..) => {}
+                ReplyTo::Remote(..) => {}
             }
             let transaction = self.reduce(queued.transaction);
             bytes += transaction.size();
@@ -179,7 +184,7 @@ impl Sequencer {
         }
     }
 
-    /// Decisions up to this record are durable: their batches are committed, and whoever waits is told.
+    /// Decisions up to this record are durable: their batches are committed, and those who wait get their answers.
     pub(super) fn land(&mut self, core: &mut Core, up_to: AppendSeq, effects: &mut Out) {
         let mut has_landed = false;
         while let Some(front) = self.flights.front()
@@ -190,10 +195,10 @@ impl Sequencer {
             core.ledger.advance(flight.batch.id);
             for (waiter, done) in flight.waiters.into_iter().zip(&flight.done) {
                 // A forwarder answers its client itself when it learns that the batch is committed.
-                if let Waiter::Local(ticket) = waiter
-                    && let Some(Open::Order { asked, .. }) = core.desk.take(ticket)
+                if let ReplyTo::Local(ticket) = waiter
+                    && let Some(Open::Order { asked, .. }) = core.pending.take(ticket)
                 {
-                    effects.reply(ticket, asked.settle(done.result, &core.config));
+                    effects.reply(ticket, asked.resolve(done.result, &core.config));
                 }
             }
             Core::tell_watchers(flight.batch.first, flight.done, effects);
@@ -223,10 +228,10 @@ impl Sequencer {
         for waiter in aborted.into_iter().flat_map(|flight| flight.waiters) {
             self.refuse(core, waiter, reason, effects);
         }
-        let settled = self.settled(core, core.ledger.floor);
+        let resolved = self.resolved(core, core.ledger.floor);
         for (node, link) in &self.links {
             if link.state == LinkState::Linked {
-                effects.send(*node, Message::Settled(settled.clone()));
+                effects.send(*node, Message::Resolved(resolved.clone()));
             }
         }
         core.is_dirty = true;
@@ -238,15 +243,15 @@ impl Sequencer {
         }
     }
 
-    fn refuse(&mut self, core: &mut Core, waiter: Waiter, reason: &Reason, effects: &mut Out) {
+    fn refuse(&mut self, core: &mut Core, waiter: ReplyTo, reason: &Reason, effects: &mut Out) {
         match waiter {
-            Waiter::Local(ticket) => {
-                if let Some(Open::Order { asked, .. }) = core.desk.take(ticket) {
+            ReplyTo::Local(ticket) => {
+                if let Some(Open::Order { asked, .. }) = core.pending.take(ticket) {
                     effects.reply(ticket, asked.refuse(reason.clone()));
                 }
             }
-            Waiter::Remote(node, life, number) => {
-                self.answer(node, life, number, Verdict::Refused(reason.clone().into()));
+            ReplyTo::Remote(node, incarnation, number) => {
+                self.answer(node, incarnation, number, Verdict::Refused(reason.clone().into()));
                 core.is_dirty = true;
             }
         }

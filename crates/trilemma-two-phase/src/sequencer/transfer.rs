@@ -15,7 +15,7 @@ use crate::message::{Message, PIECE_BYTES_MAX};
 pub(super) struct Transfer {
     nonce: u64,
     decided: BatchId,
-    blind: BatchId,
+    unknown_through: BatchId,
     table: Table,
     chunk_bytes: usize,
     pieces: Pieces,
@@ -52,11 +52,11 @@ fn pieces(table: &Table, chunk_bytes: usize) -> Pieces {
 }
 
 impl Transfer {
-    fn new(nonce: u64, table: Table, chunk_bytes: usize, decided: BatchId, blind: BatchId) -> Self {
+    fn new(nonce: u64, table: Table, chunk_bytes: usize, decided: BatchId, unknown_through: BatchId) -> Self {
         Self {
             nonce,
             decided,
-            blind,
+            unknown_through,
             pieces: pieces(&table, chunk_bytes),
             table,
             chunk_bytes,
@@ -70,7 +70,7 @@ impl Transfer {
             nonce: self.nonce,
             decided: self.decided,
             position: self.position(),
-            blind: self.blind,
+            unknown_through: self.unknown_through,
         }
     }
 
@@ -106,17 +106,22 @@ impl Sequencer {
     /// Begins the transfers that are due. Only when nothing is in flight: a decision that is not durable yet must not
     /// reach a member as part of a state.
     pub(super) fn offer_transfers(&mut self, core: &Core, effects: &mut Out) {
-        if !self.flights.is_empty() || !core.ledger.is_joined || self.tainted.is_some() {
+        if !self.flights.is_empty() || !core.ledger.is_joined || self.diverged.is_some() {
             return;
         }
-        let blind = self.last_issued(core);
+        let unknown_through = self.last_issued(core);
         for (node, link) in &self.links {
             if let LinkState::Blank(nonce) = link.state
                 && !self.transfers.contains_key(node)
             {
                 let table = core.ledger.table.clone();
-                let transfer =
-                    Transfer::new(nonce, table, core.config.chunk_bytes, core.ledger.decided, blind);
+                let transfer = Transfer::new(
+                    nonce,
+                    table,
+                    core.config.chunk_bytes,
+                    core.ledger.decided,
+                    unknown_through,
+                );
                 effects.send(*node, transfer.offer());
                 self.transfers.insert(*node, transfer);
             }

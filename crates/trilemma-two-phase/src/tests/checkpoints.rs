@@ -6,11 +6,11 @@ use trilemma_core::{Command, Incarnation, NodeId, OpId, Protocol, SessionId, Ver
 
 use crate::{TwoPhase, TwoPhaseConfig};
 
-fn node(id: u32, life: u64) -> TwoPhase {
+fn node(id: u32, incarnation: u64) -> TwoPhase {
     TwoPhase::new(TwoPhaseConfig::new(
         NodeId(id),
         (1..=3).map(NodeId),
-        Incarnation(life),
+        Incarnation(incarnation),
         1,
     ))
 }

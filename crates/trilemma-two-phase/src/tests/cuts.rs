@@ -86,7 +86,7 @@ fn write_with_cut(at: u32, client: NodeId, direction: Direction, also: Also) -> 
     for node in cluster.ids() {
         cluster.restart(node);
     }
-    settle(&mut cluster);
+    resolve(&mut cluster);
     invariants.borrow_mut().check(&cluster);
     let context = format!("cut at message {at}, {direction:?}, client at {client}, {also:?}: {reply:?}");
     let results = cluster

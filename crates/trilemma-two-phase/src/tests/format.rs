@@ -10,7 +10,7 @@ use trilemma_core::{Command, Epoch, Incarnation, Reason, UnknownCause, Version, 
 use trilemma_testkit::op;
 
 use crate::recovery::{Chunk, Head as CheckpointHead};
-use crate::{Answer, Batch, BatchId, Forward, Head, Hello, Message, Record, Settled, Transaction, Verdict};
+use crate::{Answer, Batch, BatchId, Forward, Head, Hello, Message, Record, Resolved, Transaction, Verdict};
 
 fn id(seq: u64) -> BatchId {
     BatchId {
@@ -73,7 +73,7 @@ fn all_frozen<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(val
 
 #[test]
 fn messages_are_frozen() {
-    let settled = Settled {
+    let resolved = Resolved {
         incarnation: Incarnation(2),
         after: id(1),
         committed: vec![id(2), id(4)],
@@ -103,7 +103,7 @@ fn messages_are_frozen() {
     let answers = vec![
         answer(Verdict::Refused(Reason::Deadline.into())),
         answer(Verdict::Unknown(UnknownCause::LeaderLost)),
-        answer(Verdict::Settled(Some(result))),
+        answer(Verdict::Resolved(Some(result))),
     ];
     all_frozen(&[
         (
@@ -115,7 +115,7 @@ fn messages_are_frozen() {
         ),
         (Message::Announce { head: head() }, "01010204010203"),
         (
-            Message::Settled(settled),
+            Message::Resolved(resolved),
             "02020102010201020201020401010205010206010204010203",
         ),
         (Message::Probe, "03"),
@@ -153,7 +153,7 @@ fn messages_are_frozen() {
         (
             Message::Forwards {
                 sequencer: Incarnation(2),
-                life: Incarnation(3),
+                incarnation: Incarnation(3),
                 done_below: 4,
                 items: vec![forward],
             },
@@ -162,7 +162,7 @@ fn messages_are_frozen() {
         (
             Message::Answers {
                 sequencer: Incarnation(2),
-                life: Incarnation(3),
+                incarnation: Incarnation(3),
                 items: answers,
             },
             "0b020303050007010080c2d72f05010105020100010800",
@@ -172,7 +172,7 @@ fn messages_are_frozen() {
                 nonce: 77,
                 decided: id(4),
                 position: Version(9),
-                blind: id(5),
+                unknown_through: id(5),
             },
             "0c4d01020409010205",
         ),
@@ -218,7 +218,7 @@ fn records_are_frozen() {
             Record::Installed {
                 nonce: 77,
                 decided: id(4),
-                blind: id(5),
+                unknown_through: id(5),
             },
             "074d010204010205",
         ),
@@ -234,7 +234,7 @@ fn checkpoints_are_frozen() {
         floor: id(2),
         recent: vec![id(3), id(4)],
         finished: id(3),
-        blind: id(1),
+        unknown_through: id(1),
         fence: id(5),
     };
     all_frozen(&[
@@ -281,7 +281,7 @@ fn impossible_records_are_corrupt() {
             Record::Installed {
                 nonce: 1,
                 decided: id(4),
-                blind: id(4),
+                unknown_through: id(4),
             },
         ),
         (
@@ -309,7 +309,7 @@ fn impossible_records_are_corrupt() {
     }
     assert!(at(2).restore(b"\x09").is_err());
     assert!(at(2).restore(&codec::encode(&Chunk::End)).is_err());
-    // The life of the sequencer must have grown since its last batch.
+    // The incarnation of the sequencer must have grown since its last batch.
     let own = Arc::new(Batch {
         id: BatchId {
             incarnation: Incarnation(3),

@@ -15,7 +15,7 @@ use trilemma_testkit::{Cluster, Verdict, op, write};
 use crate::two_phase::Role;
 use crate::{Message, TwoPhase, TwoPhaseConfig};
 
-pub(super) type Group = Cluster<TwoPhase>;
+pub(super) type TestCluster = Cluster<TwoPhase>;
 
 pub(super) const N1: NodeId = NodeId(1);
 pub(super) const N2: NodeId = NodeId(2);
@@ -27,14 +27,18 @@ pub(super) fn millis(millis: u64) -> Duration {
 }
 
 /// A cluster with the default settings, ready to write.
-pub(super) fn cluster(size: u32, seed: u64) -> Group {
+pub(super) fn cluster(size: u32, seed: u64) -> TestCluster {
     cluster_with(size, seed, |_| {})
 }
 
 /// A cluster with changed settings, ready to write.
-pub(super) fn cluster_with(size: u32, seed: u64, change: impl Fn(&mut TwoPhaseConfig) + 'static) -> Group {
-    let mut cluster = Cluster::new(size, seed, move |node, life, seed| {
-        let mut config = TwoPhaseConfig::new(node, (1..=size).map(NodeId), life, seed);
+pub(super) fn cluster_with(
+    size: u32,
+    seed: u64,
+    change: impl Fn(&mut TwoPhaseConfig) + 'static,
+) -> TestCluster {
+    let mut cluster = Cluster::new(size, seed, move |node, incarnation, seed| {
+        let mut config = TwoPhaseConfig::new(node, (1..=size).map(NodeId), incarnation, seed);
         change(&mut config);
         TwoPhase::new(config)
     });
@@ -45,7 +49,7 @@ pub(super) fn cluster_with(size: u32, seed: u64, change: impl Fn(&mut TwoPhaseCo
     cluster
 }
 
-pub(super) fn now(cluster: &Group) -> Now {
+pub(super) fn now(cluster: &TestCluster) -> Now {
     Now {
         instant: cluster.now(),
         ..Now::default()
@@ -53,7 +57,7 @@ pub(super) fn now(cluster: &Group) -> Now {
 }
 
 /// Whether every node would accept a write, and nothing is in doubt.
-pub(super) fn is_ready(cluster: &Group) -> bool {
+pub(super) fn is_ready(cluster: &TestCluster) -> bool {
     cluster.ids().into_iter().all(|node| {
         cluster.is_up(node) && {
             let status = cluster.protocol(node).status(now(cluster));
@@ -63,7 +67,7 @@ pub(super) fn is_ready(cluster: &Group) -> bool {
 }
 
 /// Whether all nodes show the same history.
-pub(super) fn is_converged(cluster: &Group) -> bool {
+pub(super) fn is_converged(cluster: &TestCluster) -> bool {
     let ids = cluster.ids();
     let shown = |node: &NodeId| {
         let protocol = cluster.protocol(*node);
@@ -73,38 +77,38 @@ pub(super) fn is_converged(cluster: &Group) -> bool {
 }
 
 /// Waits until all nodes agree and can write.
-pub(super) fn settle(cluster: &mut Group) {
-    let settled = cluster.run_until(10 * SECOND, |cluster| is_ready(cluster) && is_converged(cluster));
-    if !settled {
+pub(super) fn resolve(cluster: &mut TestCluster) {
+    let resolved = cluster.run_until(10 * SECOND, |cluster| is_ready(cluster) && is_converged(cluster));
+    if !resolved {
         for node in cluster.ids() {
             if cluster.is_up(node) {
                 eprintln!("{node}: {:?}", cluster.protocol(node).status(now(cluster)));
             }
         }
     }
-    assert!(settled, "the cluster does not settle after a heal");
+    assert!(resolved, "the cluster does not resolve after a heal");
 }
 
-/// Lets whatever is left of a write reach everybody: decided, told, acknowledged.
-pub(super) fn rest(cluster: &mut Group) {
+/// Lets whatever is left of a write reach everybody: decided, announced, acknowledged.
+pub(super) fn rest(cluster: &mut TestCluster) {
     cluster.run_for(millis(300));
 }
 
 /// What the decided state of a node says about an operation.
-pub(super) fn result_at(cluster: &Group, node: NodeId, op: OpId) -> Option<OpResult> {
+pub(super) fn result_at(cluster: &TestCluster, node: NodeId, op: OpId) -> Option<OpResult> {
     match cluster.protocol(node).core.ledger.table.sessions().admit(op) {
         Admission::Repeat(result) => Some(result),
         Admission::New | Admission::Expired => None,
     }
 }
 
-pub(super) fn local(cluster: &Group, node: NodeId, key: &str) -> Option<String> {
+pub(super) fn local(cluster: &TestCluster, node: NodeId, key: &str) -> Option<String> {
     let table = &cluster.protocol(node).core.ledger.table;
     table.get(key.as_bytes()).map(|state| state.value.to_string())
 }
 
 pub(super) fn propose_put(
-    cluster: &mut Group,
+    cluster: &mut TestCluster,
     node: NodeId,
     seq: u64,
     key: &str,
@@ -114,11 +118,11 @@ pub(super) fn propose_put(
     cluster.propose(node, write(seq, Attempt::First, command), timeout)
 }
 
-pub(super) fn put(cluster: &mut Group, node: NodeId, seq: u64, key: &str) -> Option<Reply> {
+pub(super) fn put(cluster: &mut TestCluster, node: NodeId, seq: u64, key: &str) -> Option<Reply> {
     cluster.write(node, seq, Command::put(key, format!("{seq}")))
 }
 
-pub(super) fn ask_outcome(cluster: &mut Group, node: NodeId, seq: u64) -> Option<Reply> {
+pub(super) fn ask_outcome(cluster: &mut TestCluster, node: NodeId, seq: u64) -> Option<Reply> {
     let request = Request::Outcome {
         op: op(seq),
         command: None,
@@ -154,7 +158,7 @@ pub(super) fn outcome(reply: Option<Reply>) -> Outcome {
 }
 
 /// Waits for the answer to a proposal.
-pub(super) fn await_reply(cluster: &mut Group, node: NodeId, ticket: Ticket) -> Option<Reply> {
+pub(super) fn await_reply(cluster: &mut TestCluster, node: NodeId, ticket: Ticket) -> Option<Reply> {
     cluster.run_until(6 * SECOND, |cluster| cluster.reply(node, ticket).is_some());
     cluster.reply(node, ticket).cloned()
 }
@@ -163,7 +167,7 @@ pub(super) type Sent = Rc<RefCell<Vec<(NodeId, NodeId, Message)>>>;
 
 /// Keeps a copy of everything that is sent from now on, and drops what `is_lost` names.
 pub(super) fn tap(
-    cluster: &mut Group,
+    cluster: &mut TestCluster,
     mut is_lost: impl FnMut(NodeId, NodeId, &Message) -> bool + 'static,
 ) -> Sent {
     let sent = Sent::default();
@@ -180,14 +184,14 @@ pub(super) fn tap(
 }
 
 /// Drops messages of these kinds from now on.
-pub(super) fn lose(cluster: &mut Group, kinds: &'static [&'static str]) -> Sent {
+pub(super) fn lose(cluster: &mut TestCluster, kinds: &'static [&'static str]) -> Sent {
     tap(cluster, move |_, _, message| {
         kinds.contains(&trilemma_core::Message::kind(message))
     })
 }
 
 /// Delivers a message of the past again.
-pub(super) fn inject(cluster: &mut Group, from: NodeId, to: NodeId, message: &Message) {
+pub(super) fn inject(cluster: &mut TestCluster, from: NodeId, to: NodeId, message: &Message) {
     let bytes = codec::encode(message);
     cluster.input(to, GroupInput::Receive { from, bytes });
 }
@@ -210,7 +214,7 @@ pub(super) fn count(sent: &Sent, kind: &str) -> usize {
 }
 
 /// Number of batches in doubt at a node.
-pub(super) fn in_doubt(cluster: &Group, node: NodeId) -> usize {
+pub(super) fn in_doubt(cluster: &TestCluster, node: NodeId) -> usize {
     match &cluster.protocol(node).role {
         Role::Member(member) => member.chain.len(),
         Role::Sequencer(_) => 0,

@@ -7,11 +7,11 @@ use std::rc::Rc;
 use trilemma_core::{NodeId, Version};
 use trilemma_testkit::Verdict;
 
-use super::harness::{Group, N1};
+use super::harness::{N1, TestCluster};
 use crate::two_phase::Role;
 use crate::{BatchId, Message};
 
-/// Watches a cluster over its whole life, crashes included. The sequencer is node 1.
+/// Watches a cluster over its whole incarnation, crashes included. The sequencer is node 1.
 #[derive(Debug, Default)]
 pub(super) struct Invariants {
     /// Every batch that was ever sent for a vote.
@@ -29,12 +29,12 @@ pub(super) struct Invariants {
     /// The one history: batch and digest at each position.
     history: BTreeMap<Version, (BatchId, u64)>,
     shown: BTreeMap<NodeId, (u64, Version)>,
-    lives: BTreeMap<NodeId, u64>,
+    incarnations: BTreeMap<NodeId, u64>,
 }
 
 impl Invariants {
     /// Listens to everything that is sent in `cluster`.
-    pub(super) fn watch(cluster: &mut Group) -> Rc<RefCell<Self>> {
+    pub(super) fn watch(cluster: &mut TestCluster) -> Rc<RefCell<Self>> {
         let invariants = Rc::new(RefCell::new(Self::default()));
         let listener = Rc::clone(&invariants);
         cluster.filter = Some(Box::new(move |from, _, message| {
@@ -51,15 +51,15 @@ impl Invariants {
                 self.decided(head.decided);
             }
             Message::Announce { head } => self.decided(head.decided),
-            Message::Settled(settled) => {
-                self.decided(settled.head.decided);
-                for id in &settled.committed {
+            Message::Resolved(resolved) => {
+                self.decided(resolved.head.decided);
+                for id in &resolved.committed {
                     self.commit(*id);
                 }
-                let spoken_of = self.issued.range(settled.after..settled.below).copied();
+                let spoken_of = self.issued.range(resolved.after..resolved.below).copied();
                 let aborted: Vec<BatchId> = spoken_of
-                    .filter(|id| *id > settled.after)
-                    .filter(|id| !settled.committed.contains(id) && !settled.open.contains(id))
+                    .filter(|id| *id > resolved.after)
+                    .filter(|id| !resolved.committed.contains(id) && !resolved.open.contains(id))
                     .collect();
                 aborted.into_iter().for_each(|id| self.abort(id));
             }
@@ -102,7 +102,7 @@ impl Invariants {
 
     /// A node has crashed: it may show what it showed before again.
     pub(super) fn on_crash(&mut self, node: NodeId) {
-        *self.lives.entry(node).or_default() += 1;
+        *self.incarnations.entry(node).or_default() += 1;
     }
 
     /// A node has lost its disk: it owes nothing any more.
@@ -112,8 +112,8 @@ impl Invariants {
         self.acked.remove(&node);
     }
 
-    pub(super) fn life(&self, node: NodeId) -> u64 {
-        self.lives.get(&node).copied().unwrap_or_default()
+    pub(super) fn incarnation(&self, node: NodeId) -> u64 {
+        self.incarnations.get(&node).copied().unwrap_or_default()
     }
 
     pub(super) fn aborts(&self) -> usize {
@@ -121,7 +121,7 @@ impl Invariants {
     }
 
     /// Looks at every running node.
-    pub(super) fn check(&mut self, cluster: &Group) {
+    pub(super) fn check(&mut self, cluster: &TestCluster) {
         for node in cluster.ids() {
             if cluster.is_up(node) {
                 self.check_node(cluster, node);
@@ -129,7 +129,7 @@ impl Invariants {
         }
     }
 
-    fn check_node(&mut self, cluster: &Group, node: NodeId) {
+    fn check_node(&mut self, cluster: &TestCluster, node: NodeId) {
         let protocol = cluster.protocol(node);
         let (decided, version) = protocol.decided();
         if let Role::Member(member) = &protocol.role
@@ -161,11 +161,11 @@ impl Invariants {
                 self.announced
             );
         }
-        let life = self.life(node);
-        let seen = (life, version);
+        let incarnation = self.incarnation(node);
+        let seen = (incarnation, version);
         match self.shown.insert(node, seen) {
             Some(before) if before == seen => return,
-            Some((before, shown)) if before == life => {
+            Some((before, shown)) if before == incarnation => {
                 assert!(
                     version >= shown,
                     "node {node} goes back from {shown} to {version}"

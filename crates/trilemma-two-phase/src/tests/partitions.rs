@@ -11,7 +11,7 @@ use crate::Message;
 use crate::two_phase::Role;
 
 /// Every node answers a linearizable read of `key` at once, with no message.
-fn readable(cluster: &mut Group, key: &str, expected: Option<&str>) {
+fn readable(cluster: &mut TestCluster, key: &str, expected: Option<&str>) {
     for node in cluster.ids() {
         let ticket = cluster.propose(node, get(key, None), SECOND);
         let reply = cluster.reply(node, ticket);
@@ -47,12 +47,12 @@ fn nothing_in_flight_writes_refuse_at_once_and_reads_go_on_everywhere() {
     );
     readable(&mut cluster, "k", Some("1"));
     cluster.heal();
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert!(won(put(&mut cluster, N3, 5, "k").as_ref()));
 }
 
 #[test]
-fn an_outcome_that_is_known_is_told_in_any_partition_and_others_say_who_is_missing() {
+fn an_outcome_that_is_known_is_reported_in_any_partition_and_others_say_who_is_missing() {
     let mut cluster = cluster(3, 2);
     put(&mut cluster, N1, 1, "k");
     rest(&mut cluster);
@@ -127,7 +127,7 @@ fn prepare_sent_and_a_vote_missing_the_sequencer_aborts_and_keys_are_readable_at
     let stale = cluster.ask(N3, get("k", Some(ReadLevel::Local)), millis(100));
     assert_eq!(value(stale.as_ref()), Ok(Some("1".into())));
     cluster.heal();
-    settle(&mut cluster);
+    resolve(&mut cluster);
     readable(&mut cluster, "k", Some("1"));
 }
 
@@ -153,7 +153,7 @@ fn all_votes_in_the_decision_stands_and_the_other_side_learns_it() {
     assert_eq!(in_doubt(&cluster, N2), 1);
     cluster.filter = None;
     cluster.heal();
-    settle(&mut cluster);
+    resolve(&mut cluster);
     readable(&mut cluster, "k", Some("1"));
 }
 
@@ -194,14 +194,14 @@ fn one_that_has_not_prepared_refuses_durably_and_unblocks_its_side() {
     assert_eq!(in_doubt(&cluster, N3), 0);
     cluster.filter = None;
     cluster.restart(N1);
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert_eq!(cluster.reply(N1, ticket), None, "its node died");
     assert_eq!(outcome(ask_outcome(&mut cluster, N2, 1)), Outcome::NotApplied);
     readable(&mut cluster, "k", None);
 }
 
 #[test]
-fn the_sequencer_dies_before_it_decides_and_its_next_life_aborts() {
+fn the_sequencer_dies_before_it_decides_and_its_next_incarnation_aborts() {
     let mut cluster = cluster(3, 7);
     put(&mut cluster, N1, 1, "k");
     rest(&mut cluster);
@@ -213,13 +213,13 @@ fn the_sequencer_dies_before_it_decides_and_its_next_life_aborts() {
     cluster.run_for(SECOND);
     assert_eq!((in_doubt(&cluster, N2), in_doubt(&cluster, N3)), (1, 1));
     cluster.restart(N1);
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert_eq!(outcome(ask_outcome(&mut cluster, N3, 2)), Outcome::NotApplied);
     readable(&mut cluster, "k", Some("1"));
 }
 
 #[test]
-fn the_sequencer_dies_after_it_decided_and_its_next_life_commits() {
+fn the_sequencer_dies_after_it_decided_and_its_next_incarnation_commits() {
     let mut cluster = cluster(3, 8);
     lose(&mut cluster, &["announce"]);
     assert!(won(put(&mut cluster, N1, 1, "k").as_ref()));
@@ -227,12 +227,12 @@ fn the_sequencer_dies_after_it_decided_and_its_next_life_commits() {
     cluster.filter = None;
     cluster.run_for(SECOND);
     cluster.restart(N1);
-    settle(&mut cluster);
+    resolve(&mut cluster);
     readable(&mut cluster, "k", Some("1"));
 }
 
 #[test]
-fn a_forwarded_write_whose_sequencer_dies_is_unknown_or_settled() {
+fn a_forwarded_write_whose_sequencer_dies_is_unknown_or_resolved() {
     for restarts in [false, true] {
         let mut cluster = cluster(3, 9);
         let sent = lose(&mut cluster, &["vote"]);
@@ -246,7 +246,7 @@ fn a_forwarded_write_whose_sequencer_dies_is_unknown_or_settled() {
         }
         let reply = await_reply(&mut cluster, N2, ticket);
         if restarts {
-            // The old life aborted it; passed on again under the same id it has one effect.
+            // The old incarnation aborted it; passed on again under the same id it has one effect.
             assert!(won(reply.as_ref()), "{reply:?}");
         } else {
             let lost = Some(Reply::Write(Err(WriteError::Unknown {
@@ -256,7 +256,7 @@ fn a_forwarded_write_whose_sequencer_dies_is_unknown_or_settled() {
             assert_eq!(reply, lost);
             cluster.restart(N1);
         }
-        settle(&mut cluster);
+        resolve(&mut cluster);
         assert_eq!(result_at(&cluster, N1, op(1)).is_some(), restarts);
     }
 }
@@ -275,7 +275,7 @@ fn a_silent_member_that_seems_alive_costs_a_timeout_and_a_typed_refusal() {
     );
     assert!(cluster.now().since(start) < millis(600));
     cluster.hold_disk(N2, false);
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert_eq!(result_at(&cluster, N2, op(1)), None);
     assert!(won(put(&mut cluster, N1, 2, "k").as_ref()));
 }
@@ -294,7 +294,7 @@ fn a_decision_that_hangs_on_the_disk_is_unknown_not_aborted() {
     // All have voted, so it may be decided; no clock aborts it.
     assert!(in_doubt(&cluster, N2) > 0);
     cluster.hold_disk(N1, false);
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert!(result_at(&cluster, N3, op(1)).is_some());
 }
 
@@ -304,7 +304,7 @@ fn a_member_that_lost_its_disk_is_no_evidence_gets_the_state_and_serves_again() 
     for seq in 1..=20 {
         put(&mut cluster, N1, seq, &format!("k{seq}"));
     }
-    lose(&mut cluster, &["announce", "settled"]);
+    lose(&mut cluster, &["announce", "resolved"]);
     assert!(won(put(&mut cluster, N1, 21, "k").as_ref()));
     // Node 3 has voted for it; then its disk is gone and the sequencer is cut off.
     cluster.wipe(N3);
@@ -315,7 +315,7 @@ fn a_member_that_lost_its_disk_is_no_evidence_gets_the_state_and_serves_again() 
     cluster.restart(N3);
     cluster.filter = None;
     cluster.run_for(3 * SECOND);
-    assert_eq!(in_doubt(&cluster, N2), 1, "a node without data settles nothing");
+    assert_eq!(in_doubt(&cluster, N2), 1, "a node without data resolves nothing");
     assert!(matches!(
         refusal(cluster.get(N3, "k1")),
         Reason::Recovering { .. }
@@ -323,15 +323,15 @@ fn a_member_that_lost_its_disk_is_no_evidence_gets_the_state_and_serves_again() 
     let status = cluster.protocol(N3).status(now(&cluster));
     assert!(!status.can_read && !status.can_write && status.why.contains("no data"));
     cluster.heal();
-    settle(&mut cluster);
+    resolve(&mut cluster);
     readable(&mut cluster, "k", Some("21"));
     readable(&mut cluster, "k7", Some("7"));
     assert!(won(put(&mut cluster, N3, 22, "k").as_ref()));
     // What was transferred is durable, and it remembers what it cannot know.
     cluster.crash_losing_all(N3);
     cluster.restart(N3);
-    assert!(cluster.protocol(N3).core.ledger.blind > crate::BatchId::ORIGIN);
-    settle(&mut cluster);
+    assert!(cluster.protocol(N3).core.ledger.unknown_through > crate::BatchId::ORIGIN);
+    resolve(&mut cluster);
     readable(&mut cluster, "k7", Some("7"));
 }
 
@@ -342,7 +342,7 @@ fn a_transfer_of_many_pieces_survives_loss_crash_and_checkpoint() {
         let command = Command::put(format!("k{seq}"), vec![seq as u8; 120_000]);
         assert!(won(cluster.write(N1, seq, command).as_ref()));
     }
-    settle(&mut cluster);
+    resolve(&mut cluster);
     cluster.wipe(N2);
     cluster.faults.loss = 200;
     let sent = lose(&mut cluster, &[]);
@@ -353,10 +353,10 @@ fn a_transfer_of_many_pieces_survives_loss_crash_and_checkpoint() {
     cluster.crash_losing_all(N2);
     cluster.restart(N2);
     cluster.faults.loss = 0;
-    settle(&mut cluster);
+    resolve(&mut cluster);
     cluster.crash_losing_all(N2);
     cluster.restart(N2);
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert!(count(&sent, "piece") > 6);
     assert_eq!(cluster.protocol(N2).digest(), cluster.protocol(N1).digest());
 }

@@ -22,7 +22,9 @@ fn no_reply_and_no_announcement_before_the_decision_is_durable() {
     assert_eq!(cluster.reply(N1, ticket), None);
     let tells = |message: &Message| match message {
         Message::Announce { head } | Message::Prepare { head, .. } => head.decided > BatchId::ORIGIN,
-        Message::Settled(settled) => settled.head.decided > BatchId::ORIGIN || !settled.committed.is_empty(),
+        Message::Resolved(resolved) => {
+            resolved.head.decided > BatchId::ORIGIN || !resolved.committed.is_empty()
+        }
         _ => false,
     };
     assert!(!sent.borrow().iter().any(|(_, _, message)| tells(message)));
@@ -33,7 +35,7 @@ fn no_reply_and_no_announcement_before_the_decision_is_durable() {
     );
     cluster.crash_losing_all(N1);
     cluster.restart(N1);
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert_eq!(local(&cluster, N2, "k"), None);
 }
 
@@ -52,7 +54,7 @@ fn no_vote_before_the_prepare_is_durable() {
         .any(|(from, _, message)| *from == N2 && matches!(message, Message::Vote { .. } | Message::Hello(_)));
     assert!(!voted, "node 2 voted for what its disk does not hold");
     cluster.hold_disk(N2, false);
-    settle(&mut cluster);
+    resolve(&mut cluster);
 }
 
 /// No acknowledgement before the outcome is durable, no watermark before all acknowledgements
@@ -70,11 +72,11 @@ fn the_watermark_waits_for_durable_acknowledgements_of_all() {
         *from == N3 && matches!(message, Message::Vote { acked, .. } if *acked >= batch)
     });
     assert!(!acked && cluster.protocol(N1).watermark() <= batch);
-    // It forgets the outcome with the crash, is in doubt again, and is told again.
+    // It forgets the outcome with the crash, is in doubt again, and is notified again.
     cluster.crash_losing_all(N3);
     cluster.restart(N3);
     assert_eq!(in_doubt(&cluster, N3), 1);
-    settle(&mut cluster);
+    resolve(&mut cluster);
     rest(&mut cluster);
     assert!(cluster.protocol(N1).watermark() > batch);
     assert_eq!(local(&cluster, N3, "k").as_deref(), Some("1"));
@@ -117,7 +119,7 @@ fn a_late_prepare_is_fenced_permanently() {
     let late = first(&sent, "prepare", N3).expect("it was sent");
     cluster.filter = None;
     put(&mut cluster, N1, 2, "k");
-    settle(&mut cluster);
+    resolve(&mut cluster);
     rest(&mut cluster);
     for node in [N2, N3] {
         inject(&mut cluster, N1, node, &late);
@@ -132,7 +134,7 @@ fn a_late_prepare_is_fenced_permanently() {
             "node {node} prepares what was aborted"
         );
     }
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert_eq!(result_at(&cluster, N3, op(1)), None);
 }
 
@@ -168,7 +170,7 @@ fn retries_over_restarts_have_one_effect() {
         }
         expected = Some(next);
     }
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert_eq!(local(&cluster, N2, "counter").as_deref(), Some("20"));
 }
 
@@ -190,7 +192,7 @@ fn a_week_changes_nothing() {
     }
     cluster.filter = None;
     cluster.restart(N1);
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert_eq!(local(&cluster, N3, "k").as_deref(), Some("1"));
 }
 
@@ -247,7 +249,7 @@ fn after_ok_no_node_shows_the_old_value() {
 /// inside/two-phase#retry-after-a-refusal: errors are classified by what the logs say, whatever is lost.
 #[test]
 fn the_class_of_each_error_is_right() {
-    for kind in ["prepare", "vote", "announce", "forwards", "answers", "settled"] {
+    for kind in ["prepare", "vote", "announce", "forwards", "answers", "resolved"] {
         for client in [N1, N2] {
             let mut cluster = cluster(3, 19);
             tap(&mut cluster, move |_, _, message| {
@@ -255,7 +257,7 @@ fn the_class_of_each_error_is_right() {
             });
             let reply = put(&mut cluster, client, 1, "k");
             cluster.filter = None;
-            settle(&mut cluster);
+            resolve(&mut cluster);
             let applied = result_at(&cluster, N3, op(1)).is_some();
             match reply {
                 Some(Reply::Write(Ok(_))) => assert!(applied, "without {kind}, client {client}"),
@@ -292,7 +294,7 @@ fn a_failed_guard_is_answered_only_when_what_it_saw_is_decided() {
     );
     assert!(cluster.applied(N1).is_empty());
     cluster.filter = None;
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert!(won(cluster
         .ask(N2, write(3, Attempt::First, create), SECOND)
         .as_ref()));
@@ -317,7 +319,7 @@ fn a_discarded_batch_is_never_prepared_again() {
         acked: BatchId::ORIGIN,
     };
     cluster.filter = None;
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert!(won(put(&mut cluster, N1, 2, "k").as_ref()));
     for (node, prepare) in [N2, N3].into_iter().zip(&aborted) {
         inject(&mut cluster, N1, node, prepare);
@@ -330,7 +332,7 @@ fn a_discarded_batch_is_never_prepared_again() {
                 .any(|doubt| doubt.batch.seq == 1)
         );
     }
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert_eq!(outcome(ask_outcome(&mut cluster, N1, 1)), Outcome::NotApplied);
 }
 
@@ -348,7 +350,7 @@ fn limits_are_checked_before_the_vote_not_after() {
         .as_ref()));
     let reply = cluster.write(N1, 2, Command::put("b", vec![1; 1100]));
     assert!(matches!(refusal(reply), Reason::Overloaded { .. }));
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert_eq!(result_at(&cluster, N2, op(2)), None);
 }
 
@@ -359,7 +361,7 @@ fn messages_that_make_no_sense_are_survived() {
     put(&mut cluster, N1, 1, "k");
     let sent = lose(&mut cluster, &[]);
     put(&mut cluster, N2, 2, "k");
-    settle(&mut cluster);
+    resolve(&mut cluster);
     let samples: Vec<Message> = sent
         .borrow()
         .iter()
@@ -403,7 +405,7 @@ fn messages_that_make_no_sense_are_survived() {
         }
     }
     cluster.filter = None;
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert!(won(put(&mut cluster, N3, 3, "k").as_ref()));
 }
 
@@ -436,7 +438,7 @@ fn a_read_whose_batch_aborts_waits_for_the_batch_before() {
     cluster.restart(N1);
     let reply = await_reply(&mut cluster, N3, read);
     assert_eq!(value(reply.as_ref()), Ok(Some("1".into())));
-    settle(&mut cluster);
+    resolve(&mut cluster);
 }
 
 /// inside/two-phase#refusal-of-a-former-incarnation: what it refused, the next one may have ordered.
@@ -462,7 +464,7 @@ fn a_refusal_of_a_former_incarnation_is_not_believed() {
 fn a_restored_member_tells_what_it_knows_and_no_more() {
     let mut cluster = cluster(3, 33);
     tap(&mut cluster, |_, to, message| {
-        to == N2 && matches!(message, Message::Announce { .. } | Message::Settled(_))
+        to == N2 && matches!(message, Message::Announce { .. } | Message::Resolved(_))
     });
     for seq in 1..=2 {
         let ticket = propose_put(&mut cluster, N1, seq, "k", SECOND);
@@ -475,11 +477,11 @@ fn a_restored_member_tells_what_it_knows_and_no_more() {
     cluster.wipe(N3);
     cluster.restart(N3);
     assert!(cluster.run_until(SECOND, |cluster| local(cluster, N3, "k").is_some()));
-    // The sequencer repeats what it has announced, so node 2 must not hear of it before the cut.
+    // The sequencer repeats what it has announced, so node 2 must not learn of it before the cut.
     cluster.crash_losing_all(N1);
     assert!(cluster.run_until(3 * SECOND, |cluster| in_doubt(cluster, N2) == 0));
     assert_eq!(local(&cluster, N2, "k").as_deref(), Some("2"));
     cluster.filter = None;
     cluster.restart(N1);
-    settle(&mut cluster);
+    resolve(&mut cluster);
 }

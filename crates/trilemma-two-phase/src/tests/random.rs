@@ -16,7 +16,7 @@ use super::invariants::Invariants;
 const KEYS: [&str; 3] = ["a", "b", "c"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Told {
+enum Answer {
     Nothing,
     Wrote { won: bool, version: Version },
     Refused,
@@ -32,11 +32,11 @@ struct Operation {
     start: Instant,
     end: Option<Instant>,
     asked: Option<(NodeId, Ticket, u64, Instant)>,
-    told: Told,
+    answer: Answer,
 }
 
 struct Run {
-    cluster: Group,
+    cluster: TestCluster,
     rng: Rng,
     invariants: Rc<RefCell<Invariants>>,
     history: Vec<Operation>,
@@ -100,15 +100,15 @@ impl Run {
         let timeout = millis(20 + self.rng.below(400));
         let start = self.cluster.now();
         let ticket = self.cluster.propose(node, request, timeout);
-        let life = self.invariants.borrow().life(node);
+        let incarnation = self.invariants.borrow().incarnation(node);
         self.history.push(Operation {
             seq,
             key,
             command,
             start,
             end: None,
-            asked: Some((node, ticket, life, start + timeout + millis(5))),
-            told: Told::Nothing,
+            asked: Some((node, ticket, incarnation, start + timeout + millis(5))),
+            answer: Answer::Nothing,
         });
     }
 
@@ -116,7 +116,7 @@ impl Run {
     fn follow_up(&mut self) {
         let node = self.node();
         let is_open =
-            |operation: &&mut Operation| operation.told == Told::Unknown && operation.asked.is_none();
+            |operation: &&mut Operation| operation.answer == Answer::Unknown && operation.asked.is_none();
         let Some(operation) = self.history.iter_mut().rev().find(is_open) else {
             return;
         };
@@ -134,7 +134,7 @@ impl Run {
         let timeout = millis(20 + self.rng.below(400));
         let until = self.cluster.now() + timeout + millis(5);
         let ticket = self.cluster.propose(node, request, timeout);
-        operation.asked = Some((node, ticket, self.invariants.borrow().life(node), until));
+        operation.asked = Some((node, ticket, self.invariants.borrow().incarnation(node), until));
     }
 
     fn run_for(&mut self, time: Duration) {
@@ -203,7 +203,7 @@ impl Run {
             self.cluster.hold_disk(node, false);
         }
         self.run_for(millis(1000));
-        settle(&mut self.cluster);
+        resolve(&mut self.cluster);
         self.run_for(millis(10));
     }
 
@@ -214,15 +214,15 @@ impl Run {
             let reply = put(&mut self.cluster, node, seq + index as u64, "after");
             assert!(receipt(reply).won, "seed {}: no write after the heal", self.seed);
         }
-        settle(&mut self.cluster);
+        resolve(&mut self.cluster);
         self.judge_answers();
         self.judge_order();
-        let acked = |operation: &&Operation| matches!(operation.told, Told::Wrote { .. });
+        let acked = |operation: &&Operation| matches!(operation.answer, Answer::Wrote { .. });
         let aborts = self.invariants.borrow().aborts();
         (self.history.iter().filter(acked).count(), aborts)
     }
 
-    /// What callers were told is what the decided state says, on every node.
+    /// The answers that callers got are what the decided state says, on every node.
     fn judge_answers(&self) {
         for operation in self
             .history
@@ -240,9 +240,9 @@ impl Run {
                 results.iter().all(|result| *result == results[0]),
                 "seed {seed}: {operation:?}: {results:?}"
             );
-            match (&operation.told, results[0]) {
+            match (&operation.answer, results[0]) {
                 (
-                    Told::Wrote { won, version },
+                    Answer::Wrote { won, version },
                     Some(OpResult::Applied {
                         won: did,
                         version: at,
@@ -251,8 +251,8 @@ impl Run {
                 ) => {
                     assert_eq!((*won, *version), (did, at), "seed {seed}: {operation:?}");
                 }
-                (Told::Wrote { .. }, other) => panic!("seed {seed}: {operation:?} is lost: {other:?}"),
-                (Told::Refused, Some(OpResult::Applied { .. })) => {
+                (Answer::Wrote { .. }, other) => panic!("seed {seed}: {operation:?} is lost: {other:?}"),
+                (Answer::Refused, Some(OpResult::Applied { .. })) => {
                     panic!("seed {seed}: {operation:?} took effect")
                 }
                 _ => {}
@@ -292,9 +292,9 @@ impl Run {
 
     /// A read returns what the write of that version wrote, and not before it began.
     fn judge_value(&self, read: &Operation) {
-        let Told::Read {
+        let Answer::Read {
             value: Some((version, text)),
-        } = &read.told
+        } = &read.answer
         else {
             return;
         };
@@ -317,9 +317,9 @@ impl Run {
 impl Operation {
     /// (whether it is a write, its position, whether the key then has that position)
     fn position(&self) -> Option<(bool, Version, bool)> {
-        match &self.told {
-            Told::Wrote { won, version } => Some((true, *version, *won)),
-            Told::Read { value } => Some((
+        match &self.answer {
+            Answer::Wrote { won, version } => Some((true, *version, *won)),
+            Answer::Read { value } => Some((
                 false,
                 value.as_ref().map_or(Version::ABSENT, |(version, _)| *version),
                 true,
@@ -328,15 +328,15 @@ impl Operation {
         }
     }
 
-    fn look(&mut self, cluster: &Group, invariants: &Invariants, seed: u64) {
-        let Some((node, ticket, life, until)) = self.asked else {
+    fn look(&mut self, cluster: &TestCluster, invariants: &Invariants, seed: u64) {
+        let Some((node, ticket, incarnation, until)) = self.asked else {
             return;
         };
-        let is_first = self.told == Told::Nothing;
+        let is_first = self.answer == Answer::Nothing;
         let Some(reply) = cluster.reply(node, ticket) else {
-            if invariants.life(node) != life {
+            if invariants.incarnation(node) != incarnation {
                 // Its node has died; the caller hears nothing.
-                self.told = Told::Unknown;
+                self.answer = Answer::Unknown;
                 self.asked = None;
             } else {
                 assert!(
@@ -348,28 +348,28 @@ impl Operation {
         };
         self.asked = None;
         self.end = Some(cluster.now());
-        self.told = match reply {
-            Reply::Write(Ok(receipt)) => Told::Wrote {
+        self.answer = match reply {
+            Reply::Write(Ok(receipt)) => Answer::Wrote {
                 won: receipt.won,
                 version: receipt.version,
             },
-            Reply::Write(Err(WriteError::NotApplied(_))) => Told::Refused,
-            Reply::Write(Err(_)) => Told::Unknown,
-            Reply::Read(Ok(read)) => Told::Read {
+            Reply::Write(Err(WriteError::NotApplied(_))) => Answer::Refused,
+            Reply::Write(Err(_)) => Answer::Unknown,
+            Reply::Read(Ok(read)) => Answer::Read {
                 value: read
                     .entries
                     .first()
                     .map(|entry| (entry.state.modified, entry.state.value.to_string())),
             },
-            Reply::Read(Err(_)) => Told::Refused,
-            Reply::Outcome(Ok(Outcome::Applied(receipt))) => Told::Wrote {
+            Reply::Read(Err(_)) => Answer::Refused,
+            Reply::Outcome(Ok(Outcome::Applied(receipt))) => Answer::Wrote {
                 won: receipt.won,
                 version: receipt.version,
             },
-            Reply::Outcome(Ok(Outcome::NotApplied)) => Told::Refused,
-            Reply::Outcome(_) => Told::Unknown,
+            Reply::Outcome(Ok(Outcome::NotApplied)) => Answer::Refused,
+            Reply::Outcome(_) => Answer::Unknown,
         };
-        if self.told == Told::Unknown {
+        if self.answer == Answer::Unknown {
             self.end = None;
         }
         assert!(is_first || self.command.is_some());

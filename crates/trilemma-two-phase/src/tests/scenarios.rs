@@ -28,7 +28,7 @@ fn a_write_is_durable_everywhere_and_readable_everywhere() {
                 "at node {node} of {size}"
             );
         }
-        settle(&mut cluster);
+        resolve(&mut cluster);
     }
 }
 
@@ -96,7 +96,7 @@ fn a_full_pipeline_gathers_what_comes_and_keeps_its_order() {
         assert!(receipt.version > last, "answers are in the order of proposals");
         last = receipt.version;
     }
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert_eq!(local(&cluster, N2, "k").as_deref(), Some("40"));
 }
 
@@ -110,7 +110,7 @@ fn guards_hold_or_nothing_happens() {
     assert_eq!((lost.won, lost.found), (false, Version(1)));
     let command = Command::compare_and_set("k", expected("1"), expected("3"));
     assert!(receipt(cluster.write(N3, 3, command)).won);
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert_eq!(local(&cluster, N2, "k").as_deref(), Some("3"));
 }
 
@@ -121,7 +121,7 @@ fn a_failed_guard_is_final_for_a_late_copy_of_its_request() {
     assert!(!receipt(cluster.write(N2, 2, command.clone())).won);
     put(&mut cluster, N1, 1, "k");
     let again = cluster.ask(N3, write(2, Attempt::Retry, command), SECOND);
-    assert!(!receipt(again).won, "the caller was told that it lost");
+    assert!(!receipt(again).won, "the answer says that it lost");
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_transaction_of_many_keys_is_one_event_everywhere() {
     let mut command = Command::put("a", "1");
     command.mutations.extend(Command::put("b", "1").mutations);
     assert!(receipt(cluster.write(N2, 1, command)).won);
-    settle(&mut cluster);
+    resolve(&mut cluster);
     for node in cluster.ids() {
         let applied = cluster.applied(node);
         assert_eq!(applied.len(), 1, "at node {node}");
@@ -154,7 +154,7 @@ fn a_repeat_has_one_effect_and_one_answer() {
     ];
     let both = both.map(|ticket| receipt(await_reply(&mut cluster, N1, ticket)).version);
     assert_eq!(both[0], both[1]);
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert_eq!(local(&cluster, N3, "k").as_deref(), Some("3"));
 }
 
@@ -165,14 +165,14 @@ fn an_outcome_is_final() {
     rest(&mut cluster);
     for node in cluster.ids() {
         match outcome(ask_outcome(&mut cluster, node, 1)) {
-            Outcome::Applied(told) => assert_eq!((told.version, told.won), (receipt.version, true)),
+            Outcome::Applied(found) => assert_eq!((found.version, found.won), (receipt.version, true)),
             other => panic!("{other:?}"),
         }
     }
     assert_eq!(outcome(ask_outcome(&mut cluster, N3, 9)), Outcome::NotApplied);
     let late = cluster.ask(N2, write(9, Attempt::Retry, Command::put("k", "late")), SECOND);
     assert_eq!(refusal(late), Reason::Fenced);
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert_eq!(result_at(&cluster, N2, op(9)), Some(OpResult::Fenced));
     assert_eq!(local(&cluster, N2, "k").as_deref(), Some("1"));
 }
@@ -246,7 +246,7 @@ fn queues_are_bounded() {
     let reply = cluster.get(N3, "k");
     assert!(matches!(refusal(reply), Reason::Overloaded { .. }));
     cluster.hold_disk(N2, false);
-    settle(&mut cluster);
+    resolve(&mut cluster);
     for ticket in tickets {
         assert!(
             await_reply(&mut cluster, N1, ticket).is_some(),
@@ -272,7 +272,7 @@ fn a_member_that_missed_a_prepare_asks_for_it_and_skips_nothing() {
     for ticket in tickets {
         assert!(won(await_reply(&mut cluster, N1, ticket).as_ref()));
     }
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert!(count(&sent, "prepare") > 6, "the lost one was sent again");
 }
 
@@ -294,7 +294,7 @@ fn checkpoints_give_back_what_the_log_would() {
     for node in cluster.ids() {
         cluster.restart(node);
     }
-    settle(&mut cluster);
+    resolve(&mut cluster);
     assert_eq!(cluster.protocol(N3).digest(), digest);
     assert!(won(put(&mut cluster, N3, 31, "k").as_ref()));
 }

@@ -1,4 +1,4 @@
-//! The desk: requests of this node's clients that are not answered yet, with their deadlines.
+//! Pending requests: those of this node's clients that are not answered yet, with their deadlines.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use trilemma_core::{
 use crate::config::TwoPhaseConfig;
 use crate::ids::BatchId;
 
-/// A request that changes or settles something.
+/// A request that changes or resolves something.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     pub(crate) op: OpId,
@@ -55,7 +55,7 @@ pub(crate) enum Open {
 
 /// Open requests by ticket.
 #[derive(Debug, Default)]
-pub(crate) struct Desk {
+pub(crate) struct PendingRequests {
     open: BTreeMap<Ticket, (Instant, Open)>,
     deadlines: BTreeSet<(Instant, Ticket)>,
     on_batch: BTreeMap<BatchId, Vec<Ticket>>,
@@ -63,7 +63,7 @@ pub(crate) struct Desk {
     reads: usize,
 }
 
-impl Desk {
+impl PendingRequests {
     pub(crate) fn add(&mut self, ticket: Ticket, deadline: Instant, open: Open) {
         if let Open::Read { wait, .. } = &open {
             self.reads += 1;
@@ -174,7 +174,7 @@ impl Asked {
     }
 
     /// The answer when the operation's final result is known.
-    pub(crate) fn settle(self, result: Option<OpResult>, config: &TwoPhaseConfig) -> Reply {
+    pub(crate) fn resolve(self, result: Option<OpResult>, config: &TwoPhaseConfig) -> Reply {
         match (self.kind, result) {
             (AskedKind::Write(_), Some(OpResult::Applied { won, version, found })) => {
                 Reply::Write(Ok(receipt(self.op, won, version, found, config)))

@@ -74,12 +74,12 @@ impl Member {
                 is_finished = true;
                 break;
             }
-            // An earlier life, whose records are lost, may have voted for it.
-            if id <= core.ledger.blind || id.epoch != core.config.epoch {
+            // An earlier incarnation, whose records are lost, may have voted for it.
+            if id <= core.ledger.unknown_through || id.epoch != core.config.epoch {
                 break;
             }
             let never = self.fence.max(core.ledger.decided);
-            if id > never && id >= self.settled_below {
+            if id > never && id >= self.resolved_below {
                 if core.is_connected(core.config.sequencer) && !is_urgent {
                     break;
                 }
