@@ -92,7 +92,7 @@ impl Writes {
             Ok((stamp, made)) => {
                 let receipt = receipt(&shared.config, write.op, stamp.version());
                 self.answer(shared, write, stamp.version(), Reply::Write(Ok(receipt)), effects);
-                Some(made)
+                made
             }
             Err(refusal) => refuse(refusal.into(), effects),
         }
@@ -121,7 +121,7 @@ impl Writes {
         op: OpId,
         command: &Command,
         effects: &mut Out,
-    ) -> Result<(Stamp, NewCommand), NotApplied> {
+    ) -> Result<(Stamp, Option<NewCommand>), NotApplied> {
         if self.waiting.is_full() {
             return Err(overloaded("too many writes wait for the disk"));
         }
@@ -142,8 +142,8 @@ impl Writes {
         let made = items.len();
         let items = store.take_in(shared, items, effects);
         assert_eq!(items.len(), made, "our own new dots are new");
-        let first = items.first().expect("a valid command changes something");
-        let new_command = (first.dot, first.part.of);
+        // A command may be empty; its operation has run all the same.
+        let new_command = items.first().map(|first| (first.dot, first.part.of));
         log(shared, Record::Write { op, stamp, items }, effects);
         Ok((stamp, new_command))
     }

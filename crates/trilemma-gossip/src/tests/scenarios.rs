@@ -239,6 +239,18 @@ fn spread_batches(rumors: bool) {
 }
 
 #[test]
+fn an_empty_command_is_an_operation_like_others() {
+    let mut cluster = cluster(3, 40);
+    let first = receipt(cluster.write(N1, 1, Command::default()));
+    cluster.run_for(ms(1000));
+    cluster.crash_losing_all(N1);
+    cluster.restart(N1);
+    let repeat = cluster.ask(N1, write(1, Attempt::Retry, Command::default()), ms(1000));
+    assert_eq!(receipt(repeat), first);
+    converge(&mut cluster, ms(2000));
+}
+
+#[test]
 fn a_repeat_is_answered_with_the_first_receipt_also_after_a_restart() {
     let mut cluster = cluster(3, 8);
     let first = put(&mut cluster, N1, 1, "k", "v1");
