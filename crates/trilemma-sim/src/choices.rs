@@ -19,6 +19,8 @@ pub enum Purpose {
     Client,
     /// Seeds of one node's protocol instances.
     Instance,
+    /// What one watcher does.
+    Watcher,
 }
 
 /// The source of all streams of one run.

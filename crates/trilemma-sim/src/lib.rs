@@ -31,6 +31,7 @@ pub mod swarm;
 #[cfg(test)]
 mod tests;
 pub mod trace;
+mod watching;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -6,8 +6,8 @@ use std::fmt;
 
 use trilemma_core::{Backend, Incarnation, NodeId, Now, Rng, Ticket, WallTime};
 use trilemma_node::{
-    Effects, Engine, KeyspaceConfig, Node, NodeSettings, Recovered, RecoveryError, SnapshotJob, Storage,
-    Tuning, keyspace_id, recover,
+    Effects, Engine, KeyspaceConfig, Limits, Node, NodeSettings, Recovered, RecoveryError, SnapshotJob,
+    Storage, Tuning, keyspace_id, recover,
 };
 use trilemma_storage::{
     Due, LogError, LogEvent, LogOptions, LogSeq, MemoryDisk, Record, SnapshotError, WriteQueue, fill_spare,
@@ -94,6 +94,10 @@ fn settings(scenario: &Scenario, node: NodeId) -> NodeSettings {
     let keyspaces: BTreeMap<String, KeyspaceConfig> = parts
         .map(|(slot, part)| (name(slot, *part), KeyspaceConfig::new(backend(*part))))
         .collect();
+    let mut limits = Limits::default();
+    if scenario.watch_bytes > 0 {
+        limits.watch_bytes_max = scenario.watch_bytes;
+    }
     NodeSettings {
         cluster: "simulated".into(),
         node,
@@ -102,6 +106,7 @@ fn settings(scenario: &Scenario, node: NodeId) -> NodeSettings {
         tuning: Tuning {
             segment_bytes: scenario.disk.segment,
             snapshot_log_bytes: scenario.disk.snapshot,
+            limits,
             ..Tuning::default()
         },
     }

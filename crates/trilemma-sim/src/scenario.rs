@@ -8,6 +8,7 @@
 //! seed 17                      # of the remaining small choices: delays, losses, election timeouts
 //! nodes 3
 //! clients 2 keys 1 operations 20 think 5ms deadline 300ms value 100
+//! watchers 3 bytes 600         # 0 if there is no such line
 //! knob raft.append_entries_max 1
 //! network loss 20 duplicate 10 delay 100us..2ms late 500ms
 //! disk 100us..500us segment 16384 snapshot 4096
@@ -139,6 +140,10 @@ pub struct Scenario {
     pub nodes: u32,
     /// What clients do.
     pub workload: Workload,
+    /// Watchers, which follow keyspaces at one node after the other.
+    pub watchers: u32,
+    /// Bytes that may wait for one watcher; 0 leaves the default.
+    pub watch_bytes: usize,
     /// Settings of protocols, `protocol.setting`, that differ from the defaults.
     pub knobs: BTreeMap<String, u64>,
     /// How links behave.

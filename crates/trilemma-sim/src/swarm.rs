@@ -166,6 +166,8 @@ pub fn scenario(protocol: Protocol, seed: u64) -> Scenario {
         seed,
         nodes,
         workload: swarm.workload(),
+        watchers: 0,
+        watch_bytes: 0,
         knobs: swarm.knobs(),
         network: swarm.network(),
         disk: swarm.disk(),

@@ -8,6 +8,7 @@ mod clients;
 mod ending;
 mod faults;
 mod turn;
+mod watchers;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -26,6 +27,7 @@ use crate::node::Process;
 use crate::report::{Failure, Report};
 use crate::scenario::{Action, Probe, Protocol, Scenario, When};
 use crate::trace::Trace;
+use crate::watching::{Published, Watcher};
 
 /// Time after the heal within which every node must have accepted a write and all must show the same.
 pub(crate) const RECOVERY_BOUND: u64 = 20_000_000_000;
@@ -90,6 +92,12 @@ enum Event {
     },
     Client {
         client: usize,
+    },
+    Watch {
+        watcher: usize,
+    },
+    WatchRead {
+        watcher: usize,
     },
     GiveUp {
         client: usize,
@@ -183,6 +191,10 @@ pub(crate) struct World<'a> {
     nodes: Vec<Node>,
     links: BTreeMap<(NodeId, NodeId), Rng>,
     clients: Vec<Client>,
+    watchers: Vec<Watcher>,
+    /// Watches opened so far.
+    watches: u64,
+    published: Published,
     book: Book,
     asked: u64,
     tickets: u64,
@@ -265,6 +277,9 @@ impl<'a> World<'a> {
             clients: (0..clients)
                 .map(|id| Client::new(id, choices.stream(Purpose::Client, id), scenario))
                 .collect(),
+            watchers: Vec::new(),
+            watches: 0,
+            published: Published::default(),
             book: Book::default(),
             asked: 0,
             tickets: 0,
@@ -306,6 +321,7 @@ impl<'a> World<'a> {
                 }),
             }
         }
+        self.plan_watchers();
         self.schedule(self.scenario.heal, Event::Heal);
     }
 
@@ -377,6 +393,8 @@ impl<'a> World<'a> {
             Event::LogReport { node, life } => self.log_report(node, life),
             Event::WriteSnapshot { node, life } => self.write_snapshot(node, life),
             Event::Client { client } => self.client(client),
+            Event::Watch { watcher } => self.watch(watcher),
+            Event::WatchRead { watcher } => self.watch_read(watcher),
             Event::GiveUp { client, ticket } => self.give_up(client, ticket),
             Event::Fault { index } => self.fault(index),
             Event::FaultEnds { index } => self.fault_ends(index),

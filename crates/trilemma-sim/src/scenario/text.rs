@@ -129,6 +129,13 @@ impl fmt::Display for Scenario {
             0 => writeln!(f)?,
             bytes => writeln!(f, " value {bytes}")?,
         }
+        if self.watchers > 0 {
+            write!(f, "watchers {}", self.watchers)?;
+            match self.watch_bytes {
+                0 => writeln!(f)?,
+                bytes => writeln!(f, " bytes {bytes}")?,
+            }
+        }
         for (name, value) in &self.knobs {
             writeln!(f, "knob {name} {value}")?;
         }
@@ -403,6 +410,8 @@ impl Default for Scenario {
                 deadline: 500 * MS,
                 value: 0,
             },
+            watchers: 0,
+            watch_bytes: 0,
             knobs: Default::default(),
             network: Network {
                 loss: 0,
@@ -463,6 +472,13 @@ impl Scenario {
                 }
                 let value = words.number("a value", 0, u64::MAX)?;
                 self.knobs.insert(name.to_owned(), value);
+            }
+            "watchers" => {
+                self.watchers = words.number("a number of watchers", 0, COUNT_MAX)?;
+                if words.more() {
+                    words.literal("bytes")?;
+                    self.watch_bytes = words.number("bytes that wait for a watcher", 0, VALUE_BYTES_MAX)?;
+                }
             }
             "network" => {
                 words.literal("loss")?;

@@ -201,6 +201,7 @@ impl World<'_> {
                 self.tell(client, None);
             }
         }
+        self.watches_lost(id);
     }
 }
 

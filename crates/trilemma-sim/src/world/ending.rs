@@ -174,9 +174,10 @@ impl World<'_> {
                 let client = prober.client;
                 self.schedule(0, Event::Client { client });
             }
-        } else if stages(self, Stage::Done) && self.differing().is_none() {
+        } else if stages(self, Stage::Done) && self.differing().is_none() && !self.watchers_busy() {
             self.ending.over = true;
             self.at_rest();
+            self.watchers_at_rest();
         }
     }
 
@@ -248,6 +249,10 @@ impl World<'_> {
                 self.parts[slot]
             );
             return self.fail("convergence", what);
+        }
+        if self.watchers_busy() {
+            let what = format!("{seconds} s after the heal a watcher has not been shown everything");
+            return self.fail("watch", what);
         }
         let busy = self.clients.iter().find(|client| client.pending.is_some());
         let what = format!("{seconds} s after the heal a client still waits: {busy:?}");

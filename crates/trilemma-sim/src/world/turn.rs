@@ -6,13 +6,14 @@ use trilemma_core::{Applied, Incarnation, KeyspaceId, NodeId, Now, WallTime};
 use trilemma_node::config::NODE_RECORDS;
 use trilemma_node::frame::put_item;
 use trilemma_node::node::PING;
-use trilemma_node::{Engine, Envelope, Observer, ReaderEvent};
+use trilemma_node::{Engine, Envelope, Observer};
 use trilemma_storage::{Due, LogSeq};
 
 use super::{Event, MS, World};
 use crate::invariants::{Broken, Invariants, Sending};
 use crate::node::{Process, Start, Stopped};
 use crate::scenario::{Action, Probe, Protocol};
+use crate::watching::Published;
 
 /// Shows the invariants what a turn leads to.
 struct Watching<'a> {
@@ -21,6 +22,8 @@ struct Watching<'a> {
     wall: WallTime,
     durable: LogSeq,
     broken: Option<Broken>,
+    /// What watchers are held against, where there are any, and the stream of each keyspace here.
+    published: Option<(&'a mut Published, Vec<u64>)>,
 }
 
 impl Observer for Watching<'_> {
@@ -33,6 +36,9 @@ impl Observer for Watching<'_> {
             self.invariants
                 .observe(self.id, replica, engine, self.wall, self.durable, reset, applied);
         self.broken = self.broken.take().or(observed.err());
+        if let Some((published, streams)) = &mut self.published {
+            published.add(replica, streams[replica], applied);
+        }
     }
 }
 
@@ -101,6 +107,7 @@ impl World<'_> {
                 return self.fail(failure.0, failure.1);
             }
         }
+        self.watchable(id);
         self.turn(id, |process, now| process.node.start(now));
         self.probe(id, &Probe::Start);
     }
@@ -189,10 +196,8 @@ impl World<'_> {
         {
             self.answered(id, slot, ticket, reply);
         }
-        for (watch, _item) in self.taken(id, life, |process| std::mem::take(&mut process.effects.items)) {
-            if let Some(process) = self.process(id, life) {
-                process.node.on_reader(now, watch, ReaderEvent::Ready);
-            }
+        for (watch, item) in self.taken(id, life, |process| std::mem::take(&mut process.effects.items)) {
+            self.watch_item(id, watch, item);
         }
         self.after_turn(id, life, time, now);
     }
@@ -213,16 +218,22 @@ impl World<'_> {
         let node = &mut self.nodes[id.0 as usize - 1];
         let now = node.clock.now(time);
         let process = node.process.as_mut()?;
+        let life = process.life;
+        let stream = |part: &Protocol| {
+            let shared = matches!(part, Protocol::Raft | Protocol::TwoPhase);
+            Self::stream_of(id, life, shared)
+        };
+        let watched = (!self.watchers.is_empty()).then(|| self.parts.iter().map(stream).collect());
         let mut watching = Watching {
             invariants: &mut self.invariants,
             id,
             wall: now.wall,
             durable: process.durable(),
             broken: None,
+            published: watched.map(|streams| (&mut self.published, streams)),
         };
         process.node.turn(now, &mut process.effects, &mut watching);
-        let (life, broken) = (process.life, watching.broken);
-        if let Some((checker, what)) = broken {
+        if let Some((checker, what)) = watching.broken {
             self.fail(checker, what);
         }
         Some((life, now))

@@ -1,0 +1,281 @@
+//! Watchers of the simulated clients, and what a watch must show.
+//!
+//! A watcher follows one keyspace through one node after the other: it reads at its own pace, sometimes stops reading,
+//! leaves without a word, comes back with its token or without, and goes elsewhere when its node dies. Whatever it is
+//! shown is held against what the nodes have published:
+//!
+//! - a stream goes on from its token or from its last reset without a gap, each command's changes together;
+//! - where all nodes see one stream, positions never go back, at whichever node it resumes, and a reset shows the state
+//!   of its position;
+//! - a key is never shown older than before within one stream;
+//! - when the cluster is at rest and the watcher has read everything, it knows exactly what its node shows: silence is
+//!   a failure.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound::{Excluded, Included};
+
+use trilemma_core::{
+    Applied, Change, Entry, Key, KeyRange, NodeId, ReadError, Rng, Value, Version, WatchItem, WatchSpec,
+    WatchToken,
+};
+use trilemma_node::WatchId;
+
+use crate::invariants::Broken;
+
+type State = BTreeMap<Key, (Value, Version)>;
+
+/// What nodes have published, by keyspace and stream.
+#[derive(Default)]
+pub(crate) struct Published {
+    streams: BTreeMap<(usize, u64), BTreeMap<u64, Vec<Change>>>,
+    /// States that nodes have started with, by keyspace and position: what a node decides and logs, and then dies
+    /// before it publishes, is part of the stream all the same.
+    started: BTreeMap<usize, BTreeMap<u64, State>>,
+}
+
+impl Published {
+    /// A node has published changes. `stream` is that of its tokens in this keyspace.
+    pub(crate) fn add(&mut self, slot: usize, stream: u64, applied: &[Applied]) {
+        let known = self.streams.entry((slot, stream)).or_default();
+        for one in applied {
+            known.entry(one.position).or_insert_with(|| one.changes.clone());
+        }
+    }
+
+    /// A node has started with this state of a keyspace whose stream all nodes share.
+    pub(crate) fn started(&mut self, slot: usize, position: u64, entries: &[Entry]) {
+        let states = self.started.entry(slot).or_default();
+        states.entry(position).or_insert_with(|| state_of(entries));
+    }
+
+    fn stream(&self, slot: usize, stream: u64) -> Option<&BTreeMap<u64, Vec<Change>>> {
+        self.streams.get(&(slot, stream))
+    }
+
+    /// The state at a position of the stream that all nodes share, which begins with an empty keyspace.
+    fn state(&self, slot: usize, position: u64, range: &KeyRange) -> State {
+        let started = self
+            .started
+            .get(&slot)
+            .and_then(|states| states.range(..=position).next_back());
+        let (from, mut state) = started.map_or_else(Default::default, |(at, state)| (*at, state.clone()));
+        state.retain(|key, _| range.contains(key));
+        let known = self.stream(slot, 0).into_iter();
+        for (_, changes) in known.flat_map(|known| known.range((Excluded(from), Included(position)))) {
+            apply(&mut state, changes, range);
+        }
+        state
+    }
+}
+
+fn apply(state: &mut State, changes: &[Change], range: &KeyRange) {
+    for change in changes.iter().filter(|change| range.contains(&change.key)) {
+        match &change.now {
+            Some(now) => {
+                state.insert(change.key.clone(), (now.value.clone(), now.modified));
+            }
+            None => {
+                state.remove(&change.key);
+            }
+        }
+    }
+}
+
+fn state_of(entries: &[Entry]) -> State {
+    entries
+        .iter()
+        .map(|entry| {
+            (
+                entry.key.clone(),
+                (entry.state.value.clone(), entry.state.modified),
+            )
+        })
+        .collect()
+}
+
+/// One watcher.
+pub(crate) struct Watcher {
+    /// Its choices.
+    pub(crate) rng: Rng,
+    /// The keyspace.
+    pub(crate) slot: usize,
+    /// What it watches.
+    pub(crate) range: KeyRange,
+    /// The node that it watches through, and the watch there.
+    pub(crate) at: Option<(NodeId, WatchId)>,
+    /// Items on their way or not yet read.
+    pub(crate) unread: VecDeque<Result<WatchItem, ReadError>>,
+    /// A read is planned.
+    pub(crate) reading: bool,
+    token: Option<WatchToken>,
+    state: State,
+    /// Entries of a reset of which the last part has not come.
+    partial: Option<Vec<Entry>>,
+    /// Items read so far.
+    items: u64,
+    /// Resets among them.
+    resets: u64,
+}
+
+impl Watcher {
+    /// A watcher that has seen nothing.
+    #[must_use]
+    pub(crate) fn new(rng: Rng, slot: usize, range: KeyRange) -> Self {
+        Self {
+            rng,
+            slot,
+            range,
+            at: None,
+            unread: VecDeque::new(),
+            reading: false,
+            token: None,
+            state: State::new(),
+            partial: None,
+            items: 0,
+            resets: 0,
+        }
+    }
+
+    /// Items read so far, and resets among them.
+    #[must_use]
+    pub(crate) fn read_so_far(&self) -> (u64, u64) {
+        (self.items, self.resets)
+    }
+
+    /// Where it begins at its next node. Now and then it has lost its token.
+    pub(crate) fn spec(&mut self) -> WatchSpec {
+        if self.rng.per_mille(200) {
+            self.token = None;
+        }
+        WatchSpec {
+            range: self.range.clone(),
+            resume: self.token,
+        }
+    }
+
+    /// It has left its node, or lost it: what it had not read is gone.
+    pub(crate) fn detach(&mut self) {
+        self.at = None;
+        self.unread.clear();
+        self.partial = None;
+    }
+
+    /// Reads one item. `Ok(false)`: the watch has ended.
+    pub(crate) fn read(&mut self, published: &Published) -> Result<bool, Broken> {
+        match self.unread.pop_front() {
+            None => Ok(true),
+            Some(Err(_)) => Ok(false),
+            Some(Ok(item)) => {
+                self.items += 1;
+                match item {
+                    WatchItem::Changes { token, changes } => self.changes(token, &changes, published)?,
+                    WatchItem::Reset { token, entries, last } => {
+                        let mut all = self.partial.take().unwrap_or_default();
+                        all.extend(entries);
+                        if last {
+                            self.resets += 1;
+                            self.reset(token, &all, published)?;
+                        } else {
+                            self.partial = Some(all);
+                        }
+                    }
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    fn broken(&self, what: &str) -> Broken {
+        let token = self
+            .token
+            .map_or("no token".to_owned(), |token| token.to_string());
+        let text = format!(
+            "a watcher of keyspace {} at {:?} with {token}: {what}",
+            self.slot, self.at
+        );
+        ("watch", text)
+    }
+
+    fn changes(
+        &mut self,
+        token: WatchToken,
+        changes: &[Change],
+        published: &Published,
+    ) -> Result<(), Broken> {
+        if self.partial.is_some() {
+            return Err(self.broken("changes come in the middle of a reset"));
+        }
+        let Some(before) = self.token.filter(|before| before.stream == token.stream) else {
+            return Err(self.broken(&format!("changes at {token} come without a reset")));
+        };
+        if token.position <= before.position {
+            return Err(self.broken(&format!("goes back to {token}")));
+        }
+        let Some(stream) = published.stream(self.slot, token.stream) else {
+            return Err(self.broken(&format!("changes at {token} of a stream that nobody publishes")));
+        };
+        for (position, missed) in stream.range(before.position + 1..token.position) {
+            if missed.iter().any(|change| self.range.contains(&change.key)) {
+                return Err(self.broken(&format!("was not shown {missed:?} at {position}, before {token}")));
+            }
+        }
+        let expected: Vec<&Change> = stream
+            .get(&token.position)
+            .into_iter()
+            .flatten()
+            .filter(|change| self.range.contains(&change.key))
+            .collect();
+        if !expected.iter().copied().eq(changes) {
+            return Err(self.broken(&format!(
+                "was shown {changes:?} at {token}, published were {expected:?}"
+            )));
+        }
+        for change in changes {
+            let known = self.state.get(&change.key).map(|(_, version)| *version);
+            let now = change.now.as_ref().map(|now| now.modified);
+            if let (Some(known), Some(now)) = (known, now)
+                // Where each node has a stream of its own, a change may tell again what has not changed.
+                && (now < known || (now == known && token.stream == 0))
+            {
+                return Err(self.broken(&format!("was shown {now} of {} after {known}", change.key)));
+            }
+        }
+        let range = self.range.clone();
+        apply(&mut self.state, changes, &range);
+        self.token = Some(token);
+        Ok(())
+    }
+
+    fn reset(&mut self, token: WatchToken, entries: &[Entry], published: &Published) -> Result<(), Broken> {
+        let state = state_of(entries);
+        if token.stream == 0 {
+            if let Some(before) = self.token.filter(|before| before.stream == 0)
+                && token.position < before.position
+            {
+                return Err(self.broken(&format!("a reset goes back to {token}")));
+            }
+            let expected = published.state(self.slot, token.position, &self.range);
+            if state != expected {
+                return Err(self.broken(&format!(
+                    "a reset at {token} shows {state:?}, the state there is {expected:?}"
+                )));
+            }
+        }
+        self.state = state;
+        self.token = Some(token);
+        Ok(())
+    }
+
+    /// The cluster is at rest and everything was read: it must know what its node shows.
+    pub(crate) fn at_rest(&self, entries: &[Entry]) -> Result<(), Broken> {
+        let mut shown = state_of(entries);
+        shown.retain(|key, _| self.range.contains(key));
+        if shown == self.state {
+            return Ok(());
+        }
+        Err(self.broken(&format!(
+            "has been shown {:?} and nothing more, its node shows {shown:?}",
+            self.state
+        )))
+    }
+}

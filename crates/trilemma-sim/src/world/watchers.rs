@@ -1,0 +1,194 @@
+//! Watchers in the world: whom they watch, how fast they read, when they leave.
+
+use trilemma_core::{Incarnation, KeyRange, NodeId, ReadError, WatchItem};
+use trilemma_node::{ReaderEvent, WatchId};
+
+use super::{Event, MS, World};
+use crate::choices::{Choices, Purpose};
+use crate::engine::entries;
+use crate::node::Process;
+use crate::scenario::Protocol;
+use crate::watching::Watcher;
+
+/// How often a watcher leaves its node by itself, per mille of what it reads.
+const LEAVES: u32 = 15;
+/// How often it does not read for long, per mille.
+const PAUSES: u32 = 30;
+
+impl World<'_> {
+    /// Puts the watchers of the scenario into the world.
+    pub(super) fn plan_watchers(&mut self) {
+        let choices = Choices::new(self.scenario.seed);
+        for index in 0..self.scenario.watchers {
+            let mut rng = choices.stream(Purpose::Watcher, u64::from(index));
+            let slot = rng.below(self.parts.len() as u64) as usize;
+            let range = if rng.per_mille(500) {
+                KeyRange::all()
+            } else {
+                KeyRange {
+                    start: format!("k{}", rng.below(u64::from(self.scenario.workload.keys)))
+                        .as_str()
+                        .into(),
+                    end: None,
+                }
+            };
+            let delay = rng.below(30 * MS);
+            self.watchers.push(Watcher::new(rng, slot, range));
+            let watcher = index as usize;
+            self.schedule(delay, Event::Watch { watcher });
+        }
+    }
+
+    /// A node has started: what it has recovered is part of the streams that all nodes share.
+    pub(super) fn watchable(&mut self, id: NodeId) {
+        if self.watchers.is_empty() {
+            return;
+        }
+        let node = &self.nodes[id.0 as usize - 1];
+        let Some(process) = &node.process else { return };
+        for (slot, part) in self.parts.iter().enumerate() {
+            if matches!(part, Protocol::Raft | Protocol::TwoPhase) {
+                let engine = process.engine(slot);
+                let position = engine.status(node.clock.now(self.now)).version.0;
+                self.published.started(slot, position, &entries(engine));
+            }
+        }
+    }
+
+    /// A watcher opens its watch at some node that is up.
+    pub(super) fn watch(&mut self, watcher: usize) {
+        let count = self.nodes.len() as u64;
+        let this = &mut self.watchers[watcher];
+        if this.at.is_some() {
+            return;
+        }
+        let (slot, id) = (this.slot, NodeId(1 + this.rng.below(count) as u32));
+        if self.node(id).process.is_none() {
+            let delay = MS + self.watchers[watcher].rng.below(30 * MS);
+            return self.schedule(delay, Event::Watch { watcher });
+        }
+        self.watches += 1;
+        let watch = WatchId(self.watches);
+        let spec = self.watchers[watcher].spec();
+        self.watchers[watcher].at = Some((id, watch));
+        let now = self.now;
+        self.trace.line(now, || {
+            format!("watcher {watcher} at {id} {watch:?} resumes {:?}", spec.resume)
+        });
+        if spec.resume.is_some() {
+            self.did(id, "resume");
+        }
+        let keyspace = Process::keyspace(slot, self.parts[slot]);
+        self.turn(id, |process, _| process.node.on_watch(watch, keyspace, spec));
+    }
+
+    /// A node gives an item to a watch.
+    pub(super) fn watch_item(&mut self, id: NodeId, watch: WatchId, item: Result<WatchItem, ReadError>) {
+        let Some(index) = self
+            .watchers
+            .iter()
+            .position(|watcher| watcher.at == Some((id, watch)))
+        else {
+            return;
+        };
+        let this = &mut self.watchers[index];
+        this.unread.push_back(item);
+        if !std::mem::replace(&mut this.reading, true) {
+            let delay = this.pause(self.healed);
+            self.schedule(delay, Event::WatchRead { watcher: index });
+        }
+    }
+
+    /// A watcher reads everything that has come.
+    pub(super) fn watch_read(&mut self, watcher: usize) {
+        self.watchers[watcher].reading = false;
+        let mut ended = false;
+        while !ended && !self.watchers[watcher].unread.is_empty() {
+            match self.watchers[watcher].read(&self.published) {
+                Ok(goes_on) => ended = !goes_on,
+                Err((checker, what)) => return self.fail(checker, what),
+            }
+        }
+        let Some((id, watch)) = self.watchers[watcher].at else {
+            return;
+        };
+        let leaves = !self.healed && self.watchers[watcher].rng.per_mille(LEAVES);
+        if ended || leaves {
+            self.watchers[watcher].detach();
+            let delay = self.watchers[watcher].rng.below(40 * MS);
+            self.schedule(delay, Event::Watch { watcher });
+        }
+        let event = if ended || leaves {
+            ReaderEvent::Gone
+        } else {
+            ReaderEvent::Ready
+        };
+        if self.node(id).process.is_some() {
+            self.turn(id, |process, now| process.node.on_reader(now, watch, event));
+        }
+    }
+
+    /// A node has died: its watchers go elsewhere.
+    pub(super) fn watches_lost(&mut self, id: NodeId) {
+        for watcher in 0..self.watchers.len() {
+            let this = &mut self.watchers[watcher];
+            if this.at.is_some_and(|(at, _)| at == id) {
+                this.detach();
+                let delay = this.rng.below(40 * MS);
+                self.schedule(delay, Event::Watch { watcher });
+            }
+        }
+    }
+
+    /// Whether some watcher has not read what there is for it.
+    pub(super) fn watchers_busy(&self) -> bool {
+        let busy = |watcher: &Watcher| watcher.at.is_none() || watcher.reading || !watcher.unread.is_empty();
+        self.watchers.iter().any(busy)
+            || self.nodes.iter().any(|node| {
+                let waiting = |process: &Process| {
+                    process
+                        .node
+                        .replicas()
+                        .iter()
+                        .any(|replica| replica.watchers().bytes() > 0 || replica.watchers().is_pumpable())
+                };
+                node.process.as_ref().is_some_and(waiting)
+            })
+    }
+
+    /// What watchers must know when nothing happens any more.
+    pub(super) fn watchers_at_rest(&mut self) {
+        let mut broken = None;
+        let mut resets = 0;
+        for watcher in &self.watchers {
+            let Some((id, _)) = watcher.at else { continue };
+            let Some(process) = &self.nodes[id.0 as usize - 1].process else {
+                continue;
+            };
+            resets += watcher.read_so_far().1;
+            let shown = entries(process.engine(watcher.slot));
+            broken = broken.or(watcher.at_rest(&shown).err());
+        }
+        if let Some((checker, what)) = broken {
+            return self.fail(checker, what);
+        }
+        let now = self.now;
+        self.trace
+            .line(now, || format!("watchers have read {resets} resets"));
+    }
+
+    /// The number that a node's tokens of a keyspace carry.
+    pub(super) fn stream_of(id: NodeId, life: Incarnation, shared: bool) -> u64 {
+        if shared { 0 } else { u64::from(id.0) << 48 ^ life.0 }
+    }
+}
+
+impl Watcher {
+    /// How long it takes to look at what has come.
+    fn pause(&mut self, healed: bool) -> u64 {
+        if !healed && self.rng.per_mille(PAUSES) {
+            return 200 * MS + self.rng.below(3000 * MS);
+        }
+        self.rng.below(3 * MS)
+    }
+}
