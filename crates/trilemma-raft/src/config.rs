@@ -40,7 +40,7 @@ pub struct RaftConfig {
     /// Bytes of applied entries kept in memory. Default 16 MiB.
     pub kept_bytes: usize,
     /// Bytes of log in memory up to which a leader keeps what its slowest connected follower still needs. Default 64 MiB.
-    /// Beyond it the log is trimmed all the same, down to the two limits above, and such a follower gets a snapshot.
+    /// Beyond it the oldest entries go all the same; the status names the follower, which gets a snapshot.
     pub pinned_bytes_max: usize,
     /// Requests that wait for a leader, or for its answer. Default 16,384.
     pub waiting_max: usize,
