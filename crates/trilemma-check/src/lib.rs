@@ -3,6 +3,7 @@
 //! Pure, and of use to anyone with a history: see [`history`] for the open format.
 
 pub mod convergence;
+pub mod events;
 pub mod explain;
 pub mod history;
 pub mod linearizability;

@@ -18,6 +18,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::verdict::Verdict;
 
 mod cross_stream;
@@ -28,7 +30,8 @@ mod versus_history;
 pub use history::check_history;
 
 /// A place in a change stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Position {
     /// Which stream of changes: one for all nodes where they share an order, else one life of one node.
     pub stream: u64,
@@ -37,11 +40,14 @@ pub struct Position {
 }
 
 /// The keys from `start` to before `end`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Keys {
     /// The first key.
+    #[serde(default)]
     pub start: String,
     /// The first key after; `None`: to the last.
+    #[serde(default)]
     pub end: Option<String>,
 }
 
@@ -82,13 +88,16 @@ impl Keys {
 }
 
 /// A key's state, as a stream or the truth tells it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct State {
     /// The key.
     pub key: String,
     /// Its value; `None`: it was removed.
+    #[serde(default)]
     pub value: Option<String>,
     /// The version of the change that made the value, where known.
+    #[serde(default)]
     pub version: Option<u64>,
 }
 
@@ -108,16 +117,24 @@ impl State {
     }
 }
 
+/// In a file a reset that says nothing of further parts is whole.
+const fn yes() -> bool {
+    true
+}
+
 /// What a watcher was sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Item {
     /// Forget everything: these are the entries of the watched keys. May come in parts.
     Reset {
         /// Where the stream goes on after the last part. Of the other parts it says nothing.
         position: Position,
         /// The entries, in key order over all parts.
+        #[serde(default)]
         entries: Vec<State>,
         /// Whether this is the last part. A stream that ends before it ends without the reset.
+        #[serde(default = "yes")]
         last: bool,
     },
     /// Changes that became visible together.
@@ -127,6 +144,7 @@ pub enum Item {
         /// The changes of the watched keys.
         changes: Vec<State>,
         /// Whether the next item holds more of the same commit.
+        #[serde(default)]
         more: bool,
     },
     /// A bookmark: everything up to this position has been sent.
