@@ -10,7 +10,7 @@ mod svg;
 #[cfg(test)]
 mod tests;
 
-pub use smallest::smallest;
+pub use smallest::{smallest, smallest_by};
 pub use svg::svg;
 
 /// What was found, the operations that show it by number, and what ties them together.

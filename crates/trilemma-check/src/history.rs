@@ -15,10 +15,12 @@ use serde::{Deserialize, Serialize};
 
 mod call;
 mod read;
+mod recording;
 #[cfg(test)]
 mod tests;
 
 pub use read::{History, LINE_BYTES_MAX, OPERATIONS_MAX, ReadError};
+pub use recording::{Recording, WATCHES_MAX};
 
 /// What one process did: a call, its interval and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,9 +8,10 @@
 //!   values are unique only.
 //! - `search` looks for an order (Wing and Gong 1993; Lowe 2017) and knows nothing but values and times.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::history::{Call, Operation};
+use crate::history::{Answer, Call, Operation, Outcome};
 use crate::model::Model;
 use crate::verdict::{Verdict, Violation};
 
@@ -103,6 +104,51 @@ pub fn check(operations: &[Operation], model: Model, budget: Budget) -> Report {
     };
     for object in objects(operations, model) {
         report.add(judge(&object, model, budget));
+    }
+    report
+}
+
+/// As [`check`], where keys held something before the first operation. Of the models that have [`Call::Put`].
+///
+/// The values count as put, without versions, before everything else: so the engine that follows versions stands aside.
+#[must_use]
+pub fn check_from(
+    initial: &BTreeMap<String, String>,
+    operations: &[Operation],
+    model: Model,
+    budget: Budget,
+) -> Report {
+    if initial.is_empty() {
+        return check(operations, model, budget);
+    }
+    let later = |operation: &Operation| Operation {
+        invoke: operation.invoke.saturating_add(1),
+        returned: operation.returned.map(|returned| returned.saturating_add(1)),
+        ..operation.clone()
+    };
+    let mut all: Vec<Operation> = operations.iter().map(later).collect();
+    all.extend(initial.iter().map(|(key, value)| Operation {
+        process: u64::MAX,
+        invoke: 0,
+        returned: Some(0),
+        call: Call::Put {
+            key: key.clone(),
+            value: value.clone(),
+        },
+        outcome: Outcome::Ok(Answer::Done { version: None }),
+    }));
+    let mut report = check(&all, model, budget);
+    let findings = report
+        .engines
+        .iter_mut()
+        .filter_map(|(_, finding)| match finding {
+            Finding::Verdict(verdict) => Some(verdict),
+            Finding::NotApplicable { .. } => None,
+        });
+    for verdict in findings.chain([&mut report.verdict]) {
+        if let Verdict::Illegal(violation) = verdict {
+            violation.operations.retain(|place| *place < operations.len());
+        }
     }
     report
 }

@@ -22,12 +22,14 @@ mod cycles;
 mod direct;
 mod graph;
 mod index;
+mod initial;
 mod lists;
 mod order;
 mod registers;
 mod time;
 
 pub use adapter::from_key_value;
+pub use initial::check_from;
 
 /// What isolation is promised, from the weakest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

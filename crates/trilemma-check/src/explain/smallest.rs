@@ -4,11 +4,13 @@
 //! everything that could notice that it is gone: those that saw what it wrote, and so on. What is left of a legal history
 //! is then legal, so what is found illegal is the fault of the history and not of the cutting.
 
-use crate::history::{Answer, Call, Entry, Guard, Operation, Outcome};
+use crate::history::{Answer, Call, Entry, Guard, Operation, Outcome, Step};
 use crate::linearizability::{Budget, check};
 use crate::model::Model;
 use crate::verdict::{Verdict, Violation};
 
+/// Most operations in all checks together: a large history is left larger.
+const WORK_MAX: usize = 3_000_000;
 /// Most checks of one reduction.
 const CHECKS_MAX: usize = 3_000;
 /// Most steps of the search in each.
@@ -24,13 +26,23 @@ pub fn smallest(operations: &[Operation], model: Model, budget: Budget, violatio
         steps: budget.steps.min(STEPS_MAX),
         steps_to_confirm: budget.steps_to_confirm.min(STEPS_MAX),
     };
+    smallest_by(operations, violation, &|part| check(part, model, budget).verdict)
+}
+
+/// As [`smallest`], for whatever `judge` found `violation`.
+#[must_use]
+pub fn smallest_by(
+    operations: &[Operation],
+    violation: &Violation,
+    judge: &dyn Fn(&[Operation]) -> Verdict,
+) -> Violation {
     let mut reduction = Reduction {
         operations,
-        model,
-        budget,
+        judge,
         kept: (0..operations.len()).collect(),
         best: violation.clone(),
         checks: 0,
+        work: 0,
     };
     reduction.run();
     let mut best = reduction.best;
@@ -40,20 +52,21 @@ pub fn smallest(operations: &[Operation], model: Model, budget: Budget, violatio
 
 struct Reduction<'a> {
     operations: &'a [Operation],
-    model: Model,
-    budget: Budget,
+    judge: &'a dyn Fn(&[Operation]) -> Verdict,
     kept: Vec<usize>,
     best: Violation,
     checks: usize,
+    /// Operations judged so far.
+    work: usize,
 }
 
 impl Reduction<'_> {
     fn run(&mut self) {
         let mut size = self.kept.len().div_ceil(2);
-        while size > 0 && self.checks < CHECKS_MAX {
+        while size > 0 && self.is_going_on() {
             let before = self.kept.len();
             let mut from = 0;
-            while from < self.kept.len() && self.checks < CHECKS_MAX {
+            while from < self.kept.len() && self.is_going_on() {
                 let chunk: Vec<usize> = self.kept[from..].iter().copied().take(size).collect();
                 if !self.try_without(&chunk) {
                     from += size;
@@ -68,6 +81,10 @@ impl Reduction<'_> {
         }
     }
 
+    fn is_going_on(&self) -> bool {
+        self.checks < CHECKS_MAX && self.work < WORK_MAX
+    }
+
     /// Leaves these out, with all that depends on them, if the rest is still illegal for the same reason.
     fn try_without(&mut self, chunk: &[usize]) -> bool {
         let rest = self.closure(chunk);
@@ -75,25 +92,18 @@ impl Reduction<'_> {
             return false;
         }
         self.checks += 1;
+        self.work += rest.len();
         let part: Vec<Operation> = rest.iter().map(|place| self.operations[*place].clone()).collect();
-        match check(&part, self.model, self.budget).verdict {
+        match (self.judge)(&part) {
             Verdict::Illegal(mut found) if is_same_kind(self.best.rule, found.rule) => {
                 found.operations = found.operations.iter().map(|place| rest[*place]).collect();
-                found.what = self.renumbered(&found);
+                found.what = renumbered(&found, &rest);
                 self.best = found;
                 self.kept = rest;
                 true
             }
             _ => false,
         }
-    }
-
-    /// The search names operations by their place in what it was given; such a sentence is made general.
-    fn renumbered(&self, found: &Violation) -> String {
-        if found.rule == "linearizability" {
-            return "no order of these operations explains all answers".into();
-        }
-        found.what.clone()
     }
 
     /// What is kept without `chunk` and everything that depends on it.
@@ -124,6 +134,26 @@ impl Reduction<'_> {
     }
 }
 
+/// What was found, with operations named by their places in the whole history: `T3` and `operation 3`. The search names
+/// them by their place in what it was given alone; such a sentence is made general.
+fn renumbered(found: &Violation, places: &[usize]) -> String {
+    if found.rule == "linearizability" {
+        return "no order of these operations explains all answers".into();
+    }
+    let mut is_numbered = false;
+    let words = found.what.split(' ').map(|word| {
+        let start = word.strip_prefix('T').map_or(0, |_| 1);
+        let digits: String = word[start..].chars().take_while(char::is_ascii_digit).collect();
+        let is_named = start == 1 || std::mem::take(&mut is_numbered);
+        is_numbered = word == "operation" || word == "operations" || word == "and" && is_named;
+        match digits.parse::<usize>().ok().and_then(|place| places.get(place)) {
+            Some(place) if is_named => format!("{}{place}{}", &word[..start], &word[start + digits.len()..]),
+            _ => word.to_owned(),
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// Whether two rules name the same kind of contradiction. What nobody wrote, and what engines see differently, stand
 /// for themselves; the other rules are names for "no order", depending on which engine speaks first.
 fn is_same_kind(one: &str, other: &str) -> bool {
@@ -134,6 +164,9 @@ fn is_same_kind(one: &str, other: &str) -> bool {
         "version-twice",
         "wrong-version",
         "effect-twice",
+        "thin-air",
+        "duplicate-elements",
+        "unknown-token",
     ];
     one == other || !apart.contains(&one) && !apart.contains(&other)
 }
@@ -149,6 +182,14 @@ pub(super) fn writes(operation: &Operation) -> Vec<(&str, Option<&str>)> {
             .iter()
             .map(|change| (change.key.as_str(), change.value.as_deref()))
             .collect(),
+        Call::Transaction { steps } => steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Append { key, element } => Some((key.as_str(), Some(element.as_str()))),
+                Step::Write { key, value } => Some((key.as_str(), Some(value.as_str()))),
+                Step::Read { .. } => None,
+            })
+            .collect(),
         _ => Vec::new(),
     }
 }
@@ -163,7 +204,19 @@ pub(super) fn sees(operation: &Operation, key: &str, value: &str) -> bool {
         _ => false,
     };
     let is_lost = matches!(&operation.outcome, Outcome::Ok(Answer::Won { won: false, .. }));
+    let reads = |step: &Step| match step {
+        Step::Read {
+            key: at,
+            found: Some(found),
+        } => at == key && found.iter().any(|element| element == value),
+        _ => false,
+    };
+    let in_transaction = match &operation.outcome {
+        Outcome::Ok(Answer::Committed { steps }) => steps.iter().any(reads),
+        _ => false,
+    };
     guarded && !is_lost
+        || in_transaction
         || read(operation, key, |found, elements| {
             found == Some(value) || elements.contains(&value)
         })
@@ -195,13 +248,48 @@ fn read(operation: &Operation, key: &str, is_so: impl Fn(Option<&str>, &[&str]) 
 fn notices(operation: &Operation, removed: &Operation) -> bool {
     let could_see = operation.effect_by() >= removed.invoke;
     let is_lost = matches!(&operation.outcome, Outcome::Ok(Answer::Won { won: false, .. }));
+    if let (Call::Acquire { lock, .. }, Outcome::Ok(Answer::Token { token })) =
+        (&removed.call, &removed.outcome)
+    {
+        return match &operation.call {
+            Call::Renew {
+                lock: of, token: by, ..
+            }
+            | Call::Release { lock: of, token: by }
+            | Call::Use { lock: of, token: by } => of == lock && by == token,
+            _ => false,
+        };
+    }
+    if let Call::Release { lock, .. } | Call::Acquire { lock, .. } = &removed.call {
+        // Without the release of one the acquire of another may be wrong; without an acquire that nobody knows the
+        // outcome of, any token may be.
+        let of = match &operation.call {
+            Call::Acquire { lock, .. } | Call::Renew { lock, .. } | Call::Use { lock, .. } => Some(lock),
+            _ => None,
+        };
+        return could_see && of == Some(lock);
+    }
     writes(removed).into_iter().any(|(key, value)| {
         let saw = match value {
             Some(value) => sees(operation, key, value),
             None => could_see && sees_absence(operation, key),
         };
-        saw || could_see && (is_lost && guards(operation, key, false) || guards(operation, key, true))
+        // Where this value was, a guard that asked for it held: what lost did so for another reason.
+        let lost_by_it = is_lost && guards(operation, key, false) && !asks_only(operation, key, value);
+        saw || could_see && (lost_by_it || guards(operation, key, true))
     })
+}
+
+/// Whether all guards of an operation on `key` ask for this value.
+fn asks_only(operation: &Operation, key: &str, value: Option<&str>) -> bool {
+    match &operation.call {
+        Call::Cas { expected, .. } => expected.as_deref() == value,
+        Call::Command { guards, .. } => guards
+            .iter()
+            .filter(|guard| guard.key() == key)
+            .all(|guard| matches!(guard, Guard::Value { is, .. } if is.as_deref() == value)),
+        _ => false,
+    }
 }
 
 fn sees_absence(operation: &Operation, key: &str) -> bool {

@@ -69,46 +69,40 @@ pub enum ReadError {
 
 impl History {
     /// Reads JSON Lines: one operation per line; empty lines and lines that begin with `#` are skipped.
-    pub fn read(mut source: impl BufRead) -> Result<Self, ReadError> {
-        let mut operations = Vec::new();
-        let mut lines = Vec::new();
-        let mut line = 0;
-        let mut text = Vec::new();
-        loop {
-            text.clear();
-            line += 1;
-            // One byte more than allowed, so that a line too long shows.
-            let most = LINE_BYTES_MAX as u64 + 2;
-            let read = source.by_ref().take(most).read_until(b'\n', &mut text);
-            let length = read.map_err(|source| ReadError::Source { line, source })?;
-            if length == 0 {
-                break;
-            }
-            let content = text.trim_ascii();
-            if text.strip_suffix(b"\n").unwrap_or(&text).len() > LINE_BYTES_MAX {
-                return Err(ReadError::LineTooLong { line });
-            }
-            if content.is_empty() || content[0] == b'#' {
-                continue;
-            }
-            if operations.len() == OPERATIONS_MAX {
-                return Err(ReadError::TooManyOperations { line });
-            }
-            let operation = serde_json::from_slice(content).map_err(|error| ReadError::NotAnOperation {
-                line,
-                what: error.to_string(),
-            })?;
-            operations.push(operation);
-            lines.push(line);
+    pub fn read(source: impl BufRead) -> Result<Self, ReadError> {
+        let mut history = Self::default();
+        let mut numbers = Vec::new();
+        lines(source, |line, content| history.take(line, content, &mut numbers))?;
+        history.checked(&numbers)?;
+        Ok(history)
+    }
+
+    /// Adds the operation of a line; its number goes to `numbers`.
+    pub(super) fn take(
+        &mut self,
+        line: usize,
+        content: &[u8],
+        numbers: &mut Vec<usize>,
+    ) -> Result<(), ReadError> {
+        if self.operations.len() == OPERATIONS_MAX {
+            return Err(ReadError::TooManyOperations { line });
         }
-        let history = Self { operations };
-        match history.validate() {
-            Ok(()) => Ok(history),
-            Err((position, what)) => Err(ReadError::Contradiction {
-                line: lines[position],
+        let operation = serde_json::from_slice(content).map_err(|error| ReadError::NotAnOperation {
+            line,
+            what: error.to_string(),
+        })?;
+        self.operations.push(operation);
+        numbers.push(line);
+        Ok(())
+    }
+
+    /// [`History::validate`] with the line of what is wrong.
+    pub(super) fn checked(&self, numbers: &[usize]) -> Result<(), ReadError> {
+        self.validate()
+            .map_err(|(position, what)| ReadError::Contradiction {
+                line: numbers[position],
                 what,
-            }),
-        }
+            })
     }
 
     /// Writes JSON Lines that [`History::read`] reads back.
@@ -160,6 +154,33 @@ impl History {
             }
         }
         first.map_or(Ok(()), Err)
+    }
+}
+
+/// Calls `each` with the number and the content of every line that is not empty and no comment.
+pub(super) fn lines(
+    mut source: impl BufRead,
+    mut each: impl FnMut(usize, &[u8]) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
+    let mut line = 0;
+    let mut text = Vec::new();
+    loop {
+        text.clear();
+        line += 1;
+        // One byte more than allowed, so that a line too long shows.
+        let most = LINE_BYTES_MAX as u64 + 2;
+        let read = source.by_ref().take(most).read_until(b'\n', &mut text);
+        let length = read.map_err(|source| ReadError::Source { line, source })?;
+        if length == 0 {
+            return Ok(());
+        }
+        let content = text.trim_ascii();
+        if text.strip_suffix(b"\n").unwrap_or(&text).len() > LINE_BYTES_MAX {
+            return Err(ReadError::LineTooLong { line });
+        }
+        if !content.is_empty() && content[0] != b'#' {
+            each(line, content)?;
+        }
     }
 }
 

@@ -99,3 +99,36 @@ fn a_line_too_long_is_refused_before_it_is_parsed() {
     );
     refused(&format!("{}\n", "[".repeat(LINE_BYTES_MAX)), &["line 1"]);
 }
+
+#[test]
+fn a_file_may_hold_what_was_there_at_the_start_and_what_watchers_were_sent() {
+    let text = r#"{"initial":{"key":"a","value":"0"}}
+{"process":1,"invoke":1,"return":2,"call":{"get":{"key":"a"}},"outcome":{"ok":{"value":{"value":"0"}}}}
+{"watch":{"watch":7,"process":2,"resume":{"stream":1,"at":4}}}
+{"item":{"watch":7,"item":{"changes":{"position":{"stream":1,"at":5},"changes":[{"key":"a","value":"1","version":5}]}}}}
+{"item":{"watch":7,"item":{"progress":{"position":{"stream":1,"at":9}}}}}
+"#;
+    let recording = Recording::read(text.as_bytes()).unwrap();
+    assert_eq!(recording.history.operations.len(), 1);
+    assert_eq!(recording.initial.get("a").map(String::as_str), Some("0"));
+    assert_eq!(recording.streams.len(), 1);
+    assert_eq!(recording.streams[0].items.len(), 2);
+    for (from, to, words) in [
+        (
+            "\"initial\":{\"key\":\"a\"",
+            "\"initial\":{\"keys\":\"a\"",
+            "line 1",
+        ),
+        (
+            "\"item\":{\"watch\":7",
+            "\"item\":{\"watch\":8",
+            "line 4: watch 8",
+        ),
+        ("\"process\":2", "\"process\":2,\"of\":1", "line 3"),
+    ] {
+        let error = Recording::read(text.replace(from, to).as_bytes()).expect_err("must be refused");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    // A reader of operations alone does not skip what it does not judge.
+    refused(text, &["line 1"]);
+}

@@ -2,7 +2,7 @@
 
 use trilemma_check::convergence::{self, Merge, Replica};
 use trilemma_check::history::History;
-use trilemma_check::linearizability::{Budget, check};
+use trilemma_check::linearizability::{Budget, check, check_from};
 use trilemma_check::locks::{self, ClockError, Fencing};
 use trilemma_check::model::Model;
 use trilemma_check::sessions::{self, Guarantees, Order};
@@ -222,6 +222,28 @@ fn a_history_in_which_nothing_can_be_judged_is_undecided() {
         for fencing in [Fencing::Used, Fencing::Issued] {
             assert!(is_open(locks::check(&history, ClockError::default(), fencing)));
         }
+    }
+}
+
+/// A key that held something at the start is read so, and not as absent.
+#[test]
+fn a_value_from_the_start_is_there() {
+    let initial = std::collections::BTreeMap::from([(String::from("a"), String::from("0"))]);
+    let get = |value: &str| {
+        format!(
+            "{{\"process\":1,\"invoke\":0,\"return\":1,\"call\":{{\"get\":{{\"key\":\"a\"}}}},\
+             \"outcome\":{{\"ok\":{{\"value\":{{\"value\":{value}}}}}}}}}"
+        )
+    };
+    for (found, is_legal) in [("\"0\"", true), ("null", false), ("\"1\"", false)] {
+        let history = read(&get(found)).operations;
+        for model in [Model::Register, Model::KeyValue] {
+            let verdict = check_from(&initial, &history, model, Budget::default()).verdict;
+            assert_eq!(verdict.is_legal(), is_legal, "{model} {found}: {verdict:?}");
+        }
+        let as_transactions = transactions::from_key_value(&history).unwrap();
+        let verdict = transactions::check_from(&initial, &as_transactions, Level::Serializable);
+        assert_eq!(verdict.is_legal(), is_legal, "{found}: {verdict:?}");
     }
 }
 

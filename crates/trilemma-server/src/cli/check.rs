@@ -1,5 +1,6 @@
 //! `check`: judges a history of one's own, from whatever service.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -7,13 +8,14 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use trilemma_check::explain;
-use trilemma_check::history::{self, History};
+use trilemma_check::history::{self, Operation, Recording};
 use trilemma_check::linearizability::{self, Budget};
 use trilemma_check::locks::{self, ClockError, Fencing};
 use trilemma_check::model;
 use trilemma_check::sessions::{self, Guarantees, Order};
 use trilemma_check::transactions::{self, Level};
 use trilemma_check::verdict::{Verdict, Violation};
+use trilemma_check::watch;
 
 use super::Global;
 use crate::exit::{Exit, Failure, Outcome};
@@ -31,6 +33,7 @@ The history is JSON Lines, one operation per line:
   {\"process\":1,\"invoke\":10,\"return\":20,\"call\":{\"put\":{\"key\":\"a\",\"value\":\"1\"}},\"outcome\":{\"ok\":{\"done\":{}}}}
   {\"process\":2,\"invoke\":30,\"return\":40,\"call\":{\"get\":{\"key\":\"a\"}},\"outcome\":{\"ok\":{\"value\":{\"value\":\"1\"}}}}
   {\"process\":1,\"invoke\":50,\"call\":{\"put\":{\"key\":\"a\",\"value\":\"2\"}},\"outcome\":\"unknown\"}
+What keys held at the start and what watchers were sent are lines of their own: see the book, \"How we test\".
 
 Exit codes of this command:
   0  legal
@@ -54,9 +57,21 @@ pub(crate) struct Check {
     /// Of locks: which newer token ends an older one
     #[arg(long, value_enum, default_value = "used")]
     fencing: Tokens,
+    /// Of registers and tables: what a key held before the first operation; as lines of the file say it, too
+    #[arg(long, value_name = "KEY=VALUE", value_parser = initial)]
+    initial: Vec<(String, String)>,
+    /// Of watches: a change's position in the stream is its version, so the operations tell what had to come
+    #[arg(long)]
+    positions_are_versions: bool,
     /// Of locks: how far the clock that times leases may be wrong, in millionths
     #[arg(long, value_name = "PPM", default_value_t = 0)]
     drift: u64,
+}
+
+fn initial(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=');
+    let (key, value) = parts.ok_or("write KEY=VALUE: what the key held at the start")?;
+    Ok((key.into(), value.into()))
 }
 
 /// What a history can be checked against.
@@ -90,6 +105,8 @@ enum Model {
     Sessions,
     /// Locks and leases with fencing tokens
     Locks,
+    /// Watches: ordered, complete, resumable; held against the operations with --positions-are-versions
+    Watch,
 }
 
 /// What versions say, where sessions are checked.
@@ -125,6 +142,7 @@ enum Judge {
     Transactions(Level),
     Sessions,
     Locks,
+    Watch,
 }
 
 impl Model {
@@ -144,6 +162,7 @@ impl Model {
             Model::StrictSerializable => Judge::Transactions(Level::StrictSerializable),
             Model::Sessions => Judge::Sessions,
             Model::Locks => Judge::Locks,
+            Model::Watch => Judge::Watch,
         }
     }
 }
@@ -155,17 +174,37 @@ struct Judged {
     engines: Vec<String>,
 }
 
+/// Histories of single operations are judged as transactions of one step each.
+fn transactions(operations: &[Operation], initial: &BTreeMap<String, String>, level: Level) -> Verdict {
+    let is_transaction = |operation: &Operation| matches!(operation.call, history::Call::Transaction { .. });
+    if operations.iter().all(is_transaction) {
+        return transactions::check_from(initial, operations, level);
+    }
+    match transactions::from_key_value(operations) {
+        Ok(operations) => transactions::check_from(initial, &operations, level),
+        Err(why) => Verdict::Undecided { why },
+    }
+}
+
+fn undecided(why: &str) -> Judged {
+    Judged {
+        verdict: Verdict::Undecided { why: why.into() },
+        engines: Vec::new(),
+    }
+}
+
 impl Check {
     pub(crate) fn run(self, global: &Global) -> Outcome {
-        let history = read(&self.file)?;
-        let judged = self.judge(&history);
+        let mut recording = read(&self.file)?;
+        recording.initial.extend(self.initial.iter().cloned());
+        let judged = self.judge(&recording);
         match &judged.verdict {
             Verdict::Legal => {
-                self.legal(global.output, &history, &judged);
+                self.legal(global.output, &recording, &judged);
                 Ok(Exit::Ok)
             }
             Verdict::Illegal(violation) => {
-                self.illegal(global.output, &history, violation)?;
+                self.illegal(global.output, &recording, violation)?;
                 // 1, as this command's help says; there is no key that was not found.
                 Ok(Exit::NotFound)
             }
@@ -176,46 +215,36 @@ impl Check {
         }
     }
 
-    fn judge(&self, history: &History) -> Judged {
-        let operations = &history.operations;
-        if !operations
-            .iter()
-            .any(|operation| matches!(operation.outcome, history::Outcome::Ok(_)))
-        {
-            let why = "no operation of the history was answered, so there is nothing to judge".into();
-            return Judged {
-                verdict: Verdict::Undecided { why },
-                engines: Vec::new(),
-            };
+    fn judge(&self, recording: &Recording) -> Judged {
+        let operations = &recording.history.operations;
+        let judge = self.model.judge();
+        let is_answered = |operation: &Operation| matches!(operation.outcome, history::Outcome::Ok(_));
+        let takes_initial = matches!(judge, Judge::Linearizable(_) | Judge::Transactions(_));
+        if !matches!(judge, Judge::Watch) && !operations.iter().any(is_answered) {
+            return undecided("no operation of the history was answered, so there is nothing to judge");
         }
-        let verdict = match self.model.judge() {
-            Judge::Linearizable(model) => {
-                let budget = Budget {
-                    steps: self.budget,
-                    ..Budget::default()
-                };
-                let report = linearizability::check(operations, model, budget);
-                let engines = report.engines.iter();
-                let engines = engines
-                    .map(|(name, finding)| format!("{name}: {finding}"))
-                    .collect();
-                let verdict = match report.verdict {
-                    Verdict::Illegal(found) => {
-                        Verdict::Illegal(explain::smallest(operations, model, budget, &found))
-                    }
-                    other => other,
-                };
-                return Judged { verdict, engines };
+        if !takes_initial && !recording.initial.is_empty() {
+            return undecided("this model knows no values at the start; leave them out");
+        }
+        let initial = &recording.initial;
+        let verdict = match judge {
+            Judge::Linearizable(model) => return self.linearizable(recording, model),
+            Judge::Transactions(level) => {
+                self.smallest(operations, &|part| transactions(part, initial, level))
             }
-            Judge::Transactions(level) => self.transactions(history, level),
-            Judge::Sessions => sessions::check(operations, self.versions.order(), Guarantees::ALL),
+            Judge::Sessions => self.smallest(operations, &|part| {
+                sessions::check(part, self.versions.order(), Guarantees::ALL)
+            }),
             Judge::Locks => {
                 let clock = ClockError {
                     drift_ppm: self.drift,
                     offset: 0,
                 };
-                locks::check(operations, clock, self.fencing.fencing())
+                self.smallest(operations, &|part| {
+                    locks::check(part, clock, self.fencing.fencing())
+                })
             }
+            Judge::Watch => self.watches(recording),
         };
         Judged {
             verdict,
@@ -223,22 +252,57 @@ impl Check {
         }
     }
 
-    /// Histories of single operations are judged as transactions of one step each.
-    fn transactions(&self, history: &History, level: Level) -> Verdict {
-        use trilemma_check::history::Call;
-        let operations = &history.operations;
-        let is_transaction = |call: &Call| matches!(call, Call::Transaction { .. });
-        if operations.iter().all(|operation| is_transaction(&operation.call)) {
-            return transactions::check(operations, level);
-        }
-        match transactions::from_key_value(operations) {
-            Ok(operations) => transactions::check(&operations, level),
-            Err(why) => Verdict::Undecided { why },
+    fn linearizable(&self, recording: &Recording, model: model::Model) -> Judged {
+        let (operations, initial) = (&recording.history.operations, &recording.initial);
+        let budget = Budget {
+            steps: self.budget,
+            ..Budget::default()
+        };
+        let report = linearizability::check_from(initial, operations, model, budget);
+        let engines = report.engines.iter();
+        let engines = engines
+            .map(|(name, finding)| format!("{name}: {finding}"))
+            .collect();
+        let verdict = match report.verdict {
+            Verdict::Illegal(found) if initial.is_empty() => {
+                Verdict::Illegal(explain::smallest(operations, model, budget, &found))
+            }
+            Verdict::Illegal(found) => {
+                let judge = |part: &[Operation]| {
+                    linearizability::check_from(initial, part, model, Budget::default()).verdict
+                };
+                Verdict::Illegal(explain::smallest_by(operations, &found, &judge))
+            }
+            other => other,
+        };
+        Judged { verdict, engines }
+    }
+
+    /// What `judge` finds, of an illegal history the smallest part.
+    fn smallest(&self, operations: &[Operation], judge: &dyn Fn(&[Operation]) -> Verdict) -> Verdict {
+        match judge(operations) {
+            Verdict::Illegal(found) => Verdict::Illegal(explain::smallest_by(operations, &found, judge)),
+            other => other,
         }
     }
 
-    fn legal(&self, form: Form, history: &History, judged: &Judged) {
-        let count = history.operations.len();
+    /// Watches by themselves, then against what was asked. What is wrong with a stream names it in words.
+    fn watches(&self, recording: &Recording) -> Verdict {
+        let streams = &recording.streams;
+        match watch::check(streams, &[]) {
+            Verdict::Legal if self.positions_are_versions => {
+                watch::check_history(streams, &recording.history.operations)
+            }
+            Verdict::Illegal(mut found) => {
+                found.operations.clear();
+                Verdict::Illegal(found)
+            }
+            other => other,
+        }
+    }
+
+    fn legal(&self, form: Form, recording: &Recording, judged: &Judged) {
+        let count = recording.history.operations.len();
         if form == Form::Json {
             let model = self.model.to_string();
             output::line(json!({"verdict": "legal", "model": model, "operations": count}).to_string());
@@ -250,7 +314,7 @@ impl Check {
         }
     }
 
-    fn illegal(&self, form: Form, history: &History, violation: &Violation) -> Result<(), Failure> {
+    fn illegal(&self, form: Form, recording: &Recording, violation: &Violation) -> Result<(), Failure> {
         if form == Form::Json {
             let object = json!({
                 "verdict": "illegal",
@@ -262,10 +326,10 @@ impl Check {
             output::line(object.to_string());
         } else {
             output::line(format!("illegal, model {}", self.model));
-            output::print(explain::text(&history.operations, violation).as_bytes());
+            output::print(explain::text(&recording.history.operations, violation).as_bytes());
         }
         if let Some(file) = &self.svg {
-            std::fs::write(file, explain::svg(history, violation)).map_err(|error| {
+            std::fs::write(file, explain::svg(&recording.history, violation)).map_err(|error| {
                 Failure::usage(
                     format!("{}: the picture cannot be written: {error}", file.display()),
                     "the history is illegal; name another file for the picture",
@@ -295,7 +359,7 @@ impl Tokens {
     }
 }
 
-fn read(file: &Path) -> Result<History, Failure> {
+fn read(file: &Path) -> Result<Recording, Failure> {
     let name = file.display();
     let source: Box<dyn BufRead> = if file.as_os_str() == "-" {
         Box::new(std::io::stdin().lock())
@@ -305,7 +369,7 @@ fn read(file: &Path) -> Result<History, Failure> {
             .map_err(|error| Failure::usage(format!("{name}: {error}"), "name a file that can be read"))?;
         Box::new(BufReader::new(opened))
     };
-    History::read(source).map_err(|error| {
+    Recording::read(source).map_err(|error| {
         let advice = "the format is in `trilemma check --help` and in the book, \"How we test\"";
         Failure::usage(format!("{name}: {error}"), advice)
     })

@@ -217,6 +217,106 @@ fn a_history_comes_from_standard_input_too() {
 }
 
 #[test]
+fn watches_are_judged_with_what_was_written() {
+    let files = Files::new("check-watch");
+    let put = operation(1, 1, &put("1"), r#"{"done":{"version":5}}"#);
+    let watch = |at: u64, value: &str| {
+        [
+            put.clone(),
+            r#"{"watch":{"watch":7,"process":2,"resume":{"stream":1,"at":4}}}"#.into(),
+            format!(
+                r#"{{"item":{{"watch":7,"item":{{"changes":{{"position":{{"stream":1,"at":{at}}},"changes":[{{"key":"a","value":"{value}"}}]}}}}}}}}"#
+            ),
+        ]
+    };
+    let right = files.write("right.jsonl", &watch(5, "1"));
+    let wrong = files.write("wrong.jsonl", &watch(5, "2"));
+    let repeats = files.write("repeats.jsonl", &watch(4, "1"));
+    let none = files.write("none.jsonl", std::slice::from_ref(&put));
+    let versions = "--positions-are-versions";
+    for (file, more, code) in [
+        (&right, Some(versions), 0),
+        (&wrong, Some(versions), 1),
+        (&wrong, None, 0),
+        (&repeats, None, 1),
+        (&none, None, 2),
+    ] {
+        let mut arguments = vec!["check", "--model", "watch", path(file)];
+        arguments.extend(more);
+        let output = trilemma(&arguments);
+        assert_eq!(output.status.code(), Some(code), "{file:?}: {}", text(&output));
+    }
+}
+
+#[test]
+fn what_a_key_held_at_the_start_is_said_in_the_file_or_on_the_command_line() {
+    let files = Files::new("check-initial");
+    let get = operation(1, 1, r#"{"get":{"key":"a"}}"#, &value("\"0\""));
+    let plain = files.write("plain.jsonl", std::slice::from_ref(&get));
+    let said = files.write(
+        "said.jsonl",
+        &[r#"{"initial":{"key":"a","value":"0"}}"#.into(), get],
+    );
+    for model in ["register", "key-value", "strict-serializable"] {
+        for (file, more, code) in [
+            (&plain, None, 1),
+            (&plain, Some("--initial=a=0"), 0),
+            (&plain, Some("--initial=a=1"), 1),
+            (&said, None, 0),
+        ] {
+            let mut arguments = vec!["check", "--model", model, path(file)];
+            arguments.extend(more);
+            let output = trilemma(&arguments);
+            assert_eq!(
+                output.status.code(),
+                Some(code),
+                "{model} {more:?}: {}",
+                text(&output)
+            );
+        }
+    }
+}
+
+#[test]
+fn an_illegal_history_of_transactions_is_explained_by_its_smallest_part() {
+    let files = Files::new("check-explain-transactions");
+    let append = |at: u64, key: &str| {
+        let step = format!(r#"{{"append":{{"key":"{key}","element":"{at}"}}}}"#);
+        operation(
+            1,
+            at,
+            &format!(r#"{{"transaction":{{"steps":[{step}]}}}}"#),
+            &format!(r#"{{"committed":{{"steps":[{step}]}}}}"#),
+        )
+    };
+    let mut history: Vec<String> = (1..40)
+        .map(|at| append(at, if at == 30 { "x" } else { "y" }))
+        .collect();
+    history.push(operation(
+        2,
+        50,
+        r#"{"transaction":{"steps":[{"read":{"key":"x"}}]}}"#,
+        r#"{"committed":{"steps":[{"read":{"key":"x","found":[]}}]}}"#,
+    ));
+    let file = files.write("h.jsonl", &history);
+    let output = trilemma(&["check", "--model", "strict-serializable", path(&file)]);
+    let told = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let shown = told
+        .lines()
+        .filter(|line| line.trim_start().starts_with('#') && line.contains("process"));
+    assert_eq!(shown.count(), 2, "{told}");
+    assert!(
+        told.contains("transaction: append 30 to x") && told.contains("read x = []"),
+        "{told}"
+    );
+    assert!(
+        told.contains("T29"),
+        "numbers are those of the whole history: {told}"
+    );
+}
+
+#[test]
 fn what_cannot_be_judged_is_not_a_pass() {
     let files = Files::new("check-undecided");
     let unfit = files.write(
