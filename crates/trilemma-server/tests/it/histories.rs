@@ -300,19 +300,19 @@ fn an_illegal_history_of_transactions_is_explained_by_its_smallest_part() {
     ));
     let file = files.write("h.jsonl", &history);
     let output = trilemma(&["check", "--model", "strict-serializable", path(&file)]);
-    let told = text(&output);
-    assert_eq!(output.status.code(), Some(1), "{told}");
-    let shown = told
+    let report = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    let shown = report
         .lines()
         .filter(|line| line.trim_start().starts_with('#') && line.contains("process"));
-    assert_eq!(shown.count(), 2, "{told}");
+    assert_eq!(shown.count(), 2, "{report}");
     assert!(
-        told.contains("transaction: append 30 to x") && told.contains("read x = []"),
-        "{told}"
+        report.contains("transaction: append 30 to x") && report.contains("read x = []"),
+        "{report}"
     );
     assert!(
-        told.contains("T29"),
-        "numbers are those of the whole history: {told}"
+        report.contains("T29"),
+        "numbers are those of the whole history: {report}"
     );
 }
 
