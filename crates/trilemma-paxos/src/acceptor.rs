@@ -12,6 +12,10 @@ use super::ballot::Ballot;
 use super::record::{AcceptedRecord, ChosenRecord, Record};
 use super::register::Register;
 
+/// Keys up to which a build with debug assertions looks at every one of them after every step. Beyond it that would make
+/// tests with many keys quadratic.
+pub(crate) const CHECKED_KEYS_MAX: usize = 128;
+
 /// What the acceptor holds for one key.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Slot {
@@ -23,6 +27,21 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// What holds of a slot after every change. Acceptance under a ballot is a promise of that ballot, and a register
+    /// comes with the ballot under which it was accepted.
+    fn check(&self, key: &Key) {
+        assert!(
+            self.promised >= self.accepted,
+            "the slot of key {key:?} accepted {} but promised only {}",
+            self.accepted,
+            self.promised
+        );
+        assert!(
+            self.accepted > Ballot::ZERO || *self.register == Register::default(),
+            "key {key:?} holds a register that was never accepted"
+        );
+    }
+
     /// The highest ballot that refuses others: acceptance under a ballot promises at least that ballot.
     fn bar(&self) -> Ballot {
         self.promised.max(self.accepted)
@@ -54,9 +73,11 @@ impl Acceptor {
         if ballot <= slot.bar() {
             return Err(slot.bar());
         }
+        assert!(ballot > slot.promised, "a promise only grows");
         slot.promised = ballot;
         slot.touched = touched;
         self.turn.promised.push((key.clone(), ballot));
+        slot.check(key);
         Ok(slot.clone())
     }
 
@@ -87,12 +108,19 @@ impl Acceptor {
                 slot.touched = touched;
                 self.turn.promised.push((key.clone(), next));
             }
+            slot.check(key);
             return Ok(slot.promised);
         }
+        assert!(
+            ballot > slot.accepted,
+            "a slot never goes back to an older accept"
+        );
+        assert!(ballot >= slot.promised, "nothing below a promise is accepted");
         slot.accepted = ballot;
         slot.register = Arc::clone(register);
         slot.promised = slot.promised.max(next).max(ballot);
         slot.touched = touched;
+        slot.check(key);
         let promised = slot.promised;
         self.turn.accepted.push(AcceptedRecord {
             key: key.clone(),
@@ -128,6 +156,31 @@ impl Acceptor {
         });
     }
 
+    /// The acceptor's invariants. What this turn's records say is what the slots hold, or is overtaken by them: a
+    /// promise that left without its record would be forgotten by a crash.
+    pub(crate) fn check(&self) {
+        if let Some((key, ballot)) = self.turn.promised.last() {
+            let promised = self.slots.get(key).map(|slot| slot.promised);
+            assert!(
+                promised >= Some(*ballot),
+                "the slot of key {key:?} lacks the promise of {ballot}"
+            );
+        }
+        if let Some(record) = self.turn.accepted.last() {
+            let accepted = self.slots.get(&record.key).map(|slot| slot.accepted);
+            assert!(
+                accepted >= Some(record.ballot),
+                "the slot of key {:?} lacks the accept of {}",
+                record.key,
+                record.ballot
+            );
+            assert!(record.promised >= record.ballot, "acceptance promises its ballot");
+        }
+        if cfg!(debug_assertions) && self.slots.len() <= CHECKED_KEYS_MAX {
+            self.slots.iter().for_each(|(key, slot)| slot.check(key));
+        }
+    }
+
     /// What changed since the last call.
     pub(crate) fn take_turn(&mut self) -> Record {
         std::mem::take(&mut self.turn)
@@ -143,6 +196,11 @@ impl Acceptor {
             return Err(Corrupt(format!(
                 "the slot of key {key:?} accepted {} but promised only {}",
                 slot.accepted, slot.promised
+            )));
+        }
+        if slot.accepted == Ballot::ZERO && *slot.register != Register::default() {
+            return Err(Corrupt(format!(
+                "key {key:?} holds a register that was never accepted"
             )));
         }
         self.slots.insert(key, slot);
@@ -182,3 +240,6 @@ impl Acceptor {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

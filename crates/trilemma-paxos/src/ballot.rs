@@ -89,4 +89,11 @@ impl Clock {
             incarnation: self.incarnation,
         }
     }
+
+    /// Whether this clock may have made the ballot: it is of this life, and not ahead of the clock.
+    pub(crate) fn has_made(&self, ballot: Ballot) -> bool {
+        ballot.node == self.node
+            && ballot.incarnation == self.incarnation
+            && (1..=self.last).contains(&ballot.counter)
+    }
 }

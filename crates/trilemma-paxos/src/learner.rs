@@ -12,6 +12,7 @@ use trilemma_core::data::map_bounds;
 use trilemma_core::{Change, Entry, Key, KeyRange, Versioned};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use super::acceptor::CHECKED_KEYS_MAX;
 use super::ballot::Ballot;
 use super::message::BUCKETS;
 use super::register::Register;
@@ -96,6 +97,11 @@ impl Learner {
             return false;
         }
         if let Some(old) = old {
+            assert!(
+                self.keys >= u64::from(old.register.state.is_some())
+                    && self.tombstones >= u64::from(old.register.is_tombstone()),
+                "key {key:?} was counted when it was learned"
+            );
             self.keys -= u64::from(old.register.state.is_some());
             self.tombstones -= u64::from(old.register.is_tombstone());
         }
@@ -112,8 +118,58 @@ impl Learner {
             self.changes.insert(key.clone(), register.state.clone());
         }
         let register = Arc::clone(register);
-        self.map.insert(key.clone(), Learned { ballot, register });
+        let before = self.map.insert(key.clone(), Learned { ballot, register });
+        assert!(
+            before.is_none_or(|before| before.ballot < ballot),
+            "what is learned of key {key:?} only grows"
+        );
         true
+    }
+
+    /// The learner's invariants: counts, buckets and hashes say what the map holds. A hash that is off would make
+    /// anti-entropy send for ever, or never.
+    pub(crate) fn check(&self) {
+        assert_eq!(self.hashes.len(), BUCKETS, "one hash for each bucket");
+        assert_eq!(self.buckets.len(), BUCKETS, "one set of keys for each bucket");
+        assert!(
+            self.keys + self.tombstones <= self.map.len() as u64,
+            "{} keys and {} tombstones are counted among {} registers",
+            self.keys,
+            self.tombstones,
+            self.map.len()
+        );
+        assert!(self.changes.len() <= self.map.len(), "only learned keys change");
+        if cfg!(debug_assertions) && self.map.len() <= CHECKED_KEYS_MAX {
+            self.check_every_key();
+        }
+    }
+
+    fn check_every_key(&self) {
+        let mut hashes = vec![0; BUCKETS];
+        let (mut keys, mut tombstones) = (0, 0);
+        for (key, learned) in &self.map {
+            let bucket = usize::from(bucket(key));
+            assert!(
+                learned.ballot > Ballot::ZERO,
+                "key {key:?} was learned under a ballot"
+            );
+            assert!(self.buckets[bucket].contains(key), "key {key:?} is in its bucket");
+            hashes[bucket] ^= hash(key, learned.ballot);
+            keys += u64::from(learned.register.state.is_some());
+            tombstones += u64::from(learned.register.is_tombstone());
+        }
+        let in_buckets: usize = self.buckets.iter().map(BTreeSet::len).sum();
+        assert_eq!(
+            in_buckets,
+            self.map.len(),
+            "buckets hold the learned keys and no others"
+        );
+        assert_eq!(hashes, self.hashes, "the hashes are those of what was learned");
+        assert_eq!(
+            (keys, tombstones),
+            self.counts(),
+            "keys and tombstones are counted"
+        );
     }
 
     /// The changes since the last call, each key once.
@@ -166,3 +222,6 @@ impl Learner {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

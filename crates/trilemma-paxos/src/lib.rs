@@ -59,7 +59,7 @@ pub use message::Message;
 pub use record::Record;
 pub use register::Register;
 
-use acceptor::{Acceptor, Slot};
+use acceptor::{Acceptor, CHECKED_KEYS_MAX, Slot};
 use checkpoint::Chunk;
 use learner::Learner;
 use message::{Answer, Ask};
@@ -375,6 +375,7 @@ impl Protocol for Paxos {
             self.next_sync.min(self.proposer.wake_at())
         };
         effects.wake_at(wake_at);
+        self.check();
     }
 
     fn checkpoint(&self) -> Checkpoint {
@@ -427,6 +428,45 @@ impl Paxos {
             )));
         }
         Ok(())
+    }
+
+    /// What holds after every step, of the machines and of what stands between them.
+    fn check(&self) {
+        self.acceptor.check();
+        self.learner.check();
+        self.proposer.check();
+        assert!(
+            !self.learner.has_changes(),
+            "watchers are told of all that was learned"
+        );
+        assert!(
+            self.durable_turn < self.turn,
+            "this turn's records are not durable yet"
+        );
+        if let Some(first) = self.waiting.front() {
+            assert!(
+                first.turn > self.durable_turn,
+                "what is durable has been answered"
+            );
+            assert!(first.seq > self.persisted, "what is durable does not wait");
+        }
+        assert!(
+            self.waiting
+                .iter()
+                .rev()
+                .take(2)
+                .is_sorted_by(|a, b| a.seq > b.seq && a.turn > b.turn),
+            "answers wait in the order of their records"
+        );
+        if cfg!(debug_assertions) && self.unsettled.len() <= CHECKED_KEYS_MAX {
+            for key in self.unsettled.keys() {
+                let accepted = self.acceptor.slot(key).map(|slot| slot.accepted);
+                assert!(
+                    accepted > Some(self.learner.ballot(key)),
+                    "key {key:?}: what is unsettled was accepted and is not known to be chosen"
+                );
+            }
+        }
     }
 
     /// The position of this node's own history: grows with everything it sees and does.

@@ -48,8 +48,10 @@ impl Outbox {
         while !self.fetch.is_empty() {
             let rest = self.fetch.split_off(self.fetch.len().min(PAGE_MAX));
             let keys = std::mem::replace(&mut self.fetch, rest);
+            assert!(keys.len() <= PAGE_MAX, "a fetch decodes at the receiver");
             effects.send(to, Message::Fetch { keys });
         }
+        assert!(self.is_empty(), "a flushed outbox keeps nothing");
     }
 }
 
@@ -66,6 +68,7 @@ pub(crate) fn packed<T>(items: &mut Vec<T>, size: impl Fn(&T) -> usize, mut hand
     for item in items.drain(..) {
         bytes += size(&item);
         portion.push(item);
+        assert!(portion.len() <= ITEMS_MAX, "a portion decodes at the receiver");
         if portion.len() == ITEMS_MAX || bytes >= MESSAGE_BYTES {
             hand_over(std::mem::take(&mut portion));
             bytes = 0;

@@ -178,6 +178,10 @@ impl Draft {
         let Some(mut changed) = self.changed else {
             return self.base;
         };
+        assert!(
+            changed.version >= self.base.version,
+            "versions of a key never go back"
+        );
         changed.changed_under(self.ballot);
         Arc::new(changed)
     }
@@ -262,6 +266,8 @@ impl Draft {
         for dropped in register.recent.drain(..surplus) {
             register.evicted = register.evicted.max(dropped.ballot);
         }
+        assert!(register.recent.len() <= keep, "remembered results are bounded");
+        assert!(register.find(op).is_some(), "a result that was recorded is found");
     }
 
     /// Settles `op`: what it did, or a fence so that it never will. `None`: its result may have been dropped.
@@ -280,6 +286,7 @@ impl Draft {
         for dropped in register.fences.drain(..surplus) {
             register.fences_evicted = register.fences_evicted.max(Some(dropped.session.basis));
         }
+        assert!(register.fences.len() <= keep, "fences are bounded");
         Some(OpResult::Fenced)
     }
 }

@@ -1,7 +1,8 @@
 //! Tests of the paxos backend: single schedules, then random ones with invariants after every event.
 
+mod checks;
 mod format;
-mod harness;
+pub(crate) mod harness;
 mod invariants;
 mod parts;
 mod random;

@@ -74,6 +74,10 @@ impl Paxos {
     /// Notes what waits for this append. Turns that appended nothing wait together with the one before, so the list
     /// is no longer than the appends under way.
     fn wait_for_disk(&mut self, seq: AppendSeq) {
+        assert!(
+            !self.acceptor.has_turn(),
+            "what a turn promises is appended before its end"
+        );
         let (turn, answers) = (self.turn, std::mem::take(&mut self.promises));
         self.turn += 1;
         match self.waiting.back_mut() {
@@ -116,6 +120,7 @@ impl Paxos {
             place(&mut records, &mut position).chosen = chosen;
         });
         for record in records {
+            assert!(!record.is_empty(), "an append says something");
             if record.is_forced() {
                 effects.append(record);
             } else {
@@ -131,6 +136,7 @@ impl Paxos {
         while let Some(first) = self.waiting.front()
             && first.seq <= self.persisted
         {
+            assert!(first.turn > self.durable_turn, "turns become durable in order");
             self.durable_turn = first.turn;
             if let Some(first) = self.waiting.pop_front() {
                 answers.extend(first.answers);

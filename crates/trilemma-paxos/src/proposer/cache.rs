@@ -50,6 +50,10 @@ impl Cache {
     }
 
     pub(crate) fn put(&mut self, key: &Key, cached: Cached) {
+        assert!(
+            cached.base < cached.ballot,
+            "a promised ballot is above what its promise reported"
+        );
         if self.generation_max == 0 {
             return;
         }
@@ -58,5 +62,21 @@ impl Cache {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(key.clone(), cached);
+        self.check();
+    }
+
+    /// The cache's invariant: no generation is larger than its share.
+    pub(crate) fn check(&self) {
+        assert!(
+            self.young.len() <= self.generation_max,
+            "the young generation is bounded"
+        );
+        assert!(
+            self.old.len() <= self.generation_max,
+            "the old generation is bounded"
+        );
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use trilemma_core::{Instant, Key, NodeId, NodeSet, PeerView, Reason, Reply, Rng, Ticket};
 
+use super::acceptor::CHECKED_KEYS_MAX;
 use super::ballot::{Ballot, Clock};
 use super::config::PaxosConfig;
 use super::message::{Answer, Ask};
@@ -42,6 +43,12 @@ pub(crate) struct Actions {
     pub(crate) replies: Vec<(Ticket, Reply)>,
     /// Registers known to be chosen.
     pub(crate) learned: Vec<(Key, Ballot, Arc<Register>)>,
+}
+
+impl Actions {
+    fn is_empty(&self) -> bool {
+        self.asks.is_empty() && self.replies.is_empty() && self.learned.is_empty()
+    }
 }
 
 /// What all rounds share.
@@ -170,7 +177,8 @@ impl Proposer {
             self.shared.actions.replies.push((ticket, reply));
             return;
         }
-        self.shared.tickets.insert(ticket, key.clone());
+        let doubled = self.shared.tickets.insert(ticket, key.clone());
+        assert_eq!(doubled, None, "the host names proposal {ticket} once");
         self.shared.deadlines.insert((deadline, ticket));
         self.run(key, now, |round, shared| round.push(key, operation, now, shared));
     }
@@ -218,8 +226,48 @@ impl Proposer {
     fn run(&mut self, key: &Key, _now: Instant, act: impl FnOnce(&mut Round, &mut Shared)) {
         let round = self.rounds.entry(key.clone()).or_insert_with(Round::new);
         act(round, &mut self.shared);
+        round.check(key, &self.shared);
         if round.is_idle() {
             self.rounds.remove(key);
+        }
+    }
+
+    /// The proposer's invariants. Its indexes agree: a round without a timer would never end, an operation without a
+    /// deadline never be answered.
+    pub(crate) fn check(&self) {
+        let shared = &self.shared;
+        let config = &shared.config;
+        assert_eq!(shared.timers.len(), self.rounds.len(), "each round has one timer");
+        assert_eq!(
+            shared.deadlines.len(),
+            shared.tickets.len(),
+            "each ticket has one deadline"
+        );
+        assert!(self.rounds.len() <= config.keys_max, "rounds are bounded");
+        assert!(
+            shared.tickets.len() <= config.operations_max,
+            "operations are bounded"
+        );
+        assert!(shared.connected.contains(&config.node), "a node reaches itself");
+        assert!(
+            shared.connected.len() <= shared.members.len(),
+            "only members count as connected"
+        );
+        assert_eq!(shared.quorum, shared.members.len() / 2 + 1, "two quorums meet");
+        assert!(
+            shared.actions.is_empty(),
+            "what the proposer wants is done before the step ends"
+        );
+        if cfg!(debug_assertions) && self.rounds.len() <= CHECKED_KEYS_MAX {
+            for (key, round) in &self.rounds {
+                assert!(!round.is_idle(), "the idle round of key {key:?} is forgotten");
+                assert!(
+                    shared.timers.contains(&(round.due(), key.clone())),
+                    "the round of key {key:?} is woken when it is due"
+                );
+                round.check(key, shared);
+            }
+            shared.cache.check();
         }
     }
 
@@ -329,3 +377,6 @@ impl Proposer {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests;

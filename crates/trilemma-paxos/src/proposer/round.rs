@@ -8,6 +8,8 @@
 //! - **Doubt.** An accept that was sent and not confirmed may or may not be chosen. Its operations run again only
 //!   against a register that a *later* ballot has prepared, and only if that register does not know them.
 
+mod check;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -121,7 +123,7 @@ impl Round {
     /// Begins the phase that the waiting operations need, or becomes idle.
     fn advance(&mut self, key: &Key, now: Instant, shared: &mut Shared) {
         self.phase = Phase::Idle;
-        debug_assert!(
+        assert!(
             self.batch.is_empty(),
             "a batch is answered or put back before the next phase"
         );
@@ -190,6 +192,12 @@ impl Round {
     /// Sends the one value that `ballot` will ever carry.
     fn start_accept(&mut self, key: &Key, ballot: Ballot, plan: Plan, now: Instant, shared: &mut Shared) {
         let next = shared.clock.ballot();
+        assert!(next > ballot, "the next ballot follows the one that is used");
+        assert_eq!(
+            plan.verdicts.len(),
+            self.batch.len(),
+            "one verdict for each operation"
+        );
         self.trips += 1;
         self.syncs += 1;
         for (operation, verdict) in self.batch.iter_mut().zip(&plan.verdicts) {
@@ -201,6 +209,11 @@ impl Round {
                 },
             ) = verdict
             {
+                let before = operation.accepts.last();
+                assert!(
+                    before.is_none_or(|(before, _)| *before < ballot),
+                    "an operation runs again only under a later ballot"
+                );
                 operation.accepts.push((ballot, *result));
             }
         }
@@ -284,7 +297,8 @@ impl Round {
                 ballot,
                 votes,
                 refused,
-            } if *ballot == of && !refused.contains(&from) => {
+                // No correct acceptor promises a ballot at or below one that it has accepted.
+            } if *ballot == of && accepted < of && !refused.contains(&from) => {
                 if add_vote(votes, from, accepted, register) {
                     return votes.len();
                 }
@@ -412,6 +426,10 @@ impl Round {
         let Phase::Accepting(accepting) = std::mem::replace(&mut self.phase, Phase::Idle) else {
             return;
         };
+        assert!(
+            accepting.accepted.len() >= shared.quorum,
+            "chosen is what a majority has accepted"
+        );
         self.failures = 0;
         shared.chosen(key, accepting.ballot, &accepting.register);
         if accepting.is_next_promised && accepting.refused.is_empty() {
@@ -489,7 +507,11 @@ impl Round {
     }
 
     fn answer(&mut self, key: &Key, verdicts: Vec<Verdict>, durable_on: NodeSet, shared: &mut Shared) {
-        debug_assert_eq!(self.batch.len(), verdicts.len(), "one verdict for each operation");
+        assert_eq!(self.batch.len(), verdicts.len(), "one verdict for each operation");
+        assert!(
+            durable_on.len() >= shared.quorum,
+            "what is answered is durable on a majority"
+        );
         for (operation, verdict) in self.batch.drain(..).zip(verdicts) {
             let Some(ticket) = operation.ticket else { continue };
             let achievement = Achievement {
@@ -554,3 +576,6 @@ fn add_vote(votes: &mut Vec<Vote>, node: NodeId, accepted: Ballot, register: Arc
     });
     true
 }
+
+#[cfg(test)]
+mod tests;

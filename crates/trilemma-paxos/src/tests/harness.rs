@@ -24,6 +24,18 @@ pub(super) fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
+/// What a check says when it fails.
+///
+/// # Panics
+/// If it does not fail.
+pub(crate) fn caught(check: impl FnOnce()) -> String {
+    let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
+    let said = failed.expect_err("the check sees nothing");
+    let text = said.downcast_ref::<String>().cloned();
+    text.or_else(|| said.downcast_ref::<&str>().map(ToString::to_string))
+        .unwrap_or_default()
+}
+
 /// A cluster with the default settings.
 pub(super) fn cluster(size: u32, seed: u64) -> Paxi {
     cluster_with(size, seed, |_| {})
