@@ -25,6 +25,26 @@ pub(crate) struct Chain {
 }
 
 impl Prepared {
+    fn check_after(&self, before: &Prepared) {
+        let (batch, before) = (&self.batch, &before.batch);
+        assert_eq!(
+            batch.prev, before.id,
+            "batch {} is chained on the one before it",
+            batch.id
+        );
+        assert!(
+            batch.id > before.id,
+            "batch {} comes after {}",
+            batch.id,
+            before.id
+        );
+        assert!(
+            batch.fits(before.last()),
+            "batch {} continues the positions",
+            batch.id
+        );
+    }
+
     /// Number of keys it may change.
     pub(crate) fn keys(&self) -> usize {
         self.keys.len()
@@ -84,6 +104,20 @@ impl Chain {
             keys,
             since: now,
         });
+        self.check();
+    }
+
+    /// The chain's invariants: each batch follows the one before it, in name and in position. Of the older links the
+    /// same was checked when they were the newest; builds with debug assertions look at all of them.
+    pub(crate) fn check(&self) {
+        let mut newest = self.links.iter().rev();
+        if let (Some(tip), Some(before)) = (newest.next(), newest.next()) {
+            tip.check_after(before);
+        }
+        if cfg!(debug_assertions) {
+            let pairs = self.links.iter().zip(self.links.iter().skip(1));
+            pairs.for_each(|(before, link)| link.check_after(before));
+        }
     }
 
     /// Takes the first batch, if it is not beyond `id`.
@@ -117,3 +151,6 @@ fn touches(keys: &[Key], range: &KeyRange) -> bool {
     let first = keys.partition_point(|key| *key < range.start);
     keys.get(first).is_some_and(|key| range.contains(key))
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,6 +52,22 @@ impl Core {
         self.view = Some(view);
     }
 
+    /// The invariants of what both roles share.
+    pub(crate) fn check(&self) {
+        self.ledger.check();
+        self.pending.check();
+        assert!(
+            self.recorded <= self.ledger.finished,
+            "the watermark {} is recorded and was not reached",
+            self.recorded
+        );
+        assert!(!self.missing.contains(self.config.node), "a node reaches itself");
+        assert!(
+            self.missing.len() < self.config.members.len(),
+            "only members are missed"
+        );
+    }
+
     pub(crate) fn is_connected(&self, node: NodeId) -> bool {
         self.view.as_ref().is_none_or(|view| view.is_connected(node))
     }
@@ -73,6 +89,10 @@ impl Core {
     pub(crate) fn record_watermark(&mut self, effects: &mut Out) {
         if self.recorded < self.ledger.finished {
             self.recorded = self.ledger.finished;
+            assert!(
+                self.recorded > BatchId::ORIGIN,
+                "a recorded watermark says something"
+            );
             effects.append_lazy(Record::Watermark { below: self.recorded });
         }
     }

@@ -57,9 +57,24 @@ impl Inbox {
             None if self.seen.len() >= 2 * FORWARDS_MAX => Admitted::Ignore,
             None => {
                 self.seen.insert(number, None);
+                self.check();
                 Admitted::New
             }
         }
+    }
+
+    /// The inbox's invariants: what is over is forgotten, what is remembered is bounded.
+    pub(crate) fn check(&self) {
+        assert!(
+            self.seen.len() <= 2 * FORWARDS_MAX,
+            "remembered requests are bounded"
+        );
+        let first = self.seen.first_key_value().map(|(number, _)| *number);
+        assert!(
+            first.is_none_or(|first| first >= self.floor),
+            "requests below {} are over",
+            self.floor
+        );
     }
 
     pub(crate) fn answer(&mut self, number: u64, verdict: Verdict) {
@@ -68,3 +83,6 @@ impl Inbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,6 +48,23 @@ impl Ledger {
         assert!(id > self.decided, "batch {id} is decided after {}", self.decided);
         self.decided = id;
         self.recent.push_back(id);
+        self.check();
+    }
+
+    /// The ledger's invariants: the remembered decisions lead, in order, from the floor to the last one.
+    pub(crate) fn check(&self) {
+        let last = self.recent.back().copied().unwrap_or(self.floor);
+        assert_eq!(last, self.decided, "the last decision is the last remembered one");
+        assert!(
+            self.recent.front().is_none_or(|first| *first > self.floor),
+            "what is remembered was decided after the floor {}",
+            self.floor
+        );
+        assert!(self.floor <= self.decided, "the floor {} is decided", self.floor);
+        debug_assert!(
+            self.recent.iter().is_sorted_by(|a, b| a < b),
+            "decisions are remembered in order"
+        );
     }
 
     /// Moves the watermark on. Returns whether it moved.
@@ -62,6 +79,7 @@ impl Ledger {
             self.floor = *front;
             self.recent.pop_front();
         }
+        self.check();
         true
     }
 
@@ -78,5 +96,9 @@ impl Ledger {
         self.recent.clear();
         self.is_joined = true;
         self.unknown_through = self.unknown_through.max(unknown_through);
+        self.check();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,10 @@ use trilemma_core::{
 use crate::config::TwoPhaseConfig;
 use crate::ids::BatchId;
 
+/// Items up to which a build with debug assertions looks at each of them after every step. Beyond it that would make
+/// tests with many requests quadratic.
+pub(crate) const CHECKED_MAX: usize = 128;
+
 /// A request that changes or resolves something.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
@@ -75,7 +79,46 @@ impl PendingRequests {
             }
         }
         self.deadlines.insert((deadline, ticket));
-        self.open.insert(ticket, (deadline, open));
+        let doubled = self.open.insert(ticket, (deadline, open));
+        assert!(doubled.is_none(), "the host names request {ticket} once");
+    }
+
+    /// The invariants: every index knows the same requests, or one of them would never be answered.
+    pub(crate) fn check(&self) {
+        assert_eq!(
+            self.open.len(),
+            self.deadlines.len(),
+            "each open request has one deadline"
+        );
+        assert!(
+            self.reads <= self.open.len(),
+            "{} reads among {} requests",
+            self.reads,
+            self.open.len()
+        );
+        assert!(
+            self.on_version.len() <= self.reads,
+            "only reads wait for versions"
+        );
+        assert!(self.on_batch.len() <= self.reads, "only reads wait for batches");
+        if cfg!(debug_assertions) && self.open.len() <= CHECKED_MAX {
+            let is_read = |open: &&(Instant, Open)| matches!(open.1, Open::Read { .. });
+            let on_batch: usize = self.on_batch.values().map(Vec::len).sum();
+            assert_eq!(
+                self.open.values().filter(is_read).count(),
+                self.reads,
+                "reads are counted"
+            );
+            assert_eq!(
+                on_batch + self.on_version.len(),
+                self.reads,
+                "each read waits for one thing"
+            );
+            assert!(
+                (self.open.iter()).all(|(ticket, (at, _))| self.deadlines.contains(&(*at, *ticket))),
+                "each open request is found by its deadline"
+            );
+        }
     }
 
     /// Takes a request away, to answer it.
@@ -87,6 +130,7 @@ impl PendingRequests {
         let (deadline, open) = self.open.remove(&ticket)?;
         self.deadlines.remove(&(deadline, ticket));
         if let Open::Read { wait, .. } = &open {
+            assert!(self.reads > 0, "read {ticket} was counted when it came");
             self.reads -= 1;
             match wait {
                 WaitFor::Batch(id) => {
@@ -214,3 +258,6 @@ fn receipt(op: OpId, won: bool, version: Version, found: Version, config: &TwoPh
         syncs: if is_alone { 1 } else { 2 },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,7 +111,10 @@ impl TwoPhase {
             ));
         }
         self.check_age(head.decided)?;
-        if !head.recent.is_sorted() || head.recent.last().is_some_and(|last| *last != head.decided) {
+        let is_in_order = std::iter::once(&head.floor)
+            .chain(&head.recent)
+            .is_sorted_by(|a, b| a < b);
+        if !is_in_order || *head.recent.last().unwrap_or(&head.floor) != head.decided {
             return Err(corrupt("the decided batches of a checkpoint are not in order"));
         }
         let ledger = &mut self.core.ledger;

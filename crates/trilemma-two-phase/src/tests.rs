@@ -3,7 +3,7 @@
 mod checkpoints;
 mod cuts;
 mod format;
-mod harness;
+pub(crate) mod harness;
 mod invariants;
 mod partitions;
 mod pitfalls;

@@ -118,6 +118,26 @@ impl TwoPhase {
         }
     }
 
+    /// What holds after every step of a started instance.
+    fn check(&self) {
+        assert!(
+            self.loading.is_none(),
+            "a started instance has read its checkpoint"
+        );
+        self.core.check();
+        let is_sequencer = self.core.config.node == self.core.config.sequencer;
+        match &self.role {
+            Role::Sequencer(sequencer) => {
+                assert!(is_sequencer, "node {} orders", self.core.config.node);
+                sequencer.check(&self.core);
+            }
+            Role::Member(member) => {
+                assert!(!is_sequencer, "node {} does not order", self.core.config.node);
+                member.check(&self.core);
+            }
+        }
+    }
+
     fn is_waiting(&self) -> bool {
         match &self.role {
             Role::Sequencer(sequencer) => sequencer.is_waiting(&self.core),
@@ -181,6 +201,9 @@ impl Protocol for TwoPhase {
             Input::Wake => self.on_wake(now, effects),
         }
         self.arm(now, effects);
+        if self.is_started {
+            self.check();
+        }
     }
 
     fn checkpoint(&self) -> Checkpoint {

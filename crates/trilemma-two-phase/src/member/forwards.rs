@@ -13,7 +13,7 @@ use super::Member;
 use crate::batch::{Batch, Done, Transaction};
 use crate::core::{Core, Out};
 use crate::message::{Answer, FORWARDS_MAX, Forward, Message, Verdict};
-use crate::pending::{Asked, Open, Stage};
+use crate::pending::{Asked, CHECKED_MAX, Open, Stage};
 
 /// Time without an answer after which an operation is passed on again (under the same number).
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -45,6 +45,43 @@ impl Forwards {
 
     pub(super) fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    /// The invariants of what is under way: every index knows the same operations, and each has a client that waits.
+    pub(super) fn check(&self, core: &Core) {
+        assert_eq!(
+            self.items.len(),
+            self.by_ticket.len(),
+            "each operation has one ticket"
+        );
+        assert_eq!(self.items.is_empty(), self.bytes == 0, "bytes are counted");
+        assert!(
+            self.by_op.len() <= self.items.len(),
+            "only operations under way are found"
+        );
+        assert!(
+            self.items.len() <= FORWARDS_MAX,
+            "operations under way are bounded"
+        );
+        let newest = self.items.last_key_value().map_or(0, |(number, _)| *number);
+        assert!(newest <= self.last, "number {newest} was given out");
+        if cfg!(debug_assertions) && self.items.len() <= CHECKED_MAX {
+            let bytes: usize = self
+                .items
+                .values()
+                .map(|pending| pending.transaction.size())
+                .sum();
+            assert_eq!(bytes, self.bytes, "bytes are counted");
+            let found: usize = self.by_op.values().map(Vec::len).sum();
+            assert_eq!(found, self.items.len(), "each operation is found by its id");
+            for pending in self.items.values() {
+                assert!(
+                    core.pending.is_open(pending.ticket),
+                    "request {} waits",
+                    pending.ticket
+                );
+            }
+        }
     }
 
     fn remove(&mut self, number: u64) -> Option<Pending> {
@@ -117,7 +154,8 @@ impl Member {
             transaction,
             sent: None,
         };
-        forwards.items.insert(number, pending);
+        let doubled = forwards.items.insert(number, pending);
+        assert!(doubled.is_none(), "number {number} is given out once");
         let stage = Stage::Waiting;
         core.pending.add(ticket, deadline, Open::Order { asked, stage });
         core.is_dirty = true;
@@ -270,3 +308,6 @@ impl Member {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -189,5 +189,7 @@ impl Member {
         core.ledger.install(table, decided, unknown_through);
         self.fence = self.fence.max(unknown_through).max(decided);
         self.stash.clear();
+        assert!(core.ledger.is_joined, "a member with a state knows its votes");
+        assert!(self.install.is_none(), "a transfer that ended is over");
     }
 }

@@ -12,7 +12,7 @@ use crate::chain::Chain;
 use crate::config::TwoPhaseConfig;
 use crate::core::{Core, Out};
 use crate::ids::BatchId;
-use crate::message::{Hello, Message};
+use crate::message::{CHAIN_MAX, Hello, Message};
 use crate::pending::{Asked, AskedKind, Open, WaitFor};
 use forwards::Forwards;
 pub(crate) use install::{Installing, Pieces};
@@ -83,6 +83,44 @@ impl Member {
         // What was received of a transfer that did not end belongs to a nonce of the past.
         self.install = None;
         self.greet(core, effects);
+    }
+
+    /// The member's invariants. The chain starts at the decided point, and nothing on it is beyond the fence: else a
+    /// batch that was given up could be prepared again (inside/two-phase#the-rules-of-a-chain).
+    pub(crate) fn check(&self, core: &Core) {
+        self.chain.check();
+        self.forwards.check(core);
+        if let Some(first) = self.chain.iter().next() {
+            let batch = &first.batch;
+            assert_eq!(
+                batch.prev, core.ledger.decided,
+                "the chain starts at the decided point"
+            );
+            assert!(
+                batch.fits(core.ledger.version()),
+                "batch {} fits the table",
+                batch.id
+            );
+        }
+        if let Some(tip) = self.chain.tip() {
+            assert!(
+                tip.id <= self.fence,
+                "batch {} is beyond the fence {}",
+                tip.id,
+                self.fence
+            );
+        }
+        assert!(self.chain.len() <= CHAIN_MAX, "the chain is bounded");
+        assert!(self.stash.len() <= STASH_MAX, "the stash is bounded");
+        assert!(
+            self.install.is_none() || !core.ledger.is_joined,
+            "only a member without state takes one"
+        );
+        assert_ne!(self.nonce, 0, "a member's nonce names its transfer");
+        assert!(
+            self.outcomes.iter().rev().take(2).is_sorted_by(|a, b| a.0 > b.0),
+            "acknowledgements wait in the order of their records"
+        );
     }
 
     pub(crate) fn is_linked(&self) -> bool {
@@ -297,3 +335,6 @@ impl Member {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,6 +111,10 @@ impl Member {
         effects.append(Record::Prepare(Arc::clone(&batch)));
         self.fence = batch.id;
         self.chain.push(batch, now);
+        assert!(
+            core.ledger.is_joined,
+            "only a member that knows its votes prepares"
+        );
         self.owe_vote(core);
     }
 
@@ -233,6 +237,10 @@ impl Member {
             }
         }
         let decided = core.ledger.decided;
+        assert_eq!(
+            decided, id,
+            "everything up to the batch is committed, and nothing else"
+        );
         let seq = effects.append_lazy(Record::Outcome { decided });
         self.outcomes.push_back((seq, decided));
         core.wake_versions(effects);

@@ -83,6 +83,10 @@ impl Member {
                 if core.is_connected(core.config.sequencer) && !is_urgent {
                     break;
                 }
+                assert!(
+                    !self.chain.contains(id),
+                    "batch {id} is refused after a vote for it"
+                );
                 effects.append(Record::Refuse { id });
                 self.fence = id;
             }

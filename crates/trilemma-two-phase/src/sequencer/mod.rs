@@ -16,8 +16,8 @@ use crate::config::TwoPhaseConfig;
 use crate::core::{Core, Out};
 use crate::ids::BatchId;
 use crate::inbox::Inbox;
-use crate::message::{Answer, Hello, Message, Resolved, UNFINISHED_MAX, Verdict};
-use crate::pending::{Asked, AskedKind, Open, Stage};
+use crate::message::{Answer, CHAIN_MAX, Hello, Message, Resolved, UNFINISHED_MAX, Verdict};
+use crate::pending::{Asked, AskedKind, CHECKED_MAX, Open, Stage};
 use transfer::Transfer;
 
 mod forwards;
@@ -141,6 +141,101 @@ impl Sequencer {
         for node in self.links.keys() {
             effects.send(*node, Message::Probe);
         }
+    }
+
+    /// The sequencer's invariants. Batches in flight continue the decided chain, decided ones first, and no vote is
+    /// counted for what is not there: else a batch could be committed that some member never prepared.
+    pub(crate) fn check(&self, core: &Core) {
+        self.check_flights(core);
+        self.check_transfers();
+        assert!(
+            self.announced <= core.ledger.decided,
+            "only what is decided is announced"
+        );
+        assert_eq!(
+            self.queue.is_empty(),
+            self.queue_bytes == 0,
+            "queued bytes are counted"
+        );
+        assert!(
+            self.joining.is_none() || !core.ledger.is_joined,
+            "a sequencer joins once"
+        );
+        assert!(
+            self.answers.len() <= self.inboxes.len(),
+            "only who asked is answered"
+        );
+        let tip = self.tip(core);
+        for (node, link) in &self.links {
+            assert!(
+                link.voted <= tip,
+                "node {node} voted for {}, the last is {tip}",
+                link.voted
+            );
+            assert!(
+                link.acked <= core.ledger.decided,
+                "node {node} acknowledged {}, which is not decided",
+                link.acked
+            );
+        }
+        if cfg!(debug_assertions) && self.queue.len() <= CHECKED_MAX {
+            let bytes: usize = self.queue.iter().map(|queued| queued.transaction.size()).sum();
+            assert_eq!(bytes, self.queue_bytes, "queued bytes are counted");
+            self.inboxes.values().for_each(Inbox::check);
+        }
+    }
+
+    fn check_flights(&self, core: &Core) {
+        let (mut prev, mut end) = (core.ledger.decided, core.ledger.version());
+        let mut may_be_decided = true;
+        for flight in &self.flights {
+            let batch = &flight.batch;
+            assert_eq!(
+                batch.prev, prev,
+                "batch {} is chained on the one before it",
+                batch.id
+            );
+            assert!(batch.id > prev, "batch {} comes after {prev}", batch.id);
+            assert!(batch.fits(end), "batch {} continues the positions", batch.id);
+            assert_eq!(
+                flight.waiters.len(),
+                batch.transactions.len(),
+                "each transaction has a waiter"
+            );
+            assert_eq!(
+                flight.done.len(),
+                batch.transactions.len(),
+                "each transaction was tried"
+            );
+            assert!(
+                may_be_decided || flight.decision.is_none(),
+                "batch {} is decided before the one it is chained on",
+                batch.id
+            );
+            may_be_decided = flight.decision.is_some();
+            (prev, end) = (batch.id, batch.last());
+        }
+        assert_eq!(
+            self.speculative.version(),
+            end,
+            "what is tried next follows the last flight"
+        );
+        assert!(self.flights.len() <= CHAIN_MAX, "batches in flight are bounded");
+        assert!(
+            self.flights.is_empty() || core.ledger.is_joined,
+            "a sequencer without its data orders nothing"
+        );
+        assert!(
+            self.flights.is_empty() || prev <= self.last_issued(core),
+            "batch {prev} was given out"
+        );
+    }
+
+    /// The last batch in flight, or the last decided one.
+    fn tip(&self, core: &Core) -> BatchId {
+        self.flights
+            .back()
+            .map_or(core.ledger.decided, |flight| flight.batch.id)
     }
 
     pub(crate) fn last_issued(&self, core: &Core) -> BatchId {
@@ -415,3 +510,6 @@ impl Sequencer {
         core.ledger.finish(below);
     }
 }
+
+#[cfg(test)]
+mod tests;

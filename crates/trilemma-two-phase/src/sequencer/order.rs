@@ -57,7 +57,9 @@ impl Sequencer {
 
     fn dequeue(&mut self) -> Option<Queued> {
         let queued = self.queue.pop_front()?;
-        self.queue_bytes -= queued.transaction.size();
+        let size = queued.transaction.size();
+        assert!(self.queue_bytes >= size, "a transaction was counted when it came");
+        self.queue_bytes -= size;
         Some(queued)
     }
 
@@ -180,6 +182,8 @@ impl Sequencer {
             if voted.is_some_and(|voted| voted < flight.batch.id) {
                 break;
             }
+            let all = self.links.values().all(|link| link.voted >= flight.batch.id);
+            assert!(all, "batch {} is decided without a vote", flight.batch.id);
             flight.decision = Some(effects.append(Record::Decision(Arc::clone(&flight.batch))));
         }
     }
@@ -191,6 +195,10 @@ impl Sequencer {
             && front.decision.is_some_and(|seq| seq <= up_to)
             && let Some(flight) = self.flights.pop_front()
         {
+            assert_eq!(
+                flight.batch.prev, core.ledger.decided,
+                "batches are decided in the chain's order"
+            );
             core.ledger.table = flight.after;
             core.ledger.advance(flight.batch.id);
             for (waiter, done) in flight.waiters.into_iter().zip(&flight.done) {

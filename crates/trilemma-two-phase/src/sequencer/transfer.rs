@@ -128,6 +128,18 @@ impl Sequencer {
         }
     }
 
+    /// A transfer is for a member that has no state, and for the nonce that it gave last.
+    pub(super) fn check_transfers(&self) {
+        for (node, transfer) in &self.transfers {
+            let state = self.links.get(node).map(|link| link.state);
+            assert_eq!(
+                state,
+                Some(LinkState::Blank(transfer.nonce)),
+                "node {node} waits for the state that is sent to it"
+            );
+        }
+    }
+
     pub(super) fn offer_again(&self, to: NodeId, effects: &mut Out) {
         if let Some(transfer) = self.transfers.get(&to) {
             effects.send(to, transfer.offer());

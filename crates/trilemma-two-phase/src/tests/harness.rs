@@ -7,11 +7,14 @@ use std::time::Duration;
 use trilemma_core::host::GroupInput;
 use trilemma_core::session::{Admission, OpResult};
 use trilemma_core::{
-    Attempt, Command, NodeId, NotApplied, Now, OpId, Outcome, Protocol, Reason, Receipt, Reply, Request,
-    Ticket, WriteError, codec,
+    Attempt, Command, Epoch, Incarnation, NodeId, NotApplied, Now, OpId, Outcome, Protocol, Reason, Receipt,
+    Reply, Request, Ticket, Version, WriteError, codec,
 };
 use trilemma_testkit::{Cluster, Verdict, op, write};
 
+use crate::batch::{Batch, Transaction};
+use crate::core::Core;
+use crate::ids::BatchId;
 use crate::two_phase::Role;
 use crate::{Message, TwoPhase, TwoPhaseConfig};
 
@@ -24,6 +27,48 @@ pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 pub(super) fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
+}
+
+/// What a check says when it fails.
+///
+/// # Panics
+/// If it does not fail.
+pub(crate) fn caught(check: impl FnOnce()) -> String {
+    let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
+    let said = failed.expect_err("the check sees nothing");
+    let text = said.downcast_ref::<String>().cloned();
+    text.or_else(|| said.downcast_ref::<&str>().map(ToString::to_string))
+        .unwrap_or_default()
+}
+
+/// A batch of one transaction, the `seq`-th of an incarnation, that follows the one before it.
+pub(crate) fn batch(seq: u64) -> std::sync::Arc<Batch> {
+    let id = |seq| BatchId {
+        epoch: Epoch(1),
+        incarnation: Incarnation(1),
+        seq,
+    };
+    let prev = if seq == 1 { BatchId::ORIGIN } else { id(seq - 1) };
+    let command = Command::put("x", format!("{seq}"));
+    std::sync::Arc::new(Batch {
+        id: id(seq),
+        prev,
+        first: Version(seq),
+        transactions: vec![Transaction::Write { op: op(seq), command }],
+    })
+}
+
+/// What both roles share at a node of three that holds the state of a new keyspace.
+pub(crate) fn core_of(node: u32) -> Core {
+    let mut core = Core::new(TwoPhaseConfig::new(
+        NodeId(node),
+        [1, 2, 3].map(NodeId),
+        Incarnation(1),
+        7,
+    ));
+    core.ledger.is_joined = true;
+    core.check();
+    core
 }
 
 /// A cluster with the default settings, ready to write.
