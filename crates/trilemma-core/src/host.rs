@@ -163,6 +163,36 @@ impl<P: Protocol> Host<P> {
         }
         self.protocol.step(now, input, &mut self.effects);
         self.collect(output);
+        self.check();
+    }
+
+    /// The host's invariants: what is durable has left, in the order of the records that it waits for.
+    fn check(&self) {
+        let effects = &self.effects;
+        assert!(
+            self.persisted <= effects.last_append(),
+            "only what was appended is durable"
+        );
+        assert!(
+            effects.sends_after.is_empty() && effects.replies_after.is_empty() && effects.records.is_empty(),
+            "what a step wants is carried out"
+        );
+        if let Some((first, _)) = self.held.front() {
+            assert!(
+                *first > self.persisted,
+                "what waits for {first} would never leave"
+            );
+        }
+        if let Some((last, _)) = self.held.back() {
+            assert!(
+                *last <= effects.last_append(),
+                "nothing waits for {last}, which was never appended"
+            );
+        }
+        assert!(
+            self.held.iter().rev().take(2).is_sorted_by(|a, b| a.0 >= b.0),
+            "messages and answers wait in the order of their records"
+        );
     }
 
     fn collect(&mut self, output: &mut Output) {
@@ -177,6 +207,7 @@ impl<P: Protocol> Host<P> {
                 bytes: codec::encode(&record),
             });
         }
+        assert_eq!(seq, last, "records are numbered without a gap");
         output.sends.extend(
             effects
                 .sends
@@ -262,3 +293,6 @@ impl<P: Protocol> Group for Host<P> {
         self.protocol.scan(range, limit)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,3 +55,6 @@ pub use rng::Rng;
 pub use status::{LiveStatus, StatusWatch};
 pub use time::{Instant, Now, WallTime};
 pub use watch::{WatchItem, WatchSpec, WatchToken};
+
+#[cfg(test)]
+mod tests;

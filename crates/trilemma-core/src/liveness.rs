@@ -164,7 +164,31 @@ impl Liveness {
             contact.connected = connected;
         }
         self.reported |= changed;
+        self.check();
         changed.then(|| self.view())
+    }
+
+    /// The invariants: who counts as connected has proven it, and what is remembered is bounded.
+    fn check(&self) {
+        for (node, contact) in &self.peers {
+            assert!(
+                !contact.connected || contact.proven.is_some(),
+                "node {node} counts as connected and has echoed nothing"
+            );
+            assert!(
+                contact.proven.is_none() || contact.incarnation.is_some(),
+                "node {node} has echoed something and was never heard"
+            );
+            assert!(
+                contact.sent.len() <= BEATS_REMEMBERED,
+                "what was sent to node {node} is bounded"
+            );
+            let newest = contact.sent.back().map_or(0, |(number, _)| *number);
+            assert!(
+                newest <= contact.next_number,
+                "node {node}: number {newest} was given out"
+            );
+        }
     }
 
     /// The view now.

@@ -30,6 +30,10 @@ pub const SESSION_RESULTS_MAX: u64 = 1024;
 /// snapshot. Replicas must agree on it.
 pub const RESULTS_MAX: usize = 1024 * 1024;
 
+/// Items up to which a build with debug assertions looks at each of them after every change. Beyond it that would make
+/// tests with many items quadratic.
+pub(crate) const CHECKED_MAX: usize = 64;
+
 /// What an operation did, as far as a repeat of it must learn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OpResult {
@@ -105,6 +109,30 @@ impl Session {
             Ok(place) => Arc::make_mut(&mut self.results)[place] = (seq, result),
             Err(place) => Arc::make_mut(&mut self.results).insert(place, (seq, result)),
         }
+        self.check();
+    }
+
+    /// A session's invariants: results are in order, above the floor and within reach of it. A result at or below the
+    /// floor would be answered by one replica and refused by another that has dropped it.
+    fn check(&self) {
+        let first = self.results.front().map_or(u64::MAX, |(seq, _)| *seq);
+        let last = self.results.back().map_or(self.floor, |(seq, _)| *seq);
+        assert!(
+            first > self.floor,
+            "result {first} is not above the floor {}",
+            self.floor
+        );
+        assert!(
+            last >= self.floor && last - self.floor <= SESSION_RESULTS_MAX,
+            "result {last} is out of reach of the floor {}",
+            self.floor
+        );
+        if cfg!(debug_assertions) && self.results.len() <= CHECKED_MAX {
+            assert!(
+                self.results.iter().is_sorted_by(|a, b| a.0 < b.0),
+                "results are in order of their numbers"
+            );
+        }
     }
 }
 
@@ -162,12 +190,30 @@ impl Sessions {
         let before = session.results.len();
         session.last_used = at;
         session.record(op.seq, result);
+        assert!(
+            self.results >= before,
+            "the results of session {} are counted",
+            op.session
+        );
         self.results = self.results - before + session.results.len();
         if self.sessions.len() > self.sessions_max {
             self.evict();
         }
         if self.results > self.results_max {
             self.drop_oldest();
+        }
+        self.check();
+    }
+
+    /// The record's invariants: it is bounded, and counted. Not those of a record that is still being loaded, which may
+    /// come from a node with other limits.
+    pub(crate) fn check(&self) {
+        assert!(self.sessions.len() <= self.sessions_max, "sessions are bounded");
+        assert!(self.results <= self.results_max, "results are bounded");
+        if cfg!(debug_assertions) && self.sessions.len() <= CHECKED_MAX {
+            let results: usize = self.sessions.values().map(|session| session.results.len()).sum();
+            assert_eq!(results, self.results, "results are counted");
+            self.sessions.values().for_each(Session::check);
         }
     }
 
@@ -206,6 +252,7 @@ impl Sessions {
         let keep_max = self.sessions_max - self.sessions_max / 8;
         for (last_used, id) in by_age.into_iter().take(self.sessions.len() - keep_max) {
             let gone = self.sessions.remove(&id);
+            assert!(gone.is_some(), "session {id} was there to be evicted");
             self.results -= gone.map_or(0, |session| session.results.len());
             self.horizon = self.horizon.max(last_used.next());
         }

@@ -14,7 +14,7 @@ use crate::data::{Change, Command, Guard, Key, Mutation, Versioned, map_bounds};
 use crate::id::{OpId, Version};
 use crate::protocol::Corrupt;
 use crate::read::{Entry, KeyRange, Query, page};
-use crate::session::{Admission, OpResult, Sessions, StoredSession, WholeRecord};
+use crate::session::{Admission, CHECKED_MAX, OpResult, Sessions, StoredSession, WholeRecord};
 
 pub use crate::checkpoint::CHUNK_BYTES;
 
@@ -133,6 +133,7 @@ impl Table {
             Admission::New => {
                 let (result, changes) = self.run(command, at);
                 self.sessions.record(op, result, at);
+                self.check(&changes);
                 Effect {
                     result: Some(result),
                     changes,
@@ -162,6 +163,34 @@ impl Table {
     pub fn advance(&mut self, at: Version) {
         assert!(at > self.version, "position {at} applied after {}", self.version);
         self.version = at;
+    }
+
+    /// The table's invariants after these changes: they say what the table holds, and were made now.
+    fn check(&self, changes: &[Change]) {
+        if let Some(Change { key, now }) = changes.last() {
+            let (held, noted) = (self.get(key), now.as_ref());
+            let held = held.map(|state| state.modified);
+            assert_eq!(
+                held,
+                noted.map(|state| state.modified),
+                "the change of key {key:?} is what the table holds"
+            );
+            assert!(
+                held.is_none_or(|at| at == self.version),
+                "key {key:?} changed at the last position"
+            );
+        }
+        if cfg!(debug_assertions) && self.map.len() <= CHECKED_MAX {
+            for (key, state) in &self.map {
+                assert!(
+                    state.created <= state.modified && state.modified <= self.version,
+                    "key {key:?} was created at {} and modified at {}, the table is at {}",
+                    state.created,
+                    state.modified,
+                    self.version
+                );
+            }
+        }
     }
 
     fn run(&mut self, command: &Command, at: Version) -> (OpResult, Vec<Change>) {
@@ -323,7 +352,21 @@ impl TableLoader {
                 self.begin(version, Sessions::from_whole(sessions, self.sessions_max)?);
             }
             TableChunk::Sessions(part) => self.table.sessions.add(&part)?,
-            TableChunk::Entries(entries) => self.table.map.extend(entries),
+            TableChunk::Entries(entries) => {
+                let newest = if self.has_head {
+                    self.table.version
+                } else {
+                    Version(u64::MAX)
+                };
+                let misplaced = |state: &Versioned| state.created > state.modified || state.modified > newest;
+                if let Some((key, state)) = entries.iter().find(|(_, state)| misplaced(state)) {
+                    return Err(Corrupt(format!(
+                        "key {key:?} was created at {} and modified at {}, in a table at {newest}",
+                        state.created, state.modified
+                    )));
+                }
+                self.table.map.extend(entries);
+            }
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::bounded_vec;
 use crate::data::{Applied, Change};
 use crate::read::{Entry, KeyRange};
+use crate::session::CHECKED_MAX;
 
 /// Changes kept per keyspace for watchers that resume.
 pub const RING_CHANGES_MAX: usize = 65_536;
@@ -156,6 +157,48 @@ impl Ring {
             self.changes -= oldest.changes.len();
             self.bytes -= size(&oldest);
             self.floor = oldest.position;
+        }
+        self.check();
+    }
+
+    /// The ring's invariants: what it holds lies between floor and last, and is counted. A floor that is off would skip
+    /// changes silently.
+    fn check(&self) {
+        assert!(
+            self.floor <= self.last,
+            "floor {} is beyond {}",
+            self.floor,
+            self.last
+        );
+        let first = self.recent.front().map_or(u64::MAX, |applied| applied.position);
+        let newest = self.recent.back().map_or(self.floor, |applied| applied.position);
+        assert!(
+            first > self.floor,
+            "change {first} is not above the floor {}",
+            self.floor
+        );
+        assert!(
+            newest <= self.last,
+            "change {newest} is beyond the last, {}",
+            self.last
+        );
+        assert!(
+            self.changes <= RING_CHANGES_MAX && self.bytes <= RING_BYTES_MAX,
+            "the ring is bounded"
+        );
+        assert_eq!(self.recent.is_empty(), self.changes == 0, "changes are counted");
+        if cfg!(debug_assertions) && self.recent.len() <= CHECKED_MAX {
+            let changes: usize = self.recent.iter().map(|applied| applied.changes.len()).sum();
+            assert_eq!(changes, self.changes, "changes are counted");
+            assert_eq!(
+                self.recent.iter().map(size).sum::<usize>(),
+                self.bytes,
+                "bytes are counted"
+            );
+            assert!(
+                self.recent.iter().is_sorted_by(|a, b| a.position < b.position),
+                "changes are in order"
+            );
         }
     }
 

@@ -1,6 +1,7 @@
 //! Two nodes, a cut in each direction, a restart.
 
 use super::*;
+use crate::tests::caught;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -116,4 +117,27 @@ fn a_node_that_hears_nobody_reports_it_once() {
         "after one timeout"
     );
     assert!(view.peers.is_empty());
+}
+
+#[test]
+fn the_check_sees_a_node_that_counts_as_connected_without_proof() {
+    let mut pair = Pair::new();
+    pair.a.check();
+    pair.a.peers.get_mut(&NodeId(2)).expect("a peer").connected = true;
+    assert!(caught(|| pair.a.check()).contains("counts as connected and has echoed nothing"));
+    let contact = pair.a.peers.get_mut(&NodeId(2)).expect("a peer");
+    contact.proven = Some(Instant::ZERO);
+    assert!(caught(|| pair.a.check()).contains("was never heard"));
+}
+
+#[test]
+fn the_check_sees_numbers_that_were_not_given_out_and_too_many_of_them() {
+    let mut pair = Pair::new();
+    let contact = pair.a.peers.get_mut(&NodeId(2)).expect("a peer");
+    contact.sent.push_back((1, Instant::ZERO));
+    assert!(caught(|| pair.a.check()).contains("number 1 was given out"));
+    let contact = pair.a.peers.get_mut(&NodeId(2)).expect("a peer");
+    contact.next_number = 100;
+    contact.sent = (1..=100).map(|number| (number, Instant::ZERO)).collect();
+    assert!(caught(|| pair.a.check()).contains("is bounded"));
 }

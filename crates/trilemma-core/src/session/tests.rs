@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::codec;
 use crate::rng::Rng;
+use crate::tests::caught;
 
 fn op(basis: u64, nonce: u64, seq: u64) -> OpId {
     OpId {
@@ -222,4 +223,50 @@ fn stored_sessions_keep_their_bytes_and_impossible_ones_are_refused() {
     }
     let twice: Vec<StoredSession> = [parts[0].clone(), parts[0].clone()].concat();
     assert!(Sessions::new(8).add(&twice).is_err());
+}
+
+/// A record of one session with two results.
+fn two_results() -> Sessions {
+    let mut sessions = Sessions::new(8);
+    sessions.record(op(0, 1, 1), applied(1), Version(1));
+    sessions.record(op(0, 1, 2), applied(2), Version(2));
+    sessions
+}
+
+fn only_session(sessions: &mut Sessions) -> &mut Session {
+    sessions
+        .sessions
+        .get_mut(&op(0, 1, 1).session)
+        .expect("it was recorded")
+}
+
+#[test]
+fn the_check_sees_results_that_are_miscounted() {
+    let mut sessions = two_results();
+    sessions.results = 3;
+    assert!(caught(|| sessions.check()).contains("results are counted"));
+}
+
+#[test]
+fn the_check_sees_a_record_beyond_its_limits() {
+    let mut sessions = two_results();
+    sessions.sessions_max = 0;
+    assert!(caught(|| sessions.check()).contains("sessions are bounded"));
+    let mut sessions = two_results();
+    sessions.results_max = 1;
+    assert!(caught(|| sessions.check()).contains("results are bounded"));
+}
+
+#[test]
+fn the_check_sees_results_below_the_floor_out_of_reach_or_out_of_order() {
+    let mut dropped = two_results();
+    only_session(&mut dropped).floor = 1;
+    assert!(caught(|| dropped.check()).contains("result 1 is not above the floor 1"));
+    let mut distant = two_results();
+    let results = Arc::make_mut(&mut only_session(&mut distant).results);
+    results[1].0 = SESSION_RESULTS_MAX + 1;
+    assert!(caught(|| distant.check()).contains("out of reach"));
+    let mut swapped = two_results();
+    Arc::make_mut(&mut only_session(&mut swapped).results).swap(0, 1);
+    assert!(caught(|| swapped.check()).contains("in order of their numbers"));
 }

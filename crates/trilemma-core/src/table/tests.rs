@@ -5,6 +5,7 @@ use crate::data::Value;
 use crate::id::SessionId;
 use crate::rng::Rng;
 use crate::session::SESSION_RESULTS_MAX;
+use crate::tests::caught;
 
 fn op(seq: u64) -> OpId {
     OpId {
@@ -287,4 +288,36 @@ fn the_chunks_of_earlier_versions_are_read_and_the_bytes_of_chunks_are_kept() {
         (copy.digest(), copy.sessions()),
         (table.digest(), table.sessions())
     );
+}
+
+#[test]
+fn the_check_sees_a_key_that_is_newer_than_its_table() {
+    let mut table = Table::default();
+    let effect = table.apply(op(1), &Command::put("a", "1"), Version(5));
+    table.check(&effect.changes);
+    table.map.get_mut(&Key::from("a")).expect("it was put").created = Version(6);
+    assert!(caught(|| table.check(&[])).contains("created at v6 and modified at v5, the table is at v5"));
+    table.version = Version(4);
+    assert!(caught(|| table.check(&effect.changes)).contains("changed at the last position"));
+}
+
+#[test]
+fn the_check_sees_a_change_that_did_not_happen() {
+    let mut table = Table::default();
+    let effect = table.apply(op(1), &Command::put("a", "1"), Version(5));
+    table.map.remove(&Key::from("a"));
+    assert!(caught(|| table.check(&effect.changes)).contains("is what the table holds"));
+}
+
+#[test]
+fn a_chunk_with_a_key_that_is_newer_than_its_table_is_refused() {
+    let mut table = Table::default();
+    table.apply(op(1), &Command::put("a", "1"), Version(5));
+    table.version = Version(4);
+    let mut loader = TableLoader::new(8);
+    let loaded: Result<Vec<()>, Corrupt> = table
+        .chunks(CHUNK_BYTES)
+        .map(|chunk| loader.add(&chunk))
+        .collect();
+    assert!(loaded.is_err_and(|corrupt| corrupt.0.contains("modified at v5, in a table at v4")));
 }

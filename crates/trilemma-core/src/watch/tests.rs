@@ -1,6 +1,7 @@
 //! A token resumes exactly, or not at all.
 
 use super::*;
+use crate::tests::caught;
 
 fn applied(position: u64, key: &str) -> Applied {
     Applied {
@@ -92,4 +93,37 @@ fn tokens_print_and_parse() {
     };
     assert_eq!(token.to_string().parse::<WatchToken>().unwrap(), token);
     assert!("12".parse::<WatchToken>().is_err());
+}
+
+/// A ring that holds two changes after position 10.
+fn ring() -> Ring {
+    let mut ring = Ring::new(0, 10);
+    ring.push(applied(11, "a"));
+    ring.push(applied(12, "b"));
+    ring
+}
+
+#[test]
+fn the_check_sees_a_floor_that_would_skip_changes() {
+    let mut ring = ring();
+    ring.floor = 11;
+    assert!(caught(|| ring.check()).contains("change 11 is not above the floor 11"));
+    ring.floor = 13;
+    assert!(caught(|| ring.check()).contains("floor 13 is beyond 12"));
+}
+
+#[test]
+fn the_check_sees_changes_that_are_miscounted_or_out_of_order() {
+    let mut uncounted = ring();
+    uncounted.changes = 0;
+    assert!(caught(|| uncounted.check()).contains("changes are counted"));
+    let mut large = ring();
+    large.bytes += 1;
+    assert!(caught(|| large.check()).contains("bytes are counted"));
+    let mut ahead = ring();
+    ahead.last = 11;
+    assert!(caught(|| ahead.check()).contains("change 12 is beyond the last, 11"));
+    let mut swapped = ring();
+    swapped.recent[0].position = 12;
+    assert!(caught(|| swapped.check()).contains("changes are in order"));
 }

@@ -1,0 +1,106 @@
+//! What the host's own check sees, with a protocol that answers when its record is durable.
+
+use super::*;
+use crate::error::Reason;
+use crate::tests::caught;
+use crate::time::WallTime;
+
+struct Answers;
+
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+struct Nothing;
+
+impl Message for Nothing {
+    fn lane(&self) -> Lane {
+        Lane::Control
+    }
+
+    fn kind(&self) -> &'static str {
+        "nothing"
+    }
+}
+
+impl Protocol for Answers {
+    type Message = Nothing;
+    type Record = u8;
+
+    fn restore(&mut self, _: &[u8]) -> Result<(), Corrupt> {
+        Ok(())
+    }
+
+    fn replay(&mut self, _: u8) -> Result<(), Corrupt> {
+        Ok(())
+    }
+
+    fn step(&mut self, _: Now, input: Input<Nothing>, effects: &mut Effects<Nothing, u8>) {
+        if matches!(input, Input::Wake) {
+            effects.append(7);
+            effects.reply_after_append(Ticket(1), Reply::Read(Err(Reason::NoLeader.into())));
+        }
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        Checkpoint::new(std::iter::empty(), |_| Ok(()))
+    }
+
+    fn status(&self, _: Now) -> LiveStatus {
+        LiveStatus::default()
+    }
+
+    fn scan(&self, _: &KeyRange, _: usize) -> Vec<Entry> {
+        Vec::new()
+    }
+}
+
+const NOW: Now = Now {
+    instant: Instant::ZERO,
+    wall: WallTime(0),
+};
+
+/// A host with one answer that waits for one record.
+fn host() -> Host<Answers> {
+    let mut host = Host::new(Answers);
+    let mut output = Output::default();
+    host.run(NOW, Input::Wake, &mut output);
+    assert_eq!((output.records.len(), output.replies.len()), (1, 0));
+    host
+}
+
+#[test]
+fn an_answer_leaves_when_its_record_is_durable() {
+    let mut output = Output::default();
+    host().run(NOW, Input::Persisted { up_to: AppendSeq(1) }, &mut output);
+    assert_eq!(output.replies.len(), 1);
+}
+
+#[test]
+fn the_check_sees_an_answer_that_would_never_leave() {
+    let mut overdue = host();
+    overdue.persisted = AppendSeq(1);
+    assert!(caught(|| overdue.check()).contains("would never leave"));
+    let mut unappended = host();
+    unappended.held[0].0 = AppendSeq(2);
+    assert!(caught(|| unappended.check()).contains("which was never appended"));
+}
+
+#[test]
+fn the_check_sees_answers_out_of_order() {
+    let mut host = host();
+    host.run(NOW, Input::Wake, &mut Output::default());
+    host.held.swap(0, 1);
+    assert!(caught(|| host.check()).contains("in the order of their records"));
+}
+
+#[test]
+fn the_check_sees_what_a_step_wanted_and_nobody_did() {
+    let mut host = host();
+    host.effects.append(8);
+    assert!(caught(|| host.check()).contains("what a step wants is carried out"));
+}
+
+#[test]
+fn what_was_never_appended_cannot_become_durable() {
+    let mut host = host();
+    let early = Input::Persisted { up_to: AppendSeq(2) };
+    assert!(caught(|| host.run(NOW, early, &mut Output::default())).contains("before it was appended"));
+}
