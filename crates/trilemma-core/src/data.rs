@@ -328,6 +328,14 @@ impl Command {
             let count = self.guards.len().max(self.mutations.len());
             return too_large("number of guards or mutations", count, BATCH_LENGTH_MAX);
         }
+        // Never weaker than asked: a value under a lease that nothing ends would live on without it.
+        let leased = |mutation: &Mutation| matches!(mutation, Mutation::Put { lease: Some(_), .. });
+        if self.mutations.iter().any(leased) {
+            return Err(NotApplied::never(Reason::Unsupported {
+                asked: "a value under a lease".into(),
+                strongest: "a value without a lease".into(),
+            }));
+        }
         for key in self.keys() {
             if key.is_empty() {
                 return Err(NotApplied::never(Reason::Invalid {

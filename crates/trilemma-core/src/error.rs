@@ -23,8 +23,6 @@ pub enum Retry {
     Never,
     /// The same operation, with the same [`OpId`], after this time.
     After(Duration),
-    /// The same operation, with the same [`OpId`], at one of these nodes.
-    Elsewhere(NodeSet),
     /// Read again, then decide again.
     ReadAgain,
     /// Open a new session, then attempt again.
@@ -84,9 +82,6 @@ pub enum Reason {
     /// The caller's time was up before the operation took effect, and it was given up for certain.
     #[error("aborted: the deadline passed before the operation could take effect")]
     Deadline,
-    /// The node that ordered the write restarted before deciding it.
-    #[error("aborted: the sequencer restarted before the write was decided")]
-    SequencerRestarted,
     /// The key is held by another transaction whose outcome this node cannot know yet.
     #[error(
         "in doubt: transaction {batch} holds the key and has been unresolved for {since:?}; node {can_resolve} can resolve it"
@@ -201,7 +196,6 @@ impl Reason {
                 | Reason::Recovering { .. }
                 | Reason::Stopping
                 | Reason::Deadline
-                | Reason::SequencerRestarted
                 | Reason::InDoubt { .. }
                 | Reason::Overloaded { .. }
                 | Reason::NoSpace { .. }
@@ -216,7 +210,7 @@ impl Reason {
     pub fn decides_operation(&self) -> bool {
         matches!(
             self,
-            Reason::Fenced | Reason::Invalid { .. } | Reason::TooLarge { .. }
+            Reason::Fenced | Reason::Invalid { .. } | Reason::TooLarge { .. } | Reason::Unsupported { .. }
         )
     }
 
@@ -232,7 +226,6 @@ impl Reason {
             Reason::NoLeader
             | Reason::Recovering { .. }
             | Reason::Deadline
-            | Reason::SequencerRestarted
             | Reason::Refused { .. }
             | Reason::InDoubt { .. }
             | Reason::Overloaded { .. } => Retry::After(SOON),

@@ -120,14 +120,8 @@ pub struct Host<P: Protocol> {
     protocol: P,
     effects: Effects<P::Message, P::Record>,
     persisted: AppendSeq,
-    held: VecDeque<(AppendSeq, Held)>,
+    held: VecDeque<(AppendSeq, Outgoing)>,
     wake_at: Instant,
-}
-
-#[derive(Debug)]
-enum Held {
-    Send(Outgoing),
-    Reply(Ticket, Reply),
 }
 
 impl<P: Protocol> Host<P> {
@@ -221,19 +215,14 @@ impl<P: Protocol> Host<P> {
         output.applied.append(&mut effects.applied);
         output.replies.append(&mut effects.replies);
         for (to, message) in effects.sends_after.drain(..) {
-            self.held.push_back((last, Held::Send(outgoing(to, &message))));
-        }
-        for (ticket, reply) in effects.replies_after.drain(..) {
-            self.held.push_back((last, Held::Reply(ticket, reply)));
+            self.held.push_back((last, outgoing(to, &message)));
         }
         while let Some((waits_for, _)) = self.held.front()
             && *waits_for <= self.persisted
         {
-            match self.held.pop_front() {
-                Some((_, Held::Send(message))) => output.sends.push(message),
-                Some((_, Held::Reply(ticket, reply))) => output.replies.push((ticket, reply)),
-                None => {}
-            }
+            output
+                .sends
+                .extend(self.held.pop_front().map(|(_, message)| message));
         }
         if let Some(at) = effects.wake.take() {
             self.wake_at = at;

@@ -64,10 +64,6 @@ id!(
     Ticket(u64), "t{}"
 );
 id!(
-    /// Correlates the log lines and traces of one operation across nodes. 0 means none.
-    TraceId(u64), "{:016x}"
-);
-id!(
     /// A lease under which a value lives. 0 is not a lease.
     LeaseId(u64), "l{}"
 );

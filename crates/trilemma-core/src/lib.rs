@@ -42,7 +42,7 @@ pub use descriptor::{Backend, Descriptor, Requires};
 pub use error::{NotApplied, ReadError, Reason, Retry, UnknownCause, WriteError};
 pub use id::{
     AppendSeq, Epoch, Incarnation, KeyspaceId, LeaseId, NODES_MAX, NodeId, NodeSet, OpId, SessionId, Ticket,
-    TraceId, Version,
+    Version,
 };
 pub use needs::Needs;
 pub use protocol::{

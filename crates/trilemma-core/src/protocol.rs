@@ -7,7 +7,7 @@
 //!    of the lists they are in. `now` never goes back.
 //! 2. **Persistence is asynchronous.** `append` hands a record over and returns its number; `Input::Persisted` says
 //!    later that every record up to a number is as durable as the keyspace promises. What must wait for the disk goes
-//!    into `send_after_append` and `reply_after_append`: it leaves when everything appended *so far*, earlier steps
+//!    into `send_after_append`: it leaves when everything appended *so far*, earlier steps
 //!    included, is durable. A crash may lose any suffix of the records that were not persisted.
 //! 3. **Messages** may be lost, delayed, duplicated and reordered (also across lanes). Their bytes come from
 //!    authenticated peers, but a peer may be buggy: nothing in a message may make a protocol panic.
@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 use crate::checkpoint::Checkpoint;
 use crate::data::{Applied, Command};
 use crate::error::{ReadError, WriteError};
-use crate::id::{AppendSeq, Incarnation, NodeId, NodeSet, OpId, Ticket, Version};
+use crate::id::{AppendSeq, Incarnation, NodeId, NodeSet, OpId, Ticket};
 use crate::read::{Entry, KeyRange, ReadReply, ReadRequest};
 use crate::receipt::{Outcome, Receipt};
 use crate::status::LiveStatus;
@@ -102,7 +102,7 @@ impl From<crate::codec::DecodeError> for Corrupt {
 pub enum Input<M> {
     /// The first input of an incarnation: state is loaded, peers may be talked to.
     Start,
-    /// A client wants something. Answered once through `Effects::reply` or `reply_after_append`.
+    /// A client wants something. Answered once through `Effects::reply`.
     Propose(Proposal),
     /// A message of another node of this keyspace. The host has checked that `from` sent it.
     Receive {
@@ -220,7 +220,6 @@ pub struct Effects<M, R> {
     pub(crate) applied: Vec<Applied>,
     pub(crate) reset: Option<u64>,
     pub(crate) replies: Vec<(Ticket, Reply)>,
-    pub(crate) replies_after: Vec<(Ticket, Reply)>,
     pub(crate) wake: Option<Instant>,
 }
 
@@ -243,7 +242,6 @@ impl<M, R> Default for Effects<M, R> {
             applied: Vec::new(),
             reset: None,
             replies: Vec::new(),
-            replies_after: Vec::new(),
             wake: None,
         }
     }
@@ -300,16 +298,8 @@ impl<M, R> Effects<M, R> {
         self.replies.push((ticket, reply));
     }
 
-    /// Answers a proposal when all records appended so far are durable.
-    pub fn reply_after_append(&mut self, ticket: Ticket, reply: Reply) {
-        self.replies_after.push((ticket, reply));
-    }
-
     /// Asks to be woken at `at`. Replaces what was asked before.
     pub fn wake_at(&mut self, at: Instant) {
         self.wake = Some(at);
     }
 }
-
-/// The position of the keyspace's history that a session made now may use as its basis, as a status tells it.
-pub type Basis = Version;

@@ -12,7 +12,7 @@ use futures_core::Stream;
 use crate::data::{Command, Key};
 use crate::descriptor::Descriptor;
 use crate::error::{ReadError, WriteError};
-use crate::id::{Epoch, OpId, TraceId};
+use crate::id::{Epoch, OpId};
 use crate::protocol::Attempt;
 use crate::read::{Entry, ReadReply, ReadRequest};
 use crate::receipt::{Outcome, Receipt};
@@ -30,8 +30,6 @@ pub struct OpContext {
     pub timeout: std::time::Duration,
     /// The epoch that the caller believes in.
     pub epoch: Epoch,
-    /// Correlates log lines across nodes.
-    pub trace: TraceId,
 }
 
 /// A keyspace's items as they come; ends when the node stops.

@@ -4,10 +4,11 @@ mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use trilemma_core::pending::refused_write;
 use trilemma_core::session::{Admission, OpResult, Sessions};
 use trilemma_core::{
-    Achieved, AppendSeq, Attempt, Command, Epoch, Instant, Key, Mutation, NodeSet, NotApplied, Now, OpId,
-    Outcome, Reason, Receipt, Reply, Ticket, UnknownCause, Value, Version, WriteError,
+    Achieved, AppendSeq, Attempt, Command, Epoch, Instant, Key, NodeSet, NotApplied, Now, OpId, Outcome,
+    Reason, Receipt, Reply, Ticket, Value, Version, WriteError,
 };
 
 use crate::clock::{Stamp, is_acceptable};
@@ -291,13 +292,7 @@ fn log(shared: &mut Shared, record: Record, effects: &mut Out) {
 }
 
 fn expired(write: Write) -> WriteError {
-    match write.attempt {
-        Attempt::First => Reason::SessionExpired.into(),
-        Attempt::Retry => WriteError::Unknown {
-            op: write.op,
-            cause: UnknownCause::SessionExpired,
-        },
-    }
+    refused_write(write.op, write.attempt, Reason::SessionExpired)
 }
 
 fn receipt(config: &GossipConfig, op: OpId, version: Version) -> Receipt {
@@ -322,24 +317,12 @@ fn receipt(config: &GossipConfig, op: OpId, version: Version) -> Receipt {
 
 /// Why the backend cannot run a command at all, if so.
 fn refuse(command: &Command) -> Option<NotApplied> {
-    let unsupported = |asked: &str, strongest: &str| {
+    (!command.guards.is_empty()).then(|| {
         NotApplied::never(Reason::Unsupported {
-            asked: asked.into(),
-            strongest: strongest.into(),
+            asked: "a guarded write (compare-and-set), which would be checked against one node's view".into(),
+            strongest: "an unguarded batch, visible at once on each node".into(),
         })
-    };
-    if !command.guards.is_empty() {
-        return Some(unsupported(
-            "a guarded write (compare-and-set), which would be checked against one node's view",
-            "an unguarded batch, visible at once on each node",
-        ));
-    }
-    let leased = |mutation: &Mutation| matches!(mutation, Mutation::Put { lease: Some(_), .. });
-    command
-        .mutations
-        .iter()
-        .any(leased)
-        .then(|| unsupported("a value under a lease", "a value without a lease"))
+    })
 }
 
 fn overloaded(what: &str) -> NotApplied {

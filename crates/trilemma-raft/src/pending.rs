@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use trilemma_core::pending::refused_write;
 use trilemma_core::{
     Attempt, Instant, NodeId, OpId, Outcome, Reason, Reply, Request, Rng, Ticket, UnknownCause, WriteError,
 };
@@ -49,23 +50,10 @@ impl PendingKind {
         }
     }
 
-    /// The answer when this attempt certainly did nothing. An earlier attempt may have, so a refused *retry* of a write
-    /// says only that this copy was not taken.
+    /// The answer when this attempt certainly did nothing: see [`trilemma_core::pending`] for the rule.
     pub(crate) fn refusal(self, reason: Reason) -> Answer {
         match self {
-            PendingKind::Write(op, Attempt::Retry) if reason == Reason::SessionExpired => {
-                Answer::Write(Err(WriteError::Unknown {
-                    op,
-                    cause: UnknownCause::SessionExpired,
-                }))
-            }
-            PendingKind::Write(op, Attempt::Retry) if reason != Reason::Fenced => {
-                Answer::Write(Err(WriteError::Unknown {
-                    op,
-                    cause: UnknownCause::LeaderLost,
-                }))
-            }
-            PendingKind::Write(..) => Answer::Write(Err(reason.into())),
+            PendingKind::Write(op, attempt) => Answer::Write(Err(refused_write(op, attempt, reason))),
             PendingKind::Read => Answer::Read(Err(reason.into())),
             PendingKind::Outcome(_) => Answer::Outcome(Err(reason.into())),
         }

@@ -211,10 +211,6 @@ fn refused(message: String, reason: &Reason, retry: &Retry) -> Failure {
             format!("after {} ms", time.as_millis()),
             "try again later".to_owned(),
         ),
-        Retry::Elsewhere(nodes) => (
-            format!("elsewhere: {nodes}"),
-            format!("ask node {nodes} with `--server`"),
-        ),
         Retry::ReadAgain => (
             "read-again".into(),
             "read the key again, then decide again".into(),

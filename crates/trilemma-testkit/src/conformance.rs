@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use trilemma_core::data::{Command, Key};
 use trilemma_core::descriptor::Descriptor;
 use trilemma_core::error::{ReadError, WriteError};
-use trilemma_core::id::{Epoch, NodeId, OpId, SessionId, TraceId, Version};
+use trilemma_core::id::{Epoch, NodeId, OpId, SessionId, Version};
 use trilemma_core::protocol::Attempt;
 use trilemma_core::read::{Query, ReadLevel, ReadReply, ReadRequest};
 use trilemma_core::receipt::Receipt;
@@ -190,7 +190,6 @@ impl Suite<'_> {
             attempt,
             timeout: PATIENCE,
             epoch: Epoch(1),
-            trace: TraceId(op.session.nonce),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use trilemma_core::pending::refused_write;
 use trilemma_core::session::OpResult;
 use trilemma_core::{
     Achieved, Attempt, Instant, NodeId, NodeSet, OpId, Outcome, Query, ReadLevel, Reason, Receipt, Reply,
@@ -197,15 +198,11 @@ impl PendingRequests {
 }
 
 impl Asked {
-    /// The answer when this request did nothing and will do nothing.
+    /// The answer when this request did nothing and will do nothing: see [`trilemma_core::pending`] for the rule.
     pub(crate) fn refuse(self, reason: Reason) -> Reply {
         match self.kind {
             AskedKind::Outcome => Reply::Outcome(Err(reason.into())),
-            // An earlier attempt may be under way, so what is certain of this one is not certain of the operation.
-            AskedKind::Write(Attempt::Retry) if reason.is_unavailable() || is_refusal(&reason) => {
-                self.unknown(UnknownCause::ReplyLost)
-            }
-            AskedKind::Write(_) => Reply::Write(Err(reason.into())),
+            AskedKind::Write(attempt) => Reply::Write(Err(refused_write(self.op, attempt, reason))),
         }
     }
 
@@ -224,8 +221,7 @@ impl Asked {
                 Reply::Write(Ok(receipt(self.op, won, version, found, config)))
             }
             (AskedKind::Write(_), Some(OpResult::Fenced)) => Reply::Write(Err(Reason::Fenced.into())),
-            (AskedKind::Write(Attempt::First), None) => Reply::Write(Err(Reason::SessionExpired.into())),
-            (AskedKind::Write(Attempt::Retry), None) => self.unknown(UnknownCause::SessionExpired),
+            (AskedKind::Write(_), None) => self.refuse(Reason::SessionExpired),
             (AskedKind::Outcome, Some(OpResult::Applied { won, version, found })) => {
                 let receipt = receipt(self.op, won, version, found, config);
                 Reply::Outcome(Ok(Outcome::Applied(receipt)))
@@ -234,10 +230,6 @@ impl Asked {
             (AskedKind::Outcome, None) => Reply::Outcome(Ok(Outcome::Expired)),
         }
     }
-}
-
-fn is_refusal(reason: &Reason) -> bool {
-    matches!(reason, Reason::Refused { .. } | Reason::StaleEpoch { .. })
 }
 
 fn receipt(op: OpId, won: bool, version: Version, found: Version, config: &TwoPhaseConfig) -> Receipt {

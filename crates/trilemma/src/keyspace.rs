@@ -7,8 +7,8 @@ use trilemma_core::read::{DEADLINE_DEFAULT, RANGE_ENTRIES_MAX};
 use trilemma_core::replicator::{OpContext, SharedReplicator};
 use trilemma_core::{
     Attempt, Command, Descriptor, Entry, Key, KeyRange, LiveStatus, Needs, NotApplied, OpId, Outcome, Query,
-    ReadError, ReadLevel, ReadReply, ReadRequest, Reason, Receipt, TraceId, Value, Version, Versioned,
-    WatchSpec, WatchToken, WriteError,
+    ReadError, ReadLevel, ReadReply, ReadRequest, Reason, Receipt, Value, Version, Versioned, WatchSpec,
+    WatchToken, WriteError,
 };
 use trilemma_runtime::EPOCH;
 
@@ -149,13 +149,11 @@ impl Keyspace {
     }
 
     fn context(&self, op: OpId, attempt: Attempt) -> OpContext {
-        let trace = TraceId(op.session.nonce ^ op.seq);
         OpContext {
             op,
             attempt,
             timeout: self.timeout,
             epoch: EPOCH,
-            trace,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use trilemma_core::pending::refused_write;
 use trilemma_core::session::OpResult;
 use trilemma_core::{
     Achieved, Attempt, Command, Entry, Epoch, Instant, Key, NodeId, NodeSet, OpId, Outcome, ReadError,
@@ -71,7 +72,9 @@ impl Operation {
     /// The answer when it is given up for this reason.
     pub(crate) fn refusal(&self, reason: Reason) -> Reply {
         match self.kind {
-            Kind::Write { .. } if self.is_certain() => Reply::Write(Err(reason.into())),
+            Kind::Write { op, attempt, .. } if self.accepts.is_empty() => {
+                Reply::Write(Err(refused_write(op, attempt, reason)))
+            }
             Kind::Write { op, .. } => {
                 let cause = match reason {
                     Reason::Deadline => UnknownCause::Deadline,

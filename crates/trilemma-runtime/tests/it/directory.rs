@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use trilemma_core::replicator::OpContext;
 use trilemma_core::{
     Attempt, Backend, Command, Epoch, Guard, Key, Mutation, NodeId, OpId, Query, ReadLevel, ReadRequest,
-    SessionId, SharedReplicator, TraceId, Version,
+    SessionId, SharedReplicator, Version,
 };
 use trilemma_runtime::pki::Authority;
 use trilemma_runtime::{Identity, KeyspaceConfig, NodeConfig, NodeError, NodeHandle, Tuning};
@@ -106,7 +106,6 @@ fn context(session: u64, seq: u64, attempt: Attempt) -> OpContext {
         attempt,
         timeout: Duration::from_secs(10),
         epoch: Epoch(1),
-        trace: TraceId(0),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use trilemma_core::replicator::OpContext;
 use trilemma_core::{
     Attempt, Backend, Command, Epoch, NODES_MAX, NodeId, OpId, Query, ReadLevel, ReadRequest, SessionId,
-    SharedReplicator, TraceId, Version,
+    SharedReplicator, Version,
 };
 use trilemma_runtime::{Durability, KeyspaceConfig, NodeConfig, NodeError, NodeHandle};
 
@@ -21,7 +21,6 @@ fn context(seq: u64) -> OpContext {
         attempt: Attempt::First,
         timeout: Duration::from_secs(10),
         epoch: Epoch(1),
-        trace: TraceId(0),
     }
 }
 

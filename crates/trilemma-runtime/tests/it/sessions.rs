@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use trilemma_core::replicator::OpContext;
 use trilemma_core::session::SESSION_RESULTS_MAX;
-use trilemma_core::{Attempt, Backend, Command, Epoch, OpId, SessionId, SharedReplicator, TraceId, Version};
+use trilemma_core::{Attempt, Backend, Command, Epoch, OpId, SessionId, SharedReplicator, Version};
 use trilemma_runtime::NodeHandle;
 use trilemma_runtime::pki::Authority;
 
@@ -26,7 +26,6 @@ fn context(session: u64, seq: u64, attempt: Attempt) -> OpContext {
         attempt,
         timeout: Duration::from_secs(30),
         epoch: Epoch(1),
-        trace: TraceId(0),
     }
 }
 

@@ -255,7 +255,6 @@ pub(crate) async fn write(
             {
                 match retry {
                     trilemma::Retry::After(wait) => *wait,
-                    trilemma::Retry::Elsewhere(_) => Duration::from_millis(100),
                     _ => return result,
                 }
             }
