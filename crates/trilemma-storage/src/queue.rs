@@ -186,8 +186,9 @@ impl<D: Disk> WriteQueue<D> {
     pub fn next_due(&self) -> Instant {
         let lazy = self.lazy_since.map_or(Instant::NEVER, |since| since + LAZY_DELAY);
         match self.spare {
-            Spare::Full(since) => lazy.min(since + SPARE_RETRY),
-            Spare::Idle | Spare::InWork => lazy,
+            // Only while one is wanted: otherwise the host would look at the queue again and again for nothing.
+            Spare::Full(since) if self.wants_spare() => lazy.min(since + SPARE_RETRY),
+            Spare::Full(_) | Spare::Idle | Spare::InWork => lazy,
         }
     }
 
@@ -212,6 +213,10 @@ impl<D: Disk> WriteQueue<D> {
         self.on_space(now)
     }
 
+    fn wants_spare(&self) -> bool {
+        self.log.wants_spare() || self.blocked
+    }
+
     /// A spare segment that should be made now, if one should.
     pub fn take_spare_job(&mut self, now: Instant) -> Option<SpareJob> {
         let due = match self.spare {
@@ -219,7 +224,7 @@ impl<D: Disk> WriteQueue<D> {
             Spare::InWork => false,
             Spare::Full(since) => now.since(since) >= SPARE_RETRY,
         };
-        if !due || !(self.log.wants_spare() || self.blocked) {
+        if !due || !self.wants_spare() {
             return None;
         }
         self.spare = Spare::InWork;

@@ -64,6 +64,29 @@ fn lazy_records_wait_for_company_and_no_longer_than_the_delay() {
 }
 
 #[test]
+fn a_spare_that_could_not_be_made_and_is_not_wanted_any_more_is_not_due() {
+    let disk = MemoryDisk::new();
+    let mut queue = open(&disk, false);
+    // More than half of a segment: a spare is wanted, and there is no room for it.
+    for _ in 0..10 {
+        queue.submit(at(0), batch(4000, true)).unwrap();
+    }
+    queue.write(at(0)).unwrap();
+    queue.sync().unwrap();
+    assert!(queue.take_spare_job(at(0)).is_some());
+    queue.spare_not_begun(at(0));
+    assert_eq!(queue.next_due(), at(1000));
+    // The log goes on in a segment that it makes itself: nothing is wanted before that one is half full.
+    for _ in 0..8 {
+        queue.submit(at(1), batch(4000, true)).unwrap();
+    }
+    queue.write(at(1)).unwrap();
+    queue.sync().unwrap();
+    assert!(queue.take_spare_job(at(5000)).is_none());
+    assert_eq!(queue.next_due(), Instant::NEVER, "nothing is due, now or later");
+}
+
+#[test]
 fn a_full_disk_is_reported_once_and_tried_again_each_second() {
     let disk = MemoryDisk::new();
     let mut queue = open(&disk, false);
