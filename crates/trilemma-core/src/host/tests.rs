@@ -1,11 +1,10 @@
-//! What the host's own check sees, with a protocol that answers when its record is durable.
+//! What the host's own check sees, with a protocol that sends when its record is durable.
 
 use super::*;
-use crate::error::Reason;
 use crate::tests::caught;
 use crate::time::WallTime;
 
-struct Answers;
+struct Sends;
 
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 struct Nothing;
@@ -20,7 +19,7 @@ impl Message for Nothing {
     }
 }
 
-impl Protocol for Answers {
+impl Protocol for Sends {
     type Message = Nothing;
     type Record = u8;
 
@@ -35,7 +34,7 @@ impl Protocol for Answers {
     fn step(&mut self, _: Now, input: Input<Nothing>, effects: &mut Effects<Nothing, u8>) {
         if matches!(input, Input::Wake) {
             effects.append(7);
-            effects.reply_after_append(Ticket(1), Reply::Read(Err(Reason::NoLeader.into())));
+            effects.send_after_append(NodeId(2), Nothing);
         }
     }
 
@@ -57,24 +56,24 @@ const NOW: Now = Now {
     wall: WallTime(0),
 };
 
-/// A host with one answer that waits for one record.
-fn host() -> Host<Answers> {
-    let mut host = Host::new(Answers);
+/// A host with one message that waits for one record.
+fn host() -> Host<Sends> {
+    let mut host = Host::new(Sends);
     let mut output = Output::default();
     host.run(NOW, Input::Wake, &mut output);
-    assert_eq!((output.records.len(), output.replies.len()), (1, 0));
+    assert_eq!((output.records.len(), output.sends.len()), (1, 0));
     host
 }
 
 #[test]
-fn an_answer_leaves_when_its_record_is_durable() {
+fn a_message_leaves_when_its_record_is_durable() {
     let mut output = Output::default();
     host().run(NOW, Input::Persisted { up_to: AppendSeq(1) }, &mut output);
-    assert_eq!(output.replies.len(), 1);
+    assert_eq!(output.sends.len(), 1);
 }
 
 #[test]
-fn the_check_sees_an_answer_that_would_never_leave() {
+fn the_check_sees_a_message_that_would_never_leave() {
     let mut overdue = host();
     overdue.persisted = AppendSeq(1);
     assert!(caught(|| overdue.check()).contains("would never leave"));
@@ -84,7 +83,7 @@ fn the_check_sees_an_answer_that_would_never_leave() {
 }
 
 #[test]
-fn the_check_sees_answers_out_of_order() {
+fn the_check_sees_messages_out_of_order() {
     let mut host = host();
     host.run(NOW, Input::Wake, &mut Output::default());
     host.held.swap(0, 1);
