@@ -36,6 +36,8 @@ const WASM_TARGET: &str = "wasm32-unknown-unknown";
 
 /// Seeds of each protocol that every run simulates, other ones each time.
 const SEEDS: u64 = 300;
+/// Profiles beside the standard one, with seeds of each protocol that every run simulates: some ten seconds for each.
+const PROFILES: &[(&str, u64)] = &[("large", 1), ("load", 4), ("restart", 40), ("long", 5)];
 /// Seeds of each protocol whose traces are compared between builds and processors.
 const SEEDS_COMPARED: u64 = 5;
 /// Mutants of the zoo that every run must kill, other ones each day.
@@ -127,8 +129,13 @@ fn steps() -> Vec<Step> {
             "`cargo xtask sim --protocol PROTOCOL --seed SEED --trace` shows the run, `--shrink` makes it short",
             |cx| {
                 let from = unused_seeds(seconds_since_epoch(), SEEDS);
-                crate::sim::campaign(cx.workspace, "all", from, SEEDS).map(|()| Done::Passed)
+                crate::sim::campaign(cx.workspace, "standard", "all", from, SEEDS).map(|()| Done::Passed)
             },
+        ),
+        step(
+            "profiles",
+            "`cargo xtask sim --profile PROFILE --protocol PROTOCOL --seed SEED --trace` shows the run, `--shrink` makes it short",
+            profiles,
         ),
         step(
             "scenarios",
@@ -274,6 +281,15 @@ fn seconds_since_epoch() -> u64 {
 /// can be replayed.
 fn unused_seeds(seconds_since_epoch: u64, count: u64) -> u64 {
     seconds_since_epoch / 60 * count
+}
+
+/// Other seeds of each profile each time.
+fn profiles(context: &Context<'_>) -> Ended {
+    for (profile, seeds) in PROFILES {
+        let from = unused_seeds(seconds_since_epoch(), *seeds);
+        crate::sim::campaign(context.workspace, profile, "all", from, *seeds)?;
+    }
+    Ok(Done::Passed)
 }
 
 /// Every scenario that once showed a bug.

@@ -12,6 +12,8 @@ use crate::{Outcome, process, programs};
 /// The text of `--help`.
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask sim --protocol raft|paxos|gossip|two-phase|mixed|all [--seeds N] [--from S] [ARGUMENTS]
+       cargo xtask sim --protocol PROTOCOL --profile large|load|restart|long [--seeds N]
+       cargo xtask sim --profile PROFILE --print
        cargo xtask sim --protocol PROTOCOL --seed S [--trace | --print | --shrink]
        cargo xtask sim --scenario FILE [--trace | --shrink]
        cargo xtask sim --determinism [--protocol PROTOCOL] [--seeds N] [--from S]
@@ -61,11 +63,26 @@ pub(crate) fn build(workspace: &Workspace, profile: &str) -> Result<PathBuf, Str
     Ok(folder.join(programs::file_name(PROGRAM)))
 }
 
-/// Runs seeds of a protocol, or of all, and fails unless the simulator finds nothing.
-pub(crate) fn campaign(workspace: &Workspace, protocol: &str, from: u64, seeds: u64) -> Outcome {
+/// Runs seeds of a profile, of one protocol or of all, and fails unless the simulator finds nothing.
+pub(crate) fn campaign(
+    workspace: &Workspace,
+    profile: &str,
+    protocol: &str,
+    from: u64,
+    seeds: u64,
+) -> Outcome {
     let program = build(workspace, PROFILE)?;
     let (from, seeds) = (from.to_string(), seeds.to_string());
-    let args = ["--protocol", protocol, "--from", &from, "--seeds", &seeds];
+    let args = [
+        "--profile",
+        profile,
+        "--protocol",
+        protocol,
+        "--from",
+        &from,
+        "--seeds",
+        &seeds,
+    ];
     process::run(workspace, program, &args)
 }
 

@@ -1,12 +1,13 @@
 //! The arguments of the simulator.
 
-use trilemma_sim::Protocol;
+use trilemma_sim::{Profile, Protocol};
 
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
 Usage: trilemma-sim --protocol raft|paxos|gossip|two-phase|mixed|all [options]
        trilemma-sim --scenario FILE [--trace] [--shrink]
 
+  --profile NAME   standard, large, load, restart or long (default standard); with --print alone, what it draws
   --seeds N        runs N seeds (default 1000)
   --from S         the first seed (default 0)
   --seed S         runs one seed
@@ -27,6 +28,7 @@ The last line is one JSON object. Exit: 0 nothing found, 1 failures, 2 usage, or
 #[derive(Debug, Default)]
 pub(crate) struct Args {
     pub(crate) protocols: Vec<Protocol>,
+    pub(crate) profile: Profile,
     /// The name that was given, `all` included.
     pub(crate) name: String,
     pub(crate) seeds: u64,
@@ -42,6 +44,13 @@ pub(crate) struct Args {
     pub(crate) history: Option<String>,
     pub(crate) full_coverage: bool,
     pub(crate) hashes: bool,
+}
+
+impl Args {
+    /// Whether only the description of a profile is asked for.
+    pub(crate) fn is_description(&self) -> bool {
+        self.print && !self.single && self.scenario.is_none()
+    }
 }
 
 /// Reads the arguments; the error says what is wrong.
@@ -60,6 +69,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Args, String> {
         };
         match flag.as_str() {
             "--protocol" => args.name.clone_from(value()?),
+            "--profile" => args.profile = value()?.parse()?,
             "--seeds" => args.seeds = number(value()?)?,
             "--from" => args.from = number(value()?)?,
             "--seed" => {
@@ -84,7 +94,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Args, String> {
     }
     args.protocols = match args.name.as_str() {
         "all" => Protocol::ALL.to_vec(),
-        "" if args.scenario.is_some() => Vec::new(),
+        "" if args.scenario.is_some() || args.is_description() => Vec::new(),
         "" => return Err("--protocol is missing".to_owned()),
         name => vec![name.parse().map_err(|error| format!("{error}, or all"))?],
     };

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use trilemma_check::history::History;
 use trilemma_sim::coverage::Coverage;
-use trilemma_sim::{Protocol, Report, Scenario, run as run_scenario, shrink, swarm};
+use trilemma_sim::{Protocol, Report, Scenario, run as run_scenario, shrink};
 
 use crate::args::Args;
 
@@ -72,8 +72,12 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     if let Some(file) = &args.scenario {
         return one_file(args, file);
     }
+    if args.is_description() {
+        print!("{}", args.profile.description());
+        return ExitCode::SUCCESS;
+    }
     if args.single && (args.print || args.trace || args.shrink || args.history.is_some()) {
-        let scenario = swarm::scenario(args.protocols[0], args.from);
+        let scenario = args.profile.scenario(args.protocols[0], args.from);
         return one(args, &scenario);
     }
     let start = Instant::now();
@@ -105,6 +109,11 @@ fn finish(args: &Args, totals: &Totals, seconds: f64) -> ExitCode {
         totals.faults_min.unwrap_or(0),
         totals.few_faults,
     );
+    for (protocol, coverage) in &totals.coverage {
+        let marks = coverage.marks().filter(|(_, count)| *count > 0);
+        let marks: Vec<String> = marks.map(|(name, count)| format!("{name} {count}")).collect();
+        println!("{protocol}: {}", marks.join(", "));
+    }
     println!(
         "{{\"protocol\":{},\"seeds\":{},\"failures\":{},\"undecided\":{},\"ops\":{},\"faults\":{},\"seeds_per_minute\":{:.0}}}",
         quote(&args.name),
@@ -134,7 +143,7 @@ fn campaign(args: &Args, protocol: Protocol, totals: &Mutex<Totals>) {
                 return;
             }
             let seed = args.from + index;
-            let report = run_scenario(&swarm::scenario(protocol, seed), false);
+            let report = run_scenario(&args.profile.scenario(protocol, seed), false);
             if args.hashes {
                 println!("{protocol} {seed} {:032x}", report.hash);
             }

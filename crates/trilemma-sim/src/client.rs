@@ -12,6 +12,10 @@ use crate::scenario::{Protocol, Scenario};
 
 /// Times that a client follows up on an unknown outcome before it gives up.
 const FOLLOW_UPS_MAX: u32 = 6;
+/// The same in a run of more than [`MANY_OPERATIONS`], where no client gives up earlier: what nobody knows the outcome of
+/// may take effect at any time until the end, and among thousands of operations no search would tell when.
+const FOLLOW_UPS_OF_MANY_MAX: u32 = 60;
+const MANY_OPERATIONS: u32 = 1000;
 
 /// A read at the weakest level, which no linearizability check may see.
 #[derive(Clone, Debug)]
@@ -78,6 +82,10 @@ pub struct Client {
     parts: &'static [Protocol],
     /// Bytes of a value at least.
     value_bytes: usize,
+    /// Whether it asks until it knows.
+    persistent: bool,
+    /// Bytes by which a few values are longer, at most.
+    value_max: usize,
     /// Whether disks may be lost in this run, so that a node may not know any more what it was asked.
     amnesia: bool,
     values: u64,
@@ -97,7 +105,9 @@ impl Client {
             rng,
             parts: scenario.protocol.parts(),
             value_bytes: scenario.workload.value,
-            amnesia: scenario.has_wipes(),
+            amnesia: scenario.may_forget(),
+            value_max: scenario.workload.value_max,
+            persistent: scenario.workload.operations > MANY_OPERATIONS,
             pending: None,
             sessions: BTreeMap::new(),
             seen: BTreeMap::new(),
@@ -125,7 +135,12 @@ impl Client {
     fn value(&mut self) -> String {
         self.values += 1;
         let value = format!("c{}v{}", self.id, self.values);
-        format!("{value:-<0$}", self.value_bytes)
+        let mut bytes = self.value_bytes;
+        if self.value_max > 0 && self.rng.per_mille(20) {
+            bytes += self.rng.below(self.value_max as u64) as usize;
+        }
+        let padding = bytes.saturating_sub(value.len());
+        value + &"-".repeat(padding)
     }
 
     /// Chooses the next operation.
@@ -302,12 +317,7 @@ impl Client {
         };
         let is_read = pending.query.is_some();
         let forgetful = self.amnesia && self.parts[pending.slot] == Protocol::Gossip;
-        if told == Told::Unknown
-            && !is_read
-            && !forgetful
-            && pending.asked <= FOLLOW_UPS_MAX
-            && self.rng.per_mille(850)
-        {
+        if told == Told::Unknown && !is_read && !forgetful && self.follows_up(pending.asked) {
             self.pending = Some(pending);
             return Next::FollowUp;
         }
@@ -337,6 +347,14 @@ impl Client {
         }
         book.note(pending.slot, self.id, pending.invoke, time, pending.call, outcome);
         Next::Done
+    }
+
+    /// Whether a client that has asked this often asks once more.
+    fn follows_up(&mut self, asked: u32) -> bool {
+        if self.persistent {
+            return asked <= FOLLOW_UPS_OF_MANY_MAX;
+        }
+        asked <= FOLLOW_UPS_MAX && self.rng.per_mille(850)
     }
 
     fn remember_write(&mut self, pending: &Pending, answer: &Answer) {

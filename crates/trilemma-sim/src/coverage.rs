@@ -10,6 +10,19 @@ use std::fmt::Write as _;
 use crate::scenario::Protocol;
 use crate::swarm::kinds;
 
+/// Things that happen to or between nodes and are no fault, counted beside the matrix: a node took over the state of
+/// another; power failed while it started; it has another setting; a write was demanded and came; a node that had started
+/// was demanded to catch up and did.
+const MARKS: &[&str] = &[
+    "state-installed",
+    "start-torn",
+    "setting-changed",
+    "write-under-load",
+    "caught-up-under-load",
+];
+/// The class under which marks are saved.
+const MARK: &str = "mark";
+
 /// How long something that a node did counts as what it is doing, in nanoseconds.
 pub const PHASE_LENGTH: u64 = 20_000_000;
 
@@ -80,6 +93,16 @@ impl Coverage {
         *self.cells.entry((class, phase)).or_default() += 1;
     }
 
+    /// Counts something that is no fault.
+    pub fn mark(&mut self, name: &'static str) {
+        self.hit(MARK, name);
+    }
+
+    /// The counts of [`Coverage::mark`], by name.
+    pub fn marks(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        MARKS.iter().map(|name| (*name, self.count(MARK, name)))
+    }
+
     /// Adds the counts of another run.
     pub fn merge(&mut self, other: &Coverage) {
         for (cell, count) in &other.cells {
@@ -138,6 +161,7 @@ impl Coverage {
     pub fn add(&mut self, protocol: Protocol, class: &str, phase: &str, count: u64) {
         let known = cells(protocol)
             .into_iter()
+            .chain(MARKS.iter().map(|name| (MARK, *name)))
             .find(|(c, p)| *c == class && *p == phase);
         if let Some(cell) = known {
             *self.cells.entry(cell).or_default() += count;

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use trilemma_core::{Entry, KeyRange};
+use trilemma_core::{Backend, Entry, KeyRange};
 use trilemma_gossip::GossipConfig;
-use trilemma_node::{Engine, Tune};
+use trilemma_node::{Durability, Engine, KeyspaceConfig, Limits, Tune};
 use trilemma_paxos::PaxosConfig;
 use trilemma_raft::RaftConfig;
 use trilemma_two_phase::TwoPhaseConfig;
@@ -106,10 +106,28 @@ knobs!(TWO_PHASE, TwoPhaseConfig,
     "two-phase.sessions_max" => sessions_max: size,
 );
 
+knobs!(NODE, Limits,
+    "node.log_bytes_max" => log_bytes_max: size,
+    "node.pending_max" => pending_max: size,
+    "node.pending_bytes_max" => pending_bytes_max: size,
+);
+knobs!(KEYSPACE, KeyspaceConfig,
+    "node.durability" => durability: durability,
+);
+
+/// What a gossip write waits for: 0 nothing, 1 the operating system, 2 the disk.
+pub(crate) fn durability(value: u64) -> Durability {
+    match value {
+        0 => Durability::None,
+        1 => Durability::Os,
+        _ => Durability::Fsync,
+    }
+}
+
 /// Whether a scenario may set this.
 #[must_use]
 pub fn is_knob(name: &str) -> bool {
-    [RAFT, PAXOS, GOSSIP, TWO_PHASE]
+    [RAFT, PAXOS, GOSSIP, TWO_PHASE, NODE, KEYSPACE]
         .iter()
         .any(|table| table.contains(&name))
 }
@@ -118,6 +136,20 @@ pub fn is_knob(name: &str) -> bool {
 pub(crate) struct Tuned<'a>(pub(crate) &'a Knobs);
 
 impl Tuned<'_> {
+    pub(crate) fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        self.apply(&mut limits);
+        limits
+    }
+
+    /// Only gossip may wait for less than the disk.
+    pub(crate) fn keyspace(&self, mut config: KeyspaceConfig) -> KeyspaceConfig {
+        if config.backend == Backend::Gossip {
+            self.apply(&mut config);
+        }
+        config
+    }
+
     fn apply(&self, config: &mut impl Knob) {
         self.0.iter().for_each(|(name, value)| config.set(name, *value));
     }

@@ -6,7 +6,8 @@
 //!    text by hand ─┘   └──shrink ◀───┘
 //! ```
 //!
-//! - [`scenario`]: everything that happens to a cluster from outside, as text. [`swarm`] makes one from a seed.
+//! - [`scenario`]: everything that happens to a cluster from outside, as text. [`swarm`] makes one from a seed, and
+//!   [`profile`] one of another kind.
 //! - [`node`]: disk, log, snapshots and turns of one node, as the driver of `trilemma-runtime` has them; [`clock`] its
 //!   two clocks; [`engine`] the protocol instances and the settings that a scenario may change.
 //! - The world runs nodes, links and [`client`]s from one queue of events. All chance comes from [`choices`].
@@ -24,6 +25,7 @@ pub mod engine;
 pub mod invariants;
 mod judge;
 pub mod node;
+pub mod profile;
 pub mod report;
 pub mod scenario;
 pub mod shrink;
@@ -36,6 +38,7 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub use profile::Profile;
 pub use report::{Failure, Report};
 pub use scenario::{Protocol, Scenario};
 

@@ -6,15 +6,15 @@ use std::fmt;
 
 use trilemma_core::{Backend, Incarnation, NodeId, Now, Rng, Ticket, WallTime};
 use trilemma_node::{
-    Effects, Engine, KeyspaceConfig, Limits, Node, NodeSettings, Recovered, RecoveryError, SnapshotJob,
-    Storage, Tuning, keyspace_id, recover,
+    Effects, Engine, KeyspaceConfig, Node, NodeSettings, Recovered, RecoveryError, SnapshotJob, Storage,
+    Tuning, keyspace_id, recover,
 };
 use trilemma_storage::{
     Due, LogError, LogEvent, LogOptions, LogSeq, MemoryDisk, Record, SnapshotError, WriteQueue, fill_spare,
     snapshot,
 };
 
-use crate::engine::Tuned;
+use crate::engine::{Knobs, Tuned};
 use crate::scenario::{Protocol, Scenario};
 
 pub use trilemma_node::Found;
@@ -69,6 +69,8 @@ pub struct Start<'a> {
     pub scenario: &'a Scenario,
     /// The node.
     pub node: NodeId,
+    /// Its settings.
+    pub knobs: &'a Knobs,
     /// Both clocks of the machine.
     pub now: Now,
     /// The least incarnation of a node whose disk is empty: above all that a lost disk may have held.
@@ -89,12 +91,15 @@ fn backend(part: Protocol) -> Backend {
     }
 }
 
-fn settings(scenario: &Scenario, node: NodeId) -> NodeSettings {
+fn settings(scenario: &Scenario, node: NodeId, knobs: &Tuned<'_>) -> NodeSettings {
     let parts = scenario.protocol.parts().iter().enumerate();
     let keyspaces: BTreeMap<String, KeyspaceConfig> = parts
-        .map(|(slot, part)| (name(slot, *part), KeyspaceConfig::new(backend(*part))))
+        .map(|(slot, part)| {
+            let config = KeyspaceConfig::new(backend(*part));
+            (name(slot, *part), knobs.keyspace(config))
+        })
         .collect();
-    let mut limits = Limits::default();
+    let mut limits = knobs.limits();
     if scenario.watch_bytes > 0 {
         limits.watch_bytes_max = scenario.watch_bytes;
     }
@@ -136,20 +141,22 @@ impl Process {
         let Start {
             scenario,
             node,
+            knobs,
             now,
             life_min,
         } = start;
+        let tuned = Tuned(knobs);
         let storage = Storage {
             disk,
             random: &mut || rng.next_u64(),
-            tune: &Tuned(&scenario.knobs),
+            tune: &tuned,
         };
         let now = Now {
             wall: WallTime(now.wall.0.max(life_min)),
             ..now
         };
         let Recovered { node, log, found } =
-            recover(&settings(scenario, node), now, storage).map_err(Stopped::Recovery)?;
+            recover(&settings(scenario, node, &tuned), now, storage).map_err(Stopped::Recovery)?;
         let process = Self {
             life: node.incarnation(),
             queue: WriteQueue::new(log, node.waits_for_written()),

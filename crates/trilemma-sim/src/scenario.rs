@@ -44,6 +44,12 @@
 //! | `fail-sync N for D`, `fail-write N for D` | the next sync or write fails, which must stop the node |
 //! | `jump N MS` | the wall clock jumps by this many milliseconds |
 //! | `snapshot N` | the node makes a snapshot of its keyspaces now |
+//! | `set N NAME VALUE` | the node has this setting from its next start on; at time 0, from its first |
+//!
+//! `value A most B` makes one value in fifty up to `B` bytes longer. `passing` at the end of `network`: a cut and a split
+//! let through what is already under way. `demand write D catch-up D` asks for progress before the heal: while no fault is
+//! going on, a write must succeed within the first time, and a node that has started must have what the others had then
+//! within the second.
 //!
 mod text;
 
@@ -51,6 +57,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use trilemma_core::NodeId;
+use trilemma_node::Durability;
 
 pub use text::ParseError;
 
@@ -160,6 +167,17 @@ pub struct Scenario {
     pub heal: u64,
     /// Faults that must have happened before the heal; until then it is put off and links are noisy.
     pub faults_min: u32,
+    /// What must go on while clients write, if that is demanded.
+    pub demand: Option<Demand>,
+}
+
+/// Bounds on progress while clients write and no fault is going on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// Within this time, a write must succeed.
+    pub write: u64,
+    /// Within this time, a node that has started must have what the others had when it started.
+    pub catch_up: u64,
 }
 
 impl Scenario {
@@ -169,6 +187,76 @@ impl Scenario {
         self.faults
             .iter()
             .any(|fault| matches!(fault.action, Action::Wipe { .. }))
+    }
+
+    /// What a gossip write waits for.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        let drawn = self.knobs.get("node.durability").copied();
+        drawn.map_or(Durability::Fsync, crate::engine::durability)
+    }
+
+    /// Whether a node may not know any more what it has acknowledged.
+    #[must_use]
+    pub fn may_forget(&self) -> bool {
+        let gossip = self.protocol.parts().contains(&Protocol::Gossip);
+        self.has_wipes() || (gossip && self.durability() != Durability::Fsync)
+    }
+
+    /// The settings of a node when it starts for the first time.
+    #[must_use]
+    pub fn knobs_of(&self, id: NodeId) -> BTreeMap<String, u64> {
+        let mut knobs = self.knobs.clone();
+        for fault in &self.faults {
+            if let (When::At(0), Action::Set { node, name, value }) = (&fault.when, &fault.action)
+                && *node == id
+            {
+                knobs.insert(name.clone(), *value);
+            }
+        }
+        knobs
+    }
+}
+
+impl Default for Scenario {
+    /// Three nodes, two clients, 20 operations, no faults, healed after one second.
+    fn default() -> Self {
+        const MS: u64 = 1_000_000;
+        Self {
+            protocol: Protocol::Raft,
+            seed: 0,
+            nodes: 3,
+            workload: Workload {
+                clients: 2,
+                keys: 2,
+                operations: 20,
+                think: 10 * MS,
+                deadline: 500 * MS,
+                value: 0,
+                value_max: 0,
+            },
+            watchers: 0,
+            watch_bytes: 0,
+            knobs: Default::default(),
+            network: Network {
+                loss: 0,
+                duplication: 0,
+                delay: (MS / 10, MS / 2),
+                late: 0,
+                passing: false,
+            },
+            disk: Disk {
+                sync: (MS / 10, MS / 2),
+                segment: 64 * 1024,
+                snapshot: 16 * 1024,
+            },
+            clocks: Vec::new(),
+            faults: Vec::new(),
+            turn: 0,
+            heal: 1000 * MS,
+            faults_min: 0,
+            demand: None,
+        }
     }
 }
 
@@ -187,6 +275,8 @@ pub struct Workload {
     pub deadline: u64,
     /// Bytes that a value has at least.
     pub value: usize,
+    /// Bytes by which one value in fifty is longer, at most; 0: none is.
+    pub value_max: usize,
 }
 
 /// How links behave while nothing else is said.
@@ -200,6 +290,8 @@ pub struct Network {
     pub delay: (u64, u64),
     /// Longest delay of the second of two copies; half of them take up to this long. 0: as long as any message.
     pub late: u64,
+    /// A cut lets through what is under way when it begins.
+    pub passing: bool,
 }
 
 /// How disks behave while nothing else is said.
@@ -355,6 +447,11 @@ pub enum Action {
     Snapshot {
         node: NodeId,
     },
+    Set {
+        node: NodeId,
+        name: String,
+        value: u64,
+    },
 }
 
 impl Action {
@@ -378,6 +475,7 @@ impl Action {
             Action::FailWrite { .. } => "fail-write",
             Action::Jump { .. } => "jump",
             Action::Snapshot { .. } => "snapshot",
+            Action::Set { .. } => "set",
         }
     }
 
@@ -396,6 +494,7 @@ impl Action {
             | Action::FailSync { node, .. }
             | Action::FailWrite { node, .. }
             | Action::Jump { node, .. }
+            | Action::Set { node, .. }
             | Action::Snapshot { node } => Some(*node),
             Action::Cut { route, .. } | Action::Drop { route, .. } => route.from,
             Action::Split { .. } | Action::Noise { .. } => None,
@@ -425,7 +524,7 @@ impl Action {
             | Action::FullDisk { length, .. }
             | Action::FailSync { length, .. }
             | Action::FailWrite { length, .. } => Some(length),
-            Action::Jump { .. } | Action::Snapshot { .. } => None,
+            Action::Jump { .. } | Action::Snapshot { .. } | Action::Set { .. } => None,
         }
     }
 }

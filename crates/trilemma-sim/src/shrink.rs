@@ -125,6 +125,8 @@ impl Shrinker {
         self.attempt(|scenario| scenario.network.loss = 0);
         self.attempt(|scenario| scenario.network.duplication = 0);
         self.attempt(|scenario| scenario.network.late = 0);
+        self.attempt(|scenario| scenario.network.passing = false);
+        self.attempt(|scenario| scenario.workload.value_max = 0);
         self.attempt(|scenario| scenario.workload.value = 0);
         self.attempt(|scenario| scenario.network.delay = plain.network.delay);
         self.attempt(|scenario| scenario.disk.sync = plain.disk.sync);

@@ -120,7 +120,7 @@ const TWO_PHASE_KINDS: &[&str] = &[
 ];
 
 /// Settings whose minimum makes a round trip for each entry or chunk.
-const ONE_AT_A_TIME: &[&str] = &[
+pub(crate) const ONE_AT_A_TIME: &[&str] = &[
     "raft.append_entries_max",
     "raft.append_bytes",
     "raft.inflight_max",
@@ -128,6 +128,14 @@ const ONE_AT_A_TIME: &[&str] = &[
     "raft.chunk_bytes",
     "raft.chunks_inflight",
 ];
+
+/// The sizes for which the rest of a scenario is drawn.
+pub(crate) struct Shape {
+    pub(crate) nodes: u32,
+    pub(crate) heal: u64,
+    pub(crate) keys: u32,
+    pub(crate) value: usize,
+}
 
 /// What a seed leaves in.
 struct Swarm {
@@ -139,7 +147,7 @@ struct Swarm {
     heal: u64,
 }
 
-/// The scenario of a seed.
+/// The scenario of a seed: the profile `standard`.
 #[must_use]
 pub fn scenario(protocol: Protocol, seed: u64) -> Scenario {
     let mut rng = Choices::new(seed).stream(Purpose::Plan, protocol as u64);
@@ -153,6 +161,23 @@ pub fn scenario(protocol: Protocol, seed: u64) -> Scenario {
     } else {
         [0, 0, 0, 60, 300][rng.below(5) as usize]
     };
+    let shape = Shape {
+        nodes,
+        heal,
+        keys,
+        value,
+    };
+    draw(protocol, seed, rng, shape)
+}
+
+/// Draws all that [`Shape`] leaves open.
+pub(crate) fn draw(protocol: Protocol, seed: u64, rng: Rng, shape: Shape) -> Scenario {
+    let Shape {
+        nodes,
+        heal,
+        keys,
+        value,
+    } = shape;
     let mut swarm = Swarm {
         keys,
         value,
@@ -176,6 +201,7 @@ pub fn scenario(protocol: Protocol, seed: u64) -> Scenario {
         turn: swarm.turn(),
         heal,
         faults_min: FAULTS_MIN,
+        demand: None,
     };
     swarm.late_knobs(&mut scenario.knobs);
     if scenario.turn > 4 * MS {
@@ -220,6 +246,7 @@ impl Swarm {
             think: think * self.pick(&[10, 50, 80]) / 100,
             deadline: self.pick(&[50, 200, 500, 2000]) * MS,
             value: self.value,
+            value_max: 0,
         }
     }
 
@@ -275,6 +302,7 @@ impl Swarm {
             duplication,
             delay: (low, low + self.pick(&[50, 500, 5_000, 20_000]) * US),
             late: self.pick(&[0, 0, 100, 500, 2000]) * MS,
+            passing: false,
         }
     }
 

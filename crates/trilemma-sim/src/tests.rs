@@ -1,5 +1,6 @@
 //! The simulator itself: it repeats itself, says what it does, sees what is broken and makes it short.
 
+use crate::profile::Profile;
 use crate::scenario::{Protocol, Scenario};
 use crate::{run, shrink, swarm};
 
@@ -22,6 +23,116 @@ fn scenarios_are_text_and_back() {
             assert_eq!(back, scenario, "{text}");
         }
     }
+}
+
+#[test]
+fn scenarios_of_every_profile_are_text_and_back() {
+    for profile in Profile::ALL {
+        for protocol in Protocol::ALL {
+            for seed in 0..40 {
+                let scenario = profile.scenario(protocol, seed);
+                let text = scenario.to_string();
+                let back: Scenario = text.parse().unwrap_or_else(|error| panic!("{error} in\n{text}"));
+                assert_eq!(back, scenario, "{profile} {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn profiles_say_what_they_draw() {
+    for profile in Profile::ALL {
+        assert_eq!(profile.name().parse(), Ok(profile));
+        let first = profile.description().lines().next().unwrap_or_default();
+        assert!(first.starts_with(&format!("{profile}: ")), "{first}");
+    }
+    for seed in 0..200 {
+        let large = Profile::Large.scenario(Protocol::Raft, seed);
+        let state = u64::from(large.workload.keys) * large.workload.value as u64;
+        assert!(
+            (7..=9).contains(&large.nodes) && large.workload.operations >= 5000,
+            "{large}"
+        );
+        assert!(state >= 50 * large.knobs["raft.chunk_bytes"], "{large}");
+    }
+}
+
+/// Clients write for ten seconds.
+const STUCK: &str = "
+protocol raft
+seed 3
+clients 4 keys 2 operations 2000 think 20ms deadline 200ms
+demand write 2s catch-up 5s
+heal 10s
+";
+
+#[test]
+fn progress_that_does_not_come_is_seen() {
+    let parse = |text: &str| text.parse::<Scenario>().unwrap_or_else(|error| panic!("{error}"));
+    let sound = parse(STUCK);
+    assert_eq!(run(&sound, false).failure, None);
+    let stuck = parse(&format!("network loss 1000 duplicate 0 delay 1ms..2ms\n{STUCK}"));
+    let failure = run(&stuck, false).failure.map(|failure| failure.checker);
+    assert_eq!(failure, Some("progress"));
+}
+
+#[test]
+fn a_node_that_does_not_catch_up_is_seen() {
+    // The bound of the second run is none at all.
+    let text = format!(
+        "network loss 0 duplicate 0 delay 100us..1ms\nknob raft.kept_entries 0\n{STUCK}\nat 1s crash 3 for 1s\n"
+    );
+    let scenario = |text: &str| text.parse::<Scenario>().unwrap_or_else(|error| panic!("{error}"));
+    let sound = run(&scenario(&text), false);
+    assert_eq!(sound.failure, None);
+    let caught = sound
+        .coverage
+        .marks()
+        .find(|(name, _)| *name == "caught-up-under-load");
+    assert!(caught.is_some_and(|(_, count)| count > 0), "{caught:?}");
+    let mut slow = scenario(&text);
+    slow.demand = Some(crate::scenario::Demand {
+        write: slow.heal,
+        catch_up: 0,
+    });
+    slow.network.delay = (100_000_000, 200_000_000);
+    let failure = run(&slow, false).failure.map(|failure| failure.checker);
+    assert_eq!(failure, Some("catch-up"));
+}
+
+#[test]
+fn settings_change_over_a_restart_and_at_time_0_before_the_first_start() {
+    let text = "protocol raft\nseed 1\nat 0ns set 2 raft.kept_entries 0\nat 5ms set 3 raft.kept_entries 1\n";
+    let scenario: Scenario = text.parse().unwrap_or_else(|error| panic!("{error}"));
+    let of = |node| {
+        scenario
+            .knobs_of(trilemma_core::NodeId(node))
+            .get("raft.kept_entries")
+            .copied()
+    };
+    assert_eq!([of(1), of(2), of(3)], [None, Some(0), None]);
+    let report = run(&scenario, false);
+    assert_eq!(report.failure, None);
+    assert_eq!(
+        report
+            .coverage
+            .marks()
+            .find(|(name, _)| *name == "setting-changed"),
+        Some(("setting-changed", 2))
+    );
+}
+
+#[test]
+fn an_acknowledged_write_may_be_lost_only_where_the_durability_says_so() {
+    for (durability, forgets) in [(0, true), (1, true), (2, false)] {
+        let text = format!("protocol gossip\nknob node.durability {durability}\n");
+        let scenario: Scenario = text.parse().unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(scenario.may_forget(), forgets, "{durability}");
+    }
+    let raft: Scenario = "protocol raft\nknob node.durability 0\n"
+        .parse()
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert!(!raft.may_forget());
 }
 
 #[test]

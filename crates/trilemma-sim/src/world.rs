@@ -7,6 +7,7 @@
 mod clients;
 mod ending;
 mod faults;
+mod load;
 mod turn;
 mod watchers;
 
@@ -21,7 +22,7 @@ use crate::choices::{Choices, Purpose};
 use crate::client::{Book, Client};
 use crate::clock::Clock;
 use crate::coverage::{Coverage, PHASE_LENGTH};
-use crate::engine::entries;
+use crate::engine::{Knobs, entries};
 use crate::invariants::Invariants;
 use crate::node::Process;
 use crate::report::{Failure, Report};
@@ -33,6 +34,9 @@ use crate::watching::{Published, Watcher};
 pub(crate) const RECOVERY_BOUND: u64 = 20_000_000_000;
 /// Most events of a run: far above what any needs, so more is a storm.
 const EVENTS_MAX: u64 = 3_000_000;
+/// Virtual time that allows one event more, and what an operation allows.
+const EVENT_TIME: u64 = MS / 20;
+const EVENTS_PER_OPERATION: u64 = 500;
 /// A virtual millisecond.
 pub(crate) const MS: u64 = 1_000_000;
 
@@ -111,6 +115,8 @@ enum Event {
     },
     Heal,
     Look,
+    /// Looks whether what the scenario demands goes on.
+    Load,
 }
 
 struct Queued {
@@ -148,6 +154,8 @@ struct Node {
     rng: Rng,
     instances: Rng,
     clock: Clock,
+    /// The settings of its next start.
+    knobs: Knobs,
     process: Option<Process>,
     /// The last life that the outside knows of.
     life: Incarnation,
@@ -205,6 +213,7 @@ pub(crate) struct World<'a> {
     /// The heal was put off this often because too little had happened.
     put_off: u32,
     ending: ending::Ending,
+    load: load::Load,
     invariants: Invariants,
     coverage: Coverage,
     faults: u64,
@@ -215,6 +224,9 @@ pub(crate) struct World<'a> {
 /// Runs a scenario.
 pub(crate) fn run(scenario: &Scenario, verbose: bool) -> Report {
     let mut world = World::new(scenario, verbose);
+    let most = EVENTS_MAX
+        + scenario.heal / EVENT_TIME
+        + EVENTS_PER_OPERATION * u64::from(scenario.workload.operations);
     let mut events = 0;
     while world.failure.is_none() && !world.ending.is_over() {
         let Some(Reverse(next)) = world.queue.pop() else {
@@ -223,8 +235,8 @@ pub(crate) fn run(scenario: &Scenario, verbose: bool) -> Report {
         events += 1;
         world.now = next.at;
         world.handle(next.event);
-        if events > EVENTS_MAX {
-            world.fail("storm", format!("more than {EVENTS_MAX} events"));
+        if events > most {
+            world.fail("storm", format!("more than {most} events"));
         }
     }
     world.finish(events)
@@ -245,6 +257,7 @@ impl<'a> World<'a> {
                 clock: fault.map_or(Clock::new(0, 0), |fault| {
                     Clock::new(fault.offset_ms, fault.drift_ppm)
                 }),
+                knobs: scenario.knobs_of(id),
                 process: None,
                 life: Incarnation(0),
                 durable: LogSeq(0),
@@ -288,6 +301,7 @@ impl<'a> World<'a> {
             healed: false,
             put_off: 0,
             ending: ending::Ending::default(),
+            load: load::Load::default(),
             invariants: Invariants::new(scenario),
             coverage: Coverage::default(),
             faults: 0,
@@ -323,6 +337,9 @@ impl<'a> World<'a> {
         }
         self.plan_watchers();
         self.schedule(self.scenario.heal, Event::Heal);
+        if self.scenario.demand.is_some() {
+            self.schedule(load::INTERVAL, Event::Load);
+        }
     }
 
     fn schedule(&mut self, delay: u64, event: Event) {
@@ -400,6 +417,7 @@ impl<'a> World<'a> {
             Event::FaultEnds { index } => self.fault_ends(index),
             Event::Heal => self.heal(),
             Event::Look => self.look(),
+            Event::Load => self.look_at_load(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::str::{FromStr, SplitWhitespace};
 
 use trilemma_core::NodeId;
 
-use super::{Action, ClockFault, Disk, Fault, Network, Probe, Protocol, Route, Scenario, When, Workload};
+use super::{Action, ClockFault, Demand, Disk, Fault, Network, Probe, Route, Scenario, When, Workload};
 
 /// Most lines of a scenario.
 const LINES_MAX: usize = 10_000;
@@ -87,6 +87,7 @@ fn arguments(action: &Action) -> String {
         Action::Tear { operations, .. } => words.push(operations.to_string()),
         Action::SlowDisk { sync, .. } => words.push(Time(*sync).to_string()),
         Action::Jump { ms, .. } => words.push(ms.to_string()),
+        Action::Set { name, value, .. } => words.extend([name.clone(), value.to_string()]),
         _ => {}
     }
     if action.length() > 0 {
@@ -114,6 +115,7 @@ impl fmt::Display for Scenario {
             think,
             deadline,
             value,
+            value_max,
         } = &self.workload;
         writeln!(
             f,
@@ -125,9 +127,10 @@ impl fmt::Display for Scenario {
             f,
             "clients {clients} keys {keys} operations {operations} think {think} deadline {deadline}"
         )?;
-        match value {
-            0 => writeln!(f)?,
-            bytes => writeln!(f, " value {bytes}")?,
+        match (value, value_max) {
+            (0, 0) => writeln!(f)?,
+            (bytes, 0) => writeln!(f, " value {bytes}")?,
+            (bytes, most) => writeln!(f, " value {bytes} most {most}")?,
         }
         if self.watchers > 0 {
             write!(f, "watchers {}", self.watchers)?;
@@ -144,16 +147,17 @@ impl fmt::Display for Scenario {
             duplication,
             delay,
             late,
+            passing,
         } = &self.network;
         let (low, high) = (Time(delay.0), Time(delay.1));
         write!(
             f,
             "network loss {loss} duplicate {duplication} delay {low}..{high}"
         )?;
-        match late {
-            0 => writeln!(f)?,
-            late => writeln!(f, " late {}", Time(*late))?,
+        if *late > 0 {
+            write!(f, " late {}", Time(*late))?;
         }
+        writeln!(f, "{}", if *passing { " passing" } else { "" })?;
         let Disk {
             sync,
             segment,
@@ -174,6 +178,9 @@ impl fmt::Display for Scenario {
         }
         for fault in &self.faults {
             writeln!(f, "{fault}")?;
+        }
+        if let Some(Demand { write, catch_up }) = &self.demand {
+            writeln!(f, "demand write {} catch-up {}", Time(*write), Time(*catch_up))?;
         }
         match self.faults_min {
             0 => writeln!(f, "heal {}", Time(self.heal)),
@@ -278,6 +285,20 @@ impl<'a> Words<'a> {
         self.words.clone().next().is_some()
     }
 
+    fn is_next(&self, word: &str) -> bool {
+        self.words.clone().next() == Some(word)
+    }
+
+    fn knob(&mut self) -> Parsed<String> {
+        let name = self.next("a setting")?;
+        if crate::engine::is_knob(name) {
+            return Ok(name.to_owned());
+        }
+        Err(format!(
+            "\"{name}\": no such setting; `trilemma_sim::engine` lists them"
+        ))
+    }
+
     fn end(mut self) -> Parsed<()> {
         self.words.next().map_or(Ok(()), |word| {
             Err(format!("\"{word}\": expected the end of the line"))
@@ -361,6 +382,11 @@ fn action(words: &mut Words<'_>) -> Parsed<Action> {
             ms: words.number("milliseconds", -(TIME_MAX as i64), TIME_MAX as i64)?,
         },
         "snapshot" => Action::Snapshot { node: words.node()? },
+        "set" => Action::Set {
+            node: words.node()?,
+            name: words.knob()?,
+            value: words.number("a value", 0, u64::MAX)?,
+        },
         _ => {
             return Err(format!(
                 "\"{name}\": no such action; `trilemma_sim::scenario` lists them"
@@ -394,45 +420,6 @@ fn count(words: &mut Words<'_>) -> Parsed<u32> {
         .ok_or_else(|| format!("\"{word}\": expected which occurrence, such as #3"))
 }
 
-impl Default for Scenario {
-    /// Three nodes, two clients, 20 operations, no faults, healed after one second.
-    fn default() -> Self {
-        const MS: u64 = 1_000_000;
-        Self {
-            protocol: Protocol::Raft,
-            seed: 0,
-            nodes: 3,
-            workload: Workload {
-                clients: 2,
-                keys: 2,
-                operations: 20,
-                think: 10 * MS,
-                deadline: 500 * MS,
-                value: 0,
-            },
-            watchers: 0,
-            watch_bytes: 0,
-            knobs: Default::default(),
-            network: Network {
-                loss: 0,
-                duplication: 0,
-                delay: (MS / 10, MS / 2),
-                late: 0,
-            },
-            disk: Disk {
-                sync: (MS / 10, MS / 2),
-                segment: 64 * 1024,
-                snapshot: 16 * 1024,
-            },
-            clocks: Vec::new(),
-            faults: Vec::new(),
-            turn: 0,
-            heal: 1000 * MS,
-            faults_min: 0,
-        }
-    }
-}
-
 impl Scenario {
     fn line(&mut self, line: &str) -> Parsed<()> {
         let mut words = Words {
@@ -462,16 +449,15 @@ impl Scenario {
                     words.literal("value")?;
                     self.workload.value = words.number("bytes of a value", 0, VALUE_BYTES_MAX)?;
                 }
+                if words.more() {
+                    words.literal("most")?;
+                    self.workload.value_max = words.number("bytes of a value", 0, VALUE_BYTES_MAX)?;
+                }
             }
             "knob" => {
-                let name = words.next("a setting")?;
-                if !crate::engine::is_knob(name) {
-                    return Err(format!(
-                        "\"{name}\": no such setting; `trilemma_sim::engine` lists them"
-                    ));
-                }
+                let name = words.knob()?;
                 let value = words.number("a value", 0, u64::MAX)?;
-                self.knobs.insert(name.to_owned(), value);
+                self.knobs.insert(name, value);
             }
             "watchers" => {
                 self.watchers = words.number("a number of watchers", 0, COUNT_MAX)?;
@@ -487,9 +473,13 @@ impl Scenario {
                 self.network.duplication = words.number("copies per mille", 0, 1000)?;
                 words.literal("delay")?;
                 self.network.delay = words.times("delays")?;
-                if words.more() {
+                if words.is_next("late") {
                     words.literal("late")?;
                     self.network.late = words.time("the longest delay of a copy")?;
+                }
+                if words.more() {
+                    words.literal("passing")?;
+                    self.network.passing = true;
                 }
             }
             "disk" => {
@@ -528,6 +518,13 @@ impl Scenario {
                     when: When::On { node, probe, count },
                     action,
                 });
+            }
+            "demand" => {
+                words.literal("write")?;
+                let write = words.time("a duration")?;
+                words.literal("catch-up")?;
+                let catch_up = words.time("a duration")?;
+                self.demand = Some(Demand { write, catch_up });
             }
             "turn" => self.turn = words.time("a duration")?,
             "heal" => {

@@ -59,6 +59,9 @@ impl World<'_> {
         pending.sent = true;
         pending.first_asked.get_or_insert(id);
         let slot = pending.slot;
+        if matches!(request, Request::Write { .. }) {
+            self.load.asked(slot);
+        }
         self.trace.line(now, || {
             format!("client {client} asks {id} {ticket} {}", brief(&request))
         });
@@ -155,6 +158,10 @@ impl World<'_> {
         }
         let think = self.scenario.workload.think;
         let this = &mut self.clients[client];
+        let pending = this.pending.as_ref().filter(|pending| pending.command.is_some());
+        if let (Some(pending), Some(Reply::Write(Ok(_)))) = (pending, &reply) {
+            self.load.wrote(pending.slot, now);
+        }
         let next = this.answer(reply, now, &mut self.book);
         if let Some((checker, what)) = self.book.broken.take() {
             return self.fail(checker, what);

@@ -184,7 +184,7 @@ impl World<'_> {
     /// What only a cluster at rest can be asked.
     fn at_rest(&mut self) {
         // What an open turn has taken in is in no record yet; what a node alone holds has never left it.
-        if self.nodes.len() == 1 || self.scenario.has_wipes() || self.nodes.iter().any(|node| node.in_turn) {
+        if self.nodes.len() == 1 || self.scenario.may_forget() || self.nodes.iter().any(|node| node.in_turn) {
             return;
         }
         let mut broken = None;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use trilemma_core::{NodeId, Rng};
+use trilemma_node::Durability;
 use trilemma_node::node::PING;
 use trilemma_storage::{Disk as _, LogSeq, MemoryDisk, MemoryFaults};
 
@@ -56,6 +57,7 @@ impl World<'_> {
         }
         self.faults += 1;
         self.active.push(index);
+        self.load_disturbed();
         self.begin(action);
         if let (Action::Snapshot { node }, false) = (action, triggered) {
             self.turn(*node, |_, _| {});
@@ -138,6 +140,10 @@ impl World<'_> {
                     process.node.request_snapshot();
                 }
             }
+            Action::Set { node, name, value } => {
+                self.coverage.mark("setting-changed");
+                self.node(*node).knobs.insert(name.clone(), *value);
+            }
             // These hold for as long as they are active.
             Action::Cut { .. } | Action::Split { .. } | Action::Drop { .. } | Action::Noise { .. } => {}
         }
@@ -148,6 +154,7 @@ impl World<'_> {
             return;
         };
         self.active.remove(place);
+        self.load_disturbed();
         let action = &self.scenario.faults[index].action;
         match action {
             Action::Crash { node, .. }
@@ -198,6 +205,9 @@ impl World<'_> {
     /// The process dies and the system goes on: what was handed to the disk stays.
     pub(super) fn process_ends(&mut self, id: NodeId, restart_after: u64) {
         self.end(id);
+        if self.scenario.durability() == Durability::None {
+            self.book.disk_lost(id);
+        }
         if !self.active.iter().any(
             |index| matches!(&self.scenario.faults[*index].action, Action::Kill { node, .. } if *node == id),
         ) {
@@ -215,6 +225,7 @@ impl World<'_> {
             drop(process);
             self.trace.line(now, || format!("{id} is down"));
             self.invariants.crashed(id, durable);
+            self.load_stopped(id);
             self.connections_lost(id);
         }
     }
@@ -222,6 +233,9 @@ impl World<'_> {
     /// Power fails: of what was not synced, a random part survives.
     pub(super) fn power_fails(&mut self, id: NodeId) {
         self.end(id);
+        if self.scenario.durability() != Durability::Fsync {
+            self.book.disk_lost(id);
+        }
         let node = self.node(id);
         node.disk.crash(&mut node.rng);
         let torn = node.tearing.take().is_some();
@@ -266,8 +280,13 @@ impl World<'_> {
         });
     }
 
+    /// Whether what is under way from one node to another does not arrive.
+    pub(super) fn is_stopped(&self, from: NodeId, to: NodeId) -> bool {
+        !self.scenario.network.passing && self.is_cut(from, to)
+    }
+
     /// Whether nothing passes from one node to another.
-    pub(super) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+    fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
         self.actions().any(|action| match action {
             Action::Cut { route, .. } => route.covers(from, to),
             Action::Split { side, .. } => side.contains(&from) != side.contains(&to),

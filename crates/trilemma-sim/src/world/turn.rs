@@ -24,6 +24,8 @@ struct Watching<'a> {
     broken: Option<Broken>,
     /// What watchers are held against, where there are any, and the stream of each keyspace here.
     published: Option<(&'a mut Published, Vec<u64>)>,
+    /// A state of another node has replaced this one's.
+    installed: bool,
 }
 
 impl Observer for Watching<'_> {
@@ -32,6 +34,7 @@ impl Observer for Watching<'_> {
     }
 
     fn stepped(&mut self, replica: usize, engine: &Engine, reset: Option<u64>, applied: &[Applied]) {
+        self.installed |= reset.is_some();
         let observed =
             self.invariants
                 .observe(self.id, replica, engine, self.wall, self.durable, reset, applied);
@@ -66,9 +69,11 @@ impl World<'_> {
             Protocol::Gossip => wall.max(node.life.0 + 1),
             _ => node.life.0 + 1,
         };
+        let knobs = node.knobs.clone();
         let start = Start {
             scenario,
             node: id,
+            knobs: &knobs,
             now: node.clock.now(now),
             life_min,
         };
@@ -108,6 +113,7 @@ impl World<'_> {
             }
         }
         self.watchable(id);
+        self.load_started(id);
         self.turn(id, |process, now| process.node.start(now));
         self.probe(id, &Probe::Start);
     }
@@ -126,6 +132,7 @@ impl World<'_> {
         if node.tearing.is_some() {
             self.trace
                 .line(now, || format!("{id} loses power while it starts"));
+            self.coverage.mark("start-torn");
             self.invariants.start_failed(id);
             return self.power_fails(id);
         }
@@ -231,9 +238,14 @@ impl World<'_> {
             durable: process.durable(),
             broken: None,
             published: watched.map(|streams| (&mut self.published, streams)),
+            installed: false,
         };
         process.node.turn(now, &mut process.effects, &mut watching);
-        if let Some((checker, what)) = watching.broken {
+        let (broken, installed) = (watching.broken, watching.installed);
+        if installed {
+            self.coverage.mark("state-installed");
+        }
+        if let Some((checker, what)) = broken {
             self.fail(checker, what);
         }
         Some((life, now))
@@ -478,7 +490,7 @@ impl World<'_> {
         kind: &'static str,
         bytes: Bytes,
     ) {
-        if self.process(to, life).is_none() || self.is_cut(from, to) {
+        if self.process(to, life).is_none() || self.is_stopped(from, to) {
             return;
         }
         self.trace.number(u64::from(from.0) << 32 | u64::from(to.0));
@@ -494,7 +506,7 @@ impl World<'_> {
     }
 
     pub(super) fn ping(&mut self, from: NodeId, to: NodeId, life: Incarnation, bytes: Bytes) {
-        if self.process(to, life).is_none() || self.is_cut(from, to) {
+        if self.process(to, life).is_none() || self.is_stopped(from, to) {
             return;
         }
         let frame = frame(NODE_RECORDS, &bytes);
