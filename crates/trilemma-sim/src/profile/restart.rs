@@ -90,9 +90,11 @@ fn torn_start(scenario: &mut Scenario, draw: &mut Draw, node: NodeId) {
     let at = 50 * MS + draw.0.below(scenario.heal * 9 / 10);
     let down = draw.between(2, 60) * MS;
     let dead = Action::Kill { node, length: down };
+    // Most starts take a dozen operations, those that repair a log more.
+    let most = draw.pick(&[4, 12, 40]);
     let torn = Action::Tear {
         node,
-        operations: draw.0.below(40),
+        operations: draw.0.below(most),
         length: down + draw.between(10, 300) * MS,
     };
     scenario.faults.push(Fault {
