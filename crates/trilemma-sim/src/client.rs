@@ -14,7 +14,7 @@ use crate::scenario::{Protocol, Scenario};
 const FOLLOW_UPS_MAX: u32 = 6;
 /// The same in a run of more than [`MANY_OPERATIONS`], where no client gives up earlier: what nobody knows the outcome of
 /// may take effect at any time until the end, and among thousands of operations no search would tell when.
-const FOLLOW_UPS_OF_MANY_MAX: u32 = 60;
+const FOLLOW_UPS_OF_MANY_MAX: u32 = 600;
 const MANY_OPERATIONS: u32 = 1000;
 
 /// A read at the weakest level, which no linearizability check may see.

@@ -11,10 +11,13 @@ use crate::scenario::Protocol;
 use crate::swarm::kinds;
 
 /// Things that happen to or between nodes and are no fault, counted beside the matrix: a node took over the state of
-/// another; power failed while it started; it has another setting; a write was demanded and came; a node that had started
+/// another; it died while parts of a state went to or from it; it refused a write because too much waited; power failed
+/// while it started; it has another setting; a write was demanded and came; a node that had started
 /// was demanded to catch up and did.
 const MARKS: &[&str] = &[
     "state-installed",
+    "death-in-transfer",
+    "write-refused-overloaded",
     "start-torn",
     "setting-changed",
     "write-under-load",
@@ -49,6 +52,23 @@ const NODE_CLASSES: &[&str] = &[
 const MESSAGE_CLASSES: &[&str] = &["loss", "duplication", "delay", "cut-message", "drop-message"];
 /// What a node does beside sending and handling messages.
 const NODE_PHASES: &[&str] = &["starting", "syncing", "snapshotting", "idle"];
+
+/// Messages that carry parts of a state.
+const TRANSFERS: &[&str] = &[
+    "snapshot",
+    "snapshot-reply",
+    "install",
+    "fetch",
+    "piece",
+    "page",
+    "values",
+];
+
+/// Whether a fault of this class in this phase ends a node in the middle of a transfer.
+#[must_use]
+pub fn is_death_in_transfer(class: &str, phase: &str) -> bool {
+    matches!(class, "crash" | "kill" | "wipe" | "rot") && TRANSFERS.contains(&phase)
+}
 
 /// Cells that cannot be hit, with the reason.
 fn infeasible(protocol: Protocol, class: &str, phase: &str) -> Option<&'static str> {

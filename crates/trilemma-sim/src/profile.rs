@@ -20,7 +20,7 @@ const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
 const S: u64 = 1_000 * MS;
 
-/// A kind of runs.
+/// A kind of runs. Others (`watch`, `client`) come at the end: a profile's place names its streams of choices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Profile {
     /// Small clusters, short runs, everything at once.

@@ -21,7 +21,7 @@ use trilemma_storage::{LogSeq, MemoryDisk};
 use crate::choices::{Choices, Purpose};
 use crate::client::{Book, Client};
 use crate::clock::Clock;
-use crate::coverage::{Coverage, PHASE_LENGTH};
+use crate::coverage::{Coverage, PHASE_LENGTH, is_death_in_transfer};
 use crate::engine::{Knobs, entries};
 use crate::invariants::Invariants;
 use crate::node::Process;
@@ -432,11 +432,16 @@ impl<'a> World<'a> {
         let now = self.now;
         let node = &self.nodes[node.0 as usize - 1];
         let mut any = false;
+        let mut transfer = false;
         for (phase, at) in &node.recent {
             if now.saturating_sub(*at) <= PHASE_LENGTH {
                 self.coverage.hit(class, phase);
                 any = true;
+                transfer |= is_death_in_transfer(class, phase);
             }
+        }
+        if transfer {
+            self.coverage.mark("death-in-transfer");
         }
         if !any {
             self.coverage.hit(class, "idle");

@@ -1,6 +1,6 @@
 //! Clients in the world: whom they ask, when they give up, what they hear when a node dies.
 
-use trilemma_core::{Incarnation, Instant, NodeId, Reply, Request, Ticket};
+use trilemma_core::{Incarnation, Instant, NodeId, Reason, Reply, Request, Ticket, WriteError};
 
 use super::{Event, MS, World};
 use crate::client::Next;
@@ -140,6 +140,11 @@ impl World<'_> {
         });
         if let Err((checker, what)) = self.invariants.answered(id, slot, ticket, &reply) {
             return self.fail(checker, what);
+        }
+        if let Reply::Write(Err(WriteError::NotApplied(refusal))) = &reply
+            && matches!(refusal.reason, Reason::Overloaded { .. })
+        {
+            self.coverage.mark("write-refused-overloaded");
         }
         let now = self.now;
         self.trace.number(ticket.0);
