@@ -1,8 +1,10 @@
 //! Many of everything, and tiny queues: what is bounded meets its bounds, and states are far larger than what is sent
 //! of them at once.
 
+use trilemma_core::NodeId;
+
 use super::{Draw, MS, S, US, chunk_bytes};
-use crate::scenario::{Protocol, Scenario};
+use crate::scenario::{Action, Fault, Probe, Protocol, Scenario, When};
 use crate::swarm::{self, ONE_AT_A_TIME, Shape};
 
 pub(super) const DESCRIPTION: &str = "\
@@ -13,7 +15,7 @@ large: many nodes, operations, clients and bytes, and tiny queues
   transfer       parts of 1/50 to 1/200 of the state; raft keeps 0, 5 or 50 entries
   queues         node.pending_max 4 to default, node.pending_bytes_max 8 KiB to default, node.log_bytes_max 64 KiB to default
   log            segments of 4 MiB; a snapshot after 20 kB to 1 MB of log
-  faults         as in standard
+  faults         as in standard, and 4 to 12 nodes die when they receive or send the 1st to 60th part of a state
   also           a cut lets through what is under way (half of the seeds); gossip durability none, os or fsync
 ";
 
@@ -72,6 +74,9 @@ pub(super) fn scenario(protocol: Protocol, seed: u64, mut draw: Draw) -> Scenari
     }
     workload(&mut scenario, &mut draw);
     queues(&mut scenario, &mut draw);
+    for _ in 0..draw.between(4, 12) {
+        death_in_transfer(&mut scenario, &mut draw);
+    }
     draw.common(&mut scenario);
     scenario
 }
@@ -85,6 +90,37 @@ fn workload(scenario: &mut Scenario, draw: &mut Draw) {
     // Most of the time of the faults, and the rest after the heal.
     workload.think =
         scenario.heal * u64::from(workload.clients) / u64::from(workload.operations) / 2 / US * US;
+}
+
+/// A node dies in the middle of a transfer, at one of its ends.
+fn death_in_transfer(scenario: &mut Scenario, draw: &mut Draw) {
+    let kind = match draw.pick(scenario.protocol.parts()) {
+        Protocol::Raft | Protocol::Mixed => "snapshot",
+        Protocol::Paxos => "values",
+        Protocol::Gossip => "page",
+        Protocol::TwoPhase => draw.pick(&["install", "piece"]),
+    };
+    let node = NodeId(draw.between(1, scenario.nodes.into()) as u32);
+    let receives = draw.0.per_mille(700);
+    let kind = kind.to_owned();
+    let probe = if receives {
+        Probe::Receive(kind)
+    } else {
+        Probe::Send(kind)
+    };
+    let length = draw.between(10, 500) * MS;
+    scenario.faults.push(Fault {
+        when: When::On {
+            node,
+            probe,
+            count: draw.between(1, 60) as u32,
+        },
+        action: if draw.0.per_mille(600) {
+            Action::Crash { node, length }
+        } else {
+            Action::Kill { node, length }
+        },
+    });
 }
 
 fn queues(scenario: &mut Scenario, draw: &mut Draw) {
