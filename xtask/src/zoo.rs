@@ -34,7 +34,7 @@ A patch that does not apply, or not build, was not killed.
 
 A patch may begin with lines \"Key: value\": Id (default: the file's name), Title, Rule and Why for readers, Protocol
 (raft, paxos, gossip, two-phase, mixed, all; default: by the files that it touches), Checker (which is expected to see
-it), Seeds (of each protocol, within which it must be found; default: 20000).";
+it), Seeds (of each protocol, within which it must be found; default: 20000), Profile (whose seeds; default: standard).";
 
 /// The project's own zoo, relative to the root.
 const HOME: &str = "zoo";
@@ -298,7 +298,14 @@ impl Zoo {
             .flat_map(|patch| patch.protocols.iter().copied())
             .collect();
         for protocol in protocols {
-            let why = match hunt::run(&self.unpatched, protocol, 0, CLEAN, self.jobs, CLEAN_LIMIT) {
+            let why = match hunt::run(
+                &self.unpatched,
+                ("standard", protocol),
+                0,
+                CLEAN,
+                self.jobs,
+                CLEAN_LIMIT,
+            ) {
                 End::Nothing { .. } => continue,
                 End::Found(failure) => format!("{}: {}", failure.checker, failure.what),
                 End::Broken(why) => why,
@@ -336,7 +343,14 @@ impl Zoo {
         let (program, seed) = (&self.unpatched, failure.seed);
         let without = match &failure.script {
             Some(script) => hunt::play(program, script, CLEAN_LIMIT),
-            None => hunt::run(program, &failure.protocol, seed, 1, 1, CLEAN_LIMIT),
+            None => hunt::run(
+                program,
+                (&patch.profile, &failure.protocol),
+                seed,
+                1,
+                1,
+                CLEAN_LIMIT,
+            ),
         };
         match without {
             End::Nothing { undecided: 0 } => Fate::Killed {

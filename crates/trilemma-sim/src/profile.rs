@@ -5,6 +5,7 @@ mod large;
 mod load;
 mod long;
 mod restart;
+mod watch;
 
 use std::fmt;
 use std::str::FromStr;
@@ -34,11 +35,13 @@ pub enum Profile {
     Restart,
     /// Minutes of little work.
     Long,
+    /// Watchers that are slow, leave, and resume elsewhere.
+    Watch,
 }
 
 /// No profile has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("profile \"{0}\": expected standard, large, load, restart or long")]
+#[error("profile \"{0}\": expected standard, large, load, restart, long or watch")]
 pub struct UnknownProfile(String);
 
 impl From<UnknownProfile> for String {
@@ -49,12 +52,13 @@ impl From<UnknownProfile> for String {
 
 impl Profile {
     /// Every profile.
-    pub const ALL: [Profile; 5] = [
+    pub const ALL: [Profile; 6] = [
         Profile::Standard,
         Profile::Large,
         Profile::Load,
         Profile::Restart,
         Profile::Long,
+        Profile::Watch,
     ];
 
     /// Its name on the command line.
@@ -66,6 +70,7 @@ impl Profile {
             Profile::Load => "load",
             Profile::Restart => "restart",
             Profile::Long => "long",
+            Profile::Watch => "watch",
         }
     }
 
@@ -78,6 +83,7 @@ impl Profile {
             Profile::Load => load::DESCRIPTION,
             Profile::Restart => restart::DESCRIPTION,
             Profile::Long => long::DESCRIPTION,
+            Profile::Watch => watch::DESCRIPTION,
         }
     }
 
@@ -92,6 +98,7 @@ impl Profile {
             Profile::Load => load::scenario(protocol, seed, Draw(rng)),
             Profile::Restart => restart::scenario(protocol, seed, Draw(rng)),
             Profile::Long => long::scenario(protocol, seed, Draw(rng)),
+            Profile::Watch => watch::scenario(protocol, seed, Draw(rng)),
         }
     }
 }

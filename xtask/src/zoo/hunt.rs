@@ -111,7 +111,8 @@ pub(super) fn hunt(program: &Path, patch: &Patch, scripts: &[Script], jobs: usiz
         let count = length.min(patch.seeds - from);
         let mut still = Vec::new();
         for protocol in protocols {
-            match run(program, protocol, from, count, jobs, LIMIT) {
+            let seeds = (patch.profile.as_str(), protocol);
+            match run(program, seeds, from, count, jobs, LIMIT) {
                 End::Found(failure) => {
                     hunt.seeds += failure.seed.saturating_sub(from) + 1;
                     hunt.found = Some(failure);
@@ -131,10 +132,10 @@ pub(super) fn hunt(program: &Path, patch: &Patch, scripts: &[Script], jobs: usiz
     hunt
 }
 
-/// Runs seeds of one protocol.
+/// Runs seeds of one protocol, of a profile.
 pub(super) fn run(
     program: &Path,
-    protocol: &str,
+    (profile, protocol): (&str, &str),
     from: u64,
     seeds: u64,
     jobs: usize,
@@ -142,7 +143,7 @@ pub(super) fn run(
 ) -> End {
     let mut command = process::command(program);
     command
-        .args(["--fail-fast", "--protocol", protocol])
+        .args(["--fail-fast", "--profile", profile, "--protocol", protocol])
         .args(["--from", &from.to_string(), "--seeds", &seeds.to_string()])
         .args(["--threads", &jobs.to_string()]);
     watch(command, limit)

@@ -20,6 +20,8 @@ pub(super) struct Patch {
     pub(super) checkers: Vec<String>,
     /// Seeds of each protocol within which it must be found.
     pub(super) seeds: u64,
+    /// The simulator's profile that the seeds are of.
+    pub(super) profile: String,
     /// Files that it changes, adds or removes, relative to the root.
     pub(super) files: BTreeSet<String>,
     /// Header keys that it states, lower case.
@@ -37,6 +39,7 @@ impl Patch {
             protocols: Vec::new(),
             checkers: Vec::new(),
             seeds: SEEDS,
+            profile: "standard".into(),
             files: touched(text)?,
             keys: BTreeSet::new(),
             text: text.into(),
@@ -71,6 +74,7 @@ impl Patch {
                     _ => return Err(format!("Seeds: expected a number above 0, found \"{value}\"")),
                 };
             }
+            "profile" => self.profile = value.into(),
             "rule" | "why" => {}
             _ => return Ok(()),
         }
