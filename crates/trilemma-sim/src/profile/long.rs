@@ -11,7 +11,7 @@ long: minutes of little work
   nodes          3 to 5
   clients        2 to 10; keys 1 to 6; operations 200 to 399; values to 60 B
   time           heal after 10 to 15 minutes
-  faults         as in standard, lasting up to a hundred times longer (at most 100 s); of gossip also lost disks
+  faults         as in standard, lasting up to a hundred times longer (at most 100 s, pauses 8 s); of gossip also lost disks
   clocks         2 to 6 jumps of up to 3 hours; with gossip back and, within 100 s, forth again, or forth on all nodes
                  together: what is dated hours ahead is held back for hours
   tombstones     gossip.tombstone_age_min 1 s to 30 s, or the default
@@ -45,8 +45,11 @@ pub(super) fn scenario(protocol: Protocol, seed: u64, mut draw: Draw) -> Scenari
     workload.think = heal * u64::from(workload.clients) / u64::from(workload.operations) / parts / 2;
     let factor = draw.pick(&[1, 20, 100]);
     for fault in &mut scenario.faults {
+        // The heal ends everything but a pause, and what it leaves of one must fit into the time to recover.
+        let paused = matches!(fault.action, Action::Pause { .. });
+        let longest = if paused { 8 * S } else { 100 * S };
         if let Some(length) = fault.action.length_mut() {
-            *length = (*length * factor).min(100 * S);
+            *length = (*length * factor).min(longest);
         }
     }
     if protocol == Protocol::Gossip {
