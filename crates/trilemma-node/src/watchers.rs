@@ -210,10 +210,10 @@ impl Watchers {
                 }
                 let entries = scan(&watcher.range);
                 scanned += entries.len().max(1);
-                watcher.begin_reset(reset_items(token, entries));
+                watcher.begin_reset(reset_items(token, entries, self.bytes_max));
                 self.resets_bytes += watcher.bytes;
             }
-            watcher.send(*id, now, &mut self.resets_bytes, sent);
+            watcher.send(*id, now, self.bytes_max, &mut self.resets_bytes, sent);
         }
     }
 
@@ -297,7 +297,14 @@ impl Watcher {
             .sum()
     }
 
-    fn send(&mut self, id: WatchId, now: Instant, resets_bytes: &mut usize, sent: &mut Vec<Sent>) {
+    fn send(
+        &mut self,
+        id: WatchId,
+        now: Instant,
+        bytes_max: usize,
+        resets_bytes: &mut usize,
+        sent: &mut Vec<Sent>,
+    ) {
         let mut burst = 0;
         for _ in 0..BURST_ITEMS {
             let Some(item) = self.pending.pop_front() else {
@@ -317,7 +324,7 @@ impl Watcher {
             self.ready = false;
             self.progress = now;
             sent.push((id, Ok(item)));
-            if burst >= BURST_BYTES {
+            if burst >= BURST_BYTES.min(bytes_max) {
                 break;
             }
         }
@@ -349,8 +356,8 @@ fn item_bytes(item: &WatchItem) -> usize {
     }
 }
 
-/// The entries as one reset in parts that fit a frame.
-fn reset_items(token: WatchToken, entries: Vec<Entry>) -> Vec<WatchItem> {
+/// The entries as one reset in parts that fit a frame, and are no larger than what may wait for one watcher.
+fn reset_items(token: WatchToken, entries: Vec<Entry>, bytes_max: usize) -> Vec<WatchItem> {
     const { assert!(RESET_PART_BYTES < RING_BYTES_MAX) };
     let mut items = Vec::new();
     let mut part = Vec::new();
@@ -358,7 +365,7 @@ fn reset_items(token: WatchToken, entries: Vec<Entry>) -> Vec<WatchItem> {
     for entry in entries {
         bytes += entry.key.len() + entry.state.value.len();
         part.push(entry);
-        if bytes >= RESET_PART_BYTES || part.len() == ITEM_CHANGES_MAX {
+        if bytes >= RESET_PART_BYTES.min(bytes_max) || part.len() == ITEM_CHANGES_MAX {
             // Only the last part carries a token to resume from: a broken reset starts again.
             items.push(WatchItem::Reset {
                 token: WatchToken::default(),
