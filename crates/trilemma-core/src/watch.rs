@@ -70,13 +70,17 @@ pub struct WatchSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WatchItem {
     /// Forget what you know: these are the entries now. Sent first unless a token could be resumed, and again after
-    /// a gap. May come in several parts; `last` marks the final one.
+    /// a gap. May come in several parts: `first` marks the one with which it begins, `last` the final one. A reset may
+    /// be given up between two parts, when its reader is too slow or the state has jumped; what was shown of it is
+    /// void, and another one begins.
     Reset {
         /// Where to resume after this item.
         token: WatchToken,
         /// Entries of the range in key order.
         #[serde(deserialize_with = "bounded_vec::<_, _, ITEM_CHANGES_MAX>")]
         entries: Vec<Entry>,
+        /// Whether this is the first part: entries of parts before it are void.
+        first: bool,
         /// Whether this is the last part.
         last: bool,
     },

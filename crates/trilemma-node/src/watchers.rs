@@ -370,6 +370,7 @@ fn reset_items(token: WatchToken, entries: Vec<Entry>, bytes_max: usize) -> Vec<
             items.push(WatchItem::Reset {
                 token: WatchToken::default(),
                 entries: std::mem::take(&mut part),
+                first: items.is_empty(),
                 last: false,
             });
             bytes = 0;
@@ -378,6 +379,7 @@ fn reset_items(token: WatchToken, entries: Vec<Entry>, bytes_max: usize) -> Vec<
     items.push(WatchItem::Reset {
         token,
         entries: part,
+        first: items.is_empty(),
         last: true,
     });
     items

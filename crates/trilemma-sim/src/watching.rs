@@ -169,8 +169,16 @@ impl Watcher {
                 self.items += 1;
                 match item {
                     WatchItem::Changes { token, changes } => self.changes(token, &changes, published)?,
-                    WatchItem::Reset { token, entries, last } => {
+                    WatchItem::Reset {
+                        token,
+                        entries,
+                        first,
+                        last,
+                    } => {
                         let mut all = self.partial.take().unwrap_or_default();
+                        if first {
+                            all.clear();
+                        }
                         all.extend(entries);
                         if last {
                             self.resets += 1;

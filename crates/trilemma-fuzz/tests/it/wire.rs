@@ -259,6 +259,7 @@ fn replies() -> Vec<ClientReply> {
         ClientReply::Watch(Ok(WatchItem::Reset {
             token,
             entries: vec![entry],
+            first: true,
             last: true,
         })),
         ClientReply::Watch(Ok(WatchItem::Changes {

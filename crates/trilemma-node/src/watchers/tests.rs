@@ -238,8 +238,8 @@ fn a_reader_that_stands_still_gives_back_what_waits_for_it() {
     rig.ready(1);
     let again = rig.pump();
     assert!(
-        matches!(&again[0].1, Ok(WatchItem::Reset { entries, .. }) if entries[0].key == "k0".into()),
-        "a new reset begins"
+        matches!(&again[0].1, Ok(WatchItem::Reset { entries, first: true, .. }) if entries[0].key == "k0".into()),
+        "a new reset begins, and says that the one before is void"
     );
 }
 

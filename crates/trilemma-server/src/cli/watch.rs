@@ -94,8 +94,12 @@ impl Shown {
     fn item(&mut self, item: &WatchItem) -> bool {
         let token = item.token();
         match item {
-            WatchItem::Reset { entries, last, .. } => {
-                self.line("reset", &token, None);
+            WatchItem::Reset {
+                entries, first, last, ..
+            } => {
+                if *first {
+                    self.line("reset", &token, None);
+                }
                 for Entry { key, state } in entries {
                     if !self.counted(
                         "entry",

@@ -424,6 +424,7 @@ pub(super) async fn watch(suite: &Suite<'_>) -> Outcome {
         WatchItem::Reset {
             token,
             entries,
+            first: true,
             last: true,
         } if entries.len() == 1 && entries[0].key == one => token,
         other => return Err(format!("first item: {other:?}")),
