@@ -37,7 +37,13 @@ const WASM_TARGET: &str = "wasm32-unknown-unknown";
 /// Seeds of each protocol that every run simulates, other ones each time.
 const SEEDS: u64 = 300;
 /// Profiles beside the standard one, with seeds of each protocol that every run simulates: some ten seconds for each.
-const PROFILES: &[(&str, u64)] = &[("large", 1), ("load", 4), ("restart", 40), ("long", 5)];
+const PROFILES: &[(&str, u64)] = &[
+    ("large", 1),
+    ("load", 4),
+    ("restart", 40),
+    ("long", 5),
+    ("watch", 60),
+];
 /// Seeds of each protocol whose traces are compared between builds and processors.
 const SEEDS_COMPARED: u64 = 5;
 /// Mutants of the zoo that every run must kill, other ones each day.

@@ -213,8 +213,10 @@ impl<D: Disk> WriteQueue<D> {
         self.on_space(now)
     }
 
+    /// Also while it has reported that there is no space: writes are refused then, so nothing else would ever find out
+    /// that there is space again.
     fn wants_spare(&self) -> bool {
-        self.log.wants_spare() || self.blocked
+        self.log.wants_spare() || self.blocked || self.reported_full
     }
 
     /// A spare segment that should be made now, if one should.

@@ -143,9 +143,10 @@ pub(super) fn run(
 ) -> End {
     let mut command = process::command(program);
     command
-        .args(["--fail-fast", "--profile", profile, "--protocol", protocol])
+        .args(["--fail-fast", "--protocol", protocol])
         .args(["--from", &from.to_string(), "--seeds", &seeds.to_string()])
-        .args(["--threads", &jobs.to_string()]);
+        .args(["--threads", &jobs.to_string()])
+        .args(["--profile", profile]);
     watch(command, limit)
 }
 

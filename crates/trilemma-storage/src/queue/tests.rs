@@ -87,6 +87,41 @@ fn a_spare_that_could_not_be_made_and_is_not_wanted_any_more_is_not_due() {
 }
 
 #[test]
+fn space_is_reported_again_although_no_spare_is_wanted_any_more() {
+    let disk = MemoryDisk::new();
+    let mut queue = open(&disk, false);
+    for _ in 0..10 {
+        queue.submit(at(0), batch(4000, true)).unwrap();
+    }
+    queue.write(at(0)).unwrap();
+    queue.sync().unwrap();
+    let job = queue.take_spare_job(at(0)).unwrap();
+    let refused = LogError::NoSpace {
+        file: job.name,
+        source: std::io::ErrorKind::StorageFull.into(),
+    };
+    queue.on_spare(at(0), Err(refused)).unwrap();
+    let full = |events: Vec<LogEvent>| {
+        events.into_iter().find_map(|event| match event {
+            LogEvent::Space { full } => Some(full.is_some()),
+            LogEvent::Progress(_) | LogEvent::Failed(_) => None,
+        })
+    };
+    assert_eq!(full(queue.take_events().collect()), Some(true));
+    // What has begun goes on in the next segment, for which there was room; the writes of clients are refused.
+    for _ in 0..8 {
+        queue.submit(at(1), batch(4000, true)).unwrap();
+    }
+    queue.write(at(1)).unwrap();
+    queue.sync().unwrap();
+    assert_eq!(queue.next_due(), at(1000));
+    let job = queue.take_spare_job(at(1000)).unwrap();
+    fill_spare(&disk, &job.name, job.bytes).unwrap();
+    queue.on_spare(at(1000), Ok(job.name)).unwrap();
+    assert_eq!(full(queue.take_events().collect()), Some(false));
+}
+
+#[test]
 fn a_full_disk_is_reported_once_and_tried_again_each_second() {
     let disk = MemoryDisk::new();
     let mut queue = open(&disk, false);

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{End, Script, hunt, run};
+use crate::process;
 use crate::zoo::patch::Patch;
 
 /// Runs `test` with a program of this shell text, which finds `$protocol`, `$from` and `$seeds`.
 fn with_simulator(text: &str, test: impl FnOnce(&Path)) {
-    use std::os::unix::fs::PermissionsExt;
     // A process that another test starts meanwhile would have this program open for writing, and it could not run.
     static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _alone = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -17,15 +17,28 @@ fn with_simulator(text: &str, test: impl FnOnce(&Path)) {
     let program = folder.path().join("simulator");
     let head = "#!/bin/sh\nprotocol=$3 from=$5 seeds=$7\n\
                 summary() { echo \"{\\\"failures\\\":$1,\\\"undecided\\\":$2}\"; }\n";
-    std::fs::write(&program, format!("{head}{text}\n")).expect("writable");
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("ours");
+    // A process of its own writes it. Otherwise: another test starts a process while this one has the file open, the
+    // new process has a copy of the handle until it runs its program, and ours is "busy".
+    let source = folder.path().join("source");
+    std::fs::write(&source, format!("{head}{text}\n")).expect("writable");
+    let copied = process::command("cp").arg(&source).arg(&program).status();
+    assert!(copied.expect("cp runs").success());
+    let allowed = process::command("chmod").arg("755").arg(&program).status();
+    assert!(allowed.expect("chmod runs").success());
     test(&program);
 }
 
 fn end_of(text: &str) -> End {
     let mut end = None;
     with_simulator(text, |program| {
-        end = Some(run(program, "raft", 5, 10, 1, Duration::from_secs(2)));
+        end = Some(run(
+            program,
+            ("standard", "raft"),
+            5,
+            10,
+            1,
+            Duration::from_secs(2),
+        ));
     });
     end.expect("it was run")
 }
@@ -61,7 +74,7 @@ fn an_end_without_a_reported_failure_is_no_finding() {
     }
     let missing = run(
         Path::new("/no/such/program"),
-        "raft",
+        ("standard", "raft"),
         0,
         1,
         1,
