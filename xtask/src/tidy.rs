@@ -4,6 +4,7 @@
 
 mod advice;
 mod files;
+mod imitation;
 mod layering;
 mod leaks;
 mod manifests;
@@ -33,6 +34,7 @@ Checks, for every file of the project:
   unsafe     no `unsafe`, and every crate inherits the workspace's lints, which forbid it
   tests      no `#[ignore]`, no `#[should_panic]`
   unfinished no `todo!`, `unimplemented!`, `dbg!`
+  imitation  the simulator runs the shipped node and makes no part of one itself
   advice     no error text tells to destroy data
   exceptions every `#[allow]` and `#[expect]` has its reason beside it
   words      no retired words: one thing has one name, the field's
@@ -140,6 +142,7 @@ pub(crate) fn check(workspace: &Workspace, packages: &[Package]) -> Result<(Vec<
         if let Some(package) = packages.iter().find(|package| package.holds(&file.name)) {
             findings.extend(layering::source(&package.name, &file));
             findings.extend(pure::check(&package.name, &file));
+            findings.extend(imitation::check(&package.name, &file));
         }
     }
     for name in &names {

@@ -1,6 +1,6 @@
 //! Every rule finds its bad sample, names it, and leaves the good one alone.
 
-use super::{File, Finding, advice, check, files, layering, leaks, manifests, pure, sizes};
+use super::{File, Finding, advice, check, files, imitation, layering, leaks, manifests, pure, sizes};
 use crate::source::Source;
 use crate::workspace::{Package, Workspace};
 
@@ -249,6 +249,28 @@ fn words_that_do_not_belong_are_found() {
     assert_eq!(
         found("#![forbid(unsafe_code)]\n// unsafe todo!() dbg!\nfn f() { g(\"#[ignore] unsafe\") }"),
         [""; 0]
+    );
+}
+
+#[test]
+fn a_simulator_that_makes_parts_of_a_node_is_found() {
+    let found = |package: &str, body: &str| {
+        let name = "crates/trilemma-sim/src/node.rs";
+        let findings = imitation::check(package, &file(name, &format!("//! A.\n{body}\n")));
+        rules(&findings).len()
+    };
+    for part in [
+        "engine.step(now, GroupInput::Start)",
+        "LogWriter::spawn(log)",
+        "let host = Host::new(raft);",
+    ] {
+        let body = format!("fn f() {{ {part}; }}");
+        assert_eq!(found("trilemma-sim", &body), 1, "{part}");
+        assert_eq!(found("trilemma-node", &body), 0, "{part}");
+    }
+    assert_eq!(
+        found("trilemma-sim", "// A Host.\nfn f() { recover(settings); }"),
+        0
     );
 }
 
