@@ -1,4 +1,4 @@
-//! What one node is started with: plain values, already checked for syntax by whoever read them.
+//! What one node is started with: plain values, already checked for syntax by the one who read them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -75,7 +75,7 @@ impl KeyspaceConfig {
         let (backend, asked) = (self.backend, self.durability.name());
         Err(format!(
             "durability \"{asked}\" with backend \"{backend}\": its votes, promises and acknowledgements must be on \
-             the disk before others hear of them; choose \"fsync\", or backend \"gossip\""
+             the disk before others learn of them; choose \"fsync\", or backend \"gossip\""
         ))
     }
 

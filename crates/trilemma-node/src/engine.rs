@@ -1,4 +1,4 @@
-//! The protocol instance of a keyspace, of whichever backend, with typed access for whoever checks invariants.
+//! The protocol instance of a keyspace, of whichever backend, with typed access for the checks of invariants.
 
 use trilemma_core::host::{Group, GroupInput, Host, Output};
 use trilemma_core::{Backend, Checkpoint, Corrupt, Entry, Incarnation, Instant, KeyRange, LiveStatus, Now};

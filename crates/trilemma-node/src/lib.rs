@@ -1,7 +1,7 @@
 //! One node as a pure machine: what a node of Trilemma does between its sockets, its disk and its clock.
 //!
 //! The production runtime and the simulator run the same [`Node`]. It starts no thread, opens no socket and reads no
-//! clock; the log's file is written by whoever hosts it. So what is tested under simulated faults is what ships.
+//! clock; the log's file is written by its host. So what is tested under simulated faults is what ships.
 //!
 //! A host calls the inputs of [`Node`] as things happen ([`Node::on_request`], [`Node::on_frame`],
 //! [`Node::on_log`], [`Node::on_watch`], [`Node::on_reader`], [`Node::on_snapshot`]), each with the time, and ends

@@ -1,4 +1,4 @@
-//! What one node needs to know to start: plain values, already checked for syntax by whoever read them.
+//! What one node needs to know to start: plain values, already checked for syntax by the one who read them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

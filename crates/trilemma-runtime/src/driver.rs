@@ -271,7 +271,7 @@ impl Driver {
                 items,
             } => self.watch(keyspace, spec, Sink::Local(items)),
             Envelope::Overview { reply } => {
-                // Whoever asked may have gone away.
+                // The caller may have gone away.
                 let _gone = reply.send(self.overview());
             }
         }
@@ -472,7 +472,7 @@ impl Driver {
             }
         };
         if let Some(done) = done {
-            // Whoever asked may have gone away.
+            // The caller may have gone away.
             let _gone = done.send(());
         }
         result

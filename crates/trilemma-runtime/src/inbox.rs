@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 use trilemma_core::{KeyspaceId, ReadError, Reply, Request, WatchItem, WatchSpec};
 use trilemma_node::wire::NodeOverview;
 
-/// Requests that wait for the driver's next turn. Beyond it the caller is told that the node is overloaded.
+/// Requests that wait for the driver's next turn. Beyond it the caller is refused: the node is overloaded.
 pub(crate) const INBOX_MAX: usize = 8192;
 /// Items of one watch that wait for its reader, before the driver keeps them itself.
 pub(crate) const WATCH_QUEUE_MAX: usize = 64;

@@ -51,7 +51,7 @@ impl std::fmt::Debug for SharedReplicatorDebug {
     }
 }
 
-/// What the node's thread tells whoever starts it.
+/// What the node's thread tells the task that starts it.
 struct Started {
     incarnation: Incarnation,
     listen: SocketAddr,
@@ -233,7 +233,7 @@ fn run_thread(
                 what: "an event loop",
                 why: error.to_string(),
             };
-            // Whoever started the node may have gone away.
+            // The task that started the node may have gone away.
             let _gone = started.send(Err(refused));
             return;
         }

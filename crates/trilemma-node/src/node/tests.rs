@@ -145,7 +145,7 @@ impl Rig {
     }
 
     /// Puts until this one is the leader or whatever it takes to write.
-    fn settle(&mut self) {
+    fn until_it_writes(&mut self) {
         for _ in 0..2000 {
             self.turn(true);
             let asked = self.put(1, Attempt::First);
@@ -175,7 +175,7 @@ fn h1_writes_are_refused_while_too_much_waits_for_the_disk_and_taken_again_after
         ..Limits::default()
     };
     let mut rig = Rig::start(&settings(Backend::Gossip, 1, limits), MemoryDisk::new());
-    rig.settle();
+    rig.until_it_writes();
     // Three hundred clients at once, and a disk that stands still.
     let asked: Vec<u64> = (0..300)
         .map(|_| {
@@ -201,7 +201,7 @@ fn h1_writes_are_refused_while_too_much_waits_for_the_disk_and_taken_again_after
         let answered = matches!(reply, Some(Reply::Write(Ok(_))));
         assert_eq!(answered, !refused.contains(&asked), "{reply:?}");
     }
-    rig.settle();
+    rig.until_it_writes();
     assert_eq!(rig.node.admission().log_bytes(), 0);
 }
 
@@ -257,7 +257,7 @@ fn m6_bytes_of_requests_that_wait_are_bounded() {
 }
 
 #[test]
-fn h6_a_refused_retry_is_unknown_whoever_refuses_it() {
+fn h6_a_refused_retry_is_unknown_in_admission_too() {
     let limits = Limits {
         pending_max: 0,
         ..Limits::default()
@@ -315,7 +315,7 @@ fn h10_only_gossip_takes_for_persisted_what_the_disk_may_not_have() {
         }
         let mut rig = Rig::start(&weak, MemoryDisk::new());
         assert_eq!(rig.node.waits_for_written(), backend == Backend::Gossip);
-        rig.settle();
+        rig.until_it_writes();
         rig.put(4, Attempt::First);
         rig.turn(false);
         let last = rig.node.last();
@@ -355,7 +355,7 @@ fn every_request_is_answered_by_its_deadline_and_a_grace() {
 #[test]
 fn h4_a_watch_opened_in_the_turn_of_a_change_shows_it_once() {
     let mut rig = Rig::start(&settings(Backend::Raft, 1, Limits::default()), MemoryDisk::new());
-    rig.settle();
+    rig.until_it_writes();
     for id in 0..50 {
         rig.put(4, Attempt::First);
         rig.watch(id);
@@ -414,7 +414,7 @@ fn m3_a_restart_remembers_how_long_the_log_is() {
     let settings = settings(Backend::Gossip, 1, Limits::default());
     for round in 0..6 {
         let mut rig = Rig::start(&settings, disk.clone());
-        rig.settle();
+        rig.until_it_writes();
         // Less than a snapshot's worth in each incarnation.
         for _ in 0..4 {
             rig.put(MIB / 8, Attempt::First);
@@ -436,7 +436,7 @@ fn a_snapshot_that_fails_keeps_the_log_and_is_tried_again() {
         &settings(Backend::Gossip, 1, Limits::default()),
         MemoryDisk::new(),
     );
-    rig.settle();
+    rig.until_it_writes();
     rig.node.request_snapshot();
     rig.node.turn(rig.now, &mut rig.effects, &mut ());
     let job = rig.effects.snapshot.take().expect("everything is durable");

@@ -1,4 +1,4 @@
-//! Readers that are slow, gone, new, or ahead: none is shown a gap, an older value, or nothing for ever.
+//! Readers that are slow, gone, new, or ahead: none is shown a gap, an older value, or nothing without end.
 
 use trilemma_core::{Change, Key, Value, Version, Versioned};
 

@@ -15,7 +15,7 @@ use trilemma_testkit::conformance::Deployment;
 
 use crate::relay::Relay;
 
-/// Time in which every node notices a cut or a heal: six beats and some.
+/// Time in which every node notices a cut or a heal: six pings and some.
 const NOTICE: Duration = Duration::from_millis(900);
 
 /// The nodes of a cluster when a test does not say.

@@ -24,16 +24,16 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// Waits until a node tells of a refused connection with a peer.
 async fn refusal(cluster: &Cluster, id: NodeId, peer: NodeId) -> String {
-    let told = async {
+    let text = async {
         loop {
-            let told = cluster.refusal(id, peer).await;
-            if !told.is_empty() {
-                return told;
+            let text = cluster.refusal(id, peer).await;
+            if !text.is_empty() {
+                return text;
             }
             tokio::time::sleep(PAUSE).await;
         }
     };
-    tokio::time::timeout(PATIENCE, told)
+    tokio::time::timeout(PATIENCE, text)
         .await
         .unwrap_or_else(|_| panic!("node {id} tells of no refusal by node {peer}"))
 }
@@ -94,9 +94,9 @@ async fn nodes_with_different_member_lists_refuse_each_other_with_both_lists_pri
         started.expect("a new node starts");
     }
     for (id, peer) in [(ONE, THREE), (TWO, THREE), (THREE, ONE), (THREE, TWO)] {
-        let told = refusal(&cluster, id, peer).await;
-        assert!(names_both_lists(&told), "node {id} of node {peer}: {told}");
-        assert!(told.contains("`peers`"), "what to do: {told}");
+        let text = refusal(&cluster, id, peer).await;
+        assert!(names_both_lists(&text), "node {id} of node {peer}: {text}");
+        assert!(text.contains("`peers`"), "what to do: {text}");
     }
     cluster.writable(ONE, Backend::Raft).await;
     assert_eq!(cluster.writable_now(Backend::Raft), [ONE, TWO]);

@@ -1,4 +1,4 @@
-//! A UDP relay between two nodes that can be told to drop everything: a network cut without a switch in the nodes.
+//! A UDP relay between two nodes that can be made to drop everything: a network cut without a switch in the nodes.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Passes packets between whoever sends to it and the target.
+    /// Passes packets between those who send to it and the target.
     pub(crate) async fn start() -> Self {
         let front = UdpSocket::bind("127.0.0.1:0").await.expect("a port is free");
         let back = UdpSocket::bind("127.0.0.1:0").await.expect("a port is free");
