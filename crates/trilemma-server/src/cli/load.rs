@@ -250,14 +250,10 @@ pub(crate) async fn write(
     loop {
         let result = keyspace.write_as(op, attempt, command.clone()).await;
         let wait = match &result {
-            Err(Error::Write(WriteError::NotApplied(NotApplied { reason, retry })))
-                if reason.is_unavailable() =>
-            {
-                match retry {
-                    trilemma::Retry::After(wait) => *wait,
-                    _ => return result,
-                }
-            }
+            Err(Error::Write(WriteError::NotApplied(NotApplied {
+                reason,
+                retry: trilemma::Retry::After(wait),
+            }))) if reason.is_unavailable() => *wait,
             Err(Error::Write(WriteError::Unknown { .. })) => Duration::from_millis(50),
             _ => return result,
         };
