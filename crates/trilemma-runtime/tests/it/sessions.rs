@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use trilemma_core::replicator::OpContext;
 use trilemma_core::session::SESSION_RESULTS_MAX;
-use trilemma_core::{Attempt, Backend, Command, Epoch, OpId, SessionId, SharedReplicator, Version};
+use trilemma_core::{
+    Attempt, Backend, Command, Epoch, OpId, SessionId, SharedReplicator, Version, WriteError,
+};
 use trilemma_runtime::NodeHandle;
 use trilemma_runtime::pki::Authority;
 
@@ -35,8 +37,21 @@ async fn write_session(at: SharedReplicator, session: u64) {
         let writes = (first..first + AT_ONCE).map(|seq| {
             let at = at.clone();
             tokio::spawn(async move {
-                let context = context(session, seq, Attempt::First);
-                at.write(&context, Command::put(format!("{session}"), "x")).await
+                let command = Command::put(format!("{session}"), "x");
+                let mut result = at
+                    .write(&context(session, seq, Attempt::First), command.clone())
+                    .await;
+                // A leader whose disk stands still steps down, and a busy machine's disk may: ask again, as clients do.
+                for _ in 0..20 {
+                    if !matches!(result, Err(WriteError::Unknown { .. })) {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    result = at
+                        .write(&context(session, seq, Attempt::Retry), command.clone())
+                        .await;
+                }
+                result
             })
         });
         for write in writes.collect::<Vec<_>>() {

@@ -15,6 +15,8 @@ const COUNT_MAX: u32 = 1_000;
 const OPERATIONS_MAX: u32 = 1_000_000;
 /// Most bytes of a value.
 const VALUE_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes that may wait for a watcher.
+const WATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest time or duration: an hour.
 const TIME_MAX: u64 = 3_600_000_000_000;
 
@@ -463,7 +465,7 @@ impl Scenario {
                 self.watchers = words.number("a number of watchers", 0, COUNT_MAX)?;
                 if words.more() {
                     words.literal("bytes")?;
-                    self.watch_bytes = words.number("bytes that wait for a watcher", 0, VALUE_BYTES_MAX)?;
+                    self.watch_bytes = words.number("bytes that wait for a watcher", 0, WATCH_BYTES_MAX)?;
                 }
             }
             "network" => {
