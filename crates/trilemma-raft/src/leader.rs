@@ -419,13 +419,15 @@ impl Leader {
             progress.check(*peer, handed, self.rounds.newest());
         }
         self.rounds.check();
-        let open = shared.applied().max(self.noop).next();
-        debug_assert_eq!(
-            self.unapplied,
-            (open.0..=shared.log.last().0)
-                .filter_map(|index| shared.log.get(Index(index)))
-                .map(Entry::size)
-                .sum::<usize>(),
+        let (first, last) = (shared.applied().max(self.noop).next().0, shared.log.last().0);
+        let is_short = last.saturating_sub(first) < 64;
+        debug_assert!(
+            !is_short
+                || self.unapplied
+                    == (first..=last)
+                        .filter_map(|index| shared.log.get(Index(index)))
+                        .map(Entry::size)
+                        .sum::<usize>(),
             "bytes that are not applied"
         );
     }

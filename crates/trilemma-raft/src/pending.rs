@@ -271,12 +271,14 @@ impl Pending {
     pub(crate) fn check(&self) {
         let waiting = self.in_log.len() + self.at_leader.len() + self.queue.len();
         assert_eq!(self.deadlines.len(), waiting, "requests and their deadlines");
+        // Beyond this, a check after every step would be most of what a busy node does in a test.
         debug_assert!(
-            self.deadlines.iter().all(|(at, place)| match place {
-                Place::Log(index) => self.in_log.get(index).is_some_and(|found| found.deadline == *at),
-                Place::Leader(id) => self.at_leader.get(id).is_some_and(|found| found.deadline == *at),
-                Place::Queue(id) => self.queue.get(id).is_some_and(|found| found.give_up == *at),
-            }),
+            waiting > 64
+                || self.deadlines.iter().all(|(at, place)| match place {
+                    Place::Log(index) => self.in_log.get(index).is_some_and(|found| found.deadline == *at),
+                    Place::Leader(id) => self.at_leader.get(id).is_some_and(|found| found.deadline == *at),
+                    Place::Queue(id) => self.queue.get(id).is_some_and(|found| found.give_up == *at),
+                }),
             "a deadline of a request that is not there"
         );
         self.dedup.check();

@@ -131,13 +131,15 @@ impl Rounds {
             "a read waits for round {last}; {begun} is the last that will begin"
         );
         debug_assert!(
-            self.registered.iter().is_sorted_by_key(|(round, ..)| *round),
+            self.registered.len() > 64 || self.registered.iter().is_sorted_by_key(|(round, ..)| *round),
             "rounds only grow"
         );
         debug_assert!(
-            self.registered
-                .iter()
-                .all(|(_, _, read)| self.due <= read.deadline),
+            self.registered.len() > 64
+                || self
+                    .registered
+                    .iter()
+                    .all(|(_, _, read)| self.due <= read.deadline),
             "a read is due before the alarm"
         );
     }
@@ -226,7 +228,7 @@ impl VersionReads {
         );
         let reads = || self.waiting.values().flatten();
         debug_assert!(
-            reads().all(|(read, _)| self.due <= read.deadline),
+            self.count > 64 || reads().all(|(read, _)| self.due <= read.deadline),
             "a read is due before the alarm"
         );
     }
