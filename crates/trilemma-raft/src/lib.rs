@@ -2,7 +2,7 @@
 //! [*In Search of an Understandable Consensus Algorithm*](https://raft.github.io/raft.pdf); Ongaro's dissertation,
 //! [*Consensus: Bridging Theory and Practice*](https://github.com/ongardie/dissertation)).
 //!
-//! A role owns what only it may touch; a transition consumes it. All roles work on what is [shared](shared).
+//! A role owns what only it may touch; a transition consumes it. All roles work on what is `shared`.
 //!
 //! | file | what | source |
 //! |---|---|---|
