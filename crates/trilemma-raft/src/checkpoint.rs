@@ -121,6 +121,11 @@ impl Loading {
                         "applied up to {applied}, the log holds {held:?}"
                     )));
                 }
+                // No entry is of a later term than its node: a node in an earlier one would lead a term that is over.
+                let (own, end) = (shared.hard.term(), shared.log.end().term);
+                if own < end {
+                    return Err(Corrupt(format!("in term {own}, with an entry of term {end}")));
+                }
             }
         }
         Ok(())
