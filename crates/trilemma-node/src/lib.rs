@@ -13,6 +13,7 @@
 //! | [`config`] | what a node is started with |
 //! | [`recovery`] | from a disk to a node: newest snapshot, log, a new incarnation |
 //! | [`record`] | what the node itself keeps on its disk |
+//! | [`effects`] | what a turn wants done |
 //! | [`engine`] | the protocol instance of a keyspace |
 //! | [`replica`] | one keyspace of a node |
 //! | [`node`] | inputs, and the turn |
@@ -24,6 +25,7 @@
 
 pub mod admission;
 pub mod config;
+pub mod effects;
 pub mod engine;
 pub mod frame;
 pub mod node;
@@ -36,8 +38,9 @@ pub mod wire;
 
 pub use admission::Limits;
 pub use config::{Durability, KeyspaceConfig, NodeSettings, Tuning, keyspace_id, table_text};
+pub use effects::{Effects, Envelope, Observer};
 pub use engine::{Engine, Tune};
-pub use node::{Effects, Envelope, Node, Observer};
+pub use node::Node;
 pub use recovery::{Found, Recovered, RecoveryError, Storage, recover};
 pub use replica::Replica;
 pub use snapshots::SnapshotJob;

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use trilemma_core::error::{UnknownCause, WriteError};
+use trilemma_core::liveness::Beat;
 use trilemma_core::{
-    Attempt, Backend, Command, Key, KeyRange, OpId, Query, ReadRequest, SessionId, Value, Version, WallTime,
-    WatchItem,
+    Attempt, Backend, Command, Key, KeyRange, Now, OpId, Query, ReadRequest, Request, SessionId, Value,
+    Version, WallTime, WatchItem, codec,
 };
-use trilemma_storage::{Due, MemoryDisk, WriteQueue};
+use trilemma_storage::{Due, LogEvent, MemoryDisk, SnapshotError, WriteQueue};
 
 use super::*;
-use crate::config::{Durability, KeyspaceConfig, Tuning, keyspace_id};
+use crate::config::{Durability, KeyspaceConfig, NODE_RECORDS, Tuning, keyspace_id};
 use crate::frame::put_item;
+use crate::watchers::ReaderEvent;
 use crate::{Limits, Storage, recover};
 
 const MIB: usize = 1024 * 1024;

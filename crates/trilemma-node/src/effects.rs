@@ -1,0 +1,64 @@
+//! What a turn of a node wants done, and who looks on.
+
+use bytes::Bytes;
+use trilemma_core::{Applied, KeyspaceId, Lane, NodeId, Reply};
+use trilemma_storage::{Batch, LogSeq};
+
+use crate::engine::Engine;
+use crate::snapshots::SnapshotJob;
+use crate::watchers::Sent;
+
+/// One message for a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// The keyspace; [`NODE_RECORDS`] for the node's own.
+    pub keyspace: KeyspaceId,
+    /// The receiver.
+    pub to: NodeId,
+    /// The lane.
+    pub lane: Lane,
+    /// The kind's name.
+    pub kind: &'static str,
+    /// The encoded message.
+    pub bytes: Bytes,
+}
+
+/// What a turn wants done, in the order of the fields. `W` says where an answer goes.
+#[derive(Debug)]
+pub struct Effects<W> {
+    /// Records for the log; positions follow [`crate::Node::last`] as it was before the turn.
+    pub batch: Batch,
+    /// Messages for peers; any of them may be lost.
+    pub messages: Vec<Envelope>,
+    /// Answers to requests.
+    pub replies: Vec<(W, Reply)>,
+    /// Items for the readers of watches, which then must say when they have room again.
+    pub items: Vec<Sent>,
+    /// A snapshot to be written in the background.
+    pub snapshot: Option<SnapshotJob>,
+    /// The log may recycle what stands up to here.
+    pub release: Option<LogSeq>,
+}
+
+impl<W> Default for Effects<W> {
+    fn default() -> Self {
+        Self {
+            batch: Batch::default(),
+            messages: Vec::new(),
+            replies: Vec::new(),
+            items: Vec::new(),
+            snapshot: None,
+            release: None,
+        }
+    }
+}
+
+/// Looks on while a turn is made: for invariants. The default looks at nothing.
+pub trait Observer {
+    /// A keyspace's record has got this place in the log.
+    fn appended(&mut self, _replica: usize, _seq: LogSeq, _bytes: &Bytes) {}
+    /// The steps of a keyspace are over for this turn: whether its state has jumped, and its changes after that.
+    fn stepped(&mut self, _replica: usize, _engine: &Engine, _reset: Option<u64>, _applied: &[Applied]) {}
+}
+
+impl Observer for () {}

@@ -1,0 +1,194 @@
+//! What happens to a node between two turns.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use trilemma_core::host::GroupInput;
+use trilemma_core::liveness::Beat;
+use trilemma_core::pending::PendingKind;
+use trilemma_core::{KeyspaceId, NodeId, Now, PeerView, Proposal, Reason, Request, WatchSpec, codec};
+use trilemma_storage::{LogError, LogEvent, SnapshotError};
+
+use super::Node;
+use crate::config::NODE_RECORDS;
+use crate::frame::take_item;
+use crate::replica::Replica;
+use crate::watchers::{ReaderEvent, WatchId};
+
+impl<W> Node<W> {
+    /// The first input: state is loaded, peers may be talked to.
+    pub fn start(&mut self, now: Now) {
+        for index in 0..self.replicas.len() {
+            self.step(index, now, GroupInput::Start);
+        }
+    }
+
+    /// A request of a client. It is answered once, within `timeout` and a grace.
+    pub fn on_request(
+        &mut self,
+        now: Now,
+        keyspace: KeyspaceId,
+        timeout: Duration,
+        request: Request,
+        reply_to: W,
+    ) {
+        let kind = PendingKind::of(&request);
+        let (is_write, bytes) = match &request {
+            Request::Write { command, .. } => (true, command.size()),
+            Request::Read(_) | Request::Outcome { .. } => (false, 0),
+        };
+        let refusal = match (&request, self.find(keyspace)) {
+            (_, None) => Err(self.no_such(keyspace)),
+            (Request::Write { command, .. }, Some(index)) => command
+                .validate()
+                .map(|()| index)
+                .map_err(|refusal| refusal.reason),
+            (Request::Read(_) | Request::Outcome { .. }, Some(index)) => Ok(index),
+        };
+        let refusal = refusal.and_then(|index| {
+            let (waiting, held) = (self.pending.len(), self.pending.bytes());
+            match self.admission.refusal(is_write, waiting, held + bytes) {
+                Some(reason) => Err(reason),
+                None => Ok(index),
+            }
+        });
+        match refusal {
+            Err(reason) => self.replies.push((reply_to, kind.refused(reason))),
+            Ok(index) => {
+                let deadline = now.instant + timeout;
+                let ticket = self.pending.add(reply_to, kind, deadline, bytes);
+                let proposal = Proposal {
+                    ticket,
+                    deadline,
+                    request,
+                };
+                self.step(index, now, GroupInput::Propose(proposal));
+            }
+        }
+    }
+
+    fn no_such(&self, keyspace: KeyspaceId) -> Reason {
+        let names: Vec<&str> = self.replicas.iter().map(Replica::name).collect();
+        Reason::NoSuchKeyspace {
+            name: keyspace.to_string(),
+            configured: names.join(", "),
+        }
+    }
+
+    /// A frame of a peer, which the host knows to be `from` it.
+    pub fn on_frame(&mut self, now: Now, from: NodeId, mut frame: Bytes) {
+        loop {
+            match take_item(&mut frame) {
+                Ok(Some((NODE_RECORDS, bytes))) => self.on_ping(now, from, &bytes),
+                Ok(Some((keyspace, bytes))) => self.on_message(now, from, keyspace, bytes),
+                Ok(None) => return,
+                Err(why) => {
+                    tracing::warn!(%from, why, "a malformed frame; the rest of it is dropped");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn on_message(&mut self, now: Now, from: NodeId, keyspace: KeyspaceId, bytes: Bytes) {
+        let Some(index) = self.find(keyspace) else {
+            tracing::warn!(%from, %keyspace, "a message for a keyspace that is not configured here");
+            return;
+        };
+        if !self.admission.drops_message() {
+            self.step(index, now, GroupInput::Receive { from, bytes });
+        }
+    }
+
+    fn on_ping(&mut self, now: Now, from: NodeId, bytes: &[u8]) {
+        match codec::decode::<Beat>(bytes) {
+            Ok(ping) => {
+                if let Some(view) = self.liveness.receive(now.instant, from, ping) {
+                    self.on_view(now, view);
+                }
+            }
+            Err(error) => tracing::warn!(%from, %error, "a malformed ping is dropped"),
+        }
+    }
+
+    pub(super) fn on_view(&mut self, now: Now, view: PeerView) {
+        self.next_status = now.instant;
+        for index in 0..self.replicas.len() {
+            self.step(index, now, GroupInput::Peers(view.clone()));
+        }
+        self.view = view;
+    }
+
+    /// What the log reports. `Err` is the end of the node: nobody can say what the disk holds.
+    pub fn on_log(&mut self, now: Now, event: LogEvent) -> Result<(), LogError> {
+        match event {
+            LogEvent::Failed(error) => return Err(error),
+            LogEvent::Space { full } => self.admission.set_no_space(full),
+            LogEvent::Progress(progress) => {
+                assert!(
+                    progress.durable <= progress.written && progress.written <= self.last,
+                    "the log reports {progress:?} of {} records",
+                    self.last
+                );
+                self.progress = progress;
+                for index in 0..self.replicas.len() {
+                    if self.replicas[index].is_writing() {
+                        let freed = self.replicas[index].persisted(now, progress);
+                        self.admission.persisted(freed);
+                        self.touched.push(index);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a watch at the end of this turn, when all changes of the turn are known.
+    pub fn on_watch(&mut self, id: WatchId, keyspace: KeyspaceId, spec: WatchSpec) {
+        let Some(index) = self.find(keyspace) else {
+            let reason = self.no_such(keyspace);
+            self.items.push((id, Err(reason.into())));
+            return;
+        };
+        let opening = self.opening.iter().filter(|(_, at, _)| *at == index).count();
+        let limit = self.admission.limits().watchers_max;
+        if self.replicas[index].watchers.len() + opening >= limit {
+            let what = format!("{limit} watches of this keyspace are open at this node already");
+            self.items.push((id, Err(Reason::Overloaded { what }.into())));
+            return;
+        }
+        self.opening.push((id, index, spec));
+    }
+
+    /// The reader of a watch has room again, or has gone.
+    pub fn on_reader(&mut self, now: Now, id: WatchId, event: ReaderEvent) {
+        if event == ReaderEvent::Gone {
+            self.opening.retain(|(opening, _, _)| *opening != id);
+        }
+        let Some(index) = self.watches.get(&id).copied() else {
+            return;
+        };
+        self.replicas[index].watchers.on_reader(now.instant, id, event);
+        if event == ReaderEvent::Gone {
+            self.watches.remove(&id);
+        }
+    }
+
+    /// The snapshot job that the node gave out has ended.
+    pub fn on_snapshot(&mut self, result: Result<(), SnapshotError>) {
+        self.release = self.release.max(self.snapshots.on_written(result));
+    }
+
+    /// Has a snapshot made as soon as possible, however short the log is.
+    pub fn request_snapshot(&mut self) {
+        self.snapshots.request();
+    }
+
+    /// Steps one keyspace.
+    pub(super) fn step(&mut self, index: usize, now: Now, input: GroupInput) {
+        self.replicas[index].step(now, input);
+        if self.touched.last() != Some(&index) {
+            self.touched.push(index);
+        }
+    }
+}
