@@ -19,7 +19,7 @@ Usage: trilemma-sim --protocol raft|paxos|gossip|two-phase|mixed|all [options]
   --fail-fast      stops at the first failure
   --history FILE   writes the history of that run, one file for each keyspace: FILE.<number>.jsonl
   --coverage FILE  adds the coverage of this campaign to a file
-  --full-coverage  fails if a feasible cell of the coverage is empty
+  --full-coverage  with --coverage: fails if something that the profile must meet was never met
   --hashes         prints the trace hash of each seed
 
 The last line is one JSON object. Exit: 0 nothing found, 1 failures, 2 usage, or too much undecided.";

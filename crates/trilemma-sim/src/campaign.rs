@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use trilemma_check::history::History;
-use trilemma_sim::coverage::Coverage;
+use trilemma_sim::coverage::{self, Coverage};
 use trilemma_sim::{Protocol, Report, Scenario, run as run_scenario, shrink};
 
 use crate::args::Args;
@@ -110,9 +110,13 @@ fn finish(args: &Args, totals: &Totals, seconds: f64) -> ExitCode {
         totals.few_faults,
     );
     for (protocol, coverage) in &totals.coverage {
-        let marks = coverage.marks().filter(|(_, count)| *count > 0);
-        let marks: Vec<String> = marks.map(|(name, count)| format!("{name} {count}")).collect();
-        println!("{protocol}: {}", marks.join(", "));
+        let events = coverage::events(args.profile, *protocol).into_iter();
+        let counts: Vec<String> = events
+            .map(|(event, met)| format!("{event} {met} {}", coverage.count(event, met)))
+            .collect();
+        if !counts.is_empty() {
+            println!("{protocol}: {}", counts.join(", "));
+        }
     }
     println!(
         "{{\"protocol\":{},\"seeds\":{},\"failures\":{},\"undecided\":{},\"ops\":{},\"faults\":{},\"seeds_per_minute\":{:.0}}}",
@@ -250,7 +254,7 @@ fn cover(args: &Args, totals: &Totals) -> Result<usize, String> {
     let mut empty = 0;
     for (protocol, coverage) in &coverage {
         println!("{}", coverage.matrix(*protocol));
-        for (class, phase) in coverage.empty(*protocol) {
+        for (class, phase) in coverage.empty(args.profile, *protocol) {
             println!("empty: {protocol} {class} {phase}");
             empty += 1;
         }

@@ -3,28 +3,15 @@
 //! A phase is what a node was doing within [`PHASE_LENGTH`] before the fault: the kinds of messages that it sent or
 //! handled, whether it had just started, was syncing, or was making a snapshot. A fault on a message meets the phase of
 //! that message alone.
+//!
+//! Each [`Profile`] but `standard` has events of its own, which it exists for, and what they must have met: [`events`].
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::profile::Profile;
 use crate::scenario::Protocol;
 use crate::swarm::kinds;
-
-/// Things that happen to or between nodes and are no fault, counted beside the matrix: a node took over the state of
-/// another; it died while parts of a state went to or from it; it refused a write because too much waited; power failed
-/// while it started; it has another setting; a write was demanded and came; a node that had started
-/// was demanded to catch up and did.
-const MARKS: &[&str] = &[
-    "state-installed",
-    "death-in-transfer",
-    "write-refused-overloaded",
-    "start-torn",
-    "setting-changed",
-    "write-under-load",
-    "caught-up-under-load",
-];
-/// The class under which marks are saved.
-const MARK: &str = "mark";
 
 /// How long something that a node did counts as what it is doing, in nanoseconds.
 pub const PHASE_LENGTH: u64 = 20_000_000;
@@ -64,10 +51,10 @@ const TRANSFERS: &[&str] = &[
     "values",
 ];
 
-/// Whether a fault of this class in this phase ends a node in the middle of a transfer.
+/// Whether messages of this kind carry parts of a state, or ask for them.
 #[must_use]
-pub fn is_death_in_transfer(class: &str, phase: &str) -> bool {
-    matches!(class, "crash" | "kill" | "wipe" | "rot") && TRANSFERS.contains(&phase)
+pub fn is_transfer(kind: &str) -> bool {
+    TRANSFERS.contains(&kind)
 }
 
 /// Cells that cannot be hit, with the reason.
@@ -101,6 +88,87 @@ pub fn cells(protocol: Protocol) -> Vec<(&'static str, &'static str)> {
         .collect()
 }
 
+/// The events of a profile and what they meet: a row for each first name. See [`Coverage::event`].
+const EVENTS: &[(Profile, &str, &[&str])] = &[
+    // Parts of a state are on their way when a fault strikes at one of their ends; all of them have come.
+    (
+        Profile::Large,
+        "transfer",
+        &["crash", "kill", "pause", "cut", "split", "slow-disk", "done"],
+    ),
+    // A write is refused because too much waits.
+    (Profile::Large, "write", &["overloaded"]),
+    // A write that was demanded succeeds after a fault has ended.
+    (
+        Profile::Load,
+        "write-after",
+        &["crash", "kill", "pause", "slow-disk", "split"],
+    ),
+    // A node has started again after that, and has come to have what the others had.
+    (Profile::Load, "caught-up-after", &["crash", "kill"]),
+    // A start finds: nothing, a log, a snapshot; power fails in it, or in it and in the one before; it has new settings.
+    (
+        Profile::Restart,
+        "start",
+        &["empty", "log", "snapshot", "torn", "torn-again", "settings"],
+    ),
+    // Faults of more than ten seconds, jumps of more than an hour.
+    (
+        Profile::Long,
+        "lasting",
+        &["crash", "kill", "cut", "split", "slow-disk", "full-disk"],
+    ),
+    (Profile::Long, "jump", &["hours"]),
+    (Profile::Long, "wipe", &["idle"]),
+    // A watch goes on where it was: at the node it had left, at another, at another because its node died.
+    (
+        Profile::Watch,
+        "resume",
+        &["same-node", "other-node", "after-death"],
+    ),
+    // Whoever resumes gets changes, or the state instead; its node dies meanwhile.
+    (Profile::Watch, "resumed", &["changes", "reset"]),
+    (Profile::Watch, "crash", &["resume"]),
+    (Profile::Watch, "kill", &["resume"]),
+    // A reader leaves without a word, and in the middle of a reset; it does not read for long.
+    (Profile::Watch, "reader", &["left", "left-in-reset", "slow"]),
+];
+
+/// Events that a protocol does not have, with the reason.
+fn without(protocol: Protocol, event: &str, met: &str) -> Option<&'static str> {
+    match (protocol, event, met) {
+        (Protocol::Paxos | Protocol::Gossip, "transfer", "done") => {
+            Some("values are taken over one by one, there is no moment at which a state is installed")
+        }
+        (Protocol::Gossip, "wipe", _) => None,
+        (_, "wipe", _) => {
+            Some("a node that lost its disk must not come back under its old name where votes count")
+        }
+        _ => None,
+    }
+}
+
+/// What a profile is there for: its events, each with what it must have met.
+#[must_use]
+pub fn events(profile: Profile, protocol: Protocol) -> Vec<(&'static str, &'static str)> {
+    EVENTS
+        .iter()
+        .filter(|(of, _, _)| *of == profile)
+        .flat_map(|(_, event, met)| met.iter().map(|met| (*event, *met)))
+        .filter(|(event, met)| without(protocol, event, met).is_none())
+        .collect()
+}
+
+/// What a campaign of a profile must hit: of `standard` each class of faults in each phase, of others their events.
+#[must_use]
+pub fn required(profile: Profile, protocol: Protocol) -> Vec<(&'static str, &'static str)> {
+    if profile == Profile::Standard {
+        cells(protocol)
+    } else {
+        events(profile, protocol)
+    }
+}
+
 /// Counts of fault classes by phase.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
@@ -113,14 +181,9 @@ impl Coverage {
         *self.cells.entry((class, phase)).or_default() += 1;
     }
 
-    /// Counts something that is no fault.
-    pub fn mark(&mut self, name: &'static str) {
-        self.hit(MARK, name);
-    }
-
-    /// The counts of [`Coverage::mark`], by name.
-    pub fn marks(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        MARKS.iter().map(|name| (*name, self.count(MARK, name)))
+    /// Counts an event of a profile, see [`events`], with what it met.
+    pub fn event(&mut self, event: &'static str, met: &'static str) {
+        self.hit(event, met);
     }
 
     /// Adds the counts of another run.
@@ -137,12 +200,12 @@ impl Coverage {
         found.map_or(0, |(_, count)| *count)
     }
 
-    /// The feasible cells of a protocol that were never hit.
+    /// What a campaign of this profile must hit and did not.
     #[must_use]
-    pub fn empty(&self, protocol: Protocol) -> Vec<(&'static str, &'static str)> {
-        let mut cells = cells(protocol);
-        cells.retain(|(class, phase)| self.count(class, phase) == 0);
-        cells
+    pub fn empty(&self, profile: Profile, protocol: Protocol) -> Vec<(&'static str, &'static str)> {
+        let mut required = required(profile, protocol);
+        required.retain(|(class, phase)| self.count(class, phase) == 0);
+        required
     }
 
     /// The matrix of a protocol as text: a row for each class, a column for each phase; `-` is infeasible.
@@ -181,7 +244,11 @@ impl Coverage {
     pub fn add(&mut self, protocol: Protocol, class: &str, phase: &str, count: u64) {
         let known = cells(protocol)
             .into_iter()
-            .chain(MARKS.iter().map(|name| (MARK, *name)))
+            .chain(
+                Profile::ALL
+                    .into_iter()
+                    .flat_map(|profile| events(profile, protocol)),
+            )
             .find(|(c, p)| *c == class && *p == phase);
         if let Some(cell) = known {
             *self.cells.entry(cell).or_default() += count;

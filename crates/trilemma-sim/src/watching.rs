@@ -107,6 +107,10 @@ pub(crate) struct Watcher {
     pub(crate) unread: VecDeque<Result<WatchItem, ReadError>>,
     /// A read is planned.
     pub(crate) reading: bool,
+    /// The node that it watched through before, and whether that died.
+    pub(crate) before: Option<(NodeId, bool)>,
+    /// It has a token, and what it gets next goes on from there or begins again.
+    pub(crate) resumes: bool,
     token: Option<WatchToken>,
     state: State,
     /// Entries of a reset of which the last part has not come.
@@ -128,6 +132,8 @@ impl Watcher {
             at: None,
             unread: VecDeque::new(),
             reading: false,
+            before: None,
+            resumes: false,
             token: None,
             state: State::new(),
             partial: None,
@@ -153,11 +159,27 @@ impl Watcher {
         }
     }
 
-    /// It has left its node, or lost it: what it had not read is gone.
-    pub(crate) fn detach(&mut self) {
-        self.at = None;
+    /// It has left its node, or lost it because that died: what it had not read is gone.
+    pub(crate) fn detach(&mut self, died: bool) {
+        self.before = self.at.take().map(|(node, _)| (node, died));
         self.unread.clear();
         self.partial = None;
+    }
+
+    /// Whether parts of a reset have come, and not the last.
+    #[must_use]
+    pub(crate) fn is_in_reset(&self) -> bool {
+        self.partial.is_some()
+    }
+
+    /// What a watch that resumed is given first, once.
+    pub(crate) fn resumed_with(&mut self) -> Option<&'static str> {
+        let met = match self.unread.front()? {
+            Ok(WatchItem::Changes { .. }) => "changes",
+            Ok(WatchItem::Reset { .. }) => "reset",
+            Err(_) => return None,
+        };
+        std::mem::take(&mut self.resumes).then_some(met)
     }
 
     /// Reads one item. `Ok(false)`: the watch has ended.

@@ -21,7 +21,7 @@ use trilemma_storage::{LogSeq, MemoryDisk};
 use crate::choices::{Choices, Purpose};
 use crate::client::{Book, Client};
 use crate::clock::Clock;
-use crate::coverage::{Coverage, PHASE_LENGTH, is_death_in_transfer};
+use crate::coverage::{Coverage, PHASE_LENGTH, is_transfer};
 use crate::engine::{Knobs, entries};
 use crate::invariants::Invariants;
 use crate::node::Process;
@@ -169,6 +169,10 @@ struct Node {
     started: u64,
     /// Power fails at the next disk operation that does.
     tearing: Option<u64>,
+    /// Starts in a row in which power failed.
+    torn_starts: u32,
+    /// The settings that it last started with.
+    knobs_started: Knobs,
     /// The time of the look at the log that is queued.
     log_due: u64,
     /// A turn is open; it ends in an event of its own.
@@ -265,6 +269,8 @@ impl<'a> World<'a> {
                 wake_at: u64::MAX,
                 started: 0,
                 tearing: None,
+                torn_starts: 0,
+                knobs_started: Knobs::new(),
                 log_due: u64::MAX,
                 in_turn: false,
                 recent: BTreeMap::new(),
@@ -432,16 +438,16 @@ impl<'a> World<'a> {
         let now = self.now;
         let node = &self.nodes[node.0 as usize - 1];
         let mut any = false;
-        let mut transfer = false;
+        let mut transfers = false;
         for (phase, at) in &node.recent {
             if now.saturating_sub(*at) <= PHASE_LENGTH {
                 self.coverage.hit(class, phase);
                 any = true;
-                transfer |= is_death_in_transfer(class, phase);
+                transfers |= is_transfer(phase);
             }
         }
-        if transfer {
-            self.coverage.mark("death-in-transfer");
+        if transfers {
+            self.coverage.event("transfer", class);
         }
         if !any {
             self.coverage.hit(class, "idle");

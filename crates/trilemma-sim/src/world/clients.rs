@@ -144,7 +144,7 @@ impl World<'_> {
         if let Reply::Write(Err(WriteError::NotApplied(refusal))) = &reply
             && matches!(refusal.reason, Reason::Overloaded { .. })
         {
-            self.coverage.mark("write-refused-overloaded");
+            self.coverage.event("write", "overloaded");
         }
         let now = self.now;
         self.trace.number(ticket.0);

@@ -14,6 +14,10 @@ use crate::scenario::{Action, Fault, Probe, When};
 const NOISE: u32 = 300;
 /// Messages per mille that are late although they have no copy.
 const LATE: u32 = 10;
+/// A fault that goes on for longer is a lasting one, for coverage.
+const LASTING: u64 = 10_000 * MS;
+/// A clock that jumps further does so by hours, for coverage.
+const HOUR_MS: u64 = 3_600_000;
 /// A delay above this, beyond what the network does anyway, counts as a fault.
 const LONG_DELAY: u64 = 5 * MS;
 
@@ -57,7 +61,10 @@ impl World<'_> {
         }
         self.faults += 1;
         self.active.push(index);
-        self.load_disturbed();
+        self.load_disturbed_by(class, action);
+        if action.length() > LASTING {
+            self.coverage.event("lasting", class);
+        }
         self.begin(action);
         if let (Action::Snapshot { node }, false) = (action, triggered) {
             self.turn(*node, |_, _| {});
@@ -131,6 +138,10 @@ impl World<'_> {
                 let clock = &mut self.node(*node).clock;
                 let before = clock.wall(now);
                 clock.jump(*ms);
+                if ms.unsigned_abs() > HOUR_MS {
+                    self.coverage.event("jump", "hours");
+                }
+                let clock = &self.nodes[node.0 as usize - 1].clock;
                 let furthest = before.max(clock.wall(now));
                 self.invariants.jumped(*node, furthest);
             }
@@ -141,7 +152,6 @@ impl World<'_> {
                 }
             }
             Action::Set { node, name, value } => {
-                self.coverage.mark("setting-changed");
                 self.node(*node).knobs.insert(name.clone(), *value);
             }
             // These hold for as long as they are active.

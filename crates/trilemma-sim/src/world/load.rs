@@ -1,13 +1,13 @@
 //! Progress under load, where the scenario demands it: while no fault is going on and clients write, a write must succeed
 //! within a bound, and what the others had when a node started, that node must have within another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use trilemma_core::{Key, NodeId, Version};
 
 use super::{Event, MS, World};
 use crate::engine::entries;
-use crate::scenario::{Demand, Protocol};
+use crate::scenario::{Action, Demand, Protocol};
 
 /// Time between two looks.
 pub(super) const INTERVAL: u64 = 100 * MS;
@@ -28,6 +28,12 @@ enum Target {
 pub(super) struct Load {
     /// A fault has last begun or ended then, or a node has started.
     quiet_since: u64,
+    /// The class of the last fault.
+    after: Option<&'static str>,
+    /// Keyspaces of which a write has succeeded since.
+    wrote_after: BTreeSet<usize>,
+    /// The class of the fault that ended a node's last incarnation.
+    died_by: BTreeMap<NodeId, &'static str>,
     /// By keyspace, when a write last succeeded, and how many were asked for since.
     wrote: BTreeMap<usize, u64>,
     asked: BTreeMap<usize, u32>,
@@ -49,6 +55,18 @@ impl World<'_> {
     pub(super) fn load_disturbed(&mut self) {
         self.load.quiet_since = self.now;
         self.load.asked.clear();
+    }
+
+    /// A fault of this class begins.
+    pub(super) fn load_disturbed_by(&mut self, class: &'static str, action: &Action) {
+        self.load_disturbed();
+        self.load.after = Some(class);
+        self.load.wrote_after.clear();
+        if let (Action::Crash { node, .. } | Action::Kill { node, .. }, true) =
+            (action, self.scenario.demand.is_some())
+        {
+            self.load.died_by.insert(*node, class);
+        }
     }
 
     pub(super) fn load_stopped(&mut self, id: NodeId) {
@@ -142,8 +160,11 @@ impl World<'_> {
         }
         for slot in 0..self.parts.len() {
             let wrote = self.load.wrote.get(&slot).copied().unwrap_or_default();
-            if wrote > self.load.quiet_since {
-                self.coverage.mark("write-under-load");
+            if wrote > self.load.quiet_since
+                && let Some(class) = self.load.after
+                && self.load.wrote_after.insert(slot)
+            {
+                self.coverage.event("write-after", class);
             }
             let since = wrote.max(self.load.quiet_since);
             let asked = self.load.asked.get(&slot).copied().unwrap_or_default();
@@ -174,7 +195,11 @@ impl World<'_> {
         let targets = std::mem::take(&mut self.load.targets);
         for ((id, slot), target) in targets {
             match self.lacks(id, slot, &target) {
-                None => self.coverage.mark("caught-up-under-load"),
+                None => {
+                    if let Some(class) = self.load.died_by.get(&id) {
+                        self.coverage.event("caught-up-after", class);
+                    }
+                }
                 Some(lacks) if self.now - self.load.quiet_since > demand.catch_up => {
                     let what = format!(
                         "{} ms after its start and without a fault, node {id} has not caught up with what the others had of {} then: {lacks}",

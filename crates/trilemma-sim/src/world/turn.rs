@@ -78,6 +78,8 @@ impl World<'_> {
             life_min,
         };
         let expected = node.durable;
+        let changed = node.knobs != node.knobs_started;
+        let first = node.life.0 == 0;
         match Process::start(&node.disk, start, &mut node.instances) {
             Ok((process, found)) => {
                 if found.last.max(found.snapshot) < expected {
@@ -88,6 +90,8 @@ impl World<'_> {
                     return self.fail("durability", what);
                 }
                 node.life = process.life;
+                node.knobs_started.clone_from(&node.knobs);
+                node.torn_starts = 0;
                 node.durable = LogSeq(0);
                 node.started = now;
                 node.wake_at = u64::MAX;
@@ -97,6 +101,15 @@ impl World<'_> {
                 node.process = Some(process);
                 self.trace.line(now, || format!("{id} starts with {found:?}"));
                 self.did(id, "starting");
+                let from = match (found.snapshot, found.last) {
+                    (LogSeq(0), LogSeq(0)) => "empty",
+                    (LogSeq(0), _) => "log",
+                    _ => "snapshot",
+                };
+                self.coverage.event("start", from);
+                if changed && !first {
+                    self.coverage.event("start", "settings");
+                }
                 self.started(id, found.last);
             }
             Err(stopped) => self.refused_start(id, &stopped),
@@ -132,7 +145,11 @@ impl World<'_> {
         if node.tearing.is_some() {
             self.trace
                 .line(now, || format!("{id} loses power while it starts"));
-            self.coverage.mark("start-torn");
+            let torn = &mut self.node(id).torn_starts;
+            *torn += 1;
+            let again = *torn > 1;
+            self.coverage
+                .event("start", if again { "torn-again" } else { "torn" });
             self.invariants.start_failed(id);
             return self.power_fails(id);
         }
@@ -243,7 +260,7 @@ impl World<'_> {
         process.node.turn(now, &mut process.effects, &mut watching);
         let (broken, installed) = (watching.broken, watching.installed);
         if installed {
-            self.coverage.mark("state-installed");
+            self.coverage.event("transfer", "done");
         }
         if let Some((checker, what)) = broken {
             self.fail(checker, what);

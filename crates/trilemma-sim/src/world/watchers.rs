@@ -12,6 +12,8 @@ use crate::watching::Watcher;
 
 /// How often a watcher leaves its node by itself, per mille of what it reads.
 const LEAVES: u32 = 15;
+/// What it does not read for then, at least.
+const PAUSE: u64 = 200 * MS;
 /// How often it does not read for long, per mille.
 const PAUSES: u32 = 30;
 
@@ -75,7 +77,15 @@ impl World<'_> {
         self.trace.line(now, || {
             format!("watcher {watcher} at {id} {watch:?} resumes {:?}", spec.resume)
         });
-        if spec.resume.is_some() {
+        let this = &mut self.watchers[watcher];
+        this.resumes = spec.resume.is_some();
+        if let (true, Some((before, died))) = (this.resumes, this.before) {
+            let met = match (before == id, died) {
+                (true, _) => "same-node",
+                (false, false) => "other-node",
+                (false, true) => "after-death",
+            };
+            self.coverage.event("resume", met);
             self.did(id, "resume");
         }
         let keyspace = Process::keyspace(slot, self.parts[slot]);
@@ -95,6 +105,9 @@ impl World<'_> {
         this.unread.push_back(item);
         if !std::mem::replace(&mut this.reading, true) {
             let delay = this.pause(self.healed);
+            if delay >= PAUSE {
+                self.coverage.event("reader", "slow");
+            }
             self.schedule(delay, Event::WatchRead { watcher: index });
         }
     }
@@ -104,6 +117,9 @@ impl World<'_> {
         self.watchers[watcher].reading = false;
         let mut ended = false;
         while !ended && !self.watchers[watcher].unread.is_empty() {
+            if let Some(met) = self.watchers[watcher].resumed_with() {
+                self.coverage.event("resumed", met);
+            }
             match self.watchers[watcher].read(&self.published) {
                 Ok(goes_on) => ended = !goes_on,
                 Err((checker, what)) => return self.fail(checker, what),
@@ -113,8 +129,13 @@ impl World<'_> {
             return;
         };
         let leaves = !self.healed && self.watchers[watcher].rng.per_mille(LEAVES);
+        if leaves {
+            let in_reset = self.watchers[watcher].is_in_reset();
+            self.coverage
+                .event("reader", if in_reset { "left-in-reset" } else { "left" });
+        }
         if ended || leaves {
-            self.watchers[watcher].detach();
+            self.watchers[watcher].detach(false);
             let delay = self.watchers[watcher].rng.below(40 * MS);
             self.schedule(delay, Event::Watch { watcher });
         }
@@ -133,7 +154,7 @@ impl World<'_> {
         for watcher in 0..self.watchers.len() {
             let this = &mut self.watchers[watcher];
             if this.at.is_some_and(|(at, _)| at == id) {
-                this.detach();
+                this.detach(true);
                 let delay = this.rng.below(40 * MS);
                 self.schedule(delay, Event::Watch { watcher });
             }
@@ -187,7 +208,7 @@ impl Watcher {
     /// How long it takes to look at what has come.
     fn pause(&mut self, healed: bool) -> u64 {
         if !healed && self.rng.per_mille(PAUSES) {
-            return 200 * MS + self.rng.below(3000 * MS);
+            return PAUSE + self.rng.below(3000 * MS);
         }
         self.rng.below(3 * MS)
     }
