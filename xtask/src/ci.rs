@@ -22,6 +22,7 @@ Runs every check in order and stops at the first that fails.
 
 /// Crates that must build where there is no operating system.
 const WASM: &[&str] = &[
+    "trilemma-client",
     "trilemma-core",
     "trilemma-gossip",
     "trilemma-node",

@@ -204,6 +204,25 @@ impl Reason {
         )
     }
 
+    /// Whether another node may serve what this one has refused: something is missing here that may be there. Not so where
+    /// all nodes would say the same, where time is up, and where the node is merely busy: to flood the others helps nobody.
+    #[must_use]
+    pub fn may_differ_elsewhere(&self) -> bool {
+        matches!(
+            self,
+            Reason::NoQuorum { .. }
+                | Reason::NotAllParticipants { .. }
+                | Reason::NoLeader
+                | Reason::NoSequencer { .. }
+                | Reason::Recovering { .. }
+                | Reason::Stopping
+                | Reason::InDoubt { .. }
+                | Reason::NoSpace { .. }
+                | Reason::Unreachable { .. }
+                | Reason::Storage { .. }
+        )
+    }
+
     /// Whether this reason holds for the operation under every attempt, whatever became of earlier ones: it was fenced,
     /// or no node ever takes it as it is.
     #[must_use]

@@ -21,7 +21,6 @@
 //! | [`watchers`] | watches of one keyspace |
 //! | [`snapshots`] | when a snapshot is taken, written and finished |
 //! | [`frame`] | many messages in one frame for a peer |
-//! | [`wire`] | what clients and nodes say to each other |
 
 pub mod admission;
 pub mod config;
@@ -34,7 +33,6 @@ pub mod recovery;
 pub mod replica;
 pub mod snapshots;
 pub mod watchers;
-pub mod wire;
 
 pub use admission::Limits;
 pub use config::{Durability, KeyspaceConfig, NodeSettings, Tuning, keyspace_id, table_text};

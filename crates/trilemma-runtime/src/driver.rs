@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use trilemma_core::{Instant, KeyspaceId, Lane, NodeId, Now, Reason, Reply, WallTime, WatchSpec, codec};
 use trilemma_node::frame::Coalescer;
-use trilemma_node::wire::{
+use trilemma_client::wire::{
     ClientReply, ClientRequest, KeyspaceOverview, LogOverview, NodeOverview, PeerOverview,
 };
 use trilemma_node::{Effects, Node, ReaderEvent, Replica, SnapshotJob};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use trilemma_core::{KeyspaceId, ReadError, Reply, Request, WatchItem, WatchSpec};
-use trilemma_node::wire::NodeOverview;
+use trilemma_client::wire::NodeOverview;
 
 /// Requests that wait for the driver's next turn. Beyond it the caller is refused: the node is overloaded.
 pub(crate) const INBOX_MAX: usize = 8192;

@@ -24,8 +24,8 @@ pub use error::NodeError;
 pub use node::NodeHandle;
 pub use remote::{Remote, RemoteConfig};
 pub use replicator::LocalReplicator;
-pub use trilemma_node::wire;
-pub use trilemma_node::wire::{KeyspaceOverview, LogOverview, NodeOverview, PeerOverview};
+pub use trilemma_client::wire;
+pub use trilemma_client::wire::{KeyspaceOverview, LogOverview, NodeOverview, PeerOverview};
 pub use trilemma_node::{Durability, EPOCH, KeyspaceConfig, Tuning, keyspace_id, table_text};
 pub use trilemma_transport::{Identity, pki};
 

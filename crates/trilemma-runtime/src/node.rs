@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use trilemma_core::{Incarnation, Instant, NodeId, SharedReplicator, StatusWatch};
 use trilemma_node::config::{table_digest, table_text};
 use trilemma_node::frame::Coalescer;
-use trilemma_node::wire::{KeyspaceOverview, NodeOverview};
+use trilemma_client::wire::{KeyspaceOverview, NodeOverview};
 use trilemma_node::{Effects, NodeSettings, Recovered, Storage, recover};
 use trilemma_storage::{LogError, LogEvent, LogWriter, OsDisk};
 use trilemma_transport::{Events, Transport, TransportConfig};

@@ -21,7 +21,7 @@ use trilemma_core::{
     WatchSpec, WriteError, codec,
 };
 use trilemma_node::EPOCH;
-use trilemma_node::wire::{ClientReply, ClientRequest, KeyspaceOverview, NodeOverview};
+use trilemma_client::wire::{ClientReply, ClientRequest, KeyspaceOverview, NodeOverview};
 use trilemma_transport::{CallError, ClientConfig, ClientConnection, Identity};
 
 use crate::inbox::WATCH_QUEUE_MAX;

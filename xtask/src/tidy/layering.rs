@@ -18,6 +18,7 @@ struct Layer {
 }
 
 const CORE: &str = "trilemma-core";
+const CLIENT: &str = "trilemma-client";
 const NODE: &str = "trilemma-node";
 const CHECK: &str = "trilemma-check";
 const TESTKIT: &str = "trilemma-testkit";
@@ -69,6 +70,12 @@ const LAYERS: &[Layer] = &[
         never: WORLD,
     },
     Layer {
+        name: CLIENT,
+        may: &[CORE],
+        tests_may: &[],
+        never: WORLD,
+    },
+    Layer {
         name: CHECK,
         may: &[CORE],
         tests_may: &[],
@@ -101,6 +108,7 @@ const LAYERS: &[Layer] = &[
             "trilemma-raft",
             "trilemma-two-phase",
             CHECK,
+            CLIENT,
             NODE,
             "trilemma-storage",
         ],
@@ -123,13 +131,13 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "trilemma-runtime",
-        may: &[CORE, NODE, "trilemma-storage", "trilemma-transport"],
+        may: &[CORE, CLIENT, NODE, "trilemma-storage", "trilemma-transport"],
         tests_may: &[CHECK, "trilemma-sim", TESTKIT],
         never: &[],
     },
     Layer {
         name: "trilemma",
-        may: &[CORE, "trilemma-runtime"],
+        may: &[CORE, CLIENT, "trilemma-runtime"],
         tests_may: &[CHECK],
         never: &[],
     },
@@ -150,7 +158,14 @@ const LAYERS: &[Layer] = &[
             "trilemma-two-phase",
         ],
         // Every decoder is a target.
-        tests_may: &["trilemma", CHECK, NODE, "trilemma-storage", "trilemma-transport"],
+        tests_may: &[
+            "trilemma",
+            CHECK,
+            CLIENT,
+            NODE,
+            "trilemma-storage",
+            "trilemma-transport",
+        ],
         never: &[],
     },
     Layer {

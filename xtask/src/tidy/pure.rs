@@ -4,6 +4,7 @@ use super::{File, Finding};
 
 /// Crates whose every effect goes through their caller.
 const PURE: &[&str] = &[
+    "trilemma-client",
     "trilemma-core",
     "trilemma-gossip",
     "trilemma-node",

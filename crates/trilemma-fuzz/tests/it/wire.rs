@@ -15,7 +15,7 @@ use trilemma_fuzz::source::Source;
 use trilemma_fuzz::wire::decodes;
 use trilemma_gossip as gossip;
 use trilemma_node::record::NodeRecord;
-use trilemma_node::wire::{
+use trilemma_client::wire::{
     ClientReply, ClientRequest, KeyspaceOverview, LogOverview, NodeOverview, PeerOverview,
 };
 use trilemma_paxos as paxos;
