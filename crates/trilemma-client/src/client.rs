@@ -481,8 +481,16 @@ impl Client {
 
     /// The invariants: each call stands in the one place that it says.
     fn check(&self) {
-        assert_eq!(self.calls.len(), self.deadlines.len(), "every call has its deadline");
-        assert_eq!(self.taken.len(), self.taken_order.len(), "operations are remembered in order");
+        assert_eq!(
+            self.calls.len(),
+            self.deadlines.len(),
+            "every call has its deadline"
+        );
+        assert_eq!(
+            self.taken.len(),
+            self.taken_order.len(),
+            "operations are remembered in order"
+        );
         if !cfg!(debug_assertions) || self.calls.len() > CHECKED_MAX {
             return;
         }
@@ -495,9 +503,8 @@ impl Client {
             let stands = match call.place {
                 Place::Waiting => self.waiting.contains(ticket),
                 Place::Paused(until) => self.paused.contains(&(until, *ticket)),
-                Place::Queued(on) => is(on).is_some_and(|link| {
-                    link.queue.contains(ticket) || link.watch_queue.contains(ticket)
-                }),
+                Place::Queued(on) => is(on)
+                    .is_some_and(|link| link.queue.contains(ticket) || link.watch_queue.contains(ticket)),
                 Place::Sent(on, _) => {
                     under_way += 1;
                     is(on).is_some_and(|link| link.waiting().any(|waits| waits == *ticket))

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use trilemma_core::{Instant, KeyspaceId, Lane, NodeId, Now, Reason, Reply, WallTime, WatchSpec, codec};
-use trilemma_node::frame::Coalescer;
 use trilemma_client::wire::{
     ClientReply, ClientRequest, KeyspaceOverview, LogOverview, NodeOverview, PeerOverview,
 };
+use trilemma_core::{Instant, KeyspaceId, Lane, NodeId, Now, Reason, Reply, WallTime, WatchSpec, codec};
+use trilemma_node::frame::Coalescer;
 use trilemma_node::{Effects, Node, ReaderEvent, Replica, SnapshotJob};
 use trilemma_storage::{LogEvent, LogWriter, OsDisk, SnapshotError, snapshot};
 use trilemma_transport::{ClientRef, Event, Events, Transport};

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use trilemma_core::{KeyspaceId, ReadError, Reply, Request, WatchItem, WatchSpec};
 use trilemma_client::wire::NodeOverview;
+use trilemma_core::{KeyspaceId, ReadError, Reply, Request, WatchItem, WatchSpec};
 
 /// Requests that wait for the driver's next turn. Beyond it the caller is refused: the node is overloaded.
 pub(crate) const INBOX_MAX: usize = 8192;

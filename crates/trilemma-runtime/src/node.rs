@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::thread;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use trilemma_client::wire::{KeyspaceOverview, NodeOverview};
 use trilemma_core::{Incarnation, Instant, NodeId, SharedReplicator, StatusWatch};
 use trilemma_node::config::{table_digest, table_text};
 use trilemma_node::frame::Coalescer;
-use trilemma_client::wire::{KeyspaceOverview, NodeOverview};
 use trilemma_node::{Effects, NodeSettings, Recovered, Storage, recover};
 use trilemma_storage::{LogError, LogEvent, LogWriter, OsDisk};
 use trilemma_transport::{Events, Transport, TransportConfig};

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use trilemma_core::{ReadError, WatchItem, codec};
 use trilemma_client::wire::ClientReply;
+use trilemma_core::{ReadError, WatchItem, codec};
 use trilemma_node::{ReaderEvent, WatchId};
 use trilemma_transport::ClientRef;
 

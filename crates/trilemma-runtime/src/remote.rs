@@ -1,34 +1,24 @@
-//! Keyspaces of nodes on other machines, behind the same trait.
-//!
-//! One connection to one node at a time. When it is lost, the next call connects to the next server. A request that
-//! was certainly not sent goes to another server by itself; one that may have been sent never does: a write then is
-//! `Unknown`, and its caller decides.
+//! Clients of nodes on other machines: sockets and clocks for the machine of `trilemma-client`, which decides
+//! everything: whom a call goes to, when a server is dialed, what becomes of what was under way.
 
-use std::collections::HashMap;
+mod replicator;
+
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{Mutex as AsyncMutex, mpsc};
-use trilemma_core::descriptor::WatchScope;
-use trilemma_core::pending::refused_write;
-use trilemma_core::replicator::{Convergent, OpContext, Replicator, SharedReplicator, WatchStream};
-use trilemma_core::{
-    Attempt, Backend, Command, Descriptor, Entry, Key, KeyspaceId, NodeId, OpId, Outcome, ReadError,
-    ReadReply, ReadRequest, Reason, Receipt, Reply, Request, StatusWatch, UnknownCause, Version, WatchItem,
-    WatchSpec, WriteError, codec,
-};
-use trilemma_node::EPOCH;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::AbortHandle;
+use trilemma_client::client::TooLarge;
 use trilemma_client::wire::{ClientReply, ClientRequest, KeyspaceOverview, NodeOverview};
-use trilemma_transport::{CallError, ClientConfig, ClientConnection, Identity};
+use trilemma_client::{Answer, Call, CallId, Client, ConnectionId, Effect, Settings, What};
+use trilemma_core::{Instant, NodeId, ReadError, Reason, SharedReplicator, StatusWatch, Ticket, codec};
+use trilemma_transport::{Answers, CallError, ClientConfig, ClientConnection, Identity};
 
-use crate::inbox::WATCH_QUEUE_MAX;
-use crate::replicator::{ReceiverStream, siblings};
-
-/// How much longer than the operation's own limit a client waits for the node's answer.
-const ANSWER_GRACE: Duration = Duration::from_millis(500);
+use replicator::RemoteReplicator;
 
 /// How a cluster is reached.
 #[derive(Clone, Debug)]
@@ -37,195 +27,312 @@ pub struct RemoteConfig {
     pub cluster: String,
     /// The client's certificate, key and the cluster's authority.
     pub identity: Identity,
-    /// The nodes, tried in this order.
+    /// The nodes, those to prefer first; at least one.
     pub servers: Vec<(NodeId, SocketAddr)>,
-    /// Longest time for a connection to be made.
+    /// Longest time for a connection to be made, and the node's introduction to come.
     pub connect_timeout: Duration,
 }
 
-/// A connection to a cluster: to one of its nodes at a time.
+/// A client of a cluster. It ends with its last handle, watch and call.
 #[derive(Debug)]
 pub struct Remote {
     config: RemoteConfig,
-    connection: AsyncMutex<Option<Arc<Connection>>>,
+    /// Enough to find out that no server can be dialed.
+    patience: Duration,
+    runtime: Handle,
+    started: std::time::Instant,
+    state: Mutex<State>,
+    /// The timer must look again.
+    earlier: Arc<Notify>,
     statuses: Mutex<HashMap<String, StatusWatch>>,
 }
 
 #[derive(Debug)]
-struct Connection {
-    node: NodeId,
-    client: ClientConnection,
-    /// Keyspace ids as this node numbers them.
-    keyspaces: HashMap<String, KeyspaceId>,
+struct State {
+    client: Client,
+    /// Who waits for which call.
+    callers: BTreeMap<Ticket, oneshot::Sender<Answered>>,
+    dials: BTreeMap<ConnectionId, AbortHandle>,
+    connections: BTreeMap<ConnectionId, Arc<ClientConnection>>,
+    /// Watches that are open and have not reached their callers.
+    opened: BTreeMap<Ticket, mpsc::Receiver<Bytes>>,
+    /// The time for which the timer is set.
+    timer: Instant,
+}
+
+/// An answer, and the items of a watch.
+#[derive(Debug)]
+struct Answered {
+    answer: Answer,
+    watch: Option<OpenWatch>,
+}
+
+/// A watch on a connection. Dropping it ends it, at the node too.
+#[derive(Debug)]
+struct OpenWatch {
+    answers: mpsc::Receiver<Bytes>,
+    remote: Arc<Remote>,
+    connection: ConnectionId,
+}
+
+impl Drop for OpenWatch {
+    fn drop(&mut self) {
+        self.answers.close();
+        let connection = self.connection;
+        self.remote
+            .with(|state, now| state.client.on_watch_ended(now, connection));
+    }
+}
+
+/// A call whose caller waits. Dropping it tells the client that nobody does any more.
+struct Caller<'a> {
+    remote: &'a Arc<Remote>,
+    ticket: Ticket,
+}
+
+impl Drop for Caller<'_> {
+    fn drop(&mut self) {
+        let ticket = self.ticket;
+        self.remote.with(|state, _| {
+            if state.callers.remove(&ticket).is_some() {
+                state.client.on_dropped(ticket);
+            }
+        });
+    }
 }
 
 impl Remote {
     /// Connects to the first server that answers.
     pub async fn connect(config: RemoteConfig) -> Result<Arc<Self>, ReadError> {
-        let remote = Self {
+        let mut settings = Settings::new(config.servers.iter().map(|(node, _)| *node).collect());
+        settings.connect_timeout = config.connect_timeout;
+        let servers = u32::try_from(config.servers.len()).unwrap_or(u32::MAX);
+        let remote = Arc::new(Self {
+            patience: 2 * config.connect_timeout + servers * settings.stagger,
             config,
-            connection: AsyncMutex::new(None),
+            runtime: Handle::current(),
+            started: std::time::Instant::now(),
+            state: Mutex::new(State {
+                client: Client::new(settings),
+                callers: BTreeMap::new(),
+                dials: BTreeMap::new(),
+                connections: BTreeMap::new(),
+                opened: BTreeMap::new(),
+                timer: Instant::NEVER,
+            }),
+            earlier: Arc::new(Notify::new()),
             statuses: Mutex::new(HashMap::new()),
-        };
-        remote.connection(None).await?;
-        Ok(Arc::new(remote))
+        });
+        let timer = keep_time(Arc::downgrade(&remote), Arc::clone(&remote.earlier));
+        remote.runtime.spawn(timer);
+        remote.overview().await?;
+        Ok(remote)
     }
 
-    /// The node that is connected now, if one is.
-    pub async fn node(&self) -> Option<NodeId> {
-        self.connection
-            .lock()
-            .await
-            .as_ref()
-            .map(|connection| connection.node)
+    /// The node that is connected now, if one is; the one to prefer, if several are.
+    #[must_use]
+    pub fn node(&self) -> Option<NodeId> {
+        self.lock().client.connected_to()
     }
 
     /// How the connected node stands.
-    pub async fn overview(&self) -> Result<NodeOverview, ReadError> {
-        loop {
-            let connection = self.connection(None).await?;
-            match overview(&connection.client, self.config.connect_timeout).await {
-                Ok(overview) => {
-                    self.learn(&overview);
-                    return Ok(overview);
-                }
-                Err(why) => {
-                    tracing::debug!(node = %connection.node, %why, "connection lost");
-                    // Reconnects, or fails with what every server said.
-                    self.connection(Some(&connection)).await?;
-                }
-            }
+    pub async fn overview(self: &Arc<Self>) -> Result<NodeOverview, ReadError> {
+        let call = Call {
+            what: What::Overview,
+            server: None,
+            timeout: self.patience,
+        };
+        match self.call(call).await.answer {
+            Answer::Overview(overview) => Ok(*overview),
+            Answer::Refused(reason) => Err(reason.into()),
+            Answer::Reply(_) | Answer::Watching(_) => Err(unexpected().into()),
         }
     }
 
-    /// The replicator of a keyspace that an overview showed.
+    /// The replicator of a keyspace that an overview showed. With `server`, it asks no other.
     #[must_use]
-    pub fn replicator(self: &Arc<Self>, keyspace: &KeyspaceOverview) -> SharedReplicator {
+    pub fn replicator(
+        self: &Arc<Self>,
+        keyspace: &KeyspaceOverview,
+        server: Option<NodeId>,
+    ) -> SharedReplicator {
         Arc::new(RemoteReplicator {
             remote: Arc::clone(self),
-            name: keyspace.name.clone(),
+            name: keyspace.name.as_str().into(),
             backend: keyspace.backend,
             status: self.status(&keyspace.name),
+            server,
         })
     }
 
     fn status(&self, name: &str) -> StatusWatch {
         let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(status) = statuses.get(name) {
+            return status.clone();
+        }
         statuses.entry(name.to_owned()).or_default().clone()
     }
 
-    fn learn(&self, overview: &NodeOverview) {
-        for keyspace in &overview.keyspaces {
-            self.status(&keyspace.name).set(keyspace.status.clone());
-        }
-    }
-
-    /// The live connection; makes one if there is none, or if it is `broken`.
-    async fn connection(&self, broken: Option<&Arc<Connection>>) -> Result<Arc<Connection>, ReadError> {
-        let mut current = self.connection.lock().await;
-        if let Some(connection) = current.as_ref() {
-            let is_broken = broken.is_some_and(|broken| Arc::ptr_eq(broken, connection));
-            if !is_broken && !connection.client.is_closed() {
-                return Ok(Arc::clone(connection));
-            }
-        }
-        let after = current.take().map(|connection| connection.node);
-        let connection = Arc::new(self.dial(after).await?);
-        *current = Some(Arc::clone(&connection));
-        Ok(connection)
-    }
-
-    /// Tries every server once, beginning with the one behind `after`.
-    async fn dial(&self, after: Option<NodeId>) -> Result<Connection, ReadError> {
-        let servers = &self.config.servers;
-        let first = servers
-            .iter()
-            .position(|(node, _)| Some(*node) == after)
-            .map_or(0, |index| index + 1);
-        let mut failures = Vec::new();
-        for (node, address) in servers.iter().cycle().skip(first).take(servers.len()) {
-            match self.dial_one(*node, *address).await {
-                Ok(connection) => return Ok(connection),
-                Err(why) => failures.push(format!("node {node} at {address}: {why}")),
-            }
-        }
-        Err(Reason::Unreachable {
-            why: failures.join("; "),
-        }
-        .into())
-    }
-
-    async fn dial_one(&self, node: NodeId, address: SocketAddr) -> Result<Connection, String> {
-        let config = ClientConfig::new(self.config.cluster.clone(), self.config.identity.clone(), address)
-            .node(node)
-            .timeout(self.config.connect_timeout);
-        let client = ClientConnection::connect(config)
-            .await
-            .map_err(|error| error.to_string())?;
-        let overview = overview(&client, self.config.connect_timeout).await?;
-        self.learn(&overview);
-        let keyspaces = overview
-            .keyspaces
-            .into_iter()
-            .map(|keyspace| (keyspace.name, keyspace.id))
-            .collect();
-        Ok(Connection {
-            node,
-            client,
-            keyspaces,
+    async fn call(self: &Arc<Self>, call: Call) -> Answered {
+        let (sender, answer) = oneshot::channel();
+        let ticket = self.with(|state, now| {
+            let ticket = state.client.on_call(now, call);
+            state.callers.insert(ticket, sender);
+            ticket
+        });
+        let caller = Caller { remote: self, ticket };
+        let answered = answer.await;
+        drop(caller);
+        // The sender waits with the client until it answers, which outlives this call.
+        answered.unwrap_or_else(|_| Answered {
+            answer: Answer::Refused(unexpected()),
+            watch: None,
         })
     }
 
-    /// Sends a request and waits for its answer. `make` is given the keyspace's id at the connected node.
-    async fn call(
-        &self,
-        name: &str,
-        timeout: Duration,
-        make: impl Fn(KeyspaceId) -> ClientRequest,
-    ) -> Result<ClientReply, Failed> {
-        let mut broken = None;
-        // Once for each server, and once more: a server that was skipped first may have come back.
-        for _ in 0..=self.config.servers.len() {
-            let connection = self
-                .connection(broken.as_ref())
-                .await
-                .map_err(|error| Failed::NotSent(error.reason))?;
-            let id = connection.id(name).map_err(Failed::NotSent)?;
-            let request = codec::encode(&make(id));
-            match tokio::time::timeout(timeout + ANSWER_GRACE, connection.client.call(request)).await {
-                Ok(Ok(answer)) => return decode(&answer).map_err(Failed::Lost),
-                Ok(Err(CallError::NotSent { .. })) => broken = Some(connection),
-                Ok(Err(error)) => return Err(Failed::Lost(error.to_string())),
-                Err(_elapsed) => return Err(Failed::TimedOut),
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Instant {
+        Instant::from_nanos(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// Tells the client something and carries out what it wants.
+    fn with<R>(self: &Arc<Self>, tell: impl FnOnce(&mut State, Instant) -> R) -> R {
+        let mut unheard = Vec::new();
+        let mut state = self.lock();
+        let result = tell(&mut state, self.now());
+        loop {
+            let effects = state.client.take_effects();
+            if effects.is_empty() {
+                break;
+            }
+            for effect in effects {
+                self.carry_out(&mut state, effect, &mut unheard);
             }
         }
-        Err(Failed::NotSent(Reason::Unreachable {
-            why: "every server closed the connection".into(),
-        }))
+        let wake_at = state.client.wake_at();
+        if wake_at < state.timer {
+            state.timer = wake_at;
+            self.earlier.notify_one();
+        }
+        drop(state);
+        // What is dropped here may tell the client that a watch has ended.
+        drop(unheard);
+        result
     }
-}
 
-impl Connection {
-    fn id(&self, name: &str) -> Result<KeyspaceId, Reason> {
-        self.keyspaces.get(name).copied().ok_or_else(|| {
-            let mut configured: Vec<&str> = self.keyspaces.keys().map(String::as_str).collect();
-            configured.sort_unstable();
-            Reason::NoSuchKeyspace {
-                name: name.into(),
-                configured: configured.join(", "),
+    fn carry_out(self: &Arc<Self>, state: &mut State, effect: Effect, unheard: &mut Vec<Answered>) {
+        match effect {
+            Effect::Dial { connection, server } => {
+                let dial = dial(Arc::downgrade(self), connection, self.address(server));
+                let task = self.runtime.spawn(dial);
+                state.dials.insert(connection, task.abort_handle());
             }
+            Effect::Send {
+                connection,
+                call,
+                request,
+            } => self.send(state, connection, call, &request),
+            Effect::OpenWatch {
+                connection,
+                ticket,
+                request,
+            } => {
+                let at = state.connections.get(&connection).cloned();
+                let open = open_watch(Arc::clone(self), connection, ticket, at, codec::encode(&request));
+                self.runtime.spawn(open);
+            }
+            Effect::Close { connection } => {
+                if let Some(dial) = state.dials.remove(&connection) {
+                    dial.abort();
+                }
+                state.connections.remove(&connection);
+            }
+            Effect::Resolve { ticket, answer } => {
+                let watch = match &answer {
+                    Answer::Watching(connection) => state.opened.remove(&ticket).map(|answers| OpenWatch {
+                        answers,
+                        remote: Arc::clone(self),
+                        connection: *connection,
+                    }),
+                    _ => None,
+                };
+                let answered = Answered { answer, watch };
+                if let Some(caller) = state.callers.remove(&ticket) {
+                    unheard.extend(caller.send(answered).err());
+                } else {
+                    unheard.push(answered);
+                }
+            }
+            Effect::Learned { keyspace, status } => self.status(&keyspace).set(status),
+            Effect::Reached { keyspace, version } => self.status(&keyspace).learn_version(version),
+        }
+    }
+
+    fn send(&self, state: &mut State, connection: ConnectionId, call: CallId, request: &ClientRequest) {
+        let Some(at) = state.connections.get(&connection) else {
+            return;
+        };
+        let now = self.now();
+        match at.send(call.0, codec::encode(request)) {
+            Ok(()) => {}
+            Err(CallError::TooLarge { size, limit }) => {
+                let (size, limit) = (size as u64, limit as u64);
+                let is = TooLarge { size, limit };
+                state.client.on_too_large(now, connection, call, is);
+            }
+            Err(error) => {
+                state.connections.remove(&connection);
+                state.client.on_lost(now, connection, &error.to_string());
+            }
+        }
+    }
+
+    /// How a server is dialed.
+    fn address(&self, server: NodeId) -> Option<ClientConfig> {
+        let (_, address) = self.config.servers.iter().find(|(node, _)| *node == server)?;
+        let (cluster, identity) = (self.config.cluster.clone(), self.config.identity.clone());
+        let config = ClientConfig::new(cluster, identity, *address);
+        Some(config.node(server).timeout(self.config.connect_timeout))
+    }
+
+    /// A dial has succeeded. Whether anybody still wants the connection.
+    fn connected(self: &Arc<Self>, connection: ConnectionId, at: ClientConnection) -> bool {
+        self.with(|state, now| {
+            let wanted = state.dials.remove(&connection).is_some();
+            if wanted {
+                state.connections.insert(connection, Arc::new(at));
+                state.client.on_connected(now, connection);
+            }
+            wanted
         })
     }
+
+    fn lost(self: &Arc<Self>, connection: ConnectionId, why: &str) {
+        self.with(|state, now| {
+            state.dials.remove(&connection);
+            state.connections.remove(&connection);
+            state.client.on_lost(now, connection, why);
+        });
+    }
 }
 
-async fn overview(client: &ClientConnection, timeout: Duration) -> Result<NodeOverview, String> {
-    let call = client.call(codec::encode(&ClientRequest::Overview));
-    let answer = tokio::time::timeout(timeout, call)
-        .await
-        .map_err(|_| format!("no answer within {timeout:?}"))?;
-    match decode(&answer.map_err(|error| error.to_string())?)? {
-        ClientReply::Overview(overview) => Ok(*overview),
-        other => Err(format!("it answered a question for its overview with {other:?}")),
+impl Drop for Remote {
+    fn drop(&mut self) {
+        // The timer finds that it has nothing to keep time for.
+        self.earlier.notify_one();
+        for dial in self.lock().dials.values() {
+            dial.abort();
+        }
+    }
+}
+
+/// The client answered a call of one kind with the answer of another.
+fn unexpected() -> Reason {
+    Reason::Unreachable {
+        why: "the client has ended".into(),
     }
 }
 
@@ -233,224 +340,97 @@ fn decode(answer: &Bytes) -> Result<ClientReply, String> {
     codec::decode(answer).map_err(|error| error.to_string())
 }
 
-/// How a call failed.
-enum Failed {
-    /// The request certainly did not reach a node's protocol.
-    NotSent(Reason),
-    /// It may have.
-    Lost(String),
-    /// It may have, and the time is up.
-    TimedOut,
-}
-
-impl Failed {
-    fn write(self, op: OpId, attempt: Attempt) -> WriteError {
-        match self {
-            Failed::NotSent(reason) => refused_write(op, attempt, reason),
-            Failed::Lost(why) => {
-                tracing::debug!(%op, %why, "the answer to a write was lost");
-                WriteError::Unknown {
-                    op,
-                    cause: UnknownCause::ReplyLost,
-                }
-            }
-            Failed::TimedOut => WriteError::Unknown {
-                op,
-                cause: UnknownCause::Deadline,
-            },
-        }
-    }
-
-    fn read(self) -> ReadError {
-        match self {
-            Failed::NotSent(reason) => reason.into(),
-            Failed::Lost(why) => Reason::Unreachable { why }.into(),
-            Failed::TimedOut => Reason::Deadline.into(),
-        }
-    }
-}
-
-/// A keyspace of a remote node.
-#[derive(Debug)]
-struct RemoteReplicator {
-    remote: Arc<Remote>,
-    name: String,
-    backend: Backend,
-    status: StatusWatch,
-}
-
-/// The node answered a request of one kind with the answer of another.
-fn unexpected(reply: &ClientReply) -> Failed {
-    let text = match reply {
-        ClientReply::Bad(why) => why.clone(),
-        other => format!("unexpected answer: {other:?}"),
-    };
-    Failed::Lost(text)
-}
-
-fn millis(timeout: Duration) -> u32 {
-    u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX)
-}
-
-/// The node answered a request of one kind with the answer of another.
-fn mismatched(reply: &Reply) -> Failed {
-    Failed::Lost(format!("unexpected answer: {reply:?}"))
-}
-
-fn is_expired(error: &WriteError) -> bool {
-    matches!(error, WriteError::NotApplied(refusal) if refusal.reason == Reason::SessionExpired)
-}
-
-/// An answer on a stream of watch items; `None` is the end of the connection.
-fn watch_item(answer: Option<&Bytes>) -> Result<WatchItem, ReadError> {
-    match answer.map(decode) {
-        Some(Ok(ClientReply::Watch(item))) => item,
-        Some(Ok(other)) => Err(unexpected(&other).read()),
-        Some(Err(why)) => Err(Reason::Unreachable { why }.into()),
-        None => Err(Reason::Unreachable {
-            why: "the connection was lost".into(),
-        }
-        .into()),
-    }
-}
-
-fn epoch(cx: &OpContext) -> Result<(), Reason> {
-    if cx.epoch == EPOCH {
-        Ok(())
-    } else {
-        Err(Reason::StaleEpoch { now: EPOCH })
-    }
-}
-
-impl RemoteReplicator {
-    async fn ask(&self, cx: &OpContext, request: Request) -> Result<Reply, Failed> {
-        epoch(cx).map_err(Failed::NotSent)?;
-        let timeout_ms = millis(cx.timeout);
-        let make = |keyspace| ClientRequest::Ask {
-            keyspace,
-            timeout_ms,
-            request: request.clone(),
+/// Wakes the client when it wants to be, as long as there is one.
+async fn keep_time(remote: Weak<Remote>, earlier: Arc<Notify>) {
+    loop {
+        let Some(remote) = remote.upgrade() else {
+            return;
         };
-        match self.remote.call(&self.name, cx.timeout, make).await? {
-            ClientReply::Answer(reply) => Ok(reply),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// A session that is made later may begin here. Otherwise: a client connects at version 100 and stays, ten thousand
-    /// other sessions write, its own is evicted, and every new one that it makes on the basis of 100 is refused too.
-    fn learn(&self, version: Version) {
-        if self.backend.descriptor().watch == WatchScope::Shared {
-            self.status.learn_version(version);
-        }
-    }
-
-    /// Learns where the keyspace stands, so that a new session is not refused like the last one.
-    async fn catch_up(&self, timeout: Duration) {
-        match tokio::time::timeout(timeout, self.remote.overview()).await {
-            Ok(Ok(_learned)) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "no overview after a session expired"),
-            Err(_elapsed) => tracing::debug!("no overview in time after a session expired"),
-        }
-    }
-}
-
-#[async_trait]
-impl Replicator for RemoteReplicator {
-    fn descriptor(&self) -> &'static Descriptor {
-        self.backend.descriptor()
-    }
-
-    fn status(&self) -> StatusWatch {
-        self.status.clone()
-    }
-
-    async fn read(&self, cx: &OpContext, request: ReadRequest) -> Result<ReadReply, ReadError> {
-        match self.ask(cx, Request::Read(request)).await.map_err(Failed::read)? {
-            Reply::Read(result) => {
-                if let Ok(read) = &result {
-                    self.learn(read.version);
-                }
-                result
-            }
-            other => Err(mismatched(&other).read()),
-        }
-    }
-
-    async fn write(&self, cx: &OpContext, command: Command) -> Result<Receipt, WriteError> {
-        command.validate()?;
-        let (op, attempt) = (cx.op, cx.attempt);
-        let failed = |failed: Failed| failed.write(op, attempt);
-        let request = Request::Write { op, attempt, command };
-        match self.ask(cx, request).await.map_err(failed)? {
-            Reply::Write(result) => {
-                match &result {
-                    Ok(receipt) => self.learn(receipt.version),
-                    Err(error) if is_expired(error) => self.catch_up(cx.timeout).await,
-                    Err(_) => {}
-                }
-                result
-            }
-            other => Err(failed(mismatched(&other))),
-        }
-    }
-
-    async fn watch(&self, cx: &OpContext, spec: WatchSpec) -> Result<WatchStream, ReadError> {
-        epoch(cx)?;
-        let connection = self.remote.connection(None).await?;
-        let keyspace = connection.id(&self.name)?;
-        let request = codec::encode(&ClientRequest::Watch { keyspace, spec });
-        let mut answers = connection
-            .client
-            .stream(request)
-            .await
-            .map_err(|error| Reason::Unreachable {
-                why: error.to_string(),
-            })?;
-        let (items, receiver) = mpsc::channel(WATCH_QUEUE_MAX);
-        tokio::spawn(async move {
-            // Keeps the connection while the watch lives.
-            let _connection = connection;
-            loop {
-                let answer = tokio::select! {
-                    answer = answers.recv() => answer,
-                    // Nobody reads any more: dropping `answers` ends the watch at the node too.
-                    () = items.closed() => return,
-                };
-                let item = watch_item(answer.as_ref());
-                let last = item.is_err();
-                if items.send(item).await.is_err() || last {
-                    return;
-                }
-            }
+        let wake_at = remote.with(|state, now| {
+            state.client.on_wake(now);
+            state.timer = state.client.wake_at();
+            state.timer
         });
-        Ok(Box::pin(ReceiverStream(receiver)))
-    }
-
-    async fn outcome(
-        &self,
-        cx: &OpContext,
-        op: OpId,
-        command: Option<Command>,
-    ) -> Result<Outcome, ReadError> {
-        match self
-            .ask(cx, Request::Outcome { op, command })
-            .await
-            .map_err(Failed::read)?
-        {
-            Reply::Outcome(result) => result,
-            other => Err(mismatched(&other).read()),
+        let rest = (wake_at < Instant::NEVER).then(|| wake_at.since(remote.now()));
+        drop(remote);
+        let sleep = async {
+            match rest {
+                Some(rest) => tokio::time::sleep(rest).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = sleep => {}
+            () = earlier.notified() => {}
         }
-    }
-
-    fn convergent(&self) -> Option<&dyn Convergent> {
-        (self.backend == Backend::Gossip).then_some(self as &dyn Convergent)
     }
 }
 
-#[async_trait]
-impl Convergent for RemoteReplicator {
-    async fn siblings(&self, cx: &OpContext, key: Key) -> Result<Vec<Entry>, ReadError> {
-        siblings(self, cx, key).await
+/// Makes a connection, and brings its answers until it ends.
+async fn dial(remote: Weak<Remote>, connection: ConnectionId, config: Option<ClientConfig>) {
+    let dialed = match config {
+        Some(config) => ClientConnection::connect(config)
+            .await
+            .map_err(|error| error.to_string()),
+        None => Err("it is not configured".into()),
+    };
+    let Some(this) = remote.upgrade() else {
+        return;
+    };
+    let answers = match dialed {
+        Ok((at, answers)) => this.connected(connection, at).then_some(answers),
+        Err(why) => {
+            this.lost(connection, &why);
+            None
+        }
+    };
+    drop(this);
+    if let Some(answers) = answers {
+        read(remote, connection, answers).await;
     }
+}
+
+async fn read(remote: Weak<Remote>, connection: ConnectionId, mut answers: Answers) {
+    loop {
+        let next = answers.next().await;
+        let Some(remote) = remote.upgrade() else {
+            return;
+        };
+        match next {
+            Ok((number, answer)) => {
+                let reply = decode(&answer);
+                remote.with(|state, now| {
+                    state.client.on_answer(now, connection, CallId(number), reply);
+                });
+            }
+            Err(why) => return remote.lost(connection, &why),
+        }
+    }
+}
+
+async fn open_watch(
+    remote: Arc<Remote>,
+    connection: ConnectionId,
+    ticket: Ticket,
+    at: Option<Arc<ClientConnection>>,
+    request: Bytes,
+) {
+    let opened = match at {
+        Some(at) => at.stream(request).await.map_err(|error| error.to_string()),
+        None => Err("the connection has ended".into()),
+    };
+    let answers = match opened {
+        Ok(answers) => answers,
+        Err(why) => return remote.lost(connection, &why),
+    };
+    remote.with(|state, _| {
+        state.opened.insert(ticket, answers);
+        state.client.on_watch_open(ticket);
+    });
+    // Its caller has gone meanwhile.
+    remote.with(|state, now| {
+        if state.opened.remove(&ticket).is_some() {
+            state.client.on_watch_ended(now, connection);
+        }
+    });
 }

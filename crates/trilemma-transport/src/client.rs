@@ -1,15 +1,17 @@
-//! The client's side: many calls at once over one stream of one connection, and a stream for each request that has many
-//! answers.
+//! The client's side: many requests at once over one stream of one connection, and a stream for each request that has
+//! many answers.
+//!
+//! Requests are numbered by the caller, and answers come with their numbers, in any order. Who waits for which, and for
+//! how long, is the caller's matter.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use trilemma_core::NodeId;
 
 use crate::Limits;
@@ -65,23 +67,23 @@ impl ClientConfig {
     }
 }
 
-/// Why a call has no answer, and whether it may have arrived.
+/// Why a request was not sent.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The connection was closed before the request was handed to it.
-    #[error("not sent: {why}")]
-    NotSent {
-        /// Why the connection is closed.
+    /// The connection has ended.
+    #[error("the connection has ended: {why}")]
+    Closed {
+        /// Why.
         why: String,
     },
-    /// The request was handed over, and the connection broke before an answer came.
-    #[error("the answer was lost: {why}")]
-    Lost {
-        /// Why the connection broke.
-        why: String,
+    /// The connection lives, and as much is under way on it as it takes.
+    #[error("full: {what}")]
+    Full {
+        /// Which limit was met.
+        what: String,
     },
-    /// The request is larger than a frame may be. Not sent.
+    /// The request is larger than a frame may be.
     #[error("a request of {size} bytes, the limit is {limit}")]
     TooLarge {
         /// Its size in bytes.
@@ -91,33 +93,27 @@ pub enum CallError {
     },
 }
 
-/// A connection to one node.
+/// A connection to one node. It ends when it is dropped.
 #[derive(Debug)]
 pub struct ClientConnection {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
     endpoint: Endpoint,
     connection: Connection,
     queue: Arc<Queue>,
-    calls: Mutex<Calls>,
     /// Streams of answers that may still be opened.
     streams: Arc<Semaphore>,
     limits: Limits,
 }
 
-#[derive(Debug, Default)]
-struct Calls {
-    waiting: HashMap<u64, oneshot::Sender<Bytes>>,
-    last: u64,
-    closed: Option<String>,
+/// The answers that come on a connection.
+pub struct Answers {
+    connection: Connection,
+    queue: Arc<Queue>,
+    reader: FrameReader,
 }
 
 impl ClientConnection {
     /// Connects on the current tokio runtime.
-    pub async fn connect(config: ClientConfig) -> Result<Self, TransportError> {
+    pub async fn connect(config: ClientConfig) -> Result<(Self, Answers), TransportError> {
         let (address, timeout, limits) = (config.address, config.timeout, config.limits);
         let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let local: SocketAddr = any.parse().expect("a literal address parses");
@@ -131,44 +127,37 @@ impl ClientConnection {
             .unwrap_or_else(|_elapsed| Err(format!("no answer within {timeout:?}")))
             .map_err(|why| TransportError::Connect { address, why })?;
         let queue = Arc::new(Queue::new(limits.queue_bytes));
-        let shared = Arc::new(Shared {
+        let answers = Answers {
+            connection: connection.clone(),
+            queue: Arc::clone(&queue),
+            reader: FrameReader::new(receive, limits.log_frame_bytes),
+        };
+        let this = Self {
             endpoint,
             connection,
             queue: Arc::clone(&queue),
-            calls: Mutex::new(Calls::default()),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             limits,
-        });
+        };
         tokio::spawn(async move {
             if let Err(why) = queue.drain_into(&mut send).await {
                 tracing::debug!(why, "the stream to the node has ended");
             }
             queue.close();
         });
-        let reader = FrameReader::new(receive, limits.log_frame_bytes);
-        tokio::spawn(read_answers(Arc::clone(&shared), reader));
-        Ok(Self { shared })
+        Ok((this, answers))
     }
 
-    /// Whether the connection has ended.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.shared.connection.close_reason().is_some()
-    }
-
-    /// Sends a request and waits for its one answer. Dropping the future forgets the answer, not the request.
-    pub async fn call(&self, request: Bytes) -> Result<Bytes, CallError> {
-        let (sender, answer) = oneshot::channel();
-        let id = self.send(request, sender)?;
-        let forget = Forget {
-            shared: &self.shared,
-            id,
-        };
-        let result = answer.await.map_err(|_closed| CallError::Lost {
-            why: self.shared.end(),
-        });
-        drop(forget);
-        result
+    /// Queues a request for the node. Its answer comes under the same number, which no request without an answer has.
+    pub fn send(&self, number: u64, request: Bytes) -> Result<(), CallError> {
+        check_size(request.len(), self.limits.log_frame_bytes - ID_BYTES)?;
+        match self.queue.push(&number.to_le_bytes(), request) {
+            Push::Queued => Ok(()),
+            Push::Full => Err(CallError::Full {
+                what: "too much waits to be sent to this node already".into(),
+            }),
+            Push::Closed => Err(CallError::Closed { why: self.end() }),
+        }
     }
 
     /// Sends a request that has many answers, over a stream of its own. They end when the connection ends, or when the
@@ -177,53 +166,59 @@ impl ClientConnection {
     /// A request may have 64 KiB; a connection has at most 128 such streams open.
     pub async fn stream(&self, request: Bytes) -> Result<mpsc::Receiver<Bytes>, CallError> {
         check_size(request.len(), STREAM_REQUEST_BYTES_MAX - ID_BYTES)?;
-        let not_sent = |why: String| CallError::NotSent { why };
-        if let Some(why) = &self.shared.calls().closed {
-            return Err(not_sent(why.clone()));
-        }
-        let place = Arc::clone(&self.shared.streams)
+        let closed = |why: String| CallError::Closed { why };
+        let place = Arc::clone(&self.streams)
             .try_acquire_owned()
-            .map_err(|_| {
-                not_sent(format!(
+            .map_err(|_| CallError::Full {
+                what: format!(
                     "{STREAMS_MAX} streams of answers are open on this connection, which is the limit; \
-                 drop one or use another connection"
-                ))
+                     drop one or use another connection"
+                ),
             })?;
-        let connection = &self.shared.connection;
-        let (mut send, receive) = connection
+        let (mut send, receive) = self
+            .connection
             .open_bi()
             .await
-            .map_err(|error| not_sent(describe(&error)))?;
+            .map_err(|error| closed(describe(&error)))?;
         let mut frame = Vec::with_capacity(ID_BYTES + request.len());
         // The only request of this stream, so any number would do.
         frame.extend_from_slice(&1_u64.to_le_bytes());
         frame.extend_from_slice(&request);
-        frame::write(&mut send, &frame)
-            .await
-            .map_err(|why| CallError::Lost { why })?;
+        frame::write(&mut send, &frame).await.map_err(closed)?;
         let (sender, answers) = mpsc::channel(STREAM_ANSWERS_MAX);
-        let reader = FrameReader::new(receive, self.shared.limits.log_frame_bytes);
+        let reader = FrameReader::new(receive, self.limits.log_frame_bytes);
         tokio::spawn(read_stream(reader, send, sender, place));
         Ok(answers)
     }
 
-    fn send(&self, request: Bytes, waiting: oneshot::Sender<Bytes>) -> Result<u64, CallError> {
-        check_size(request.len(), self.shared.limits.log_frame_bytes - ID_BYTES)?;
-        let mut calls = self.shared.calls();
-        if let Some(why) = &calls.closed {
-            return Err(CallError::NotSent { why: why.clone() });
-        }
-        calls.last += 1;
-        let id = calls.last;
-        let why = match self.shared.queue.push(&id.to_le_bytes(), request) {
-            Push::Queued => {
-                calls.waiting.insert(id, waiting);
-                return Ok(id);
+    fn end(&self) -> String {
+        let reason = self.connection.close_reason();
+        reason.map_or_else(|| "its stream has ended".into(), |error| describe(&error))
+    }
+}
+
+impl std::fmt::Debug for Answers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answers").finish_non_exhaustive()
+    }
+}
+
+impl Answers {
+    /// The next answer and the number of its request. `Err` says why the connection has ended.
+    pub async fn next(&mut self) -> Result<(u64, Bytes), String> {
+        let why = match self.reader.next().await {
+            Ok(mut frame) if frame.len() >= ID_BYTES => return Ok((frame.get_u64_le(), frame)),
+            Ok(_) => "the node sent an answer without an id".to_owned(),
+            Err(StreamEnd::Violation(why)) => why,
+            Err(StreamEnd::Closed(why)) => {
+                let reason = self.connection.close_reason();
+                reason.map_or(why, |error| describe(&error))
             }
-            Push::Full => "too much waits to be sent to this node already",
-            Push::Closed => "the stream to the node has ended",
         };
-        Err(CallError::NotSent { why: why.into() })
+        self.connection
+            .close(VarInt::from_u32(code::CLOSED), why.as_bytes());
+        self.queue.close();
+        Err(why)
     }
 }
 
@@ -260,46 +255,11 @@ async fn open(
 
 impl Drop for ClientConnection {
     fn drop(&mut self) {
-        self.shared
-            .connection
+        self.connection
             .close(VarInt::from_u32(code::CLOSED), b"the client has finished");
-        self.shared.queue.close();
+        self.queue.close();
         // Lets the close leave; the endpoint's task ends with it.
-        self.shared.endpoint.close(VarInt::from_u32(code::CLOSED), b"");
-    }
-}
-
-struct Forget<'a> {
-    shared: &'a Shared,
-    id: u64,
-}
-
-impl Drop for Forget<'_> {
-    fn drop(&mut self) {
-        self.shared.calls().waiting.remove(&self.id);
-    }
-}
-
-impl Shared {
-    fn calls(&self) -> MutexGuard<'_, Calls> {
-        // Held for map operations only.
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn end(&self) -> String {
-        self.calls()
-            .closed
-            .clone()
-            .unwrap_or_else(|| "the connection was closed".into())
-    }
-
-    /// Passes an answer on.
-    fn answer(&self, id: u64, answer: Bytes) {
-        let waiting = self.calls().waiting.remove(&id);
-        if let Some(waiting) = waiting {
-            // The caller has dropped its future.
-            let _gone = waiting.send(answer);
-        }
+        self.endpoint.close(VarInt::from_u32(code::CLOSED), b"");
     }
 }
 
@@ -331,32 +291,6 @@ async fn read_stream(
         }
     }
     drop((send, reader, place));
-}
-
-async fn read_answers(shared: Arc<Shared>, mut reader: FrameReader) {
-    let why = loop {
-        match reader.next().await {
-            Ok(mut frame) if frame.len() >= ID_BYTES => {
-                let id = frame.get_u64_le();
-                shared.answer(id, frame);
-            }
-            Ok(_) => break "the node sent an answer without an id".to_owned(),
-            Err(StreamEnd::Violation(why)) => break why,
-            Err(StreamEnd::Closed(why)) => {
-                break shared
-                    .connection
-                    .close_reason()
-                    .map_or(why, |error| describe(&error));
-            }
-        }
-    };
-    shared
-        .connection
-        .close(VarInt::from_u32(code::CLOSED), why.as_bytes());
-    shared.queue.close();
-    let mut calls = shared.calls();
-    calls.closed = Some(why);
-    calls.waiting.clear();
 }
 
 fn describe(error: &quinn::ConnectionError) -> String {

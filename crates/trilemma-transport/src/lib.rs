@@ -36,7 +36,7 @@ mod tls;
 
 use trilemma_core::checkpoint::CHUNK_BYTES_MAX;
 
-pub use client::{CallError, ClientConfig, ClientConnection};
+pub use client::{Answers, CallError, ClientConfig, ClientConnection};
 pub use clients::ClientRef;
 pub use counters::{Counters, LaneCounters};
 pub use endpoint::{Transport, TransportConfig};

@@ -102,8 +102,15 @@ impl ClientConfig {
     }
 }
 
-/// A connection to a cluster. It talks to one node at a time and goes on to the next when that one is lost; what
-/// may have been sent is never sent again by itself.
+/// A client of a cluster.
+///
+/// It prefers the first server and goes on to another when one cannot be reached, is lost, or refuses for certain what
+/// another may serve (no majority, no leader, recovering, stopping). When every server has refused, the first refusal
+/// is the answer, at once. The time limit of an operation covers all of it.
+///
+/// An operation whose connection was lost goes again by itself: a read as it is, a write under the same id, so that it has
+/// one effect. Not so a write of a `gossip` keyspace, which is known by its id to the node that took it alone: it ends as
+/// [`WriteError::Unknown`](crate::WriteError::Unknown), and repeating it under its id goes to that node only.
 #[derive(Clone, Debug)]
 pub struct Client(Arc<Remote>);
 
@@ -131,12 +138,21 @@ impl Client {
 
     /// Opens a keyspace for what the code needs of it; refused, with what would be lost, if its backend cannot.
     pub async fn keyspace(&self, name: &str, needs: Needs) -> Result<Keyspace> {
+        self.open(name, needs, None).await
+    }
+
+    /// The same, at one server: no other is asked, whatever becomes of it.
+    pub async fn keyspace_at(&self, server: NodeId, name: &str, needs: Needs) -> Result<Keyspace> {
+        self.open(name, needs, Some(server)).await
+    }
+
+    async fn open(&self, name: &str, needs: Needs, server: Option<NodeId>) -> Result<Keyspace> {
         let overview = self.overview().await?;
         let Some(found) = overview.keyspaces.iter().find(|keyspace| keyspace.name == name) else {
             return Err(no_such(name, overview.keyspaces.iter().map(|k| k.name.as_str())).into());
         };
         check(name, needs, found.backend)?;
-        Ok(Keyspace::new(name, needs, self.0.replicator(found)))
+        Ok(Keyspace::new(name, needs, self.0.replicator(found, server)))
     }
 
     /// How the connected node stands: peers, keyspaces, log.

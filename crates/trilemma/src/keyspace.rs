@@ -1,8 +1,10 @@
 //! A handle on one keyspace: the same whether the node is in this process or on another machine.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+use trilemma_client::Session;
 use trilemma_core::read::{DEADLINE_DEFAULT, RANGE_ENTRIES_MAX};
 use trilemma_core::replicator::{OpContext, SharedReplicator};
 use trilemma_core::{
@@ -10,10 +12,9 @@ use trilemma_core::{
     ReadError, ReadLevel, ReadReply, ReadRequest, Reason, Receipt, Value, Version, Versioned, WatchSpec,
     WatchToken, WriteError,
 };
-use trilemma_runtime::EPOCH;
+use trilemma_runtime::{EPOCH, random_u64};
 
 use crate::error::Result;
-use crate::session::Session;
 use crate::transaction::Transaction;
 use crate::watch::Watch;
 
@@ -26,7 +27,7 @@ pub struct Keyspace {
     name: Arc<str>,
     needs: Needs,
     replicator: SharedReplicator,
-    session: Arc<Session>,
+    session: Arc<Mutex<Session>>,
     timeout: Duration,
     level: Option<ReadLevel>,
 }
@@ -47,7 +48,7 @@ impl Keyspace {
             name: name.into(),
             needs,
             replicator,
-            session: Arc::new(Session::new(basis)),
+            session: Arc::new(Mutex::new(Session::new(basis, random_u64()))),
             timeout: DEADLINE_DEFAULT,
             level: None,
         }
@@ -71,7 +72,8 @@ impl Keyspace {
         self.replicator.descriptor()
     }
 
-    /// This handle with another limit of time for each operation. Default 5 s, most 60 s.
+    /// This handle with another limit of time for each operation, everything included: connecting, other servers,
+    /// repeats. Default 5 s, most 60 s.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -109,43 +111,54 @@ impl Keyspace {
     }
 
     /// Writes a command of guards and mutations, under a fresh operation id.
+    ///
+    /// If the servers have forgotten this handle's session, nothing has run, and the command goes again in a new one,
+    /// within the same limit of time.
     pub async fn write(&self, command: Command) -> Result<Receipt> {
         self.allowed(&command)?;
+        let started = Instant::now();
         let op = self.new_op();
-        let result = self.attempt(op, Attempt::First, command.clone()).await;
-        let Err(WriteError::NotApplied(NotApplied {
-            reason: Reason::SessionExpired,
-            ..
-        })) = &result
-        else {
-            return Ok(result?);
+        let first = self.context(op, Attempt::First);
+        let error = match self.attempt(&first, command.clone()).await {
+            Ok(receipt) => return Ok(receipt),
+            Err(error) => error,
         };
-        // Nothing ran, so the same command may go again in a session that the servers will know.
-        self.session.renew(op.session, self.basis());
-        let op = self.new_op();
-        Ok(self.attempt(op, Attempt::First, command).await?)
+        let Some(op) = self.session().again(op, &error, || self.begin()) else {
+            return Err(error.into());
+        };
+        let again = OpContext {
+            timeout: self.timeout.saturating_sub(started.elapsed()),
+            ..self.context(op, Attempt::First)
+        };
+        Ok(self.attempt(&again, command).await?)
     }
 
     /// Writes under an id that the caller chose or got from [`WriteError::Unknown`]. With [`Attempt::Retry`] the
     /// command takes effect at most once, however often it is sent.
     pub async fn write_as(&self, op: OpId, attempt: Attempt, command: Command) -> Result<Receipt> {
         self.allowed(&command)?;
-        Ok(self.attempt(op, attempt, command).await?)
+        Ok(self.attempt(&self.context(op, attempt), command).await?)
     }
 
     /// A fresh operation id for [`Keyspace::write_as`].
     #[must_use]
     pub fn new_op(&self) -> OpId {
-        self.session.next(self.basis())
+        self.session().next(|| self.begin())
     }
 
-    async fn attempt(&self, op: OpId, attempt: Attempt, command: Command) -> Result<Receipt, WriteError> {
-        let _done = Done(&self.session, op);
-        self.replicator.write(&self.context(op, attempt), command).await
+    async fn attempt(&self, context: &OpContext, command: Command) -> Result<Receipt, WriteError> {
+        let _done = Done(self, context.op);
+        self.replicator.write(context, command).await
     }
 
-    fn basis(&self) -> Version {
-        self.replicator.status().current().version
+    fn session(&self) -> MutexGuard<'_, Session> {
+        // Held for plain assignments only.
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a new session begins, and its nonce.
+    fn begin(&self) -> (Version, u64) {
+        (self.replicator.status().current().version, random_u64())
     }
 
     fn context(&self, op: OpId, attempt: Attempt) -> OpContext {
@@ -274,10 +287,10 @@ impl Keyspace {
 }
 
 /// Takes an operation off the session's list, also when its future is dropped half-way.
-struct Done<'a>(&'a Session, OpId);
+struct Done<'a>(&'a Keyspace, OpId);
 
 impl Drop for Done<'_> {
     fn drop(&mut self) {
-        self.0.done(self.1);
+        self.0.session().done(self.1);
     }
 }

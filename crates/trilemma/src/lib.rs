@@ -33,7 +33,6 @@ pub mod config;
 pub mod error;
 mod keyspace;
 mod node;
-mod session;
 mod transaction;
 mod watch;
 

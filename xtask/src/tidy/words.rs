@@ -154,6 +154,7 @@ const NAMES_NOT_YET: &[(&str, &[&str])] = &[
             "stored.rs",
         ],
     ),
+    ("crates/trilemma-client/", &["at_least", "won"]),
     ("crates/trilemma-node/", &["at_least", "beat"]),
     ("crates/trilemma-runtime/", &["at_least"]),
     ("crates/trilemma-testkit/", &["at_least", "won"]),

@@ -2,9 +2,7 @@
 
 use trilemma_core::descriptor::WatchScope;
 use trilemma_core::pending::{PendingKind, refused_write};
-use trilemma_core::{
-    Attempt, Instant, Outcome, Reason, Reply, Ticket, UnknownCause, Version, WriteError,
-};
+use trilemma_core::{Attempt, Instant, Outcome, Reason, Reply, Ticket, UnknownCause, Version, WriteError};
 
 use super::{Answer, Client, Effect, Place, What};
 use crate::link::{CallId, ConnectionId};
@@ -57,7 +55,10 @@ fn reached(reply: &Reply) -> Option<Version> {
 }
 
 fn is_good(reply: &Reply) -> bool {
-    matches!(reply, Reply::Write(Ok(_)) | Reply::Outcome(Ok(_)) | Reply::Read(Ok(_)))
+    matches!(
+        reply,
+        Reply::Write(Ok(_)) | Reply::Outcome(Ok(_)) | Reply::Read(Ok(_))
+    )
 }
 
 impl Client {
@@ -123,7 +124,10 @@ impl Client {
         let Some(call) = self.calls.get_mut(&ticket) else {
             return;
         };
-        let What::Request { keyspace, backend, .. } = &call.what else {
+        let What::Request {
+            keyspace, backend, ..
+        } = &call.what
+        else {
             return;
         };
         if let Some(version) = reached(&reply)

@@ -5,7 +5,9 @@ use std::time::Duration;
 use trilemma_core::pending::PendingKind;
 use trilemma_core::{Attempt, Instant, Reason, Reply, Request, Ticket, UnknownCause, WriteError};
 
-use super::{Answer, Client, Effect, LOSSES_MAX, PAUSE_MAX, Pending, Place, Server, TAKEN_MAX, What, keyspace_id};
+use super::{
+    Answer, Client, Effect, LOSSES_MAX, PAUSE_MAX, Pending, Place, Server, TAKEN_MAX, What, keyspace_id,
+};
 use crate::link::{CallId, ConnectionId};
 use crate::wire::ClientRequest;
 
@@ -79,7 +81,8 @@ impl Client {
     /// Puts a call onto a connection, or into its queue.
     fn hand(&mut self, now: Instant, ticket: Ticket, server: usize) {
         let settings = &self.settings;
-        let (Some(call), Some(link)) = (self.calls.get_mut(&ticket), self.servers[server].link.as_mut()) else {
+        let (Some(call), Some(link)) = (self.calls.get_mut(&ticket), self.servers[server].link.as_mut())
+        else {
             return;
         };
         self.waiting.remove(&ticket);
@@ -101,7 +104,11 @@ impl Client {
     /// Sends what has room now.
     pub(super) fn pump(&mut self, now: Instant, connection: ConnectionId) {
         loop {
-            let Some(link) = self.servers.get_mut(connection.server).and_then(|server| server.link.as_mut()) else {
+            let Some(link) = self
+                .servers
+                .get_mut(connection.server)
+                .and_then(|server| server.link.as_mut())
+            else {
                 return;
             };
             if link.id != connection || !link.is_ready() {
@@ -403,5 +410,7 @@ impl Pending {
 /// Milliseconds that a node is given for a request whose caller waits for `rest`.
 fn node_timeout(rest: Duration) -> u32 {
     let margin = MARGIN_MAX.min(rest / MARGIN_PART);
-    u32::try_from((rest - margin).as_millis()).unwrap_or(u32::MAX).max(1)
+    u32::try_from((rest - margin).as_millis())
+        .unwrap_or(u32::MAX)
+        .max(1)
 }

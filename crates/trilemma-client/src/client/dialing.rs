@@ -27,7 +27,10 @@ impl Client {
     /// Asks a node that was reached who it is and what it serves, unless nobody waits for it any more.
     pub(super) fn connected(&mut self, now: Instant, connection: ConnectionId) {
         let call = CallId(self.number());
-        let wanted = self.waiting.iter().any(|ticket| self.may_ask(*ticket, connection.server));
+        let wanted = self
+            .waiting
+            .iter()
+            .any(|ticket| self.may_ask(*ticket, connection.server));
         let Some(link) = self.link(connection) else {
             return;
         };

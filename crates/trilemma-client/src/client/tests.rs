@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use trilemma_core::pending::PendingKind;
 use trilemma_core::{
-    Achieved, Attempt, Backend, Command, Epoch, Incarnation, Instant, KeyRange, KeyspaceId, LiveStatus, NodeId,
-    NodeSet, NotApplied, OpId, Query, ReadRequest, Reason, Receipt, Reply, Request, SessionId, Ticket, UnknownCause,
-    Version, WatchSpec, WriteError,
+    Achieved, Attempt, Backend, Command, Epoch, Incarnation, Instant, KeyRange, KeyspaceId, LiveStatus,
+    NodeId, NodeSet, NotApplied, OpId, Query, ReadRequest, Reason, Receipt, Reply, Request, SessionId,
+    Ticket, UnknownCause, Version, WatchSpec, WriteError,
 };
 
 use super::{Answer, Call, Client, Effect, What};
@@ -206,7 +206,10 @@ impl Bench {
             self.now = next;
             self.client.on_wake(self.now);
             self.take();
-            assert!(self.client.wake_at() > self.now, "it asks to be woken at once, again and again");
+            assert!(
+                self.client.wake_at() > self.now,
+                "it asks to be woken at once, again and again"
+            );
         }
         self.now = until;
     }
@@ -364,7 +367,10 @@ fn watch() -> What {
 }
 
 fn is_ok(reply: &Reply) -> bool {
-    matches!(reply, Reply::Write(Ok(_)) | Reply::Read(Ok(_)) | Reply::Outcome(Ok(_)))
+    matches!(
+        reply,
+        Reply::Write(Ok(_)) | Reply::Read(Ok(_)) | Reply::Outcome(Ok(_))
+    )
 }
 
 /// Why a call was refused for certain.

@@ -27,10 +27,20 @@ fn a_stuck_operation_makes_a_new_session_rather_than_being_forgotten() {
 fn a_session_is_renewed_once_for_all_who_find_it_expired() {
     let mut session = Session::new(Version(0), 1);
     let (a, b) = (session.next(begin(0, 2)), session.next(begin(0, 2)));
-    let first = session.again(a, &expired(), begin(5, 3)).expect("it may go again");
-    let second = session.again(b, &expired(), begin(5, 4)).expect("so may this one");
+    let first = session
+        .again(a, &expired(), begin(5, 3))
+        .expect("it may go again");
+    let second = session
+        .again(b, &expired(), begin(5, 4))
+        .expect("so may this one");
     assert_eq!(first.session, second.session, "one new session for both");
-    assert_eq!(first.session, SessionId { basis: Version(5), nonce: 3 });
+    assert_eq!(
+        first.session,
+        SessionId {
+            basis: Version(5),
+            nonce: 3
+        }
+    );
     assert_ne!(first.seq, second.seq);
 }
 

@@ -1,6 +1,9 @@
 //! Messages, records and what clients and nodes tell each other: any bytes, and valid encodings that were changed.
 
 use bytes::Bytes;
+use trilemma_client::wire::{
+    ClientReply, ClientRequest, KeyspaceOverview, LogOverview, NodeOverview, PeerOverview,
+};
 use trilemma_core::liveness::Beat;
 use trilemma_core::{
     Achieved, Attempt, Backend, Change, Command, Entry, Incarnation, KeyRange, KeyspaceId, LiveStatus,
@@ -15,9 +18,6 @@ use trilemma_fuzz::source::Source;
 use trilemma_fuzz::wire::decodes;
 use trilemma_gossip as gossip;
 use trilemma_node::record::NodeRecord;
-use trilemma_client::wire::{
-    ClientReply, ClientRequest, KeyspaceOverview, LogOverview, NodeOverview, PeerOverview,
-};
 use trilemma_paxos as paxos;
 use trilemma_raft as raft;
 use trilemma_two_phase as two_phase;

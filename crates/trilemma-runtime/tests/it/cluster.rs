@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use trilemma_core::{Backend, NodeId, SharedReplicator};
 use trilemma_runtime::pki::Authority;
-use trilemma_runtime::{Identity, KeyspaceConfig, NodeConfig, NodeError, NodeHandle, Tuning};
+use trilemma_runtime::{Identity, KeyspaceConfig, NodeConfig, NodeError, NodeHandle, RemoteConfig, Tuning};
 use trilemma_testkit::conformance::Deployment;
 
 use crate::relay::Relay;
@@ -146,6 +146,30 @@ impl Cluster {
             .find(|(found, _)| found == name(backend))
             .expect("every backend has a keyspace")
             .1
+    }
+
+    /// Where a running node listens.
+    pub(crate) fn listen(&self, id: NodeId) -> SocketAddr {
+        self.nodes.lock().expect("no panic while locked")[&id].listen()
+    }
+
+    /// The configuration of a client of these servers.
+    pub(crate) fn client(&self, servers: &[(NodeId, SocketAddr)]) -> RemoteConfig {
+        let issued = self
+            .authority
+            .issue_client("test", "alice")
+            .expect("a certificate");
+        let identity = Identity::from_pem(
+            self.authority.certificate_pem().as_bytes(),
+            issued.certificate_pem.as_bytes(),
+            issued.key_pem.as_bytes(),
+        );
+        RemoteConfig {
+            cluster: "test".into(),
+            identity: identity.expect("our own PEM is read"),
+            servers: servers.to_vec(),
+            connect_timeout: Duration::from_secs(2),
+        }
     }
 
     /// Cuts a node off, or all links again.

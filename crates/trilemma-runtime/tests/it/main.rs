@@ -6,4 +6,5 @@ mod directory;
 mod members;
 mod node;
 mod relay;
+mod remote;
 mod sessions;

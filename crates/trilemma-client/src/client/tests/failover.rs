@@ -11,7 +11,11 @@ fn m12_a_call_leaves_a_node_that_has_no_quorum_and_the_next_ones_go_where_it_wen
     let second = bench.dialed(2);
     bench.introduce(second);
     let sent = bench.sent_to(2);
-    assert_eq!(sent.attempt(), Some(Attempt::First), "nothing had happened at the first");
+    assert_eq!(
+        sent.attempt(),
+        Some(Attempt::First),
+        "nothing had happened at the first"
+    );
     bench.succeed(&sent);
     assert!(is_ok(&bench.replied(call)));
 
@@ -49,7 +53,11 @@ fn m12_the_time_for_another_server_is_that_of_the_call() {
     bench.pass(399 * MS);
     assert!(bench.answers.is_empty());
     bench.pass(MS);
-    assert_eq!(refusal(bench.replied(call)), Reason::Stopping, "what is known is said");
+    assert_eq!(
+        refusal(bench.replied(call)),
+        Reason::Stopping,
+        "what is known is said"
+    );
 }
 
 #[test]
@@ -77,7 +85,10 @@ fn h6_a_retry_that_all_servers_refuse_stays_unknown() {
     bench.refuse(&sent, no_quorum());
     let second = bench.dialed(2);
     bench.lose(second);
-    assert!(bench.answers.is_empty(), "it goes on: an earlier attempt may have run");
+    assert!(
+        bench.answers.is_empty(),
+        "it goes on: an earlier attempt may have run"
+    );
     bench.pass(1000 * MS);
     let cause = unknown(bench.replied(call));
     assert!(matches!(cause, UnknownCause::RetryRefused { .. }), "{cause}");

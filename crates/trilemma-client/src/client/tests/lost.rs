@@ -52,7 +52,10 @@ fn a_write_that_one_node_knows_is_unknown_and_its_retry_goes_to_that_node_alone(
     let question = bench.call(outcome(Backend::Gossip, 1), 1000 * MS);
     let again = bench.call(retry(Backend::Gossip, 1), 1000 * MS);
     let first = bench.dialed(1);
-    assert!(bench.is_idle(), "the second server would make another write of it");
+    assert!(
+        bench.is_idle(),
+        "the second server would make another write of it"
+    );
     bench.introduce(first);
     let sent = bench.sent_to(1);
     bench.succeed(&sent);
@@ -104,7 +107,11 @@ fn an_outcome_that_a_node_does_not_know_is_asked_for_again_until_the_deadline() 
     bench.pass(100 * MS);
     let again = bench.sent();
     bench.pass(850 * MS);
-    assert_eq!(unknown(bench.replied(call)), UnknownCause::LeaderLost, "the cause is the first");
+    assert_eq!(
+        unknown(bench.replied(call)),
+        UnknownCause::LeaderLost,
+        "the cause is the first"
+    );
     bench.succeed(&again);
     assert!(bench.answers.is_empty());
 }
@@ -148,7 +155,10 @@ fn an_answer_that_is_none_leaves_a_write_unknown() {
     let call = bench.call(write(Backend::Raft, 1), 1000 * MS);
     let sent = bench.sent();
     bench.reply(&sent, Ok(ClientReply::Bad("what is this?".into())));
-    assert!(matches!(refusal(bench.replied(call)), Reason::Invalid { .. }), "nothing was done");
+    assert!(
+        matches!(refusal(bench.replied(call)), Reason::Invalid { .. }),
+        "nothing was done"
+    );
 }
 
 #[test]

@@ -7,7 +7,14 @@ use crate::client::TooLarge;
 fn m11_what_goes_beyond_the_window_waits_and_no_other_server_is_dialed() {
     let mut bench = Bench::with(3, |settings| settings.window_bytes = 1000);
     bench.connect_first();
-    let put = |seq| write_as(Backend::Raft, seq, Attempt::First, Command::put("k", vec![0; 400]));
+    let put = |seq| {
+        write_as(
+            Backend::Raft,
+            seq,
+            Attempt::First,
+            Command::put("k", vec![0; 400]),
+        )
+    };
     let calls: Vec<Ticket> = (1..=5).map(|seq| bench.call(put(seq), 1000 * MS)).collect();
     assert_eq!(bench.sent.len(), 2, "two fit");
     assert!(bench.dials.is_empty());
@@ -47,10 +54,22 @@ fn m11_a_request_that_is_too_large_was_certainly_not_done() {
     let call = bench.call(write(Backend::Raft, 1), 1000 * MS);
     let sent = bench.sent();
     let size = TooLarge { size: 9, limit: 8 };
-    bench.client.on_too_large(bench.now, sent.connection, sent.call, size);
+    bench
+        .client
+        .on_too_large(bench.now, sent.connection, sent.call, size);
     bench.take();
     let reason = refusal(bench.replied(call));
-    assert!(matches!(reason, Reason::TooLarge { size: 9, limit: 8, .. }), "{reason}");
+    assert!(
+        matches!(
+            reason,
+            Reason::TooLarge {
+                size: 9,
+                limit: 8,
+                ..
+            }
+        ),
+        "{reason}"
+    );
 }
 
 #[test]

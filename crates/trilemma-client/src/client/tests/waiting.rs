@@ -47,7 +47,10 @@ fn h11_a_failed_dial_is_remembered_for_a_moment() {
     let reason = refusal(bench.replied(first));
     assert!(reason.to_string().contains("node 1: it is gone"), "{reason}");
     let second = bench.call(read(Backend::Raft), 1000 * MS);
-    assert!(matches!(refusal(bench.replied(second)), Reason::Unreachable { .. }));
+    assert!(matches!(
+        refusal(bench.replied(second)),
+        Reason::Unreachable { .. }
+    ));
     assert!(bench.is_idle(), "nothing is dialed for it");
     bench.pass(300 * MS);
     bench.call(read(Backend::Raft), 1000 * MS);
@@ -104,7 +107,11 @@ fn a_dropped_call_leaves_nothing_behind() {
     bench.client.on_dropped(waiting);
     let connection = bench.dialed(1);
     bench.connect(connection);
-    assert_eq!(bench.closed, [connection], "nobody waits for the connection any more");
+    assert_eq!(
+        bench.closed,
+        [connection],
+        "nobody waits for the connection any more"
+    );
 
     bench.connect_first();
     let sent = bench.call(write(Backend::Raft, 2), 1000 * MS);
@@ -137,5 +144,8 @@ fn a_keyspace_that_the_node_does_not_serve_is_refused_with_those_it_does() {
     };
     let call = bench.call(what, 1000 * MS);
     let reason = refusal(bench.replied(call));
-    assert!(reason.to_string().contains("gossip, paxos, raft, two-phase"), "{reason}");
+    assert!(
+        reason.to_string().contains("gossip, paxos, raft, two-phase"),
+        "{reason}"
+    );
 }
