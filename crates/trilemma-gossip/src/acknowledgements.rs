@@ -2,12 +2,12 @@
 //!
 //! A change is *stable* when every configured member, present or not, has acknowledged a context that holds it and
 //! everything it observed, **and** this replica holds everything in those contexts. The second half matters: a write
-//! that a member made before it heard of a tombstone is in that member's acknowledgement, so it is here, and is
+//! that a member made before it learned of a tombstone is in that member's acknowledgement, so it is here, and is
 //! judged against the tombstone before that goes. An acknowledgement that is ahead of us therefore waits.
 //!
 //! Acknowledgements are contexts sent after everything in them was durable, so a crash does not take one back. A lost
-//! disk does: those of a former incarnation are dropped as soon as a later one is heard of, whether or not it has lost
-//! anything. Until it is heard of, the member itself sees to it that no harm comes of it, see [`crate::rejoin`].
+//! disk does: those of a former incarnation are dropped as soon as a later one is known, whether or not it has lost
+//! anything. Until then the member itself sees to it that no harm comes of it, see [`crate::rejoin`].
 //!
 //! A change that a member defers is not acknowledged: the member's next write of the key does not observe it.
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 pub struct Params {
     /// Nodes.
     pub nodes: u32,
-    /// Distinct random peers told in each tick.
+    /// Distinct random peers reached in each tick.
     pub fanout: u32,
     /// Period of a tick.
     pub tick: Duration,

@@ -2,11 +2,11 @@
 //!
 //! A node that starts on an empty disk cannot know whether it is new or has lost what it had. If it has lost it, members
 //! that have not met its new incarnation may still rely on what the former one acknowledged, and may collect a tombstone
-//! that the new one never hears of, while it takes what was deleted from a member that is behind:
+//! that the new one never learns of, while it takes what was deleted from a member that is behind:
 //!
 //! 1. Node 4 is cut off; the others delete `k` and acknowledge that. Only node 4 keeps the tombstone from being collected.
 //! 2. Node 2 loses its disk and, connected to node 4 alone, takes the old value of `k` from it.
-//! 3. Node 4 hears of the delete and acknowledges it. Node 1 knows of no other node 2 than the one that has acknowledged,
+//! 3. Node 4 learns of the delete and acknowledges it. Node 1 knows of no other node 2 than the one that has acknowledged,
 //!    and collects.
 //! 4. Node 2 meets node 1: nothing is to be sent, since node 1 holds nothing of `k`, and its context covers both changes.
 //!

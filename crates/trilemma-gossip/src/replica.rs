@@ -11,7 +11,7 @@
 //!
 //! **The invariant that makes synchronisation exact**: if the context holds a dot, the store *reflects* it: nothing
 //! that the change had observed is in the store, and nothing of that kind will be accepted. So a peer that sends
-//! every live change outside of our context, and then its context, has told us everything: what we hold and it has
+//! every live change outside of our context, and then its context, has sent us everything: what we hold and it has
 //! removed was removed by a chain of changes whose last link is among those sent (observed sets are transitive).
 //!
 //! **Collection** ([`Replica::collect`]) forgets observed sets and tombstones once every member has acknowledged to

@@ -58,7 +58,7 @@ impl Gossip {
             ("rumors", self.rumors.len().to_string()),
             ("open exchanges", self.exchange.open().to_string()),
             ("context intervals", replica.context().intervals().to_string()),
-            ("stable frontier held back by", laggard),
+            ("stable frontier waits for", laggard),
             ("to be met since the disk was empty", unmet),
             ("divergences", divergences.to_string()),
             (

@@ -32,7 +32,7 @@ pub(crate) struct Store {
     pub(crate) deferred: Deferred,
     /// The last position published to watchers in this incarnation.
     position: u64,
-    /// Counts changes of the context, so that peers are told of them once.
+    /// Counts changes of the context, so that peers are sent it once.
     pub(crate) generation: u64,
     /// Keys with too many siblings, and the tick at which this node writes the winner back.
     over_sibling_limit: BTreeMap<Key, u64>,

@@ -15,22 +15,22 @@ fn stamps_grow_while_the_wall_clock_stands_or_jumps_back() {
 }
 
 #[test]
-fn the_lease_is_ahead_of_every_stamp_told_and_a_restart_begins_above_it() {
+fn the_lease_is_ahead_of_every_stamp_issued_and_a_restart_begins_above_it() {
     let mut clock = Clock::default();
     let mut durable = Stamp::default();
-    let mut told = Stamp::default();
+    let mut issued = Stamp::default();
     for wall in (10_000..20_000).step_by(7) {
-        told = clock.issue(WallTime(wall)).expect("room");
+        issued = clock.issue(WallTime(wall)).expect("room");
         if let Some(lease) = clock.extend_lease() {
             durable = lease;
         }
-        assert!(told <= durable, "{told:?} was told above the lease {durable:?}");
+        assert!(issued <= durable, "{issued:?} was issued above the lease {durable:?}");
     }
     let mut again = Clock::default();
     again.restore(durable);
     let first = again.issue(WallTime(1)).expect("room");
-    assert!(first > told);
-    assert!(first.millis() <= told.millis() + LEASE_AHEAD.as_millis() as u64 + 1);
+    assert!(first > issued);
+    assert!(first.millis() <= issued.millis() + LEASE_AHEAD.as_millis() as u64 + 1);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn stamps_far_ahead_are_left_at_a_start_where_something_speaks_for_the_wall_cloc
         "nothing speaks for it"
     );
     let mut clock = restored(9_000_000);
-    let told = clock.position();
+    let reported = clock.position();
     assert_eq!(
         clock.start(wall, ahead_max, Some(newest)),
         Some(Duration::from_secs(8000))
@@ -87,7 +87,7 @@ fn stamps_far_ahead_are_left_at_a_start_where_something_speaks_for_the_wall_cloc
         first < second,
         "positions of the session record grow all the same"
     );
-    assert!(clock.position() >= told);
+    assert!(clock.position() >= reported);
     clock.check();
 }
 

@@ -86,13 +86,13 @@ fn simulate(nodes: u32, fanout: u32, loss_per_mille: u32, rng: &mut Rng) -> u32 
         }
         let senders: Vec<usize> = (0..informed.len()).filter(|at| informed[*at]).collect();
         for sender in senders {
-            let mut told = vec![sender];
-            while told.len() <= fanout as usize {
+            let mut reached = vec![sender];
+            while reached.len() <= fanout as usize {
                 let target = rng.below(u64::from(nodes)) as usize;
-                if told.contains(&target) {
+                if reached.contains(&target) {
                     continue;
                 }
-                told.push(target);
+                reached.push(target);
                 if !informed[target] && !rng.per_mille(loss_per_mille) {
                     informed[target] = true;
                     count += 1;

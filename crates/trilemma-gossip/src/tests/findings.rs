@@ -171,7 +171,7 @@ fn d7_bytes_that_wait_for_the_disk_are_bounded() {
 }
 
 /// The interleaving of the finding. Node 4 is cut off while the key is deleted, node 2 loses its disk and takes the old
-/// value from node 4, which then hears of the delete; then node 2 meets only those that have forgotten it.
+/// value from node 4, which then learns of the delete; then node 2 meets only those that have forgotten it.
 fn a_lost_disk_and_a_delete(age: Duration) {
     let n4 = NodeId(4);
     let mut cluster = cluster_with(4, 32, move |config| config.tombstone_age_min = age);
@@ -280,18 +280,18 @@ fn d5_a_node_whose_clock_was_set_right_is_heard_after_a_restart() {
     cluster.run_for(ms(1000));
     put(&mut cluster, N1, 3, "still ahead", "v");
     cluster.run_for(ms(1000));
-    let told = |cluster: &Cluster<Gossip>| {
+    let reported = |cluster: &Cluster<Gossip>| {
         let now = Now {
             instant: cluster.now(),
             wall: WallTime(FIRST_INCARNATION + 10_000),
         };
         cluster.protocol(N1).status(now).why
     };
-    assert!(told(&cluster).contains("ahead"), "the status is silent");
+    assert!(reported(&cluster).contains("ahead"), "the status is silent");
     cluster.crash(N1);
     cluster.restart(N1);
     assert!(
-        told(&cluster).contains("ahead"),
+        reported(&cluster).contains("ahead"),
         "the status is silent after the restart"
     );
     put(&mut cluster, N1, 4, "j", "after");
@@ -341,7 +341,7 @@ fn d5_what_is_held_back_does_not_stop_collection() {
     put(&mut cluster, N1, 11, "k1", "a year ahead");
     cluster.set_wall_offset(N1, 0);
     cluster.run_for(ms(2000));
-    // Much is overwritten and deleted while one node does not hear of it.
+    // Much is overwritten and deleted while one node is not reached.
     let mut seq = 100;
     for _ in 0..10 {
         cluster.split(&[N3]);

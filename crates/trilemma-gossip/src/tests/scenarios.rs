@@ -339,7 +339,7 @@ fn a_write_whose_disk_is_silent_is_unknown_at_its_deadline_and_is_not_spread() {
 }
 
 #[test]
-fn without_durability_a_write_is_answered_at_once_and_no_stamp_is_told_twice() {
+fn without_durability_a_write_is_answered_at_once_and_no_stamp_is_issued_twice() {
     let mut cluster = cluster_with(1, 11, |config| config.durability = Durability::None);
     let first = put(&mut cluster, N1, 1, "k", "v");
     assert_eq!((first.syncs, first.durable_on.len()), (0, 0));
@@ -494,11 +494,11 @@ fn a_wiped_disk_reuses_no_dot_and_loses_nothing_that_others_have() {
     cluster.wipe(N1);
     cluster.restart(N1);
     put(&mut cluster, N1, 101, "k1", "new");
-    put(&mut cluster, N1, 102, "fresh", "new");
+    put(&mut cluster, N1, 102, "later", "new");
     converge(&mut cluster, ms(3000));
     for node in [N1, N2, N3] {
         assert_eq!(get(&mut cluster, node, "k1").as_deref(), Some("new"));
-        assert_eq!(get(&mut cluster, node, "fresh").as_deref(), Some("new"));
+        assert_eq!(get(&mut cluster, node, "later").as_deref(), Some("new"));
         assert_eq!(get(&mut cluster, node, "k4").as_deref(), Some("old"));
     }
 }
@@ -537,7 +537,7 @@ fn a_delete_waits_for_the_absent_and_resurrects_nothing() {
     assert!(
         status
             .details
-            .contains(&("stable frontier held back by".into(), "node 3".into())),
+            .contains(&("stable frontier waits for".into(), "node 3".into())),
         "{status:?}"
     );
     cluster.restart(N3);

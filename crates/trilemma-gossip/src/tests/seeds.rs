@@ -1,6 +1,6 @@
 //! Random histories: loss, duplication, delay, splits, one-way cuts, crashes, held disks, clocks off by an hour.
 //!
-//! Checked: no acknowledged write is lost, nothing deleted returns, versions told by one node grow, and after the
+//! Checked: no acknowledged write is lost, nothing deleted returns, versions reported by one node grow, and after the
 //! heal all replicas are equal within a bounded time.
 
 use std::collections::BTreeMap;
@@ -145,7 +145,7 @@ impl Run {
                 let before = last.insert(sent.at, version).unwrap_or_default();
                 assert!(
                     version > before,
-                    "seed {seed}: {} told {version} after {before}",
+                    "seed {seed}: {} reported {version} after {before}",
                     sent.at
                 );
             }
