@@ -102,6 +102,7 @@ impl Clock {
             return None;
         }
         self.lease = Stamp(self.last.0.saturating_add(ahead));
+        assert!(self.last <= self.lease, "a lease below the stamps in use");
         Some(self.lease)
     }
 

@@ -140,6 +140,7 @@ impl Context {
 
     /// Adds one dot.
     pub fn insert(&mut self, dot: Dot) {
+        debug_assert!(dot.seq > 0, "numbers of changes begin at 1: {dot}");
         self.insert_span(dot, dot.seq);
     }
 
@@ -178,6 +179,7 @@ impl Context {
                 self.insert_span(Dot::new(origin, incarnation, from), to);
             }
         }
+        debug_assert!(self.includes(other), "a join that leaves out what it joins");
     }
 
     /// Adds every dot of the incarnations of `origin` from `from` on and below `end`.
@@ -196,6 +198,10 @@ impl Context {
         for source in within {
             self.open.remove(&source);
         }
+        debug_assert!(
+            self.is_closed(origin, from),
+            "closed and not closed: {origin} {from}"
+        );
     }
 
     /// Whether every dot of `other` is in this set.
@@ -227,6 +233,11 @@ impl Context {
             }
         }
         spans.sort_unstable();
+        // The scan of live changes goes forward only.
+        debug_assert!(
+            spans.windows(2).all(|pair| pair[0].1 < pair[1].0),
+            "spans overlap: {spans:?}"
+        );
         spans
     }
 
@@ -275,6 +286,10 @@ impl Context {
                 turns.push((origin, Incarnation(to.saturating_add(1))));
             }
         }
+        debug_assert!(
+            turns.is_sorted_by(|a, b| a < b),
+            "no peer would read this: {turns:?}"
+        );
         WireContext { turns, open }
     }
 

@@ -93,6 +93,11 @@ impl Deferred {
 
     /// Defers one change that the store does not hold yet. Call before the store takes it.
     pub(crate) fn add(&mut self, replica: &Replica, item: &Item) {
+        debug_assert!(
+            replica.item(item.dot).is_none(),
+            "{} is in the store already",
+            item.dot
+        );
         if !self.dots.insert(item.dot) {
             return;
         }
@@ -166,6 +171,7 @@ impl Deferred {
             bytes += item.size();
             page.push(item.clone());
         }
+        debug_assert!(page.len() <= ITEMS_MAX, "a record that no restart would read");
         page
     }
 
@@ -195,6 +201,7 @@ impl Deferred {
         self.dots.remove(&dot);
         self.bytes -= item.size();
         if let Some(shadow) = self.shadows.get_mut(&item.key) {
+            assert!(shadow.waiting > 0, "a shadow of a key with nothing deferred");
             shadow.waiting -= 1;
             if shadow.waiting == 0 {
                 self.shadows.remove(&item.key);

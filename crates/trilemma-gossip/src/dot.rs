@@ -87,6 +87,7 @@ impl Observed {
             Ok(at) => self.0[at].seq = self.0[at].seq.max(dot.seq),
             Err(at) => self.0.insert(at, dot),
         }
+        debug_assert!(self.covers(dot), "added and not there: {dot}");
     }
 
     /// Adds everything that `other` holds.

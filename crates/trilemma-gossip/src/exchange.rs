@@ -179,6 +179,10 @@ impl Exchange {
         if self.pulls.contains_key(&from) || self.pulls.len() >= PULLS_MAX {
             return;
         }
+        debug_assert!(
+            shared.config.peers().any(|peer| peer == from),
+            "{from} is no peer"
+        );
         let pulling = Pulling {
             session: shared.rng.next_u64(),
             goal,
@@ -259,6 +263,10 @@ impl Exchange {
         };
         serving.used = now.instant;
         let (items, more) = serving.page(after, shared.config.page_bytes);
+        assert!(
+            !more || !items.is_empty(),
+            "a page that is not the last one holds nothing"
+        );
         serving.is_finished |= !more;
         let end = match items.last() {
             Some(last) if more => PageEnd::More(last.dot),
@@ -380,6 +388,16 @@ impl Exchange {
             pulls.all(|pulling| pulling.goal == Goal::Rejoin || pulling.listed.is_empty()),
             "a list is kept that nobody needs"
         );
+        let mut pulls = self.pulls.values();
+        assert!(
+            pulls.all(|pulling| pulling.retries <= RETRIES_MAX),
+            "an exchange that should be given up is open"
+        );
+        let mut peers = self.pulls.keys().chain(self.serving.keys());
+        debug_assert!(
+            peers.all(|peer| shared.config.members.contains(peer)),
+            "an exchange with a node that is no member"
+        );
     }
 }
 
@@ -420,6 +438,7 @@ impl Serving {
             bytes += item.size();
             items.push(item.clone());
         }
+        debug_assert!(items.len() <= ITEMS_MAX, "a page that no peer would read");
         (items, false)
     }
 }

@@ -45,6 +45,10 @@ impl Rejoin {
     }
 
     pub(crate) fn start(&mut self, shared: &mut Shared, effects: &mut Out) {
+        assert!(
+            self.met.is_empty(),
+            "an incarnation begins without having met anybody"
+        );
         // Without syncs a power cut takes back what was acknowledged, which is no better than an empty disk.
         if !self.found || shared.config.durability != Durability::Fsync {
             self.is_blank = true;
@@ -71,6 +75,10 @@ impl Rejoin {
         incarnation: Incarnation,
         effects: &mut Out,
     ) {
+        debug_assert!(
+            shared.config.peers().any(|member| member == peer),
+            "{peer} is no peer"
+        );
         if self.is_blank {
             self.met.insert(peer, incarnation);
             self.finish(shared, effects);

@@ -64,6 +64,10 @@ impl Rumors {
     }
 
     fn push(&mut self, rumor: Rumor, queue_max: usize) {
+        assert!(
+            rumor.left > 0 && rumor.of > 0,
+            "a rumor of nothing, or of no ticks: {rumor:?}"
+        );
         if self.queue.len() >= queue_max {
             self.queue.pop_front();
         }
@@ -229,6 +233,7 @@ impl Rumors {
             if context.is_none() && items.is_empty() {
                 continue;
             }
+            debug_assert!(items.len() <= ITEMS_MAX, "a message that no peer would read");
             if context.is_some() {
                 self.sent.insert(target, store.generation);
             }
@@ -261,6 +266,7 @@ fn send_new(shared: &Shared, targets: &[NodeId], items: Vec<Item>, effects: &mut
     if items.is_empty() {
         return;
     }
+    debug_assert!(items.len() <= ITEMS_MAX, "a message that no peer would read");
     for target in targets {
         let message = Message::Rumors {
             context: None,

@@ -58,6 +58,7 @@ impl Shared {
     /// Begins an incarnation: notes in the log that this disk was there from its beginning. Own changes leave after
     /// their own records are durable, hence after this one.
     pub(crate) fn start(&mut self, now: Now, newest: Option<Stamp>, effects: &mut Out) {
+        assert_eq!(self.seq, 0, "an incarnation begins without changes");
         self.durable_since = if self.config.durability == Durability::Fsync {
             self.durable_since.or(Some(self.config.incarnation))
         } else {
@@ -94,6 +95,10 @@ impl Shared {
     }
 
     fn note_appended(&mut self, seq: AppendSeq, bytes: usize) -> AppendSeq {
+        assert!(
+            seq > self.persisted && self.unsynced.back().is_none_or(|(last, _)| *last < seq),
+            "records get their numbers in order"
+        );
         self.unsynced.push_back((seq, bytes));
         self.unsynced_bytes += bytes;
         seq
@@ -105,6 +110,10 @@ impl Shared {
     }
 
     pub(crate) fn on_persisted(&mut self, up_to: AppendSeq) {
+        assert!(
+            self.unsynced.back().is_none_or(|(last, _)| up_to <= *last),
+            "a record is durable that was never appended"
+        );
         self.persisted = self.persisted.max(up_to);
         while let Some((seq, bytes)) = self.unsynced.front().copied()
             && seq <= self.persisted
@@ -130,6 +139,7 @@ impl Shared {
     /// Distinct, uniformly random peers.
     pub(crate) fn targets(&mut self, count: usize) -> Vec<NodeId> {
         let mut peers = self.reachable();
+        debug_assert!(!peers.contains(&self.config.node), "a node is no peer of its own");
         let count = count.min(peers.len());
         for at in 0..count {
             let other = at + self.rng.below((peers.len() - at) as u64) as usize;

@@ -15,7 +15,7 @@ use crate::clock::{Stamp, is_acceptable};
 use crate::config::{Durability, GossipConfig};
 use crate::dot::{Dot, OBSERVED_MAX};
 use crate::gossip::Out;
-use crate::message::{COMMAND_ITEMS_BYTES_MAX, size};
+use crate::message::{COMMAND_ITEMS_BYTES_MAX, ITEMS_MAX, size};
 use crate::record::Record;
 use crate::replica::{Item, Part};
 use crate::shared::Shared;
@@ -139,6 +139,10 @@ impl Writes {
         for item in &mut items {
             (item.dot, item.stamp) = (shared.next_dot(), stamp);
         }
+        debug_assert!(
+            items.iter().all(|item| item.defect().is_none()),
+            "a change that no peer would take"
+        );
         self.record(shared, op, applied(stamp), stamp);
         let made = items.len();
         let items = store.take_in(shared, items, effects);
@@ -160,6 +164,10 @@ impl Writes {
             let seq = shared.append(Record::Lease(lease), effects);
             self.leases.push_back((seq, lease));
         }
+        assert!(
+            shared.clock.last() <= shared.clock.lease(),
+            "a stamp beyond the lease would be reported"
+        );
     }
 
     /// Answers when what the answer promises holds over a crash: the write itself where the keyspace is durable, and
@@ -238,6 +246,11 @@ impl Writes {
             self.lease_durable <= shared.clock.lease(),
             "a lease that was never taken is durable"
         );
+        let first = self.leases.front();
+        assert!(
+            first.is_none_or(|(seq, _)| *seq > shared.persisted),
+            "a lease that is durable counts as one that is not"
+        );
     }
 }
 
@@ -248,6 +261,7 @@ fn changes(store: &Store, command: &Command) -> Result<Vec<Item>, NotApplied> {
     for mutation in &command.mutations {
         last.insert(mutation.key(), mutation.value());
     }
+    assert!(last.len() <= ITEMS_MAX, "the command was validated");
     let of = last.len() as u16;
     let change = |((key, value), index): ((&Key, Option<&Value>), u16)| Item {
         dot: Dot::new(trilemma_core::NodeId(0), trilemma_core::Incarnation(0), 0),

@@ -24,7 +24,10 @@ fn the_lease_is_ahead_of_every_stamp_issued_and_a_restart_begins_above_it() {
         if let Some(lease) = clock.extend_lease() {
             durable = lease;
         }
-        assert!(issued <= durable, "{issued:?} was issued above the lease {durable:?}");
+        assert!(
+            issued <= durable,
+            "{issued:?} was issued above the lease {durable:?}"
+        );
     }
     let mut again = Clock::default();
     again.restore(durable);
