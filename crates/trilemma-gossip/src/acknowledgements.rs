@@ -10,6 +10,9 @@
 //! anything. Until then the member itself sees to it that no harm comes of it, see [`crate::rejoin`].
 //!
 //! A change that a member defers is not acknowledged: the member's next write of the key does not observe it.
+//!
+//! An acknowledgement counts for collection when it has its age. By then the wall clock of the member has passed every
+//! stamp that it acknowledged, whatever becomes of its disk (inside/gossip#write-after-a-lost-disk).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -138,6 +141,7 @@ impl Acknowledgements {
         }
         let count = (waiting / 4).clamp(*COLLECT_PER_TICK.start(), *COLLECT_PER_TICK.end());
         let dots = store.replica.uncollected_after(self.cursor, count);
+        assert!(dots.len() <= count, "more changes than one tick may look at");
         self.cursor = dots.last().copied().filter(|_| dots.len() == count);
         for dot in dots {
             let Some(key) = store.replica.key_of(dot).cloned() else {
@@ -162,6 +166,10 @@ impl Acknowledgements {
             assert!(
                 member.aging.is_none() || member.newest.is_some(),
                 "an acknowledgement ages and there is no newest"
+            );
+            assert!(
+                member.aged.is_none() || member.newest.is_some(),
+                "an acknowledgement has its age and there is no newest"
             );
             let counted = [&member.newest, &member.aging, &member.aged];
             debug_assert!(

@@ -61,8 +61,9 @@ pub struct GossipConfig {
     /// soon waited out. At least `accept_drift`.
     pub ahead_max: Duration,
     /// Time that must pass after the last missing acknowledgement before a tombstone, or what a change has observed, is
-    /// collected. Default 60 s. Correctness does not rest on it (see `acknowledgements`); it keeps what was deleted
-    /// explainable for a while, and spares a member that comes back work.
+    /// collected. Default 60 s: it keeps what was deleted explainable for a while, and spares a member that comes back
+    /// work. At least twice `accept_drift`: by then the wall clock of every member has passed the stamp that it
+    /// acknowledged, so that no write of one that loses its disk meanwhile is older (see `acknowledgements`).
     pub tombstone_age_min: Duration,
     /// Siblings of a key above which a node writes the winner back. Default 8.
     pub siblings_max: usize,
@@ -134,6 +135,7 @@ impl GossipConfig {
         self.tick = self.tick.max(Duration::from_millis(1));
         self.sync_ticks = self.sync_ticks.max(1);
         self.ahead_max = self.ahead_max.max(self.accept_drift);
+        self.tombstone_age_min = self.tombstone_age_min.max(2 * self.accept_drift);
         self.deferred_max = self.deferred_max.min(DEFERRED_MAX);
         self.siblings_max = self.siblings_max.max(1);
         self.serving_max = self.serving_max.max(1);

@@ -1,5 +1,7 @@
 //! The state machine of one gossip keyspace on one node: which part takes which input.
 
+use std::collections::BTreeSet;
+
 use tracing::{error, warn};
 use trilemma_core::read::page;
 use trilemma_core::{
@@ -81,6 +83,30 @@ impl Gossip {
     #[must_use]
     pub fn is_taken(&self, dot: Dot) -> bool {
         self.store.replica.context().contains(dot) && !self.store.deferred.dots().contains(&dot)
+    }
+
+    /// The changes that are reflected and deferred, for checkers and tests.
+    #[must_use]
+    pub fn deferred_dots(&self) -> &BTreeSet<Dot> {
+        self.store.deferred.dots()
+    }
+
+    /// The configuration, every value in its range.
+    #[must_use]
+    pub fn config(&self) -> &GossipConfig {
+        &self.shared.config
+    }
+
+    /// Whether this disk was empty and not every member has been met since.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.rejoin.is_blank
+    }
+
+    /// Whether what a lost disk of this node may have promised to a member is made good, or nothing was lost.
+    #[must_use]
+    pub fn has_met(&self, peer: NodeId) -> bool {
+        !self.rejoin.needs(peer)
     }
 
     /// The newest stamp that this node has issued or followed.
@@ -345,6 +371,10 @@ impl Gossip {
             store.join_context(shared, &context, effects);
             if is_whole {
                 self.rejoin.on_met(shared, from, page.incarnation, effects);
+                debug_assert!(
+                    !self.rejoin.needs(from),
+                    "a member that was met is to be met again"
+                );
             }
         }
     }
@@ -389,6 +419,7 @@ impl Gossip {
         if self.next_tick <= now.instant {
             self.next_tick = now.instant + self.shared.config.tick;
         }
+        debug_assert!(self.next_tick > now.instant, "ticks that are made up for");
         self.on_tick(now, effects);
     }
 

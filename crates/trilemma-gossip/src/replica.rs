@@ -20,6 +20,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 use trilemma_core::data::{BATCH_LENGTH_MAX, map_bounds};
@@ -99,7 +100,7 @@ impl Item {
 }
 
 /// One sibling of a key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sibling {
     /// The change as it travels.
     pub item: Item,
@@ -342,6 +343,12 @@ impl Replica {
         item.observed.iter().for_each(|dot| self.context.insert(dot));
         let mut is_live = false;
         self.replace(&item.key, |siblings| is_live = merge(siblings, item));
+        debug_assert_eq!(
+            self.item(item.dot).is_some(),
+            is_live,
+            "an index that forgets {}",
+            item.dot
+        );
         if is_live { Joined::Live } else { Joined::Superseded }
     }
 
@@ -387,6 +394,10 @@ impl Replica {
     /// Removes a live change that another replica reflects and does not hold. Its name stays in the context.
     pub fn remove(&mut self, dot: Dot) {
         if let Some(key) = self.live.get(&dot).cloned() {
+            debug_assert!(
+                self.context.contains(dot),
+                "a live change that is not reflected: {dot}"
+            );
             self.replace(&key, |siblings| {
                 siblings.retain(|sibling| sibling.item.dot != dot)
             });
@@ -464,6 +475,21 @@ impl Replica {
             .find(|item| item.dot == dot)
     }
 
+    /// The keys whose siblings are not what they were in `before`, with the siblings then and now, for checkers and tests.
+    pub fn changed_since<'a>(
+        &'a self,
+        before: &'a Replica,
+    ) -> impl Iterator<Item = (&'a Key, &'a [Sibling], &'a [Sibling])> {
+        before.keys.diff(&self.keys).map(|change| match change {
+            DiffItem::Add(key, now) => (key, &[][..], &now[..]),
+            DiffItem::Update {
+                old: (_, then),
+                new: (key, now),
+            } => (key, &then[..], &now[..]),
+            DiffItem::Remove(key, then) => (key, &then[..], &[][..]),
+        })
+    }
+
     /// The live changes after `after`, within `spans` (ascending) and outside of `known`, in dot order.
     pub fn items<'a>(
         &'a self,
@@ -534,6 +560,10 @@ impl Replica {
             }
         });
         assert!(self.digest == digest, "what was collected of {key} is seen");
+        debug_assert!(
+            !self.hides(&key) || cut.is_none(),
+            "a tombstone went that hid something"
+        );
         true
     }
 

@@ -34,9 +34,21 @@ pub(crate) struct Store {
     position: u64,
     /// Counts changes of the context, so that peers are sent it once.
     pub(crate) generation: u64,
-    /// Keys with too many siblings, and the tick at which this node writes the winner back.
-    over_sibling_limit: BTreeMap<Key, u64>,
+    /// Keys with too many siblings.
+    over_sibling_limit: BTreeMap<Key, WriteBack>,
 }
+
+/// When this node writes the winner of a key back.
+#[derive(Clone, Copy, Debug, Default)]
+struct WriteBack {
+    /// At this tick.
+    at: u64,
+    /// How often it was left to the node that made the winner.
+    left: u32,
+}
+
+/// How often a write-back is left to another node that can be reached, before this one does it all the same.
+const LEFT_MAX: u32 = 8;
 
 /// What readers saw of some keys before a change.
 type Before = BTreeMap<Key, Option<Versioned>>;
@@ -142,6 +154,7 @@ impl Store {
         if !self.replica.context().contains(item.dot) {
             self.deferred.add(&self.replica, item);
             self.replica.join(item);
+            debug_assert!(self.deferred.holds(&item.key), "a deferred change is shown");
         }
     }
 
@@ -160,6 +173,10 @@ impl Store {
         for item in items {
             shared.clock.observe(item.stamp);
             if self.join(&item) {
+                debug_assert!(
+                    self.replica.context().contains(item.dot),
+                    "taken in and not reflected"
+                );
                 new_items.push(item);
             }
         }
@@ -232,6 +249,10 @@ impl Store {
             self.replica.remove(*dot);
             self.deferred.remove(*dot);
         }
+        debug_assert!(
+            removed.iter().all(|dot| self.replica.item(*dot).is_none()),
+            "what was removed is still live"
+        );
         let count = changed.len() + removed.len();
         if count > 0 {
             self.generation += 1;
@@ -293,6 +314,7 @@ impl Store {
         let Some(first) = shared.durable_since else {
             return;
         };
+        assert!(first <= present, "this disk has lived through what is to come");
         let is_former = |incarnation| (first..present).contains(&incarnation);
         let has_former = self.replica.context().open(node).any(is_former);
         if has_former && shared.config.durability == Durability::Fsync {
@@ -302,17 +324,20 @@ impl Store {
         }
     }
 
-    /// Sees to it that the winner of a key with too many siblings is written back: at once by the node that made it
-    /// (at its next tick), later by any other, so that not all nodes do it at the same time.
+    /// Sees to it that the winner of a key with too many siblings is written back: by the node that made it, at its next
+    /// tick. Any other waits, and does it if that node cannot be reached. Each node that writes a winner back makes
+    /// another sibling of it for those that have not seen the others' yet; if all did, that would have no end where
+    /// changes spread slowly.
     pub(crate) fn note_siblings(&mut self, shared: &mut Shared, key: &Key) {
         if !self.needs_write_back(shared, key) || self.over_sibling_limit.contains_key(key) {
             return;
         }
         let is_ours = |winner: &Sibling| winner.item.dot.origin == shared.config.node;
         let is_ours = self.replica.winner(key).is_some_and(is_ours);
-        let spread = 16 * shared.config.members.len() as u64;
-        let wait = if is_ours { 1 } else { 16 + shared.rng.below(spread) };
-        self.over_sibling_limit.insert(key.clone(), shared.ticks + wait);
+        let wait = if is_ours { 1 } else { write_back_wait(shared) };
+        let at = shared.ticks + wait;
+        self.over_sibling_limit
+            .insert(key.clone(), WriteBack { at, left: 0 });
     }
 
     /// Whether a write-back would help a key: it has too many siblings, or some that a tombstone hides. While changes of
@@ -326,10 +351,10 @@ impl Store {
     /// stays the winner's: the write-back is no newer than what it repeats, and reads see no change. Returns the dots.
     pub(crate) fn write_back(&mut self, shared: &mut Shared, effects: &mut Out) -> Vec<Dot> {
         let now = shared.ticks;
-        let due = self.over_sibling_limit.iter().filter(|(_, at)| **at <= now);
-        let due: Vec<Key> = due.map(|(key, _)| key.clone()).collect();
+        let due = self.over_sibling_limit.iter().filter(|(_, due)| due.at <= now);
+        let due: Vec<(Key, u32)> = due.map(|(key, due)| (key.clone(), due.left)).collect();
         let mut written = Vec::new();
-        for key in due {
+        for (key, left) in due {
             self.over_sibling_limit.remove(&key);
             let observed = self.replica.observed(&key);
             let Some(winner) = self.replica.winner(&key).map(|winner| winner.item.clone()) else {
@@ -338,6 +363,17 @@ impl Store {
             if !self.needs_write_back(shared, &key) || observed.len() >= OBSERVED_MAX {
                 continue;
             }
+            let owner = winner.dot.origin;
+            if owner != shared.config.node && shared.view.is_connected(owner) && left < LEFT_MAX {
+                let at = now + write_back_wait(shared);
+                let left = left + 1;
+                self.over_sibling_limit.insert(key, WriteBack { at, left });
+                continue;
+            }
+            debug_assert!(
+                observed.covers(winner.dot),
+                "a write-back that does not replace what it repeats"
+            );
             let dot = shared.next_dot();
             let item = Item {
                 dot,
@@ -370,4 +406,9 @@ impl Store {
         self.replica.check();
         self.deferred.check(&self.replica);
     }
+}
+
+/// Ticks that a node waits before it writes back what another has made, so that not all do it at the same time.
+fn write_back_wait(shared: &mut Shared) -> u64 {
+    16 + shared.rng.below(16 * shared.config.members.len() as u64)
 }

@@ -41,7 +41,6 @@ const TOO_SMALL: &[&str] = &[
     "gossip.rumors_max",
     "paxos.sync_page_max",
     "paxos.recent_max",
-    "gossip.intervals_max",
 ];
 
 pub(super) fn scenario(protocol: Protocol, seed: u64, mut draw: Draw) -> Scenario {

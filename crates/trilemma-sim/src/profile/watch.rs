@@ -24,9 +24,6 @@ pub(super) fn scenario(protocol: Protocol, seed: u64, mut draw: Draw) -> Scenari
     let mut scenario = swarm::draw(protocol, seed, draw.fork(), shape);
     scenario.watchers = draw.between(2, 12) as u32;
     scenario.watch_bytes = draw.pick(&[200, 700, 4000, 4 * 1024 * 1024]);
-    // As in `large`: with contexts of a single interval and lost disks a replaced value has come back (gossip, seed
-    // 1795672313 with this setting). `standard` draws it all the same.
-    scenario.knobs.remove("gossip.intervals_max");
     draw.common(&mut scenario);
     scenario
 }
