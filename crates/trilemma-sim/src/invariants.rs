@@ -9,7 +9,7 @@ mod two_phase;
 use std::collections::{BTreeMap, BTreeSet};
 
 use trilemma_core::{
-    Applied, Entry, Incarnation, Key, NodeId, Reply, Ticket, Value, Version, WallTime, codec,
+    Applied, Entry, Incarnation, Key, NodeId, Outcome, Reply, Ticket, Value, Version, WallTime, codec,
 };
 use trilemma_node::Engine;
 use trilemma_storage::LogSeq;
@@ -111,8 +111,8 @@ impl Invariants {
         match (&mut self.special[slot], engine) {
             (Special::Raft(raft), Engine::Raft(host)) => raft.start(id, host.protocol()),
             (Special::Paxos(paxos), Engine::Paxos(host)) => paxos.start(id, host.protocol()),
-            (Special::Gossip(gossip), Engine::Gossip(_)) => {
-                gossip.start(id);
+            (Special::Gossip(gossip), Engine::Gossip(host)) => {
+                gossip.start(id, host.protocol(), last);
                 Ok(())
             }
             (Special::TwoPhase(two_phase), Engine::TwoPhase(_)) => {
@@ -126,8 +126,19 @@ impl Invariants {
     /// A node has died, whose log was durable up to there.
     pub fn crashed(&mut self, id: NodeId, durable: LogSeq) {
         for special in &mut self.special {
-            if let Special::Raft(raft) = special {
-                raft.crashed(id, durable);
+            match special {
+                Special::Raft(raft) => raft.crashed(id, durable),
+                Special::Gossip(gossip) => gossip.crashed(id, durable),
+                Special::Paxos(_) | Special::TwoPhase(_) => {}
+            }
+        }
+    }
+
+    /// A node that is down has lost its disk.
+    pub fn disk_lost(&mut self, id: NodeId) {
+        for special in &mut self.special {
+            if let Special::Gossip(gossip) = special {
+                gossip.disk_lost(id);
             }
         }
     }
@@ -168,7 +179,7 @@ impl Invariants {
             (Special::Raft(raft), Engine::Raft(host)) => raft.observe(id, host.protocol(), durable, reset),
             (Special::Paxos(paxos), Engine::Paxos(host)) => paxos.observe(id, host.protocol()),
             (Special::Gossip(gossip), Engine::Gossip(host)) => {
-                gossip.observe(id, host.protocol(), wall, applied)
+                gossip.observe(id, host.protocol(), wall, durable, applied)
             }
             (Special::TwoPhase(two_phase), Engine::TwoPhase(host)) => two_phase.observe(id, host.protocol()),
             _ => Ok(()),
@@ -250,7 +261,7 @@ impl Invariants {
     pub fn appended(&mut self, id: NodeId, slot: usize, seq: LogSeq, bytes: &[u8]) {
         match &mut self.special[slot] {
             Special::Raft(raft) => raft.appended(id, seq, bytes),
-            Special::Gossip(gossip) => gossip.appended(id, bytes),
+            Special::Gossip(gossip) => gossip.appended(id, seq, bytes),
             Special::TwoPhase(two_phase) => two_phase.appended(id, seq, bytes),
             Special::Paxos(_) => {}
         }
@@ -269,6 +280,7 @@ impl Invariants {
         match (&mut self.special[sending.slot], sending.engine) {
             (Special::Raft(raft), Engine::Raft(host)) => raft.send(from, to, host.protocol(), durable, bytes),
             (Special::Paxos(paxos), _) => paxos.send(from, life, bytes),
+            (Special::Gossip(gossip), _) => gossip.send(sending),
             (Special::TwoPhase(two_phase), Engine::TwoPhase(host)) => {
                 two_phase.send(from, host.protocol().decided().0, durable, bytes)
             }
@@ -276,13 +288,24 @@ impl Invariants {
         }
     }
 
-    /// A proposal to a keyspace was answered.
-    pub fn answered(&mut self, id: NodeId, slot: usize, ticket: Ticket, reply: &Reply) -> Result<(), Broken> {
+    /// A proposal to a keyspace was answered by a node whose log is written and durable up to there.
+    pub fn answered(
+        &mut self,
+        id: NodeId,
+        slot: usize,
+        ticket: Ticket,
+        reply: &Reply,
+        (written, durable): (LogSeq, LogSeq),
+    ) -> Result<(), Broken> {
         if !self.answered.insert((id, ticket)) {
             return Err(("one-answer", format!("node {id} has answered {ticket} twice")));
         }
         match (&mut self.special[slot], reply) {
             (Special::Raft(raft), Reply::Write(Ok(receipt))) => raft.receipt(receipt),
+            (
+                Special::Gossip(gossip),
+                Reply::Write(Ok(receipt)) | Reply::Outcome(Ok(Outcome::Applied(receipt))),
+            ) => gossip.receipt(id, receipt, written, durable),
             _ => Ok(()),
         }
     }

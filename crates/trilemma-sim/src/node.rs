@@ -257,6 +257,12 @@ impl Process {
         self.queue.log().durable()
     }
 
+    /// The last records that are written and durable.
+    #[must_use]
+    pub fn reached(&self) -> (LogSeq, LogSeq) {
+        (self.queue.log().written(), self.durable())
+    }
+
     /// Whether something that was appended is not durable yet.
     #[must_use]
     pub fn is_writing(&self) -> bool {

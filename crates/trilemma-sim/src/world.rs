@@ -5,6 +5,7 @@
 //! nodes must come to show the same, and final reads are made; then the histories are judged.
 
 mod clients;
+mod collecting;
 mod ending;
 mod faults;
 mod load;

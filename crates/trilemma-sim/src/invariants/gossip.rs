@@ -6,16 +6,26 @@
 //! end every value stands that no other change has observed and no newer delete hides: the fold of all changes that ever
 //! left their node, made here once more from what nodes log. Nodes that reflect the same changes never show different
 //! states; they would notice and repair it, and that they had to is a failure here.
+//!
+//! What a node acknowledges, to members and to clients, its durable records make ([`disk`]). What it forgets, every
+//! member reflects durably, but for one that has lost its disk and has not met this node since; and no member holds a
+//! change that a forgotten tombstone would have been held against and that is not here ([`collected`]).
+
+mod collected;
+mod disk;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trilemma_core::{Applied, Key, NodeId, WallTime, codec};
+use trilemma_core::{Applied, Key, NodeId, Receipt, WallTime, codec};
 use trilemma_gossip::clock::Stamp;
 use trilemma_gossip::dot::Dot;
-use trilemma_gossip::replica::Item;
+use trilemma_gossip::replica::{Item, Replica};
 use trilemma_gossip::{Gossip, Record};
+use trilemma_storage::LogSeq;
 
-use super::Broken;
+use self::collected::collected;
+use self::disk::Disk;
+use super::{Broken, Sending};
 
 /// How far a lease reaches beyond the stamps given out, with rounding, in milliseconds. Each restart begins with it.
 const LEASE_MS: u64 = 300;
@@ -32,6 +42,19 @@ pub(super) struct GossipInvariants {
     /// Every change of each key, and whether some node had it from another: at its origin alone it may be lost.
     changes: BTreeMap<Key, BTreeMap<Dot, (Item, bool)>>,
     keys: BTreeMap<Dot, Key>,
+    disks: BTreeMap<NodeId, Disk>,
+    /// What each running node showed last.
+    seen: BTreeMap<NodeId, Seen>,
+    /// What each node has dropped in this turn because another reflects it and does not hold it.
+    removed: BTreeMap<NodeId, BTreeSet<Dot>>,
+}
+
+/// A running node at the end of a turn.
+struct Seen {
+    replica: Replica,
+    deferred: BTreeSet<Dot>,
+    /// The members with which it has made good what a lost disk may have promised.
+    met: BTreeSet<NodeId>,
 }
 
 impl GossipInvariants {
@@ -43,12 +66,28 @@ impl GossipInvariants {
             shown: BTreeMap::new(),
             changes: BTreeMap::new(),
             keys: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            removed: BTreeMap::new(),
         }
     }
 
-    pub(super) fn start(&mut self, id: NodeId) {
+    pub(super) fn start(&mut self, id: NodeId, gossip: &Gossip, last: LogSeq) {
         self.starts += 1;
         self.shown.retain(|(node, _), _| *node != id);
+        self.disks.insert(id, Disk::found(gossip, last));
+    }
+
+    /// A node has died, whose log was durable up to there.
+    pub(super) fn crashed(&mut self, id: NodeId, durable: LogSeq) {
+        self.seen.remove(&id);
+        self.removed.remove(&id);
+        self.disks.entry(id).or_default().crashed(durable);
+    }
+
+    /// A node has lost its disk.
+    pub(super) fn disk_lost(&mut self, id: NodeId) {
+        self.disks.insert(id, Disk::lost());
     }
 
     pub(super) fn observe(
@@ -56,8 +95,11 @@ impl GossipInvariants {
         id: NodeId,
         gossip: &Gossip,
         wall: WallTime,
+        durable: LogSeq,
         applied: &[Applied],
     ) -> Result<(), Broken> {
+        self.disks.entry(id).or_default().sync(durable);
+        self.forgotten(id, gossip)?;
         for change in applied.iter().flat_map(|applied| &applied.changes) {
             self.changed(id, gossip, &change.key)?;
         }
@@ -72,6 +114,82 @@ impl GossipInvariants {
             return Err(("clock-drift", what));
         }
         Ok(())
+    }
+
+    /// A node has ended a turn: what it has forgotten in it, nobody needs.
+    fn forgotten(&mut self, id: NodeId, gossip: &Gossip) -> Result<(), Broken> {
+        let members = || gossip.config().members.iter().copied();
+        let now = Seen {
+            replica: gossip.replica().clone(),
+            deferred: gossip.deferred_dots().clone(),
+            met: members().filter(|member| gossip.has_met(*member)).collect(),
+        };
+        let removed = self.removed.remove(&id).unwrap_or_default();
+        let Some(before) = self.seen.insert(id, now) else {
+            return Ok(());
+        };
+        let now = &self.seen[&id];
+        let others = || members().filter(|member| *member != id);
+        for gone in collected(&before.replica, &now.replica, &removed) {
+            let needed = gone.needed();
+            for member in others().filter(|member| !self.is_excused(*member, id)) {
+                let lacks = self.disks.get(&member).map(|disk| disk.lacks(&needed));
+                let seen = self.seen.get(&member);
+                let defers = seen.is_some_and(|seen| seen.deferred.contains(&gone.change.item.dot));
+                let dot = gone.change.item.dot;
+                if let Some(Some(lacking)) = lacks {
+                    let what = format!(
+                        "node {id} forgets what {dot} of {} replaced, and node {member} lacks {lacking}",
+                        gone.key
+                    );
+                    return Err(("collected-early", what));
+                }
+                if defers || lacks.is_none() {
+                    let what = format!(
+                        "node {id} forgets what {dot} of {} replaced, and node {member} does not show it",
+                        gone.key
+                    );
+                    return Err(("collected-early", what));
+                }
+                let siblings = seen.map_or(&[][..], |seen| seen.replica.siblings(&gone.key));
+                if let Some(hidden) = gone.would_hide(siblings)
+                    && !now.replica.context().contains(hidden.item.dot)
+                {
+                    let what = format!(
+                        "node {id} forgets the tombstone {dot} of {}, and node {member} holds {}, which is older and not here",
+                        gone.key, hidden.item.dot
+                    );
+                    return Err(("collected-early", what));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a member has lost what it had acknowledged and will make that good with `node`.
+    fn is_excused(&self, member: NodeId, node: NodeId) -> bool {
+        match self.seen.get(&member) {
+            Some(seen) => !seen.met.contains(&node),
+            None => self.disks.get(&member).is_some_and(Disk::is_blank),
+        }
+    }
+
+    /// A message is about to leave.
+    pub(super) fn send(&mut self, sending: &Sending<'_>) -> Result<(), Broken> {
+        let disk = self.disks.entry(sending.from).or_default();
+        disk.send(sending.from, sending.life, sending.durable, sending.bytes)
+    }
+
+    /// A client's write was acknowledged by a node whose log is written and durable up to there.
+    pub(super) fn receipt(
+        &self,
+        id: NodeId,
+        receipt: &Receipt,
+        written: LogSeq,
+        durable: LogSeq,
+    ) -> Result<(), Broken> {
+        let disk = self.disks.get(&id);
+        disk.map_or(Ok(()), |disk| disk.receipt(id, receipt.op, written, durable))
     }
 
     /// A node's wall clock shows this. Returns the furthest that it has shown.
@@ -112,11 +230,15 @@ impl GossipInvariants {
     }
 
     /// A node logs changes, its own or those of others.
-    pub(super) fn appended(&mut self, id: NodeId, bytes: &[u8]) {
-        let Ok(Record::Write { items, .. } | Record::Join { items } | Record::Deferred { items }) =
-            codec::decode::<Record>(bytes)
-        else {
+    pub(super) fn appended(&mut self, id: NodeId, seq: LogSeq, bytes: &[u8]) {
+        let Ok(record) = codec::decode::<Record>(bytes) else {
             return;
+        };
+        self.disks.entry(id).or_default().append(seq, record.clone());
+        let items = match record {
+            Record::Write { items, .. } | Record::Join { items } | Record::Deferred { items } => items,
+            Record::Repair { removed, .. } => return self.removed.entry(id).or_default().extend(removed),
+            _ => return,
         };
         for item in items {
             self.keys.insert(item.dot, item.key.clone());

@@ -1,6 +1,7 @@
 //! Clients in the world: whom they ask, when they give up, what they hear when a node dies.
 
 use trilemma_core::{Incarnation, Instant, NodeId, Reason, Reply, Request, Ticket, WriteError};
+use trilemma_storage::LogSeq;
 
 use super::{Event, MS, World};
 use crate::client::Next;
@@ -138,7 +139,9 @@ impl World<'_> {
                 .as_ref()
                 .is_some_and(|pending| asked(pending.question))
         });
-        if let Err((checker, what)) = self.invariants.answered(id, slot, ticket, &reply) {
+        let process = self.node(id).process.as_ref();
+        let reached = process.map_or((LogSeq(0), LogSeq(0)), Process::reached);
+        if let Err((checker, what)) = self.invariants.answered(id, slot, ticket, &reply, reached) {
             return self.fail(checker, what);
         }
         if let Reply::Write(Err(WriteError::NotApplied(refusal))) = &reply

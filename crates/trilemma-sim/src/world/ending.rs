@@ -45,6 +45,8 @@ struct Prober {
 #[derive(Debug, Default)]
 pub(super) struct Ending {
     healed_at: u64,
+    /// When all nodes began to show the same, with nothing left to do for anybody.
+    rest_at: Option<u64>,
     probers: Vec<Prober>,
     over: bool,
 }
@@ -153,10 +155,13 @@ impl World<'_> {
 
     /// Looks how far the cluster has recovered.
     pub(super) fn look(&mut self) {
-        if self.now > self.ending.healed_at + RECOVERY_BOUND {
+        if self.ending.rest_at.is_none() && self.now > self.ending.healed_at + RECOVERY_BOUND {
             return self.not_recovered();
         }
         self.schedule(LOOK_INTERVAL, Event::Look);
+        if let Some(rest) = self.ending.rest_at {
+            return self.look_at_rest(rest);
+        }
         let stages =
             |world: &Self, wanted: Stage| world.ending.probers.iter().all(|prober| prober.stage == wanted);
         let first = self.ending.probers[0].client;
@@ -175,6 +180,14 @@ impl World<'_> {
                 self.schedule(0, Event::Client { client });
             }
         } else if stages(self, Stage::Done) && self.differing().is_none() && !self.watchers_busy() {
+            self.ending.rest_at = Some(self.now);
+            self.look_at_rest(self.now);
+        }
+    }
+
+    /// Looks at a cluster that has come to rest until nothing is left to be collected.
+    fn look_at_rest(&mut self, rest: u64) {
+        if !self.is_collecting(rest) {
             self.ending.over = true;
             self.at_rest();
             self.watchers_at_rest();

@@ -104,6 +104,7 @@ impl World<'_> {
                 node.durable = LogSeq(0);
                 let id = node.id;
                 self.book.disk_lost(id);
+                self.invariants.disk_lost(id);
             }
             Action::Rot { node, .. } => self.rot(*node),
             Action::Pause { node, length } => {
