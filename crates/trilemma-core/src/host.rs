@@ -41,6 +41,8 @@ pub enum GroupInput {
     Peers(PeerView),
     /// See [`Input::Wake`].
     Wake,
+    /// See [`Input::EndTurn`]. Reaches the protocol only if it took an input since the last one.
+    EndTurn,
 }
 
 /// One message to send.
@@ -67,7 +69,8 @@ pub struct Appended {
     pub bytes: Bytes,
 }
 
-/// What groups want done. The host's owner carries it out in this order: records, messages, changes, replies.
+/// What groups want done. The host's owner carries it out at the end of a turn, in this order: records, messages,
+/// changes, replies.
 #[derive(Debug, Default)]
 pub struct Output {
     /// Records to append, in order.
@@ -122,6 +125,8 @@ pub struct Host<P: Protocol> {
     persisted: AppendSeq,
     held: VecDeque<(AppendSeq, Outgoing)>,
     wake_at: Instant,
+    /// Whether the protocol took an input since its last turn ended.
+    is_in_turn: bool,
 }
 
 impl<P: Protocol> Host<P> {
@@ -134,6 +139,7 @@ impl<P: Protocol> Host<P> {
             persisted: AppendSeq(0),
             held: VecDeque::new(),
             wake_at: Instant::NEVER,
+            is_in_turn: false,
         }
     }
 
@@ -145,6 +151,11 @@ impl<P: Protocol> Host<P> {
 
     /// Steps the protocol, then moves its effects into `output`.
     pub fn run(&mut self, now: Now, input: Input<P::Message>, output: &mut Output) {
+        let ends_turn = matches!(input, Input::EndTurn);
+        if ends_turn && !self.is_in_turn {
+            return;
+        }
+        self.is_in_turn = !ends_turn;
         if matches!(input, Input::Wake) {
             self.wake_at = Instant::NEVER;
         }
@@ -262,6 +273,7 @@ impl<P: Protocol> Group for Host<P> {
             GroupInput::Persisted { up_to } => Input::Persisted { up_to },
             GroupInput::Peers(view) => Input::Peers(view),
             GroupInput::Wake => Input::Wake,
+            GroupInput::EndTurn => Input::EndTurn,
         };
         self.run(now, input, output);
     }

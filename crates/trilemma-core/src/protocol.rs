@@ -3,8 +3,11 @@
 //! No socket, disk, clock, thread or ambient randomness: the same code runs under the driver of
 //! `trilemma-runtime`, in the simulator and in a browser. The rules both sides rely on:
 //!
-//! 1. **One step at a time.** `step` is called with one input; effects are carried out after it returns, in the order
-//!    of the lists they are in. `now` never goes back.
+//! 1. **Turns.** `step` is called with one input after the other: all that wait, then `Input::Wake` if it is due, then
+//!    [`Input::EndTurn`], exactly once and with nothing after it. Only then are the effects of the whole turn carried out,
+//!    in the order of the lists they are in. What inputs can share (a record, a message, a read round) is gathered
+//!    until `EndTurn`, so a lone request waits for nobody, and many cost little more than one. A turn without inputs
+//!    has no end. `now` never goes back.
 //! 2. **Persistence is asynchronous.** `append` hands a record over and returns its number; `Input::Persisted` says
 //!    later that every record up to a number is as durable as the keyspace promises. What must wait for the disk goes
 //!    into `send_after_append`: it leaves when everything appended *so far*, earlier steps
@@ -14,7 +17,8 @@
 //! 4. **Lifecycle**: construct → `restore` (zero or more chunks of the newest checkpoint) → `replay` (every record after
 //!    it, in order) → `Input::Start` once → everything else. After `Start` there is no way back but a new instance.
 //! 5. **Time**: the host calls `step(Input::Wake)` at or after the instant last given to `wake_at`. One timer; a new
-//!    call replaces the former; it must be set again after it fired.
+//!    call replaces the former; it must be set again after it fired. It is for later: what is to be done now is done in
+//!    `EndTurn`.
 //! 6. Every proposal is answered once, no later than its deadline, with the right class of error.
 
 use std::collections::BTreeMap;
@@ -66,7 +70,7 @@ pub trait Protocol: Send + 'static {
     /// Takes the next record that was durable after that checkpoint.
     fn replay(&mut self, record: Self::Record) -> Result<(), Corrupt>;
 
-    /// Takes one input and says what to do.
+    /// Takes one input and says what to do. Every turn ends with [`Input::EndTurn`].
     fn step(
         &mut self,
         now: Now,
@@ -120,6 +124,8 @@ pub enum Input<M> {
     Peers(PeerView),
     /// The instant given to `wake_at` has come.
     Wake,
+    /// The turn's inputs are over: what was gathered for all of them leaves now. See the module's first rule.
+    EndTurn,
 }
 
 /// A client's request at a protocol.
@@ -210,7 +216,7 @@ impl PeerView {
     }
 }
 
-/// What a step wants done. Filled by the protocol, carried out and emptied by the host.
+/// What a turn wants done. Filled by the protocol, carried out and emptied by the host.
 #[derive(Debug)]
 pub struct Effects<M, R> {
     pub(crate) next_append: AppendSeq,

@@ -4,7 +4,7 @@
 //! changed ([`crate::mutate`]) and come at any time. Nothing about agreement is asserted, as a peer that lies is
 //! outside of what these protocols withstand; asserted is what every node owes its own process:
 //!
-//! - no panic, and a bounded number of messages and records in answer to one input;
+//! - no panic, and a bounded number of messages and records in one turn;
 //! - a proposal is answered at most once;
 //! - what it sends and logs decodes again, within the limits of the other side's decoder.
 
@@ -31,7 +31,9 @@ use crate::source::Source;
 const NODES: u32 = 3;
 /// Messages under way; older ones are lost.
 const QUEUE_MAX: usize = 512;
-/// Messages and records that one input may cause. Far above what the configured batches and pages come to.
+/// Inputs of the longest turn.
+const TURN_MAX: usize = 3;
+/// Messages and records that one turn may cause. Far above what the configured batches and pages come to.
 const EFFECTS_MAX: usize = 20_000;
 
 /// The protocols.
@@ -127,6 +129,10 @@ struct Node {
     durable: Vec<Bytes>,
     pending: Vec<Appended>,
     open: BTreeSet<Ticket>,
+    /// What the present turn wants done, the inputs that it took, and how many it will take.
+    output: Output,
+    inputs: usize,
+    turn: usize,
 }
 
 /// See the module.
@@ -138,7 +144,6 @@ pub struct Rig {
     tickets: u64,
     /// What was seen, if it is to be kept.
     pub seen: Option<Seen>,
-    output: Output,
 }
 
 impl Rig {
@@ -162,6 +167,9 @@ impl Rig {
             durable: Vec::new(),
             pending: Vec::new(),
             open: BTreeSet::new(),
+            output: Output::default(),
+            inputs: 0,
+            turn: 1,
         };
         let mut rig = Self {
             kind,
@@ -170,7 +178,6 @@ impl Rig {
             nanos: 1_000_000_000,
             tickets: 0,
             seen: None,
-            output: Output::default(),
         };
         (rig.nodes[0].checkpoint, rig.nodes[0].durable) = (checkpoint, records);
         for place in 0..rig.nodes.len() {
@@ -329,6 +336,7 @@ impl Rig {
             if group.is_some_and(|group| group.wake_at() <= now) {
                 self.input(place, GroupInput::Wake);
             }
+            self.end_turn(place);
         }
     }
 
@@ -360,7 +368,9 @@ impl Rig {
     }
 
     fn checkpoint(&mut self, place: usize) {
+        self.end_turn(place);
         self.persist(place, false);
+        self.end_turn(place);
         let node = &mut self.nodes[place];
         let Some(group) = node.group.as_ref().filter(|_| node.pending.is_empty()) else {
             return;
@@ -378,6 +388,8 @@ impl Rig {
         node.life = node.life.next();
         node.pending.clear();
         node.open.clear();
+        node.output.clear();
+        node.inputs = 0;
         let mut group = self.kind.build(NodeId(place as u32 + 1), node.life);
         for chunk in &node.checkpoint {
             group.restore(chunk)?;
@@ -396,8 +408,24 @@ impl Rig {
         let Some(group) = &mut node.group else {
             return;
         };
-        let mut output = std::mem::take(&mut self.output);
-        group.step(now, input, &mut output);
+        group.step(now, input, &mut node.output);
+        node.inputs += 1;
+        if node.inputs >= node.turn {
+            node.turn = node.turn % TURN_MAX + 1;
+            self.end_turn(place);
+        }
+    }
+
+    /// Ends a node's turn, and carries out what it wants.
+    fn end_turn(&mut self, place: usize) {
+        let now = self.now();
+        let node = &mut self.nodes[place];
+        let Some(group) = &mut node.group else {
+            return;
+        };
+        group.step(now, GroupInput::EndTurn, &mut node.output);
+        node.inputs = 0;
+        let mut output = std::mem::take(&mut node.output);
         for (ticket, reply) in output.replies.drain(..) {
             assert!(
                 node.open.remove(&ticket),
@@ -405,7 +433,7 @@ impl Rig {
             );
         }
         let effects = output.records.len() + output.sends.len() + output.applied.len();
-        assert!(effects <= EFFECTS_MAX, "one input caused {effects} effects");
+        assert!(effects <= EFFECTS_MAX, "one turn caused {effects} effects");
         for record in output.records.drain(..) {
             let decoded = self.kind.check_record(&record.bytes);
             assert_eq!(decoded, Ok(()), "a record of our own");
@@ -416,7 +444,7 @@ impl Rig {
             self.send(from, message);
         }
         output.clear();
-        self.output = output;
+        self.nodes[place].output = output;
     }
 
     fn send(&mut self, from: NodeId, message: Outgoing) {

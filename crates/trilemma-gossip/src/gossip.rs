@@ -409,7 +409,6 @@ impl Gossip {
     }
 
     fn on_wake(&mut self, now: Now, effects: &mut Out) {
-        self.rumors.flush(&mut self.shared, &self.store, effects);
         self.writes.on_wake(now, effects);
         if now.instant < self.next_tick {
             return;
@@ -442,16 +441,8 @@ impl Gossip {
         self.acknowledgements.collect(shared, store, now);
     }
 
-    fn schedule(&mut self, now: Now, effects: &mut Out) {
-        let flush = if self.rumors.has_new() {
-            now.instant
-        } else {
-            Instant::NEVER
-        };
-        let at = flush.min(self.next_tick).min(self.writes.first_deadline());
-        if at != Instant::NEVER {
-            effects.wake_at(at);
-        }
+    fn schedule(&self, effects: &mut Out) {
+        effects.wake_at(self.next_tick.min(self.writes.first_deadline()));
     }
 
     /// The invariants of all parts, at the end of every step.
@@ -488,8 +479,9 @@ impl Protocol for Gossip {
             Input::Persisted { up_to } => self.on_persisted(up_to, effects),
             Input::Peers(view) => self.on_peers(now, view, effects),
             Input::Wake => self.on_wake(now, effects),
+            Input::EndTurn => self.rumors.end_turn(&mut self.shared, &self.store, effects),
         }
-        self.schedule(now, effects);
+        self.schedule(effects);
         self.check();
     }
 

@@ -48,11 +48,6 @@ pub(crate) struct Rumors {
 }
 
 impl Rumors {
-    /// Whether local writes wait for the end of the turn.
-    pub(crate) fn has_new(&self) -> bool {
-        !self.new_commands.is_empty()
-    }
-
     /// Number of commands that are spread.
     pub(crate) fn len(&self) -> usize {
         self.queue.len()
@@ -109,7 +104,7 @@ impl Rumors {
     }
 
     /// Sends the local writes of this turn: one message for many.
-    pub(crate) fn flush(&mut self, shared: &mut Shared, store: &Store, effects: &mut Out) {
+    pub(crate) fn end_turn(&mut self, shared: &mut Shared, store: &Store, effects: &mut Out) {
         let new_commands = std::mem::take(&mut self.new_commands);
         if new_commands.is_empty() {
             return;

@@ -54,7 +54,7 @@ pub struct Node<W> {
     snapshots: Snapshots,
     record: NodeRecord,
     next_status: Instant,
-    /// Replicas that were stepped in this turn.
+    /// Replicas that took an input in this turn.
     touched: Vec<usize>,
     /// Answers that need no protocol.
     replies: Vec<(W, Reply)>,

@@ -122,8 +122,9 @@ impl Replica {
         cost
     }
 
-    /// Tells the engine what has become as durable as its keyspace promises. Returns what no longer waits.
-    pub(crate) fn persisted(&mut self, now: Now, progress: Progress) -> usize {
+    /// What has become as durable as the keyspace promises, if anything has: the last append, and the cost of all that
+    /// no longer wait.
+    pub(crate) fn persisted(&mut self, progress: Progress) -> Option<(AppendSeq, usize)> {
         let reached = match self.durability {
             Durability::Fsync => progress.durable,
             Durability::None | Durability::Os => progress.written,
@@ -137,9 +138,6 @@ impl Replica {
             freed += cost;
             self.appends.pop_front();
         }
-        if let Some(up_to) = up_to {
-            self.step(now, GroupInput::Persisted { up_to });
-        }
-        freed
+        up_to.map(|up_to| (up_to, freed))
     }
 }

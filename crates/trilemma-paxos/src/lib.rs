@@ -361,6 +361,7 @@ impl Protocol for Paxos {
                 self.view = Some(view);
             }
             Input::Wake => self.on_wake(now, effects),
+            Input::EndTurn => self.end_turn(now, effects),
         }
         self.carry_out(now, effects);
         if self.learner.has_changes() {
@@ -368,13 +369,7 @@ impl Protocol for Paxos {
             let position = self.proposer.shared.clock.tick();
             effects.apply(Applied { position, changes });
         }
-        // What this turn has for others leaves at its end, when all waiting inputs have been taken.
-        let wake_at = if self.has_work() {
-            now
-        } else {
-            self.next_sync.min(self.proposer.wake_at())
-        };
-        effects.wake_at(wake_at);
+        effects.wake_at(self.next_sync.min(self.proposer.wake_at()));
         self.check();
     }
 

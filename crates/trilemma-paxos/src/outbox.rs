@@ -1,4 +1,4 @@
-//! What one turn of the driver has for each peer, so that rounds of many keys share messages.
+//! What one turn has for each peer, so that rounds of many keys share messages.
 
 use trilemma_core::{Effects, Key, NodeId};
 

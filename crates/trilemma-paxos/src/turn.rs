@@ -1,7 +1,4 @@
-//! Turns: what one turn of the driver has gathered leaves at its end, in one append and few messages.
-//!
-//! The host delivers a wake that is due now after all inputs that wait. So the work of a turn is gathered while its
-//! inputs are taken, and a lone operation does not wait for others.
+//! Turns: what the inputs of one turn have gathered leaves at its end, in one append and few messages.
 
 use trilemma_core::{AppendSeq, Instant, Key, NodeId};
 
@@ -57,17 +54,14 @@ impl Paxos {
     }
 
     /// Ends the turn: one append for everything that changed, one message of each kind to each peer.
-    fn flush(&mut self, now: Instant, effects: &mut Out) {
-        loop {
+    pub(super) fn end_turn(&mut self, now: Instant, effects: &mut Out) {
+        while self.has_work() {
             self.append(effects);
             for outbox in &mut self.outboxes {
                 outbox.flush(effects);
             }
             self.wait_for_disk(effects.last_append());
             self.hear_own_acceptor(now, effects);
-            if !self.has_work() {
-                return;
-            }
         }
     }
 
@@ -149,7 +143,7 @@ impl Paxos {
     }
 
     /// Whether something waits for the end of the turn.
-    pub(super) fn has_work(&self) -> bool {
+    fn has_work(&self) -> bool {
         self.acceptor.has_turn()
             || !self.ready.is_empty()
             || !self.promises.is_empty()
@@ -169,9 +163,6 @@ impl Paxos {
             }
             self.settle(now);
             self.carry_out(now, effects);
-        }
-        if self.has_work() {
-            self.flush(now, effects);
         }
     }
 

@@ -148,7 +148,6 @@ impl Follower {
         } else {
             effects.send_after_append(from, reply(AppendResult::Matched(matched)));
         }
-        shared.apply(effects);
         Role::Follower(self)
     }
 

@@ -34,12 +34,10 @@ pub(crate) struct Leader {
     next_heartbeat: Instant,
     /// When a majority was last heard.
     check_at: Instant,
-    /// Something waits for the end of the turn.
-    is_dirty: bool,
 }
 
 impl Leader {
-    /// Begins to lead with an entry of its own, at once: nothing is served before it is committed.
+    /// Begins to lead, with an entry of its own: nothing is served before it is committed.
     pub(crate) fn start(shared: &mut Shared, now: Instant, effects: &mut Out) -> Self {
         let term = shared.term();
         tracing::info!(node = %shared.node(), %term, "became leader");
@@ -51,11 +49,10 @@ impl Leader {
             noop,
             unapplied: 0,
             rounds: Rounds::default(),
-            next_heartbeat: now,
+            next_heartbeat: now + shared.config.heartbeat,
             check_at: now,
-            is_dirty: false,
         };
-        leader.flush(shared, now, effects);
+        leader.send_heartbeats(shared, effects);
         leader
     }
 
@@ -75,10 +72,7 @@ impl Leader {
         outrun.map(|(peer, _)| *peer).collect()
     }
 
-    pub(crate) fn wake_at(&self, config: &RaftConfig, now: Instant) -> Instant {
-        if self.is_dirty {
-            return now;
-        }
+    pub(crate) fn wake_at(&self, config: &RaftConfig) -> Instant {
         let check_at = self.check_at + config.election_timeout;
         self.next_heartbeat.min(check_at).min(self.rounds.due())
     }
@@ -88,12 +82,6 @@ impl Leader {
         if let Some(progress) = self.followers.get_mut(&node) {
             progress.restart_probe();
         }
-    }
-
-    /// Sends what this turn has gathered.
-    pub(crate) fn flush(&mut self, shared: &mut Shared, now: Instant, effects: &mut Out) {
-        self.is_dirty = false;
-        self.replicate(shared, now, effects);
     }
 
     /// Heartbeats, the check of its majority and of its disk, and messages that were lost. Fails if it cannot do its work,
@@ -121,7 +109,6 @@ impl Leader {
                 progress.notice_loss(now, timeout);
             }
             self.send_heartbeats(shared, effects);
-            self.replicate(shared, now, effects);
         }
         Ok(())
     }
@@ -141,15 +128,23 @@ impl Leader {
         }
     }
 
-    /// Makes new entries durable here and sends them to the followers that may take them: one record, one message each.
-    fn replicate(&mut self, shared: &mut Shared, now: Instant, effects: &mut Out) {
+    /// The turn's inputs are over: commits and applies what acknowledgements and the disk allow, makes new entries durable
+    /// here, and sends them to the followers that may take them. All requests of a turn share one record, one message to
+    /// each follower, and one read round.
+    pub(crate) fn end_turn(&mut self, shared: &mut Shared, now: Instant, effects: &mut Out) {
+        let begins_round = self.rounds.is_wanted();
+        if begins_round {
+            self.rounds.start();
+        }
+        // Before anything is sent, so that messages carry the newest commit index.
+        self.advance_commit(shared);
+        self.apply(shared, now, effects);
         while let Some((first, entries)) = shared.log.next_to_hand(&shared.config) {
             let last = Index(first.0 + entries.len() as u64).prev();
             let seq = effects.append(Record::Entries { first, entries });
             shared.log.on_appended(seq, first, last);
         }
-        if self.rounds.is_wanted() {
-            self.rounds.start();
+        if begins_round {
             self.send_heartbeats(shared, effects);
         }
         let round = self.rounds.newest();
@@ -162,8 +157,6 @@ impl Leader {
             }
         }
         self.transfer(shared, now, effects);
-        self.advance_commit(shared);
-        self.apply(shared, now, effects);
     }
 
     /// Begins transfers to followers whose next entry is compacted, and repeats parts that had no answer.
@@ -203,11 +196,10 @@ impl Leader {
 
     pub(crate) fn on_append_reply(
         &mut self,
-        shared: &mut Shared,
+        shared: &Shared,
         now: Instant,
         from: NodeId,
         (round, result): (u64, AppendResult),
-        effects: &mut Out,
     ) {
         let sent = shared.log.handed();
         let Some(progress) = self.heard(now, from, round) else {
@@ -219,41 +211,30 @@ impl Leader {
             AppendResult::Matched(_) => {}
             AppendResult::Mismatch(hint) => progress.on_mismatch(hint),
         }
-        self.release_reads(shared, effects);
-        self.replicate(shared, now, effects);
     }
 
     pub(crate) fn on_snapshot_reply(
         &mut self,
-        shared: &mut Shared,
+        shared: &Shared,
         now: Instant,
         from: NodeId,
         (round, at, next): (u64, LogEnd, u32),
-        effects: &mut Out,
     ) {
         let patience = shared.config.election_timeout * 4;
         let Some(progress) = self.heard(now, from, round) else {
             return;
         };
         progress.on_part(now, at, next, patience);
-        self.transfer(shared, now, effects);
-    }
-
-    pub(crate) fn on_persisted(&mut self, shared: &mut Shared, now: Instant, effects: &mut Out) {
-        self.advance_commit(shared);
-        self.apply(shared, now, effects);
     }
 
     /// Commits what a majority holds durably, if it is of our own term (section 5.4.2; figure 8 shows why).
-    fn advance_commit(&mut self, shared: &mut Shared) {
+    fn advance_commit(&self, shared: &mut Shared) {
         let mut durable: Vec<Index> = self.followers.values().map(|progress| progress.matched).collect();
         durable.push(shared.log.durable());
         durable.sort_unstable();
         let quorum = durable[durable.len() - shared.config.majority()];
         if quorum > shared.commit && shared.log.term(quorum) == Some(shared.term()) {
             shared.commit = quorum;
-            // Followers learn it with the next message, no later than at the end of this turn.
-            self.is_dirty = true;
         }
     }
 
@@ -333,7 +314,6 @@ impl Leader {
             deadline,
         };
         shared.pending.put_in_log(index, waiting);
-        self.is_dirty = true;
     }
 
     /// Registers a read for the next round, or answers it if it may be stale.
@@ -360,7 +340,6 @@ impl Leader {
             deadline,
         };
         self.rounds.register(index, read);
-        self.is_dirty = true;
     }
 
     /// Serves the reads whose round a majority has echoed and whose index is applied.

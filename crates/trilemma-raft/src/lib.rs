@@ -252,10 +252,10 @@ impl Protocol for Raft {
             Input::Persisted { up_to } => {
                 self.shared.log.on_persisted(up_to);
                 self.shared.disk.on_persisted(now, up_to);
-                role.on_persisted(&mut self.shared, now, effects);
             }
             Input::Peers(view) => role = self.on_peers(role, now, view, effects),
             Input::Wake => role = role.on_wake(&mut self.shared, now, effects),
+            Input::EndTurn => role.end_turn(&mut self.shared, now, effects),
         }
         let after = self.leadership(&role);
         let (_, leader, is_withdrawn) = after;
@@ -265,7 +265,7 @@ impl Protocol for Raft {
         let shared = &mut self.shared;
         shared.disk.on_appended(now, effects.last_append());
         let requests_at = shared.pending.wake_at().min(shared.version_reads.due());
-        effects.wake_at(role.wake_at(shared, now).min(requests_at));
+        effects.wake_at(role.wake_at(shared).min(requests_at));
         self.role = Some(role);
         self.check();
     }

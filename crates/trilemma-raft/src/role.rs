@@ -74,9 +74,9 @@ impl Role {
     }
 
     /// When it has something to do without any input.
-    pub(crate) fn wake_at(&self, shared: &Shared, now: Instant) -> Instant {
+    pub(crate) fn wake_at(&self, shared: &Shared) -> Instant {
         match self {
-            Role::Leader(leader) => leader.wake_at(&shared.config, now),
+            Role::Leader(leader) => leader.wake_at(&shared.config),
             Role::Follower(follower) => follower.election_at(),
             Role::PreCandidate(candidate) => candidate.election_at(),
             Role::Candidate(candidate) => candidate.election_at(),
@@ -95,11 +95,8 @@ impl Role {
         self
     }
 
-    /// Its time has come, or a turn ends.
-    pub(crate) fn on_wake(mut self, shared: &mut Shared, now: Instant, effects: &mut Out) -> Self {
-        if let Role::Leader(leader) = &mut self {
-            leader.flush(shared, now, effects);
-        }
+    /// Its time has come.
+    pub(crate) fn on_wake(self, shared: &mut Shared, now: Instant, effects: &mut Out) -> Self {
         shared.expire(now, effects);
         match self {
             Role::Leader(mut leader) => {
@@ -110,7 +107,7 @@ impl Role {
                 }
             }
             Role::Withdrawn(_) => self,
-            other if now >= other.wake_at(shared, now) => other.ask_for_votes(shared, now, effects),
+            other if now >= other.wake_at(shared) => other.ask_for_votes(shared, now, effects),
             other => other,
         }
     }
@@ -131,7 +128,7 @@ impl Role {
         let former = match self {
             Role::Follower(follower) => follower,
             Role::PreCandidate(candidate) => candidate.into_former(),
-            other => Follower::waiting(other.wake_at(shared, now)),
+            other => Follower::waiting(other.wake_at(shared)),
         };
         PreCandidate::start(former, shared, now, effects)
     }
@@ -319,7 +316,7 @@ impl Role {
                 if let Role::Leader(leader) = &mut role
                     && term == shared.term()
                 {
-                    leader.on_append_reply(shared, now, from, (round, result), effects);
+                    leader.on_append_reply(shared, now, from, (round, result));
                 }
                 role
             }
@@ -333,7 +330,7 @@ impl Role {
                 if let Role::Leader(leader) = &mut role
                     && term == shared.term()
                 {
-                    leader.on_snapshot_reply(shared, now, from, (round, at, next), effects);
+                    leader.on_snapshot_reply(shared, now, from, (round, at, next));
                 }
                 role
             }
@@ -430,10 +427,10 @@ impl Role {
         }
     }
 
-    /// Records have become durable.
-    pub(crate) fn on_persisted(&mut self, shared: &mut Shared, now: Instant, effects: &mut Out) {
+    /// The turn's inputs are over. What is committed and durable here is applied.
+    pub(crate) fn end_turn(&mut self, shared: &mut Shared, now: Instant, effects: &mut Out) {
         match self {
-            Role::Leader(leader) => leader.on_persisted(shared, now, effects),
+            Role::Leader(leader) => leader.end_turn(shared, now, effects),
             Role::Withdrawn(_) => {}
             _ => shared.apply(effects),
         }

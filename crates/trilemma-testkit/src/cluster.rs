@@ -59,9 +59,12 @@ struct Node<P: Protocol> {
     durable: Vec<Bytes>,
     pending: Vec<Appended>,
     disk_held: bool,
-    /// Its timers do not run; what it does at once it still does.
+    /// Its timers do not run; it only reacts.
     timers_held: bool,
-    last_input: Instant,
+    /// It has taken inputs since its last turn ended.
+    is_in_turn: bool,
+    /// What these want done.
+    output: Output,
     applied: Vec<Applied>,
     /// What the node's wall clock shows beyond the virtual time, in milliseconds.
     wall_offset: i64,
@@ -80,6 +83,10 @@ enum Event {
         up_to: AppendSeq,
     },
     Wake {
+        node: NodeId,
+        incarnation: Incarnation,
+    },
+    EndTurn {
         node: NodeId,
         incarnation: Incarnation,
     },
@@ -114,7 +121,8 @@ impl<P: Protocol> Cluster<P> {
                 pending: Vec::new(),
                 disk_held: false,
                 timers_held: false,
-                last_input: Instant::ZERO,
+                is_in_turn: false,
+                output: Output::default(),
                 applied: Vec::new(),
                 wall_offset: 0,
             };
@@ -224,6 +232,8 @@ impl<P: Protocol> Cluster<P> {
         let mut rng = self.rng.fork();
         let node = self.node(id);
         node.host = None;
+        node.is_in_turn = false;
+        node.output.clear();
         let kept = rng.below(node.pending.len() as u64 + 1) as usize;
         let survivors: Vec<Bytes> = node
             .pending
@@ -281,7 +291,8 @@ impl<P: Protocol> Cluster<P> {
     /// If the node is down.
     pub fn checkpoint(&mut self, id: NodeId) {
         let written = self.run_until(Duration::from_secs(5), |cluster| {
-            cluster.nodes[&id].pending.is_empty()
+            let node = &cluster.nodes[&id];
+            node.pending.is_empty() && !node.is_in_turn
         });
         assert!(written, "the disk of {id} does not finish writing");
         let node = self.node(id);
@@ -357,17 +368,46 @@ impl<P: Protocol> Cluster<P> {
         }
     }
 
-    /// Hands one input to a running node and carries out what it wants.
+    /// Hands one input to a running node. What it wants is carried out when its turn ends: after the other inputs of this
+    /// moment, or later, as [`Faults::turn`] says.
     pub fn input(&mut self, id: NodeId, input: GroupInput) {
         let now = self.clock(id);
         let node = self.node(id);
         let Some(host) = node.host.as_mut() else { return };
-        node.last_input = now.instant;
-        let mut output = Output::default();
-        host.step(now, input, &mut output);
-        let wake_at = host.wake_at();
+        host.step(now, input, &mut node.output);
+        assert_eq!(node.output.rejected, None, "our own messages decode");
         let incarnation = node.incarnation;
-        assert_eq!(output.rejected, None, "our own messages decode");
+        if std::mem::replace(&mut node.is_in_turn, true) {
+            return;
+        }
+        let delay = if self.faults.turn.is_zero() {
+            Duration::ZERO
+        } else {
+            self.rng.between(Duration::ZERO, self.faults.turn)
+        };
+        self.schedule(
+            delay,
+            Event::EndTurn {
+                node: id,
+                incarnation,
+            },
+        );
+    }
+
+    /// Ends the turn of a node, and carries out what it wants.
+    fn end_turn(&mut self, id: NodeId, incarnation: Incarnation) {
+        let now = self.clock(id);
+        let node = self.node(id);
+        let Some(host) = node.host.as_mut().filter(|_| node.incarnation == incarnation) else {
+            return;
+        };
+        if host.wake_at() <= now.instant && !node.timers_held {
+            host.step(now, GroupInput::Wake, &mut node.output);
+        }
+        host.step(now, GroupInput::EndTurn, &mut node.output);
+        node.is_in_turn = false;
+        let wake_at = host.wake_at();
+        let mut output = std::mem::take(&mut node.output);
         node.pending.append(&mut output.records);
         node.applied.append(&mut output.applied);
         for (ticket, reply) in output.replies {
@@ -384,12 +424,8 @@ impl<P: Protocol> Cluster<P> {
         }
         self.schedule_durable(id);
         if wake_at != Instant::NEVER {
-            let mut delay = wake_at.since(self.now);
-            if delay.is_zero() && !self.faults.turn.is_zero() {
-                delay = self.rng.between(Duration::ZERO, self.faults.turn);
-            }
             self.schedule(
-                delay,
+                wake_at.since(self.now),
                 Event::Wake {
                     node: id,
                     incarnation,
@@ -502,15 +538,13 @@ impl<P: Protocol> Cluster<P> {
                 node: id,
                 incarnation,
             } => {
-                let now = self.now;
-                let node = self.node(id);
+                let node = &self.nodes[&id];
                 let at = node.host.as_ref().map_or(Instant::NEVER, Host::wake_at);
-                // A wake that was asked for at once ends the turn of an input; it is no timer.
-                let held = node.timers_held && at != node.last_input;
-                if node.incarnation == incarnation && at <= now && !held {
+                if node.incarnation == incarnation && at <= self.now && !node.timers_held {
                     self.input(id, GroupInput::Wake);
                 }
             }
+            Event::EndTurn { node, incarnation } => self.end_turn(node, incarnation),
             Event::Peers { node } => {
                 let view = self.peer_view(node);
                 self.input(node, GroupInput::Peers(view));
@@ -534,6 +568,11 @@ impl<P: Protocol> Cluster<P> {
         self.input(id, GroupInput::Persisted { up_to });
     }
 
+    /// Lets happen what happens at this very moment: open turns end, and those who asked for it at once are answered.
+    pub fn catch_up(&mut self) {
+        self.run_for(Duration::ZERO);
+    }
+
     /// Lets time pass.
     pub fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
@@ -547,7 +586,7 @@ impl<P: Protocol> Cluster<P> {
         self.run_until(time, |cluster| {
             let now = cluster.now;
             !cluster.queue.iter().any(|((at, _), event)| match event {
-                Event::Deliver { .. } | Event::Durable { .. } => true,
+                Event::Deliver { .. } | Event::Durable { .. } | Event::EndTurn { .. } => true,
                 Event::Wake { node, incarnation } => {
                     *at <= now && cluster.is_up(*node) && cluster.nodes[node].incarnation == *incarnation
                 }

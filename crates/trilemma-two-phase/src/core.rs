@@ -25,9 +25,7 @@ pub(crate) struct Core {
     view: Option<PeerView>,
     /// Members that cannot be reached.
     pub(crate) missing: NodeSet,
-    /// Whether something is to be sent at the end of the driver's turn.
-    pub(crate) is_dirty: bool,
-    /// When unanswered messages are repeated next.
+    /// When unanswered messages are repeated next; [`Instant::NEVER`] if there is nothing to repeat.
     pub(crate) next_tick: Instant,
     /// The watermark as last recorded.
     pub(crate) recorded: BatchId,
@@ -40,8 +38,7 @@ impl Core {
             pending: PendingRequests::default(),
             view: None,
             missing: NodeSet::default(),
-            is_dirty: false,
-            next_tick: Instant::ZERO,
+            next_tick: Instant::NEVER,
             recorded: BatchId::ORIGIN,
             config,
         }

@@ -103,18 +103,20 @@ impl TwoPhase {
             };
             effects.reply(ticket, reply);
         }
-        if now >= self.core.next_tick && self.is_waiting() {
+        if now >= self.core.next_tick {
             self.core.next_tick = now + self.core.config.retry_interval;
             match &mut self.role {
                 Role::Sequencer(sequencer) => sequencer.on_tick(&mut self.core, now, effects),
                 Role::Member(member) => member.on_tick(&mut self.core, now, effects),
             }
         }
-        if std::mem::take(&mut self.core.is_dirty) {
-            match &mut self.role {
-                Role::Sequencer(sequencer) => sequencer.flush(&mut self.core, now, effects),
-                Role::Member(member) => member.flush(&mut self.core, now, effects),
-            }
+    }
+
+    /// Sends what the turn has gathered: everything of one turn shares one batch, one vote, one message.
+    fn end_turn(&mut self, now: Instant, effects: &mut Out) {
+        match &mut self.role {
+            Role::Sequencer(sequencer) => sequencer.end_turn(&mut self.core, now, effects),
+            Role::Member(member) => member.end_turn(&mut self.core, now, effects),
         }
     }
 
@@ -145,20 +147,14 @@ impl TwoPhase {
         }
     }
 
-    /// Sets the one timer. Gathered work leaves with a wake that is due now: the host delivers it at the end of its
-    /// turn, so that everything of one turn shares one batch, one vote, one message.
+    /// Sets the one timer. What comes before it is due does not move it: a busy node repeats what it must as well.
     fn arm(&mut self, now: Instant, effects: &mut Out) {
-        let mut at = self.core.pending.next_deadline();
-        if self.core.is_dirty {
-            at = now;
+        if !self.is_waiting() {
+            self.core.next_tick = Instant::NEVER;
+        } else if self.core.next_tick == Instant::NEVER {
+            self.core.next_tick = now + self.core.config.retry_interval;
         }
-        if self.is_waiting() {
-            if self.core.next_tick < now {
-                self.core.next_tick = now + self.core.config.retry_interval;
-            }
-            at = at.min(self.core.next_tick);
-        }
-        effects.wake_at(at);
+        effects.wake_at(self.core.pending.next_deadline().min(self.core.next_tick));
     }
 
     fn receive(&mut self, now: Instant, from: trilemma_core::NodeId, message: Message, effects: &mut Out) {
@@ -189,7 +185,7 @@ impl Protocol for TwoPhase {
             Input::Receive { from, message } => self.receive(now, from, message, effects),
             Input::Persisted { up_to } => match &mut self.role {
                 Role::Sequencer(sequencer) => sequencer.on_persisted(&mut self.core, up_to, effects),
-                Role::Member(member) => member.on_persisted(&self.core, up_to, effects),
+                Role::Member(member) => member.on_persisted(up_to),
             },
             Input::Peers(view) => {
                 self.core.set_view(view);
@@ -199,6 +195,7 @@ impl Protocol for TwoPhase {
                 }
             }
             Input::Wake => self.on_wake(now, effects),
+            Input::EndTurn => self.end_turn(now, effects),
         }
         self.arm(now, effects);
         if self.is_started {

@@ -4,7 +4,11 @@ use super::*;
 use crate::tests::caught;
 use crate::time::WallTime;
 
-struct Sends;
+#[derive(Default)]
+struct Sends {
+    /// How often a turn has ended.
+    ends: u32,
+}
 
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 struct Nothing;
@@ -36,6 +40,7 @@ impl Protocol for Sends {
             effects.append(7);
             effects.send_after_append(NodeId(2), Nothing);
         }
+        self.ends += u32::from(matches!(input, Input::EndTurn));
     }
 
     fn checkpoint(&self) -> Checkpoint {
@@ -58,7 +63,7 @@ const NOW: Now = Now {
 
 /// A host with one message that waits for one record.
 fn host() -> Host<Sends> {
-    let mut host = Host::new(Sends);
+    let mut host = Host::new(Sends::default());
     let mut output = Output::default();
     host.run(NOW, Input::Wake, &mut output);
     assert_eq!((output.records.len(), output.sends.len()), (1, 0));
@@ -102,4 +107,20 @@ fn what_was_never_appended_cannot_become_durable() {
     let mut host = host();
     let early = Input::Persisted { up_to: AppendSeq(2) };
     assert!(caught(|| host.run(NOW, early, &mut Output::default())).contains("before it was appended"));
+}
+
+#[test]
+fn a_turn_ends_once_and_not_without_an_input() {
+    let mut host = host();
+    let mut output = Output::default();
+    for ends in [1, 1] {
+        host.run(NOW, Input::EndTurn, &mut output);
+        assert_eq!(host.protocol().ends, ends);
+    }
+    let bytes = Bytes::from_static(&[1]);
+    let from = NodeId(2);
+    host.step(NOW, GroupInput::Receive { from, bytes }, &mut output);
+    assert_eq!(output.rejected.take().map(|(from, _)| from), Some(NodeId(2)));
+    host.run(NOW, Input::EndTurn, &mut output);
+    assert_eq!(host.protocol().ends, 1, "what does not decode is no input");
 }

@@ -142,6 +142,8 @@ impl Direct {
 
     fn step(&mut self, input: Input<Message>) {
         self.gossip.step(self.now, input, &mut self.effects);
+        self.gossip
+            .step(self.now, Input::EndTurn, &mut self.effects);
     }
 
     fn receive(&mut self, message: Message) {

@@ -58,6 +58,8 @@ impl Single {
 
     fn step(&mut self, input: GroupInput) {
         self.host.step(self.now, input, &mut self.output);
+        self.host
+            .step(self.now, GroupInput::EndTurn, &mut self.output);
     }
 
     fn shown(&self) -> Vec<trilemma_core::Entry> {
@@ -153,6 +155,7 @@ fn d7_bytes_that_wait_for_the_disk_are_bounded() {
     for seq in 1..=100 {
         let command = Command::put(format!("k{seq}"), value.as_str());
         let ticket = cluster.propose(N1, write(seq, Attempt::First, command), ms(60_000));
+        cluster.catch_up();
         let reason = refusal(cluster.reply(N1, ticket));
         assert!(
             reason.is_none_or(|reason| matches!(reason, Reason::Overloaded { .. })),

@@ -345,6 +345,7 @@ fn without_durability_a_write_is_answered_at_once_and_no_stamp_is_issued_twice()
     assert_eq!((first.syncs, first.durable_on.len()), (0, 0));
     cluster.hold_disk(N1, true);
     let ticket = cluster.propose(N1, write(2, Attempt::First, Command::put("k", "w")), ms(1000));
+    cluster.catch_up();
     assert!(
         matches!(cluster.reply(N1, ticket), Some(Reply::Write(Ok(_)))),
         "the lease is durable"

@@ -132,11 +132,11 @@ impl<W> Node<W> {
                 );
                 self.progress = progress;
                 for index in 0..self.replicas.len() {
-                    if self.replicas[index].is_writing() {
-                        let freed = self.replicas[index].persisted(now, progress);
-                        self.admission.persisted(freed);
-                        self.touched.push(index);
-                    }
+                    let Some((up_to, freed)) = self.replicas[index].persisted(progress) else {
+                        continue;
+                    };
+                    self.admission.persisted(freed);
+                    self.step(index, now, GroupInput::Persisted { up_to });
                 }
             }
         }

@@ -12,8 +12,6 @@ use crate::effects::{Effects, Envelope, Observer};
 use crate::record::section;
 use crate::recovery::RECORD_HEADER_BYTES;
 
-/// Rounds of wakes that protocols ask for *now*, within one turn.
-const WAKE_ROUNDS_MAX: usize = 4;
 /// How often live status is computed.
 const STATUS_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -35,11 +33,9 @@ impl<W> Node<W> {
 
     /// Ends a turn: what the inputs since the last turn have led to.
     pub fn turn(&mut self, now: Now, effects: &mut Effects<W>, observer: &mut impl Observer) {
-        self.wake(now);
         self.ping(now, effects);
-        let mut touched = std::mem::take(&mut self.touched);
-        touched.sort_unstable();
-        touched.dedup();
+        self.wake(now);
+        let mut touched = self.end_turns(now);
         self.append(&touched, effects, observer);
         self.transmit(&touched, effects);
         self.publish(&touched, observer);
@@ -56,18 +52,28 @@ impl<W> Node<W> {
 
     /// Wakes the keyspaces that are due.
     fn wake(&mut self, now: Now) {
-        for _ in 0..WAKE_ROUNDS_MAX {
-            let mut any = false;
-            for index in 0..self.replicas.len() {
-                if self.replicas[index].engine.wake_at() <= now.instant {
-                    self.step(index, now, GroupInput::Wake);
-                    any = true;
-                }
-            }
-            if !any {
-                return;
+        for index in 0..self.replicas.len() {
+            if self.replicas[index].engine.wake_at() <= now.instant {
+                self.step(index, now, GroupInput::Wake);
             }
         }
+    }
+
+    /// Tells every keyspace that took an input that its turn is over. Returns these keyspaces.
+    fn end_turns(&mut self, now: Now) -> Vec<usize> {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        for index in &touched {
+            let replica = &mut self.replicas[*index];
+            replica.step(now, GroupInput::EndTurn);
+            debug_assert!(
+                replica.engine.wake_at() > now.instant,
+                "{} wants to be woken at once: that work belongs to the end of the turn",
+                replica.name()
+            );
+        }
+        touched
     }
 
     /// Pings peers if that is due.
@@ -84,7 +90,6 @@ impl<W> Node<W> {
         });
         if let Some(view) = view {
             self.on_view(now, view);
-            self.wake(now);
         }
     }
 

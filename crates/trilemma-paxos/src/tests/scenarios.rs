@@ -433,6 +433,7 @@ fn limits_refuse_what_is_too_much() {
     {
         let request = write(seq as u64 + 1, Attempt::First, Command::put(key, "v"));
         let ticket = cluster.propose(N1, request, SECOND);
+        cluster.catch_up();
         if let Some(reply) = cluster.reply(N1, ticket).cloned() {
             assert!(matches!(refusal(Some(reply)), Reason::Overloaded { .. }));
             refused.push(seq);

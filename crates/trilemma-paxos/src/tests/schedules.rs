@@ -94,10 +94,12 @@ fn a_ballot_is_never_used_again_after_an_unknown_accept() {
 fn a_late_accept_of_a_low_counter_is_refused() {
     let mut cluster = cluster(3, 21);
     assert!(won(cluster.write(N1, 1, Command::put("k", "old")).as_ref()));
-    // The next accept of node 1 is under way to both others for a second.
+    // The next accept of node 1 is under way to both others for a second, and node 1 takes no part in the delete.
     let mut delayed = 0;
-    cluster.filter = Some(Box::new(move |from, _, message| {
-        if from == N1 && has_accept(message) && delayed < 2 {
+    cluster.filter = Some(Box::new(move |from, to, message| {
+        if from == N2 && to == N1 && delayed == 2 && !has_accept(message) {
+            trilemma_testkit::Verdict::Drop
+        } else if from == N1 && has_accept(message) && delayed < 2 {
             delayed += 1;
             trilemma_testkit::Verdict::Delay(SECOND)
         } else {

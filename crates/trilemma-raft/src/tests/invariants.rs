@@ -62,6 +62,7 @@ impl Bare {
             ..Now::default()
         };
         self.raft.step(now, input, &mut self.effects);
+        self.raft.step(now, Input::EndTurn, &mut self.effects);
     }
 
     fn receive(&mut self, message: Message) {

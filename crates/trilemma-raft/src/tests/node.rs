@@ -1,6 +1,6 @@
 //! Single nodes whose peers are played by the test.
 
-use trilemma_core::host::{Host, Output};
+use trilemma_core::host::{Group, Host, Output};
 use trilemma_core::{AppendSeq, Attempt, Command, Incarnation, Proposal, Reply, Request, Ticket, WriteError};
 use trilemma_testkit::write;
 
@@ -46,7 +46,18 @@ impl Node {
         self.host.protocol()
     }
 
+    pub(super) fn wake_at(&self) -> Instant {
+        self.host.wake_at()
+    }
+
+    /// A turn of one input.
     pub(super) fn step(&mut self, input: Input<Message>) {
+        self.input(input);
+        self.input(Input::EndTurn);
+    }
+
+    /// One input of a turn.
+    pub(super) fn input(&mut self, input: Input<Message>) {
         let mut output = Output::default();
         let now = Now {
             instant: self.now,
@@ -69,11 +80,19 @@ impl Node {
         });
     }
 
+    /// A turn of one request.
     pub(super) fn propose(&mut self, request: Request) -> Ticket {
+        let ticket = self.ask(request);
+        self.input(Input::EndTurn);
+        ticket
+    }
+
+    /// A request in a turn that goes on.
+    pub(super) fn ask(&mut self, request: Request) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         let deadline = self.now + 5000 * MS;
-        self.step(Input::Propose(Proposal {
+        self.input(Input::Propose(Proposal {
             ticket,
             deadline,
             request,

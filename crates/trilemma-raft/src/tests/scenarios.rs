@@ -57,6 +57,7 @@ fn a_minority_refuses_at_once_and_names_who_is_missing() {
         "a leader without a majority steps down"
     );
     let ticket = cluster.propose(old, put(1, "x"), 5000 * MS);
+    cluster.catch_up();
     let Some(Reply::Write(Err(WriteError::NotApplied(refusal)))) = cluster.reply(old, ticket) else {
         panic!("not refused at once: {:?}", cluster.reply(old, ticket));
     };
@@ -71,11 +72,12 @@ fn a_minority_refuses_at_once_and_names_who_is_missing() {
     };
     assert_eq!(missing.len(), 2);
     let ticket = cluster.propose(old, get("key", None), 5000 * MS);
+    let local = cluster.propose(old, get("key", Some(ReadLevel::Local)), 5000 * MS);
+    cluster.catch_up();
     assert!(
         matches!(cluster.reply(old, ticket), Some(Reply::Read(Err(_)))),
         "a linearizable read"
     );
-    let local = cluster.propose(old, get("key", Some(ReadLevel::Local)), 5000 * MS);
     assert_eq!(value(cluster.reply(old, local)), Ok(None), "a local read answers");
     let new = elect(&mut cluster);
     assert_ne!(new, old);

@@ -4,7 +4,7 @@ use trilemma_core::{
     Achieved, AppendSeq, Attempt, Command, Epoch, Incarnation, NodeSet, Receipt, Reply, UnknownCause,
     WriteError,
 };
-use trilemma_testkit::{op, write};
+use trilemma_testkit::{get, op, write};
 
 use super::node::{Node, append, end, follow, not_applied, put};
 use super::*;
@@ -16,7 +16,7 @@ fn a_write_that_no_disk_and_no_node_has_seen_ends_with_its_leader() {
     let mut node = Node::new(3, 1);
     node.win();
     let before = node.raft().log_end();
-    let ticket = node.propose(put(1));
+    let ticket = node.ask(put(1));
     let (term, round, result) = (node.raft().term().next(), 0, AppendResult::Mismatch(Index(0)));
     node.receive(2, Message::AppendReply { term, round, result });
     assert!(!node.raft().is_leader());
@@ -34,22 +34,47 @@ fn an_entry_is_not_durable_before_it_is_appended() {
     node.win();
     node.persist();
     let first = node.propose(put(1));
-    node.step(Input::Wake);
-    let second = node.propose(put(2));
+    let second = node.ask(put(2));
     node.persist();
     assert!(node.reply(first).is_some());
     assert_eq!(node.reply(second), None, "answered before it is on a disk");
-    node.step(Input::Wake);
-    assert_eq!(node.reply(second), None);
     node.persist();
     assert!(node.reply(second).is_some());
+}
+
+#[test]
+fn what_a_turn_has_gathered_leaves_at_its_end_and_asks_for_no_wake() {
+    let mut node = Node::new(3, 1);
+    node.win();
+    let (term, round, result) = (node.raft().term(), 0, AppendResult::Matched(Index(1)));
+    node.receive(2, Message::AppendReply { term, round, result });
+    let (records, wake_at) = (node.records.len(), node.wake_at());
+    node.sent.clear();
+    for seq in 1..=3 {
+        node.ask(put(seq));
+        node.ask(get("key", None));
+    }
+    assert_eq!((node.records.len(), node.sent.len()), (records, 0), "before the end");
+    assert_eq!(node.wake_at(), wake_at);
+    node.input(Input::EndTurn);
+    assert_eq!(node.records.len(), records + 1, "one record for all writes");
+    let to = |node: &Node, with_entries: bool| {
+        let of_kind = |message: &Message| {
+            matches!(message, Message::Append { entries, .. } if entries.is_empty() != with_entries)
+        };
+        let sent = node.sent.iter().filter(|(to, message)| *to == NodeId(2) && of_kind(message));
+        sent.count()
+    };
+    assert_eq!(to(&node, true), 1, "one message with the entries of all writes");
+    assert_eq!(to(&node, false), 1, "one round for all reads");
+    assert_eq!(node.wake_at(), wake_at, "nothing is left for a wake");
 }
 
 #[test]
 fn a_checkpoint_holds_no_more_than_the_records_so_far() {
     let mut node = Node::new(3, 1);
     node.win();
-    node.propose(put(1));
+    node.ask(put(1));
     let mut restored = Raft::new(node.raft().shared.config.clone());
     for chunk in node.raft().checkpoint() {
         restored.restore(&chunk).expect("our own checkpoint");

@@ -16,7 +16,7 @@ pub struct Faults {
     pub delay: (Duration, Duration),
     /// Shortest and longest time until an append is durable.
     pub disk: (Duration, Duration),
-    /// Longest turn: a wake due at once comes up to this much later, behind other inputs, as a busy driver has it.
+    /// Longest turn: it takes the inputs that come up to this long after its first one, as at a busy node.
     pub turn: Duration,
 }
 

@@ -158,7 +158,6 @@ impl Member {
         assert!(doubled.is_none(), "number {number} is given out once");
         let stage = Stage::Waiting;
         core.pending.add(ticket, deadline, Open::Order { asked, stage });
-        core.is_dirty = true;
     }
 
     /// Sends what waits, if the sequencer's incarnation is known.
@@ -202,7 +201,7 @@ impl Member {
     }
 
     /// Repeats what has gone unanswered for long.
-    pub(super) fn forward_again(&mut self, core: &mut Core, now: Instant) {
+    pub(super) fn forward_again(&mut self, now: Instant) {
         let forwards = &mut self.forwards;
         let late = forwards
             .items
@@ -213,14 +212,12 @@ impl Member {
             forwards.unsent.extend(late);
             forwards.unsent.sort_unstable();
             forwards.unsent.dedup();
-            core.is_dirty = true;
         }
     }
 
     /// The sequencer has a new incarnation: it knows of nothing that it had not decided before.
-    pub(super) fn forward_all_again(&mut self, core: &mut Core) {
+    pub(super) fn forward_all_again(&mut self) {
         self.forwards.unsent = self.forwards.items.keys().copied().collect();
-        core.is_dirty = true;
     }
 
     /// The sequencer cannot be reached: what was not sent is refused for certain.

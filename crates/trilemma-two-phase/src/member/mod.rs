@@ -232,7 +232,7 @@ impl Member {
         }
         self.fetch_again(core, effects);
         self.ask_about_doubts(core, now, effects);
-        self.forward_again(core, now);
+        self.forward_again(now);
     }
 
     pub(crate) fn is_waiting(&self, core: &Core) -> bool {
@@ -245,7 +245,7 @@ impl Member {
             || core.recorded < core.ledger.finished
     }
 
-    pub(crate) fn flush(&mut self, core: &mut Core, now: Instant, effects: &mut Out) {
+    pub(crate) fn end_turn(&mut self, core: &mut Core, now: Instant, effects: &mut Out) {
         if std::mem::take(&mut self.owes_vote) {
             self.vote(core, effects);
         }
@@ -259,7 +259,7 @@ impl Member {
         effects.send_after_append(core.config.sequencer, Message::Vote { prepared, acked });
     }
 
-    pub(crate) fn on_persisted(&mut self, core: &Core, up_to: AppendSeq, effects: &mut Out) {
+    pub(crate) fn on_persisted(&mut self, up_to: AppendSeq) {
         let before = self.acked;
         while let Some((seq, decided)) = self.outcomes.front().copied()
             && seq <= up_to
@@ -269,7 +269,7 @@ impl Member {
         }
         // While more is prepared, its vote will carry the acknowledgement.
         if self.acked > before && self.chain.is_empty() {
-            self.vote(core, effects);
+            self.owe_vote();
         }
     }
 

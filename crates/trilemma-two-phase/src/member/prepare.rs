@@ -41,7 +41,7 @@ impl Member {
         }
         self.on_head(core, head, effects);
         match self.place(core, &batch) {
-            Place::Known => self.owe_vote(core),
+            Place::Known => self.owe_vote(),
             Place::Next => {
                 self.prepare(core, now, batch, effects);
                 self.unstash(core, now, effects);
@@ -57,9 +57,8 @@ impl Member {
         }
     }
 
-    fn owe_vote(&mut self, core: &mut Core) {
+    pub(super) fn owe_vote(&mut self) {
         self.owes_vote = true;
-        core.is_dirty = true;
     }
 
     fn place(&self, core: &Core, batch: &Batch) -> Place {
@@ -115,7 +114,7 @@ impl Member {
             core.ledger.is_joined,
             "only a member that knows its votes prepares"
         );
-        self.owe_vote(core);
+        self.owe_vote();
     }
 
     /// Prepares what had come too early and fits now.
@@ -164,7 +163,7 @@ impl Member {
         }
         self.on_head(core, head, effects);
         if head.decided <= self.acked {
-            self.owe_vote(core);
+            self.owe_vote();
         }
     }
 
@@ -177,7 +176,7 @@ impl Member {
     ) {
         if self.linked < Some(resolved.incarnation) {
             self.linked = Some(resolved.incarnation);
-            self.forward_all_again(core);
+            self.forward_all_again();
         }
         if !core.ledger.is_joined {
             return;

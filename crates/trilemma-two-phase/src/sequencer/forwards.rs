@@ -12,7 +12,7 @@ use crate::message::{Answer, FORWARDS_MAX, Forward, Message, Verdict};
 impl Sequencer {
     pub(super) fn on_forwards(
         &mut self,
-        core: &mut Core,
+        core: &Core,
         now: Instant,
         from: NodeId,
         incarnation: Incarnation,
@@ -36,7 +36,7 @@ impl Sequencer {
         }
     }
 
-    fn on_forward(&mut self, core: &mut Core, now: Instant, from: NodeId, forward: Forward) {
+    fn on_forward(&mut self, core: &Core, now: Instant, from: NodeId, forward: Forward) {
         let Some(inbox) = self.inboxes.get_mut(&from) else {
             return;
         };
@@ -49,11 +49,10 @@ impl Sequencer {
                 None => {
                     let deadline = now + Duration::from_millis(forward.timeout_ms.into());
                     let waiter = ReplyTo::Remote(from, incarnation, number);
-                    self.enqueue(core, now, forward.transaction, waiter, deadline);
+                    self.enqueue(now, forward.transaction, waiter, deadline);
                 }
             },
         }
-        core.is_dirty = true;
     }
 
     /// Notes an answer for the end of the turn. Numbers of a former incarnation of the forwarder mean something else now.

@@ -37,7 +37,6 @@ impl Sequencer {
         let resolved = self.resolved(core, hello.decided);
         effects.send(from, Message::Resolved(resolved));
         self.send_flights(core, from, hello.prepared, effects);
-        core.is_dirty = true;
     }
 
     /// Whether the member has said more since, in the same incarnation: the network kept this one back.
@@ -101,7 +100,6 @@ impl Sequencer {
     /// A member has no data. Its votes may have been lost with it, so whatever is not decided is aborted, and nothing
     /// is ordered until it has this node's state.
     fn on_blank(&mut self, core: &mut Core, from: NodeId, nonce: u64, effects: &mut Out) {
-        core.is_dirty = true;
         let Some(link) = self.links.get_mut(&from) else {
             return;
         };

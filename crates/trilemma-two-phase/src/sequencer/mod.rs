@@ -330,7 +330,7 @@ impl Sequencer {
             None => {
                 let stage = Stage::Waiting;
                 core.pending.add(ticket, deadline, Open::Order { asked, stage });
-                self.enqueue(core, now, transaction, ReplyTo::Local(ticket), deadline);
+                self.enqueue(now, transaction, ReplyTo::Local(ticket), deadline);
             }
         }
     }
@@ -359,7 +359,6 @@ impl Sequencer {
             }
         }
         if core.missing.is_empty() {
-            core.is_dirty = true;
             return;
         }
         let reason = Reason::NotAllParticipants {
@@ -419,7 +418,7 @@ impl Sequencer {
     }
 
     /// Sends what has gathered in this turn.
-    pub(crate) fn flush(&mut self, core: &mut Core, now: Instant, effects: &mut Out) {
+    pub(crate) fn end_turn(&mut self, core: &mut Core, now: Instant, effects: &mut Out) {
         self.offer_transfers(core, effects);
         self.update_watermark(core);
         let has_sent = self.order(core, now, effects);
@@ -477,7 +476,6 @@ impl Sequencer {
         if self.joining.is_some_and(|seq| seq <= up_to) {
             self.joining = None;
             core.ledger.is_joined = true;
-            core.is_dirty = true;
             self.hear_again(core, effects);
         }
         self.land(core, up_to, effects);

@@ -39,7 +39,6 @@ impl Sequencer {
 
     pub(super) fn enqueue(
         &mut self,
-        core: &mut Core,
         now: Instant,
         transaction: Transaction,
         waiter: ReplyTo,
@@ -52,7 +51,6 @@ impl Sequencer {
             deadline,
             since: now,
         });
-        core.is_dirty = true;
     }
 
     fn dequeue(&mut self) -> Option<Queued> {
@@ -112,7 +110,6 @@ impl Sequencer {
                         number,
                         Verdict::Refused(Reason::Deadline.into()),
                     );
-                    core.is_dirty = true;
                     continue;
                 }
                 ReplyTo::Remote(..) => {}
@@ -213,7 +210,6 @@ impl Sequencer {
             has_landed = true;
         }
         if has_landed {
-            core.is_dirty = true;
             core.wake_versions(effects);
         }
     }
@@ -242,7 +238,6 @@ impl Sequencer {
                 effects.send(*node, Message::Resolved(resolved.clone()));
             }
         }
-        core.is_dirty = true;
     }
 
     pub(super) fn refuse_queue(&mut self, core: &mut Core, reason: &Reason, effects: &mut Out) {
@@ -260,7 +255,6 @@ impl Sequencer {
             }
             ReplyTo::Remote(node, incarnation, number) => {
                 self.answer(node, incarnation, number, Verdict::Refused(reason.clone().into()));
-                core.is_dirty = true;
             }
         }
     }

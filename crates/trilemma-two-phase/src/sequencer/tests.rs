@@ -22,7 +22,7 @@ fn sequencer() -> (Core, Sequencer) {
     let deadline = Instant::from_nanos(9);
     for seq in 1..=2 {
         let waiter = ReplyTo::Remote(NodeId(2), Incarnation(1), seq);
-        sequencer.enqueue(&mut core, Instant::ZERO, transaction(seq), waiter, deadline);
+        sequencer.enqueue(Instant::ZERO, transaction(seq), waiter, deadline);
         if seq == 1 {
             sequencer.order(&mut core, Instant::ZERO, &mut effects);
         }

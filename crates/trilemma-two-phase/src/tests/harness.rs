@@ -132,6 +132,7 @@ pub(super) fn resolve(cluster: &mut TestCluster) {
         }
     }
     assert!(resolved, "the cluster does not resolve after a heal");
+    cluster.catch_up();
 }
 
 /// Lets whatever is left of a write reach everybody: decided, announced, acknowledged.

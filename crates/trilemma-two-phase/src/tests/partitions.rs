@@ -14,6 +14,7 @@ use crate::two_phase::Role;
 fn readable(cluster: &mut TestCluster, key: &str, expected: Option<&str>) {
     for node in cluster.ids() {
         let ticket = cluster.propose(node, get(key, None), SECOND);
+        cluster.catch_up();
         let reply = cluster.reply(node, ticket);
         assert_eq!(value(reply), Ok(expected.map(Into::into)), "at node {node}");
     }
@@ -28,6 +29,7 @@ fn nothing_in_flight_writes_refuse_at_once_and_reads_go_on_everywhere() {
     cluster.run_for(millis(310));
     let missing = NodeSet::of(N3);
     let ticket = propose_put(&mut cluster, N1, 2, "k", SECOND);
+    cluster.catch_up();
     assert_eq!(
         refusal(cluster.reply(N1, ticket).cloned()),
         Reason::NotAllParticipants {
@@ -41,6 +43,7 @@ fn nothing_in_flight_writes_refuse_at_once_and_reads_go_on_everywhere() {
     assert!(cluster.now().since(start) < millis(3));
     // On the other side: at once.
     let ticket = propose_put(&mut cluster, N3, 4, "k", SECOND);
+    cluster.catch_up();
     assert_eq!(
         refusal(cluster.reply(N3, ticket).cloned()),
         Reason::NoSequencer { node: N1 }
@@ -106,6 +109,7 @@ fn prepare_sent_and_a_vote_missing_the_sequencer_aborts_and_keys_are_readable_at
     cluster.run_for(millis(2));
     for node in [N1, N2] {
         let ticket = cluster.propose(node, get("k", None), SECOND);
+        cluster.catch_up();
         assert_eq!(value(cluster.reply(node, ticket)), Ok(Some("1".into())));
     }
     // The other side has prepared it and knows nothing: in doubt on that key, and on no other.
@@ -147,6 +151,7 @@ fn all_votes_in_the_decision_stands_and_the_other_side_learns_it() {
         assert_eq!(value(cluster.get(node, "free").as_ref()), Ok(None));
     }
     let ticket = cluster.propose(N1, get("k", None), SECOND);
+    cluster.catch_up();
     assert_eq!(value(cluster.reply(N1, ticket)), Ok(Some("1".into())));
     // Even over a week.
     cluster.run_for(std::time::Duration::from_secs(10));
@@ -410,6 +415,7 @@ fn a_dead_sequencer_does_not_stop_reads() {
         assert!(matches!(&cluster.protocol(node).role, Role::Member(_)));
         let request: Request = write(2, Attempt::First, Command::put("k", "2"));
         let ticket = cluster.propose(node, request, SECOND);
+    cluster.catch_up();
         assert_eq!(
             refusal(cluster.reply(node, ticket).cloned()),
             Reason::NoSequencer { node: N1 }

@@ -1,14 +1,15 @@
 //! What works when all is well, and what each answer says.
 
+use trilemma_core::host::{Group, GroupInput, Host, Output};
 use trilemma_core::session::OpResult;
 use trilemma_core::{
-    Achieved, Attempt, Command, KeyRange, Outcome, Protocol, Query, ReadLevel, ReadRequest, Reason, Reply,
-    Request, Value, Version,
+    Achieved, Attempt, Command, Incarnation, Instant, KeyRange, Now, Outcome, Proposal, Protocol, Query,
+    ReadLevel, ReadRequest, Reason, Reply, Request, Ticket, Value, Version,
 };
 use trilemma_testkit::{get, op, value, won, write};
 
 use super::harness::*;
-use crate::{Message, Transaction};
+use crate::{Message, Transaction, TwoPhase, TwoPhaseConfig};
 
 #[test]
 fn a_write_is_durable_everywhere_and_readable_everywhere() {
@@ -329,4 +330,35 @@ fn the_status_says_what_holds() {
         assert_eq!(status.why, "node 3 cannot be reached; writes need every member");
         assert!(status.missing.contains(N3));
     }
+}
+
+#[test]
+fn a_busy_node_repeats_what_has_had_no_answer() {
+    // Inputs come faster than the timer, and each turn has one before the wake that is due.
+    let config = TwoPhaseConfig::new(N1, [N1, N2], Incarnation(1), 1);
+    let mut host = Host::new(TwoPhase::new(config));
+    let mut output = Output::default();
+    host.step(Now::default(), GroupInput::Start, &mut output);
+    host.step(Now::default(), GroupInput::EndTurn, &mut output);
+    let asked = |output: &Output| output.sends.iter().filter(|sent| sent.kind == "probe").count();
+    let at_start = asked(&output);
+    for turn in 1..=100_u64 {
+        let now = Now {
+            instant: Instant::from_nanos(turn * 7_000_000),
+            ..Now::default()
+        };
+        let local = get("k", Some(ReadLevel::Local));
+        let proposal = Proposal {
+            ticket: Ticket(turn),
+            deadline: now.instant + SECOND,
+            request: local,
+        };
+        host.step(now, GroupInput::Propose(proposal), &mut output);
+        if host.wake_at() <= now.instant {
+            host.step(now, GroupInput::Wake, &mut output);
+        }
+        host.step(now, GroupInput::EndTurn, &mut output);
+    }
+    let again = asked(&output) - at_start;
+    assert!((10..=14).contains(&again), "{again} probes in 700 ms, one is due each 50 ms");
 }
