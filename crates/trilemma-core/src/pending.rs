@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::error::{Reason, UnknownCause, WriteError};
 use crate::id::{OpId, Ticket};
 use crate::protocol::{Attempt, Reply, Request};
+use crate::receipt::Outcome;
 use crate::time::Instant;
 
 /// What kind of answer a request is owed.
@@ -28,7 +29,10 @@ pub enum PendingKind {
         attempt: Attempt,
     },
     /// [`Reply::Outcome`].
-    Outcome,
+    Outcome {
+        /// The operation that is asked about.
+        op: OpId,
+    },
 }
 
 impl PendingKind {
@@ -41,7 +45,7 @@ impl PendingKind {
                 op: *op,
                 attempt: *attempt,
             },
-            Request::Outcome { .. } => PendingKind::Outcome,
+            Request::Outcome { op, .. } => PendingKind::Outcome { op: *op },
         }
     }
 
@@ -50,7 +54,7 @@ impl PendingKind {
     pub fn refused(self, reason: Reason) -> Reply {
         match self {
             PendingKind::Read => Reply::Read(Err(reason.into())),
-            PendingKind::Outcome => Reply::Outcome(Err(reason.into())),
+            PendingKind::Outcome { .. } => Reply::Outcome(Err(reason.into())),
             PendingKind::Write { op, attempt } => Reply::Write(Err(refused_write(op, attempt, reason))),
         }
     }
@@ -61,19 +65,26 @@ impl PendingKind {
     pub fn lost(self, cause: UnknownCause, reason: Reason) -> Reply {
         match self {
             PendingKind::Write { op, .. } => Reply::Write(Err(WriteError::Unknown { op, cause })),
-            PendingKind::Read | PendingKind::Outcome => self.refused(reason),
+            PendingKind::Read | PendingKind::Outcome { .. } => self.refused(reason),
         }
     }
 
-    /// Whether `reply` is of this kind.
+    /// Whether `reply` can be the answer to this. What it says of another operation proves nothing about this one.
     #[must_use]
-    pub const fn matches(self, reply: &Reply) -> bool {
-        matches!(
-            (self, reply),
+    pub fn is_answered_by(self, reply: &Reply) -> bool {
+        match (self, reply) {
+            (PendingKind::Write { op, .. }, Reply::Write(Ok(receipt)))
+            | (PendingKind::Outcome { op }, Reply::Outcome(Ok(Outcome::Applied(receipt)))) => {
+                receipt.op == op
+            }
+            (PendingKind::Write { op, .. }, Reply::Write(Err(WriteError::Unknown { op: of, .. }))) => {
+                *of == op
+            }
             (PendingKind::Read, Reply::Read(_))
-                | (PendingKind::Write { .. }, Reply::Write(_))
-                | (PendingKind::Outcome, Reply::Outcome(_))
-        )
+            | (PendingKind::Write { .. }, Reply::Write(Err(_)))
+            | (PendingKind::Outcome { .. }, Reply::Outcome(_)) => true,
+            _ => false,
+        }
     }
 }
 
@@ -142,7 +153,7 @@ impl<T> Pending<T> {
     /// Takes a request that is answered now. `None` if it was answered before.
     ///
     /// # Panics
-    /// If the answer is of another kind than the request: a protocol's own bug.
+    /// If it cannot be the answer to the request: a protocol's own bug.
     pub fn answered(&mut self, ticket: Ticket, reply: &Reply) -> Option<T> {
         let Waiting {
             reply_to,
@@ -151,8 +162,8 @@ impl<T> Pending<T> {
             bytes,
         } = self.waiting.remove(&ticket)?;
         assert!(
-            kind.matches(reply),
-            "a protocol answered with the wrong kind of reply: {reply:?}"
+            kind.is_answered_by(reply),
+            "a protocol answered {kind:?} with {reply:?}"
         );
         self.deadlines.remove(&(deadline, ticket));
         self.bytes -= bytes;

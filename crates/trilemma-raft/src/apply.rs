@@ -1,14 +1,15 @@
 //! Applying what is committed, and answering those who wait for it.
 
+use trilemma_core::pending::PendingKind;
 use trilemma_core::session::OpResult;
 use trilemma_core::{
-    Achieved, Applied, NodeSet, NotApplied, OpId, Outcome, Reason, Receipt, Retry, UnknownCause, Version,
+    Achieved, Applied, NodeSet, NotApplied, OpId, Outcome, Reason, Receipt, Reply, Retry, UnknownCause,
+    Version,
 };
 
 use crate::Out;
 use crate::log::{Index, Payload};
-use crate::message::Answer;
-use crate::pending::{InLog, PendingKind, ReplyTo};
+use crate::pending::{InLog, ReplyTo, lost};
 use crate::shared::Shared;
 
 /// Applies the next entry that is committed *and* durable here, so that a restart never has to take back what somebody
@@ -51,7 +52,7 @@ pub(crate) fn next(
         let answer = if waiting.term == entry.term {
             answer(shared, index, &waiting, result, holders)
         } else {
-            waiting.kind.lost(UnknownCause::LeaderLost)
+            lost(waiting.kind, UnknownCause::LeaderLost)
         };
         reply_to.answer(answer, effects);
     }
@@ -64,7 +65,7 @@ fn answer(
     waiting: &InLog,
     result: Option<Option<OpResult>>,
     holders: impl FnOnce(Index) -> NodeSet,
-) -> Answer {
+) -> Reply {
     let kind = waiting.kind;
     let receipt = |op, won, version, found| {
         let mut durable_on = holders(index);
@@ -72,19 +73,21 @@ fn answer(
         receipt(shared, waiting.reply_to, op, durable_on, (won, version, found))
     };
     match (kind, result) {
-        (PendingKind::Outcome(_), Some(None)) => Answer::Outcome(Ok(Outcome::Expired)),
-        (_, Some(None)) => kind.refusal(Reason::SessionExpired),
-        (PendingKind::Write(..), Some(Some(OpResult::Fenced))) => Answer::Write(Err(NotApplied {
+        (PendingKind::Outcome { .. }, Some(None)) => Reply::Outcome(Ok(Outcome::Expired)),
+        (_, Some(None)) => kind.refused(Reason::SessionExpired),
+        (PendingKind::Write { .. }, Some(Some(OpResult::Fenced))) => Reply::Write(Err(NotApplied {
             reason: Reason::Fenced,
             retry: Retry::Never,
         }
         .into())),
-        (PendingKind::Outcome(_), Some(Some(OpResult::Fenced))) => Answer::Outcome(Ok(Outcome::NotApplied)),
-        (PendingKind::Write(op, _), Some(Some(OpResult::Applied { won, version, found }))) => {
-            Answer::Write(Ok(receipt(op, won, version, found)))
+        (PendingKind::Outcome { .. }, Some(Some(OpResult::Fenced))) => {
+            Reply::Outcome(Ok(Outcome::NotApplied))
         }
-        (PendingKind::Outcome(op), Some(Some(OpResult::Applied { won, version, found }))) => {
-            Answer::Outcome(Ok(Outcome::Applied(receipt(op, won, version, found))))
+        (PendingKind::Write { op, .. }, Some(Some(OpResult::Applied { won, version, found }))) => {
+            Reply::Write(Ok(receipt(op, won, version, found)))
+        }
+        (PendingKind::Outcome { op }, Some(Some(OpResult::Applied { won, version, found }))) => {
+            Reply::Outcome(Ok(Outcome::Applied(receipt(op, won, version, found))))
         }
         (PendingKind::Read, _) | (_, None) => {
             unreachable!("reads do not enter the log, and nobody waits for a no-op")

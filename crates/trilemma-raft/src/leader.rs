@@ -7,13 +7,14 @@ mod progress;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use trilemma_core::{Instant, NodeId, NodeSet, ReadLevel, ReadRequest, Reason, UnknownCause};
+use trilemma_core::pending::PendingKind;
+use trilemma_core::{Instant, NodeId, NodeSet, ReadLevel, ReadRequest, Reason, Reply, UnknownCause};
 
 use crate::config::RaftConfig;
 use crate::follower::Follower;
 use crate::log::{Entry, Index, Payload};
-use crate::message::{Answer, AppendResult, LogEnd, Message};
-use crate::pending::{InLog, PendingKind, ReplyTo};
+use crate::message::{AppendResult, LogEnd, Message};
+use crate::pending::{InLog, ReplyTo, lost};
 use crate::reads::{READS_MAX, Read, Rounds};
 use crate::record::Record;
 use crate::role::Role;
@@ -116,7 +117,7 @@ impl Leader {
     /// Answers reads that are overdue.
     pub(crate) fn expire(&mut self, now: Instant, effects: &mut Out) {
         for reply_to in self.rounds.expire(now) {
-            reply_to.answer(PendingKind::Read.refusal(Reason::Deadline), effects);
+            reply_to.answer(PendingKind::Read.refused(Reason::Deadline), effects);
         }
     }
 
@@ -303,7 +304,7 @@ impl Leader {
         let (waiting, size) = (self.unapplied, entry.size());
         if waiting > 0 && waiting + size > shared.config.uncommitted_bytes {
             let what = format!("{waiting} bytes wait to be committed already");
-            return reply_to.answer(kind.refusal(Reason::Overloaded { what }), effects);
+            return reply_to.answer(kind.refused(Reason::Overloaded { what }), effects);
         }
         self.unapplied += size;
         let index = shared.log.push(entry);
@@ -326,11 +327,11 @@ impl Leader {
     ) {
         if matches!(read.at_least, Some(ReadLevel::Local)) {
             let reply = shared.read_reply(&read.query, ReadLevel::Local, 0);
-            return reply_to.answer(Answer::Read(Ok(reply)), effects);
+            return reply_to.answer(Reply::Read(Ok(reply)), effects);
         }
         if self.rounds.is_full() {
             let what = format!("{READS_MAX} reads wait at the leader already");
-            return reply_to.answer(PendingKind::Read.refusal(Reason::Overloaded { what }), effects);
+            return reply_to.answer(PendingKind::Read.refused(Reason::Overloaded { what }), effects);
         }
         let index = shared.commit.max(self.noop);
         let query = read.query;
@@ -355,7 +356,7 @@ impl Leader {
             let forwarded = u8::from(matches!(reply_to, ReplyTo::Peer(..)));
             let to_followers = u8::from(shared.config.members.len() > 1);
             let reply = shared.read_reply(&query, ReadLevel::Linearizable, to_followers + forwarded);
-            reply_to.answer(Answer::Read(Ok(reply)), effects);
+            reply_to.answer(Reply::Read(Ok(reply)), effects);
         }
     }
 
@@ -374,16 +375,15 @@ impl Leader {
         shared.log.drop_unhanded();
         for index in shared.pending.in_log_from(shared.commit.next()) {
             if let Some(InLog { reply_to, kind, .. }) = shared.pending.take_in_log(index) {
-                let answer = match reply_to {
-                    _ if index <= handed => kind.lost(UnknownCause::LeaderLost),
-                    ReplyTo::Local(_) => kind.refusal(Reason::NoLeader),
-                    ReplyTo::Peer(..) => Answer::NotLeader,
-                };
-                reply_to.answer(answer, effects);
+                match reply_to {
+                    _ if index <= handed => reply_to.answer(lost(kind, UnknownCause::LeaderLost), effects),
+                    ReplyTo::Local(ticket) => effects.reply(ticket, kind.refused(Reason::NoLeader)),
+                    ReplyTo::Peer(node, id) => effects.send(node, Message::NotLeader { id }),
+                }
             }
         }
         for reply_to in self.rounds.waiting() {
-            reply_to.answer(PendingKind::Read.refusal(Reason::NoLeader), effects);
+            reply_to.answer(PendingKind::Read.refused(Reason::NoLeader), effects);
         }
     }
 

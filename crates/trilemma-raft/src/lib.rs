@@ -66,7 +66,7 @@ use trilemma_core::{
 
 pub use config::RaftConfig;
 pub use log::{Entry, Index, Payload, Term};
-pub use message::{Answer, AppendResult, Forwarded, LogEnd, Message};
+pub use message::{AppendResult, LogEnd, Message};
 pub use record::Record;
 pub use withdrawn::Contradiction;
 
@@ -188,9 +188,10 @@ impl Raft {
                 timeout_ms,
                 request,
             } => requests::on_forward(&mut role, shared, now, from, (id, timeout_ms, request), effects),
-            Message::ForwardReply { id, answer } => {
-                requests::on_forward_reply(shared, now, from, (id, answer), effects);
+            Message::ForwardReply { id, reply } => {
+                requests::on_forward_reply(shared, from, (id, reply), effects);
             }
+            Message::NotLeader { id } => requests::on_not_leader(shared, now, from, id, effects),
             message => return role.on_message(shared, now, from, message, effects),
         }
         role

@@ -4,9 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use trilemma_core::checkpoint::CHUNK_BYTES_MAX;
 use trilemma_core::codec::{bounded_bytes, bounded_vec};
-use trilemma_core::{
-    Attempt, Command, Lane, OpId, Outcome, ReadError, ReadReply, ReadRequest, Receipt, WriteError,
-};
+use trilemma_core::{Lane, Reply, Request};
 
 use crate::log::{Entry, Index, Term};
 
@@ -112,14 +110,19 @@ pub enum Message {
         /// How long its client still waits, in milliseconds.
         timeout_ms: u32,
         /// What is wanted.
-        request: Forwarded,
+        request: Request,
     },
     /// The leader's answer to `Forward`.
     ForwardReply {
         /// The request's name at the node that sent it.
         id: u64,
         /// The answer.
-        answer: Answer,
+        reply: Reply,
+    },
+    /// The answer to `Forward` of a node that is not the leader (any more): it has done nothing.
+    NotLeader {
+        /// The request's name at the node that sent it.
+        id: u64,
     },
 }
 
@@ -132,42 +135,11 @@ pub enum AppendResult {
     Mismatch(Index),
 }
 
-/// A client's request on its way to the leader.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Forwarded {
-    /// See [`trilemma_core::Request::Write`].
-    Write {
-        /// The operation.
-        op: OpId,
-        /// Whether it may have been sent before.
-        attempt: Attempt,
-        /// The change.
-        command: Command,
-    },
-    /// See [`trilemma_core::Request::Read`].
-    Read(ReadRequest),
-    /// See [`trilemma_core::Request::Outcome`].
-    Outcome(OpId),
-}
-
-/// The answer to a forwarded request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Answer {
-    /// To a write.
-    Write(Result<Receipt, WriteError>),
-    /// To a read.
-    Read(Result<ReadReply, ReadError>),
-    /// To a question for an outcome.
-    Outcome(Result<Outcome, ReadError>),
-    /// The receiver is not the leader (any more); nothing was done.
-    NotLeader,
-}
-
 impl trilemma_core::Message for Message {
     fn lane(&self) -> Lane {
         match self {
             Message::Append { entries, .. } if !entries.is_empty() => Lane::Log,
-            Message::Forward { .. } | Message::ForwardReply { .. } => Lane::Log,
+            Message::Forward { .. } | Message::ForwardReply { .. } | Message::NotLeader { .. } => Lane::Log,
             Message::Snapshot { .. } => Lane::Bulk,
             _ => Lane::Control,
         }
@@ -186,6 +158,7 @@ impl trilemma_core::Message for Message {
             Message::SnapshotReply { .. } => "snapshot-reply",
             Message::Forward { .. } => "forward",
             Message::ForwardReply { .. } => "forward-reply",
+            Message::NotLeader { .. } => "not-leader",
         }
     }
 }

@@ -5,15 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trilemma_core::pending::refused_write;
-use trilemma_core::{
-    Attempt, Instant, NodeId, OpId, Outcome, Reason, Reply, Request, Rng, Ticket, UnknownCause, WriteError,
-};
+use trilemma_core::pending::PendingKind;
+use trilemma_core::{Instant, NodeId, Reason, Reply, Request, Rng, Ticket, UnknownCause};
 
 use crate::Out;
 use crate::forward_dedup::ForwardDedup;
 use crate::log::{Index, Term};
-use crate::message::{Answer, Message};
+use crate::message::Message;
 
 /// To whom an answer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,72 +23,21 @@ pub(crate) enum ReplyTo {
 }
 
 impl ReplyTo {
-    pub(crate) fn answer(self, answer: Answer, effects: &mut Out) {
+    pub(crate) fn answer(self, reply: Reply, effects: &mut Out) {
         match self {
-            ReplyTo::Local(ticket) => effects.reply(ticket, reply(answer)),
-            ReplyTo::Peer(node, id) => effects.send(node, Message::ForwardReply { id, answer }),
+            ReplyTo::Local(ticket) => effects.reply(ticket, reply),
+            ReplyTo::Peer(node, id) => effects.send(node, Message::ForwardReply { id, reply }),
         }
     }
 }
 
-/// What kind of answer a request waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PendingKind {
-    Write(OpId, Attempt),
-    Read,
-    Outcome(OpId),
-}
-
-impl PendingKind {
-    pub(crate) fn of(request: &Request) -> Self {
-        match request {
-            Request::Write { op, attempt, .. } => PendingKind::Write(*op, *attempt),
-            Request::Read(_) => PendingKind::Read,
-            Request::Outcome { op, .. } => PendingKind::Outcome(*op),
-        }
-    }
-
-    /// The answer when this attempt certainly did nothing: see [`trilemma_core::pending`] for the rule.
-    pub(crate) fn refusal(self, reason: Reason) -> Answer {
-        match self {
-            PendingKind::Write(op, attempt) => Answer::Write(Err(refused_write(op, attempt, reason))),
-            PendingKind::Read => Answer::Read(Err(reason.into())),
-            PendingKind::Outcome(_) => Answer::Outcome(Err(reason.into())),
-        }
-    }
-
-    /// The answer when something may have been done.
-    pub(crate) fn lost(self, cause: UnknownCause) -> Answer {
-        match self {
-            PendingKind::Write(op, _) => Answer::Write(Err(WriteError::Unknown { op, cause })),
-            PendingKind::Read | PendingKind::Outcome(_) if cause == UnknownCause::Deadline => {
-                self.refusal(Reason::Deadline)
-            }
-            PendingKind::Read | PendingKind::Outcome(_) => self.refusal(Reason::NoLeader),
-        }
-    }
-
-    /// Whether `answer` can be one to this. A receipt of another operation proves nothing about this one.
-    pub(crate) fn is_answered_by(self, answer: &Answer) -> bool {
-        match (answer, self) {
-            (Answer::Write(Ok(receipt)), PendingKind::Write(op, _))
-            | (Answer::Outcome(Ok(Outcome::Applied(receipt))), PendingKind::Outcome(op)) => receipt.op == op,
-            (Answer::Write(Err(WriteError::Unknown { op: of, .. })), PendingKind::Write(op, _)) => *of == op,
-            (Answer::Write(Err(_)), PendingKind::Write(..))
-            | (Answer::Read(_), PendingKind::Read)
-            | (Answer::Outcome(_), PendingKind::Outcome(_)) => true,
-            _ => false,
-        }
-    }
-}
-
-pub(crate) fn reply(answer: Answer) -> Reply {
-    match answer {
-        Answer::Write(result) => Reply::Write(result),
-        Answer::Read(result) => Reply::Read(result),
-        Answer::Outcome(result) => Reply::Outcome(result),
-        Answer::NotLeader => unreachable!("it is handled where forwarded answers arrive"),
-    }
+/// The answer when a request may have been carried out, and nobody here can tell.
+pub(crate) fn lost(kind: PendingKind, cause: UnknownCause) -> Reply {
+    let reason = match cause {
+        UnknownCause::Deadline => Reason::Deadline,
+        _ => Reason::NoLeader,
+    };
+    kind.lost(cause, reason)
 }
 
 /// Where a request waits: for its entry, for a leader's answer, or for a leader.
@@ -218,8 +165,8 @@ impl Pending {
     pub(crate) fn enqueue(&mut self, waiting_max: usize, queued: Queued, effects: &mut Out) {
         if self.queue.len() >= waiting_max {
             let what = format!("{waiting_max} requests wait for a leader already");
-            let answer = PendingKind::of(&queued.request).refusal(Reason::Overloaded { what });
-            return ReplyTo::Local(queued.ticket).answer(answer, effects);
+            let reply = PendingKind::of(&queued.request).refused(Reason::Overloaded { what });
+            return effects.reply(queued.ticket, reply);
         }
         let id = self.next_id();
         self.deadlines.insert((queued.give_up, Place::Queue(id)));
@@ -244,26 +191,26 @@ impl Pending {
             && at <= now
         {
             self.deadlines.pop_first();
-            let (reply_to, answer) = match place {
+            let (reply_to, reply) = match place {
                 Place::Log(index) => match self.take_in_log(index) {
-                    Some(InLog { reply_to, kind, .. }) => (reply_to, kind.lost(UnknownCause::Deadline)),
+                    Some(InLog { reply_to, kind, .. }) => (reply_to, lost(kind, UnknownCause::Deadline)),
                     None => continue,
                 },
                 Place::Leader(id) => match self.take_at_leader(id) {
                     Some(AtLeader { ticket, kind, .. }) => {
-                        (ReplyTo::Local(ticket), kind.lost(UnknownCause::Deadline))
+                        (ReplyTo::Local(ticket), lost(kind, UnknownCause::Deadline))
                     }
                     None => continue,
                 },
                 Place::Queue(id) => match self.take_queued(id) {
                     Some(Queued { ticket, request, .. }) => {
-                        let answer = PendingKind::of(&request).refusal(Reason::NoLeader);
-                        (ReplyTo::Local(ticket), answer)
+                        let reply = PendingKind::of(&request).refused(Reason::NoLeader);
+                        (ReplyTo::Local(ticket), reply)
                     }
                     None => continue,
                 },
             };
-            reply_to.answer(answer, effects);
+            reply_to.answer(reply, effects);
         }
     }
 

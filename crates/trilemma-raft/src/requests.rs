@@ -4,12 +4,15 @@
 
 use std::time::Duration;
 
-use trilemma_core::{Instant, NodeId, Proposal, ReadLevel, ReadRequest, Reason, Request, UnknownCause};
+use trilemma_core::pending::PendingKind;
+use trilemma_core::{
+    Instant, NodeId, Proposal, ReadLevel, ReadRequest, Reason, Reply, Request, UnknownCause,
+};
 
 use crate::Out;
 use crate::log::{Index, Payload};
-use crate::message::{Answer, Forwarded, Message};
-use crate::pending::{AtLeader, PendingKind, Queued, ReplyTo, reply};
+use crate::message::Message;
+use crate::pending::{AtLeader, Queued, ReplyTo, lost};
 use crate::reads::{READS_MAX, Read};
 use crate::role::Role;
 use crate::shared::Shared;
@@ -58,7 +61,7 @@ fn read_here(
     match read.at_least {
         Some(ReadLevel::Local) => {
             let reply = shared.read_reply(&read.query, ReadLevel::Local, 0);
-            reply_to.answer(Answer::Read(Ok(reply)), effects);
+            reply_to.answer(Reply::Read(Ok(reply)), effects);
             true
         }
         Some(level @ ReadLevel::AtLeast(version)) => {
@@ -78,12 +81,12 @@ fn read_here(
 fn wait_for(shared: &mut Shared, index: Index, read: Read, level: ReadLevel, effects: &mut Out) {
     if shared.applied() >= index {
         let reply = shared.read_reply(&read.query, level, 0);
-        return read.reply_to.answer(Answer::Read(Ok(reply)), effects);
+        return read.reply_to.answer(Reply::Read(Ok(reply)), effects);
     }
     if shared.version_reads.is_full() {
         let what = format!("{READS_MAX} reads wait for a version already");
-        let answer = PendingKind::Read.refusal(Reason::Overloaded { what });
-        return read.reply_to.answer(answer, effects);
+        let refused = PendingKind::Read.refused(Reason::Overloaded { what });
+        return read.reply_to.answer(refused, effects);
     }
     shared.version_reads.register(index, read, level);
 }
@@ -91,8 +94,7 @@ fn wait_for(shared: &mut Shared, index: Index, read: Read, level: ReadLevel, eff
 /// Finds the way to the leader for a request of this node's client.
 fn route(role: &mut Role, shared: &mut Shared, now: Instant, queued: Queued, effects: &mut Out) {
     let refuse = |reason, effects: &mut Out| {
-        let answer = PendingKind::of(&queued.request).refusal(reason);
-        ReplyTo::Local(queued.ticket).answer(answer, effects);
+        effects.reply(queued.ticket, PendingKind::of(&queued.request).refused(reason));
     };
     if let Some(withdrawn) = role.withdrawn() {
         return refuse(withdrawn.reason(), effects);
@@ -121,22 +123,16 @@ fn forward(shared: &mut Shared, now: Instant, leader: NodeId, queued: Queued, ef
     let waiting_max = shared.config.waiting_max;
     if shared.pending.is_full_at_leader(waiting_max) {
         let what = format!("{waiting_max} requests are with the leader already");
-        return ReplyTo::Local(ticket).answer(kind.refusal(Reason::Overloaded { what }), effects);
+        return effects.reply(ticket, kind.refused(Reason::Overloaded { what }));
     }
-    let forwarded = match request.clone() {
-        Request::Write { op, attempt, command } => Forwarded::Write { op, attempt, command },
-        Request::Read(read) => Forwarded::Read(read),
-        Request::Outcome { op, .. } => Forwarded::Outcome(op),
-    };
     let id = shared.pending.put_at_leader(AtLeader {
         ticket,
         kind,
-        request,
+        request: request.clone(),
         leader,
         deadline,
     });
     let timeout_ms = u32::try_from(deadline.since(now).as_millis()).unwrap_or(u32::MAX);
-    let request = forwarded;
     effects.send(
         leader,
         Message::Forward {
@@ -153,26 +149,21 @@ pub(crate) fn on_forward(
     shared: &mut Shared,
     now: Instant,
     from: NodeId,
-    (id, timeout_ms, request): (u64, u32, Forwarded),
+    (id, timeout_ms, request): (u64, u32, Request),
     effects: &mut Out,
 ) {
-    if !matches!(request, Forwarded::Read(_)) && !shared.pending.dedup.is_first(from, id) {
+    if !matches!(request, Request::Read(_)) && !shared.pending.dedup.is_first(from, id) {
         return tracing::debug!(%from, id, "a second copy of a forwarded request; ignored");
     }
     let reply_to = ReplyTo::Peer(from, id);
     if role.as_leader().is_none() {
-        return reply_to.answer(Answer::NotLeader, effects);
+        return effects.send(from, Message::NotLeader { id });
     }
-    let request = match request {
-        Forwarded::Write { op, attempt, command } => {
-            if let Err(refused) = command.validate() {
-                return reply_to.answer(Answer::Write(Err(refused.into())), effects);
-            }
-            Request::Write { op, attempt, command }
-        }
-        Forwarded::Read(read) => Request::Read(read),
-        Forwarded::Outcome(op) => Request::Outcome { op, command: None },
-    };
+    if let Request::Write { command, .. } = &request
+        && let Err(refused) = command.validate()
+    {
+        return reply_to.answer(Reply::Write(Err(refused.into())), effects);
+    }
     let deadline = now + Duration::from_millis(timeout_ms.into());
     lead(role, shared, (reply_to, deadline), request, effects);
 }
@@ -180,20 +171,29 @@ pub(crate) fn on_forward(
 /// The leader has answered what this node forwarded.
 pub(crate) fn on_forward_reply(
     shared: &mut Shared,
-    now: Instant,
     from: NodeId,
-    (id, answer): (u64, Answer),
+    (id, reply): (u64, Reply),
     effects: &mut Out,
 ) {
-    let Some(waiting) = shared.pending.take_answered(from, id) else {
+    let Some(AtLeader { ticket, kind, .. }) = shared.pending.take_answered(from, id) else {
         return;
     };
-    let (ticket, kind) = (waiting.ticket, waiting.kind);
-    match answer {
-        // It did nothing there, so it may go to the node that leads now.
-        Answer::NotLeader => wait_again(shared, now, waiting, effects),
-        answer if kind.is_answered_by(&answer) => effects.reply(ticket, reply(answer)),
-        _ => ReplyTo::Local(ticket).answer(kind.lost(UnknownCause::ReplyLost), effects),
+    let is_answer = kind.is_answered_by(&reply);
+    effects.reply(
+        ticket,
+        if is_answer {
+            reply
+        } else {
+            lost(kind, UnknownCause::ReplyLost)
+        },
+    );
+}
+
+/// The node that this one forwarded a request to is not the leader: it did nothing there, so it may go to the node that
+/// leads now.
+pub(crate) fn on_not_leader(shared: &mut Shared, now: Instant, from: NodeId, id: u64, effects: &mut Out) {
+    if let Some(waiting) = shared.pending.take_answered(from, id) {
+        wait_again(shared, now, waiting, effects);
     }
 }
 
@@ -225,7 +225,7 @@ fn lead(
 ) {
     let kind = PendingKind::of(&request);
     let Role::Leader(leader) = role else {
-        return reply_to.answer(kind.refusal(Reason::NoLeader), effects);
+        return reply_to.answer(kind.refused(Reason::NoLeader), effects);
     };
     let payload = match request {
         Request::Read(read) => return leader.read(shared, (reply_to, deadline), read, effects),
@@ -253,8 +253,8 @@ pub(crate) fn reroute(
     });
     for waiting in gone {
         let (ticket, kind) = (waiting.ticket, waiting.kind);
-        if matches!(kind, PendingKind::Write(..)) {
-            ReplyTo::Local(ticket).answer(kind.lost(UnknownCause::LeaderLost), effects);
+        if matches!(kind, PendingKind::Write { .. }) {
+            effects.reply(ticket, lost(kind, UnknownCause::LeaderLost));
         } else {
             // Reads and questions have no effect, so they may be asked again.
             wait_again(shared, now, waiting, effects);

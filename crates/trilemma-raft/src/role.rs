@@ -211,7 +211,7 @@ impl Role {
             Message::AppendReply { .. } | Message::SnapshotReply { .. } => {
                 self.on_reply(shared, now, from, message, effects)
             }
-            Message::Forward { .. } | Message::ForwardReply { .. } => self,
+            Message::Forward { .. } | Message::ForwardReply { .. } | Message::NotLeader { .. } => self,
         }
     }
 

@@ -1,8 +1,9 @@
 //! What every role of a node works on: its log, its state, and the requests it has to answer.
 
+use trilemma_core::pending::PendingKind;
 use trilemma_core::read::Query;
 use trilemma_core::table::Table;
-use trilemma_core::{Instant, NodeId, NodeSet, PeerView, ReadLevel, ReadReply, Reason, Rng, Version};
+use trilemma_core::{Instant, NodeId, NodeSet, PeerView, ReadLevel, ReadReply, Reason, Reply, Rng, Version};
 
 use crate::Out;
 use crate::apply;
@@ -10,8 +11,8 @@ use crate::config::RaftConfig;
 use crate::disk::Disk;
 use crate::hard_state::HardState;
 use crate::log::{Index, Log, Term};
-use crate::message::{Answer, LogEnd};
-use crate::pending::{Pending, PendingKind};
+use crate::message::LogEnd;
+use crate::pending::Pending;
 use crate::reads::VersionReads;
 
 /// See the module. Knows nothing of roles.
@@ -144,7 +145,7 @@ impl Shared {
     pub(crate) fn serve_version_reads(&mut self, effects: &mut Out) {
         for (read, level) in self.version_reads.release(self.applied()) {
             let reply = self.read_reply(&read.query, level, 0);
-            read.reply_to.answer(Answer::Read(Ok(reply)), effects);
+            read.reply_to.answer(Reply::Read(Ok(reply)), effects);
         }
     }
 
@@ -152,7 +153,7 @@ impl Shared {
     pub(crate) fn expire(&mut self, now: Instant, effects: &mut Out) {
         self.pending.expire(now, effects);
         for reply_to in self.version_reads.expire(now) {
-            reply_to.answer(PendingKind::Read.refusal(Reason::Deadline), effects);
+            reply_to.answer(PendingKind::Read.refused(Reason::Deadline), effects);
         }
     }
 

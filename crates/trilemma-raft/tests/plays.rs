@@ -7,10 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use trilemma_core::{Attempt, Command, Incarnation, NodeId, codec};
-use trilemma_raft::{
-    Answer, AppendResult, Entry, Forwarded, Index, LogEnd, Message, Payload, Raft, RaftConfig, Record, Term,
-};
+use trilemma_core::{Attempt, Command, Incarnation, NodeId, Request, codec};
+use trilemma_raft::{AppendResult, Entry, Index, LogEnd, Message, Payload, Raft, RaftConfig, Record, Term};
 use trilemma_testkit::op;
 use trilemma_testkit::plays::{Play, Plays, Setup, Stage, show_command, show_op, show_reply};
 
@@ -115,7 +113,10 @@ fn show(message: &Message) -> String {
             )
         }
         Message::Forward { request, .. } => format!("forward {}", request_of(request)),
-        Message::ForwardReply { answer, .. } => format!("forward-reply {}", answer_of(answer)),
+        Message::ForwardReply { reply, .. } => {
+            format!("forward-reply {}", show_reply(reply, OfRaft::version))
+        }
+        Message::NotLeader { .. } => "not-leader".into(),
     }
 }
 
@@ -132,29 +133,18 @@ fn entry(entry: &Entry) -> String {
     format!("t{} {what}", entry.term.0)
 }
 
-fn request_of(request: &Forwarded) -> String {
+fn request_of(request: &Request) -> String {
     match request {
-        Forwarded::Write { op, attempt, command } => {
+        Request::Write { op, attempt, command } => {
             let sent = match attempt {
                 Attempt::First => "never sent before",
                 Attempt::Retry => "perhaps sent before",
             };
             format!("{} {}, {sent}", show_op(*op), show_command(command))
         }
-        Forwarded::Read(_) => "read".into(),
-        Forwarded::Outcome(op) => format!("outcome of {}", show_op(*op)),
+        Request::Read(_) => "read".into(),
+        Request::Outcome { op, .. } => format!("outcome of {}", show_op(*op)),
     }
-}
-
-fn answer_of(answer: &Answer) -> String {
-    use trilemma_core::Reply;
-    let reply = match answer.clone() {
-        Answer::Write(result) => Reply::Write(result),
-        Answer::Read(result) => Reply::Read(result),
-        Answer::Outcome(result) => Reply::Outcome(result),
-        Answer::NotLeader => return "not the leader".into(),
-    };
-    show_reply(&reply, OfRaft::version)
 }
 
 /// `elect N`: the timers of all others stand still until N is leader and nothing is under way.

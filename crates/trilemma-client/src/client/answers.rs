@@ -100,7 +100,7 @@ impl Client {
         }
         match (&call.what, reply) {
             (What::Request { request, .. }, Ok(ClientReply::Answer(reply)))
-                if PendingKind::of(request).matches(&reply) =>
+                if PendingKind::of(request).is_answered_by(&reply) =>
             {
                 self.take_reply(now, ticket, connection, reply);
             }

@@ -3,7 +3,8 @@
 use super::*;
 use crate::data::Command;
 use crate::error::NotApplied;
-use crate::id::SessionId;
+use crate::id::{SessionId, Version};
+use crate::receipt::Receipt;
 
 fn op() -> OpId {
     OpId {
@@ -127,4 +128,57 @@ fn d21_a_lease_is_refused_by_every_backend_until_leases_exist() {
     }
     let refused = command.validate().expect_err("nothing would end the lease");
     assert!(matches!(refused.reason, Reason::Unsupported { .. }), "{refused}");
+}
+
+#[test]
+fn an_answer_is_of_the_kind_and_of_the_operation_that_it_answers() {
+    let of = |seq| OpId { seq, ..op() };
+    let receipt = |op| Receipt {
+        op,
+        won: true,
+        version: Version(1),
+        found: Version::ABSENT,
+        epoch: crate::id::Epoch(1),
+        achieved: crate::receipt::Achieved::StrictSerializable,
+        durable_on: crate::id::NodeSet::default(),
+        served_by: crate::id::NodeId(1),
+        round_trips: 1,
+        syncs: 1,
+    };
+    let lost = |op| {
+        Reply::Write(Err(WriteError::Unknown {
+            op,
+            cause: UnknownCause::Deadline,
+        }))
+    };
+    let write = write(Attempt::First);
+    let outcome = PendingKind::Outcome { op: op() };
+    let applied = |op| Reply::Outcome(Ok(Outcome::Applied(receipt(op))));
+    for (kind, right, wrong) in [
+        (
+            write,
+            Reply::Write(Ok(receipt(op()))),
+            Reply::Write(Ok(receipt(of(8)))),
+        ),
+        (write, lost(op()), lost(of(8))),
+        (
+            write,
+            write.refused(Reason::Deadline),
+            outcome.refused(Reason::Deadline),
+        ),
+        (outcome, applied(op()), applied(of(8))),
+        (
+            outcome,
+            Reply::Outcome(Ok(Outcome::Expired)),
+            Reply::Write(Ok(receipt(op()))),
+        ),
+        (
+            PendingKind::Read,
+            PendingKind::Read.refused(Reason::Deadline),
+            lost(op()),
+        ),
+    ] {
+        assert!(kind.is_answered_by(&right), "{kind:?}, {right:?}");
+        assert!(!kind.is_answered_by(&wrong), "{kind:?}, {wrong:?}");
+    }
 }

@@ -66,7 +66,7 @@ fn hellos_of(input: &[u8]) {
     // Version, node, incarnation, members (their number is a byte of its own), digest and text of the table.
     let members = (3_u8, [1_u32, 3, 900]);
     let sample = codec::encode(&(
-        4_u32,
+        5_u32,
         3_u32,
         70_000_u64,
         members,

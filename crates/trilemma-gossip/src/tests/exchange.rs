@@ -142,8 +142,7 @@ impl Direct {
 
     fn step(&mut self, input: Input<Message>) {
         self.gossip.step(self.now, input, &mut self.effects);
-        self.gossip
-            .step(self.now, Input::EndTurn, &mut self.effects);
+        self.gossip.step(self.now, Input::EndTurn, &mut self.effects);
     }
 
     fn receive(&mut self, message: Message) {

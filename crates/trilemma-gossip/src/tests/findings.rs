@@ -58,8 +58,7 @@ impl Single {
 
     fn step(&mut self, input: GroupInput) {
         self.host.step(self.now, input, &mut self.output);
-        self.host
-            .step(self.now, GroupInput::EndTurn, &mut self.output);
+        self.host.step(self.now, GroupInput::EndTurn, &mut self.output);
     }
 
     fn shown(&self) -> Vec<trilemma_core::Entry> {

@@ -2,13 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use trilemma_core::pending::PendingKind;
 use trilemma_core::{AppendSeq, Proposal, Ticket};
-use trilemma_testkit::op;
 
 use super::node::{end, noop, put};
 use super::*;
 use crate::hard_state::HardState;
-use crate::pending::{InLog, PendingKind, ReplyTo};
+use crate::pending::{InLog, ReplyTo};
 use crate::votes::Votes;
 
 /// What `check` says of this node; nothing if all is well.
@@ -153,7 +153,7 @@ fn nothing_is_durable_that_was_not_appended() {
 fn a_request_has_one_deadline() {
     let waiting = |at: u64| InLog {
         reply_to: ReplyTo::Local(Ticket(9)),
-        kind: PendingKind::Write(op(9), trilemma_core::Attempt::First),
+        kind: PendingKind::of(&put(9)),
         term: Term(1),
         deadline: Instant::from_nanos(at),
     };

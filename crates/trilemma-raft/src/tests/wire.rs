@@ -1,7 +1,7 @@
 //! The bytes of messages and records are frozen: a change here breaks rolling upgrades and stored logs.
 
 use bytes::Bytes;
-use trilemma_core::{Attempt, Command, OpId, SessionId};
+use trilemma_core::{Attempt, Command, OpId, Outcome, Reply, Request, SessionId};
 
 use super::*;
 
@@ -53,7 +53,7 @@ fn messages_keep_their_bytes() {
         },
         seq: 2,
     };
-    let request = Forwarded::Write {
+    let request = Request::Write {
         op,
         attempt: Attempt::Retry,
         command: Command::delete("k"),
@@ -127,10 +127,11 @@ fn messages_keep_their_bytes() {
         (
             Message::ForwardReply {
                 id: 1,
-                answer: Answer::NotLeader,
+                reply: Reply::Outcome(Ok(Outcome::NotApplied)),
             },
-            "090103",
+            "0901020001",
         ),
+        (Message::NotLeader { id: 1 }, "0a01"),
     ];
     for (message, golden) in messages {
         let golden: String = golden.split_whitespace().collect();

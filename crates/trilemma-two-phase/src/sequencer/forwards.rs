@@ -42,7 +42,7 @@ impl Sequencer {
         };
         let (number, incarnation) = (forward.number, inbox.incarnation);
         match inbox.admit(number) {
-            Admitted::Ignore => return,
+            Admitted::Ignore => {}
             Admitted::Answered(verdict) => self.answer(from, incarnation, number, verdict),
             Admitted::New => match self.admit(core, &forward.transaction) {
                 Some(verdict) => self.answer(from, incarnation, number, verdict),

@@ -415,7 +415,7 @@ fn a_dead_sequencer_does_not_stop_reads() {
         assert!(matches!(&cluster.protocol(node).role, Role::Member(_)));
         let request: Request = write(2, Attempt::First, Command::put("k", "2"));
         let ticket = cluster.propose(node, request, SECOND);
-    cluster.catch_up();
+        cluster.catch_up();
         assert_eq!(
             refusal(cluster.reply(node, ticket).cloned()),
             Reason::NoSequencer { node: N1 }

@@ -360,5 +360,8 @@ fn a_busy_node_repeats_what_has_had_no_answer() {
         host.step(now, GroupInput::EndTurn, &mut output);
     }
     let again = asked(&output) - at_start;
-    assert!((10..=14).contains(&again), "{again} probes in 700 ms, one is due each 50 ms");
+    assert!(
+        (10..=14).contains(&again),
+        "{again} probes in 700 ms, one is due each 50 ms"
+    );
 }
