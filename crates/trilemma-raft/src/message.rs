@@ -71,7 +71,7 @@ pub enum Message {
     AppendReply {
         /// The follower's term.
         term: Term,
-        /// The round of the message that is answered.
+        /// The round of the message that is answered; 0 if that was of an older term.
         round: u64,
         /// What became of it.
         result: AppendResult,

@@ -400,7 +400,7 @@ impl Role {
         effects: &mut Out,
     ) -> Self {
         if append.term < shared.term() {
-            refuse_leader(shared, from, append.round, effects);
+            refuse_leader(shared, from, effects);
             return self;
         }
         match self.follow(shared, now, from, append.term, effects) {
@@ -418,7 +418,7 @@ impl Role {
         effects: &mut Out,
     ) -> Self {
         if snapshot.term < shared.term() {
-            refuse_leader(shared, from, snapshot.round, effects);
+            refuse_leader(shared, from, effects);
             return self;
         }
         match self.follow(shared, now, from, snapshot.term, effects) {
@@ -468,8 +468,9 @@ fn refuse_vote(shared: &Shared, from: NodeId, effects: &mut Out) {
     effects.send(from, Message::VoteReply { term, granted });
 }
 
-/// The answer to a leader of an older term.
-fn refuse_leader(shared: &Shared, from: NodeId, round: u64, effects: &mut Out) {
-    let (term, result) = (shared.term(), AppendResult::Mismatch(Index(0)));
+/// The answer to a leader of an older term. It echoes no round: rounds are numbered per term, and that leader may lead
+/// this term, too, by the time it gets the answer.
+fn refuse_leader(shared: &Shared, from: NodeId, effects: &mut Out) {
+    let (term, round, result) = (shared.term(), 0, AppendResult::Mismatch(Index(0)));
     effects.send(from, Message::AppendReply { term, round, result });
 }

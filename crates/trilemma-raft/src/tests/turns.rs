@@ -180,6 +180,34 @@ fn an_acknowledgement_of_an_older_term_proves_nothing() {
 }
 
 #[test]
+fn a_round_of_an_older_term_is_echoed_in_no_other() {
+    // A late heartbeat of the leader of term 1, which is elected in term 2 by this node meanwhile: there its rounds begin
+    // again, and the answer must not confirm the one that will have that number.
+    let mut node = Node::new(3, 1);
+    let (term, end) = (Term(2), LogEnd::default());
+    node.receive(2, Message::Vote { term, end });
+    node.persist();
+    node.sent.clear();
+    let (term, round, prev, commit) = (Term(1), 7, LogEnd::default(), Index(0));
+    let entries = Vec::new();
+    node.receive(
+        2,
+        Message::Append {
+            term,
+            round,
+            prev,
+            entries,
+            commit,
+        },
+    );
+    let (term, round, result) = (Term(2), 0, AppendResult::Mismatch(Index(0)));
+    assert_eq!(
+        node.sent,
+        [(NodeId(2), Message::AppendReply { term, round, result })]
+    );
+}
+
+#[test]
 fn a_refused_pre_vote_teaches_the_higher_term() {
     // Else nodes whose logs are the shorter the higher their terms are would refuse each other for ever.
     let mut node = Node::new(3, 1);
