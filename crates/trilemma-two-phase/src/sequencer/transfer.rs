@@ -78,18 +78,20 @@ impl Transfer {
         self.table.version()
     }
 
-    /// The piece of this number: the next, the one before, or the first again.
+    /// The piece of this number: one that comes, the one before, or the first again. A question for the first may be late
+    /// and set this back; the next one for a later piece brings it forward again.
     fn piece(&mut self, index: u32) -> Option<Message> {
         if index == 0 && self.next > 1 {
             self.pieces = pieces(&self.table, self.chunk_bytes);
             self.next = 0;
         }
-        if index == self.next {
+        if index.checked_add(1)? < self.next {
+            return None;
+        }
+        while self.next <= index {
             let (bytes, ends_chunk) = self.pieces.next()?;
             self.next += 1;
             self.last = Some((bytes, ends_chunk, self.pieces.peek().is_none()));
-        } else if index.checked_add(1) != Some(self.next) {
-            return None;
         }
         let (bytes, ends_chunk, is_last) = self.last.clone()?;
         Some(Message::Piece {
