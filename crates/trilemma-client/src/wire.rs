@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use trilemma_core::codec::{bounded_text, bounded_vec};
 use trilemma_core::{
-    Backend, Incarnation, KeyspaceId, LiveStatus, NodeId, ReadError, Reply, Request, WatchItem, WatchSpec,
+    Backend, DiskId, Incarnation, KeyspaceId, LiveStatus, NodeId, ReadError, Reply, Request, WatchItem,
+    WatchSpec,
 };
 
 /// What a client asks of a node.
@@ -52,6 +53,8 @@ pub struct NodeOverview {
     pub node: NodeId,
     /// The incarnation of its process.
     pub incarnation: Incarnation,
+    /// The disk that its log is on.
+    pub disk: DiskId,
     /// Its peers.
     #[serde(deserialize_with = "bounded_vec::<_, _, 16384>")]
     pub peers: Vec<PeerOverview>,

@@ -46,6 +46,11 @@ id!(
     Incarnation(u64), "i{}"
 );
 id!(
+    /// The disk that a node's log is on: random, made with the log and kept in it. A node whose disk is lost or set
+    /// aside has another one.
+    DiskId(u64), "{:016x}"
+);
+id!(
     /// The epoch in which a keyspace is served. Grows when a keyspace moves to another backend.
     Epoch(u64), "e{}"
 );
@@ -71,6 +76,33 @@ id!(
 impl Version {
     /// The version of a key that does not exist.
     pub const ABSENT: Version = Version(0);
+}
+
+/// A process that speaks for a node. Two nodes tell each other theirs before anything else.
+///
+/// The certificate proves the node; the rest is the process' own word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// The node.
+    pub node: NodeId,
+    /// The incarnation.
+    pub incarnation: Incarnation,
+    /// The disk that its log is on.
+    pub disk: DiskId,
+    /// Random, made at each start: tells apart two processes with copies of one directory.
+    pub nonce: u64,
+}
+
+impl fmt::Display for ProcessId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            node,
+            incarnation,
+            disk,
+            nonce,
+        } = self;
+        write!(f, "node {node}, {incarnation}, disk {disk}, process {nonce:016x}")
+    }
 }
 
 /// Names a client session: the history position known when it was made, and a random nonce.

@@ -41,8 +41,8 @@ pub use data::{Applied, Change, Command, Guard, Key, Mutation, Value, Versioned}
 pub use descriptor::{Backend, Descriptor, Requires};
 pub use error::{NotApplied, ReadError, Reason, Retry, UnknownCause, WriteError};
 pub use id::{
-    AppendSeq, Epoch, Incarnation, KeyspaceId, LeaseId, NODES_MAX, NodeId, NodeSet, OpId, SessionId, Ticket,
-    Version,
+    AppendSeq, DiskId, Epoch, Incarnation, KeyspaceId, LeaseId, NODES_MAX, NodeId, NodeSet, OpId, ProcessId,
+    SessionId, Ticket, Version,
 };
 pub use needs::Needs;
 pub use protocol::{

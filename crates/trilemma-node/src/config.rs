@@ -67,6 +67,16 @@ impl KeyspaceConfig {
         }
     }
 
+    /// Whether its protocol counts what members have promised, so that a member that has lost its disk is not
+    /// counted any more: see [`crate::peers`].
+    #[must_use]
+    pub const fn counts_majorities(&self) -> bool {
+        match self.backend {
+            Backend::Raft | Backend::Paxos => true,
+            Backend::Gossip | Backend::TwoPhase => false,
+        }
+    }
+
     /// Refuses a durability that the backend cannot serve.
     pub fn check(&self) -> Result<(), String> {
         if self.durability == self.effective_durability() {

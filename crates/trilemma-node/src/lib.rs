@@ -13,6 +13,7 @@
 //! | [`config`] | what a node is started with |
 //! | [`recovery`] | from a disk to a node: newest snapshot, log, a new incarnation |
 //! | [`record`] | what the node itself keeps on its disk |
+//! | [`peers`] | which process of a peer is counted here |
 //! | [`effects`] | what a turn wants done |
 //! | [`engine`] | the protocol instance of a keyspace |
 //! | [`replica`] | one keyspace of a node |
@@ -20,6 +21,7 @@
 //! | [`admission`] | what is refused, and when |
 //! | [`watchers`] | watches of one keyspace |
 //! | [`snapshots`] | when a snapshot is taken, written and finished |
+//! | [`message`] | what nodes say to each other themselves |
 //! | [`frame`] | many messages in one frame for a peer |
 
 pub mod admission;
@@ -27,7 +29,9 @@ pub mod config;
 pub mod effects;
 pub mod engine;
 pub mod frame;
+pub mod message;
 pub mod node;
+pub mod peers;
 pub mod record;
 pub mod recovery;
 pub mod replica;
@@ -38,8 +42,10 @@ pub use admission::Limits;
 pub use config::{Durability, KeyspaceConfig, NodeSettings, Tuning, keyspace_id, table_text};
 pub use effects::{Effects, Envelope, Observer};
 pub use engine::{Engine, Tune};
+pub use message::NodeMessage;
 pub use node::Node;
-pub use recovery::{Found, Recovered, RecoveryError, Storage, recover};
+pub use peers::{Peers, Refused};
+pub use recovery::{Found, NEW_NODE_FILE, Recovered, RecoveryError, Storage, recover};
 pub use replica::Replica;
 pub use snapshots::SnapshotJob;
 pub use watchers::{ReaderEvent, WatchId};

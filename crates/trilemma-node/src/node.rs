@@ -8,12 +8,16 @@ use std::time::Duration;
 
 use trilemma_core::liveness::Liveness;
 use trilemma_core::pending::Pending;
-use trilemma_core::{Incarnation, Instant, KeyspaceId, NodeId, PeerView, Reason, Reply, WatchSpec};
+use trilemma_core::{
+    Incarnation, Instant, KeyspaceId, NodeId, PeerView, ProcessId, Reason, Reply, WatchSpec,
+};
 use trilemma_storage::{LogSeq, Progress};
 
 use crate::admission::Admission;
 use crate::config::NodeSettings;
 use crate::effects::Effects;
+use crate::message::NodeMessage;
+use crate::peers::Peers;
 use crate::record::NodeRecord;
 use crate::replica::Replica;
 use crate::snapshots::Snapshots;
@@ -21,13 +25,10 @@ use crate::watchers::{Sent, WatchId};
 
 /// How much later than its deadline the node answers for a protocol that did not.
 pub const DEADLINE_GRACE: Duration = Duration::from_millis(50);
-/// The kind's name of the node's own messages, for traces and the simulator's filters.
-pub const PING: &str = "ping";
-
 /// What a node is made of.
 pub(crate) struct Parts<'a> {
     pub(crate) settings: &'a NodeSettings,
-    pub(crate) incarnation: Incarnation,
+    pub(crate) peers: Peers,
     pub(crate) replicas: Vec<Replica>,
     pub(crate) last: LogSeq,
     pub(crate) progress: Progress,
@@ -37,8 +38,7 @@ pub(crate) struct Parts<'a> {
 
 /// One node. See the crate.
 pub struct Node<W> {
-    node: NodeId,
-    incarnation: Incarnation,
+    peers: Peers,
     replicas: Vec<Replica>,
     by_id: BTreeMap<KeyspaceId, usize>,
     pending: Pending<W>,
@@ -53,6 +53,10 @@ pub struct Node<W> {
     progress: Progress,
     snapshots: Snapshots,
     record: NodeRecord,
+    /// Records of its own that have no place in the log yet.
+    records: Vec<NodeRecord>,
+    /// Messages of its own, but for pings.
+    messages: Vec<(NodeId, NodeMessage)>,
     next_status: Instant,
     /// Replicas that took an input in this turn.
     touched: Vec<usize>,
@@ -66,7 +70,7 @@ impl<W> Node<W> {
     pub(crate) fn new(parts: Parts<'_>) -> Self {
         let Parts {
             settings,
-            incarnation,
+            peers,
             replicas,
             last,
             progress,
@@ -74,40 +78,55 @@ impl<W> Node<W> {
             record,
         } = parts;
         let by_id = replicas.iter().enumerate();
-        let peers = settings.members.iter().filter(|peer| *peer != settings.node);
-        Self {
-            node: settings.node,
-            incarnation,
+        let others = settings.members.iter().filter(|peer| *peer != settings.node);
+        let mut node = Self {
             by_id: by_id.map(|(index, replica)| (replica.id(), index)).collect(),
             replicas,
             pending: Pending::default(),
             watches: BTreeMap::new(),
             opening: Vec::new(),
-            liveness: Liveness::new(settings.tuning.liveness, incarnation, peers),
+            liveness: Liveness::new(settings.tuning.liveness, peers.this().incarnation, others),
+            peers,
             view: PeerView::default(),
             admission: Admission::new(settings.tuning.limits),
             last,
             progress,
             snapshots,
             record,
+            records: Vec::new(),
+            messages: Vec::new(),
             next_status: Instant::ZERO,
             touched: Vec::new(),
             replies: Vec::new(),
             items: Vec::new(),
             release: None,
-        }
+        };
+        node.explain_silence();
+        node
     }
 
     /// The node's id.
     #[must_use]
     pub fn id(&self) -> NodeId {
-        self.node
+        self.peers.this().node
     }
 
     /// The incarnation of its process.
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
-        self.incarnation
+        self.peers.this().incarnation
+    }
+
+    /// The process: what peers learn first.
+    #[must_use]
+    pub fn process(&self) -> ProcessId {
+        self.peers.this()
+    }
+
+    /// What the node keeps of its peers.
+    #[must_use]
+    pub fn peers(&self) -> &Peers {
+        &self.peers
     }
 
     /// The keyspaces, by name.

@@ -1,6 +1,7 @@
-//! What the node itself keeps in its log and snapshots: that it has started, as whom, among whom, serving what.
+//! What the node itself keeps in its log and snapshots: that it has started, as whom, among whom, serving what; and whom
+//! of its peers it has met on which disk.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use trilemma_core::codec::{bounded_text, bounded_vec};
@@ -8,6 +9,7 @@ use trilemma_core::{Checkpoint, Incarnation, KeyspaceId, NODES_MAX, NodeId, Node
 use trilemma_storage::snapshot::Section;
 
 use crate::config::{NODE_RECORDS, NodeSettings};
+use crate::peers::{Kept, Peers};
 use crate::recovery::RecoveryError;
 
 /// What the node itself keeps in its log and snapshots, under the keyspace id [`NODE_RECORDS`].
@@ -17,12 +19,20 @@ use crate::recovery::RecoveryError;
 pub enum NodeRecord {
     /// An incarnation of the process began, as written before members were recorded. It is read, never written.
     StartedWithoutMembers(Started),
-    /// An incarnation of the process began in a cluster of these members, this node among them, ascending.
-    Started(
-        Started,
-        #[serde(deserialize_with = "bounded_vec::<_, _, NODES_MAX>")] Vec<NodeId>,
-    ),
+    /// The same in a cluster of these members, as written before disks were recorded. It is read, never written.
+    StartedWithoutDisks(Started, Members),
+    /// An incarnation of the process began in a cluster of these members, and whether all of them had met by then.
+    Started(Started, Members, bool),
+    /// A peer's process was met. The newest record of a peer counts.
+    Met(Kept),
+    /// All members have met: from here on this node is counted.
+    Founded,
 }
+
+/// The members of a cluster, this node among them, ascending.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Members(#[serde(deserialize_with = "bounded_vec::<_, _, NODES_MAX>")] Vec<NodeId>);
 
 /// What a node records at each start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +51,7 @@ pub struct Started {
 
 impl NodeRecord {
     /// The record of this incarnation.
-    pub(crate) fn started(settings: &NodeSettings, incarnation: Incarnation) -> Self {
+    pub(crate) fn started(settings: &NodeSettings, incarnation: Incarnation, is_founded: bool) -> Self {
         let keyspaces = settings.keyspaces.iter();
         let started = Started {
             cluster: settings.cluster.clone(),
@@ -51,39 +61,60 @@ impl NodeRecord {
                 .map(|(name, keyspace)| (name.clone(), keyspace.backend.to_string()))
                 .collect(),
         };
-        NodeRecord::Started(started, settings.members.iter().collect())
+        NodeRecord::Started(started, Members(settings.members.iter().collect()), is_founded)
     }
 }
 
-/// The newest record of its own that a node finds on its disk.
+/// What a node finds of its own on its disk.
 #[derive(Default)]
-pub(crate) struct StoredRecord {
-    last: Option<NodeRecord>,
+pub(crate) struct StoredRecords {
+    started: Option<Started>,
+    members: Option<Members>,
+    /// Whether all members have met.
+    pub(crate) is_founded: bool,
+    /// The peers that it has met.
+    pub(crate) kept: BTreeMap<NodeId, Kept>,
 }
 
-impl StoredRecord {
+impl StoredRecords {
     /// Takes the next record or chunk, of whichever keyspace.
     pub(crate) fn take(&mut self, keyspace: KeyspaceId, payload: &[u8]) -> Result<(), RecoveryError> {
-        if keyspace == NODE_RECORDS {
-            let record = codec::decode(payload).map_err(|error| RecoveryError::Corrupt {
-                keyspace: "(node)".into(),
-                source: error.into(),
-            })?;
-            self.last = Some(record);
+        if keyspace != NODE_RECORDS {
+            return Ok(());
+        }
+        let record = codec::decode(payload).map_err(|error| RecoveryError::Corrupt {
+            keyspace: "(node)".into(),
+            source: error.into(),
+        })?;
+        match record {
+            // A cluster from before disks were recorded has long met; its nodes keep whom they meet next.
+            NodeRecord::StartedWithoutMembers(started) => self.start(started, None, true),
+            NodeRecord::StartedWithoutDisks(started, members) => self.start(started, Some(members), true),
+            NodeRecord::Started(started, members, is_founded) => {
+                self.start(started, Some(members), is_founded);
+            }
+            NodeRecord::Met(kept) => {
+                self.kept.insert(kept.node, kept);
+            }
+            NodeRecord::Founded => self.is_founded = true,
         }
         Ok(())
     }
 
+    fn start(&mut self, started: Started, members: Option<Members>, is_founded: bool) {
+        self.started = Some(started);
+        self.members = members;
+        self.is_founded |= is_founded;
+    }
+
     /// Whether the directory is this node's, with these members and keyspaces. Returns the last incarnation.
     pub(crate) fn check(&self, settings: &NodeSettings) -> Result<Option<Incarnation>, RecoveryError> {
-        let (started, members) = match &self.last {
-            Some(NodeRecord::StartedWithoutMembers(started)) => (started, None),
-            Some(NodeRecord::Started(started, members)) => (started, Some(members)),
-            None => return Ok(None),
+        let Some(started) = &self.started else {
+            return Ok(None);
         };
         check_owner(started, settings)?;
         // A directory from before members were recorded gets those of the configuration with this start.
-        if let Some(members) = members {
+        if let Some(Members(members)) = &self.members {
             check_members(&members.iter().copied().collect(), &settings.members)?;
         }
         check_keyspaces(&started.keyspaces, settings)?;
@@ -140,11 +171,15 @@ fn check_keyspaces(stored: &[(String, String)], settings: &NodeSettings) -> Resu
     Ok(())
 }
 
-/// The node's own part of a snapshot.
-pub(crate) fn section(record: &NodeRecord) -> Section {
-    let chunk = codec::encode(record).to_vec();
+/// The node's own part of a snapshot: the record of its start, and what it has learned since.
+pub(crate) fn section(started: &NodeRecord, peers: &Peers) -> Section {
+    let founded = peers.is_founded().then_some(NodeRecord::Founded);
+    let records = std::iter::once(started.clone())
+        .chain(peers.kept().map(NodeRecord::Met))
+        .chain(founded);
+    let chunks: Vec<Vec<u8>> = records.map(|record| codec::encode(&record).to_vec()).collect();
     let check = |chunk: &[u8]| Ok(codec::decode::<NodeRecord>(chunk).map(drop)?);
-    (NODE_RECORDS, Checkpoint::new(std::iter::once(chunk), check))
+    (NODE_RECORDS, Checkpoint::new(chunks.into_iter(), check))
 }
 
 #[cfg(test)]

@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 use trilemma_core::descriptor::WatchScope;
-use trilemma_core::{Corrupt, Incarnation, KeyspaceId, Now, codec};
+use trilemma_core::{Corrupt, DiskId, Incarnation, KeyspaceId, NodeId, Now, ProcessId, codec};
 use trilemma_storage::{Disk, KEEP, Log, LogError, LogOptions, LogSeq, Progress, SnapshotError, snapshot};
 
-use crate::config::{NODE_RECORDS, NodeSettings, keyspace_id};
+use crate::config::{KeyspaceConfig, NODE_RECORDS, NodeSettings, keyspace_id};
 use crate::engine::{Engine, Tune};
 use crate::node::{Node, Parts};
-use crate::record::{NodeRecord, StoredRecord};
+use crate::peers::Peers;
+use crate::record::{NodeRecord, StoredRecords};
 use crate::replica::Replica;
 use crate::snapshots::Snapshots;
 use crate::watchers::Watchers;
@@ -20,11 +21,18 @@ use crate::watchers::Watchers;
 /// What a record costs in the log beside its payload.
 pub(crate) const RECORD_HEADER_BYTES: u64 = 40;
 
+/// An empty directory with a file of this name is accepted as that of a new node; see [`Storage::is_new`]. The file is
+/// removed once the node has started.
+pub const NEW_NODE_FILE: &str = "new-node";
+
 /// Where a node's state is kept, and what it is recovered with.
 pub struct Storage<'a, D: Disk> {
     /// The disk.
     pub disk: &'a D,
-    /// Fresh randomness: for a new log's id, and for each protocol instance.
+    /// The operator says that the node is new, so that an empty disk is right. Otherwise it is a volume that is not
+    /// mounted, a path that is wrong, or a loss, and the node does not start. What a disk holds is never touched.
+    pub is_new: bool,
+    /// Fresh randomness: for a new log's id, for this process, and for each protocol instance.
     pub random: &'a mut dyn FnMut() -> u64,
     /// Changes the settings of protocols.
     pub tune: &'a dyn Tune,
@@ -76,6 +84,13 @@ pub enum RecoveryError {
     /// What the disk holds belongs to another node, cluster, member list or keyspace table.
     #[error("{0}")]
     Foreign(String),
+    /// The disk holds nothing, and nobody has said that the node is new.
+    #[error(
+        "it is empty, and nothing says that node {0} is new. If the node has run before, its data are elsewhere: mount the \
+         volume, or correct `data`, and start again. If it has never run, start it once with `serve --new` (in code: \
+         `new_node`). Nothing was changed"
+    )]
+    Empty(NodeId),
 }
 
 /// Restores a node from its disk. `now` is the time on both clocks.
@@ -84,15 +99,32 @@ pub fn recover<D: Disk, W>(
     now: Now,
     storage: Storage<'_, D>,
 ) -> Result<Recovered<D, W>, RecoveryError> {
-    let Storage { disk, random, tune } = storage;
+    let Storage {
+        disk,
+        is_new,
+        random,
+        tune,
+    } = storage;
     let options = LogOptions {
         segment_bytes: settings.tuning.segment_bytes,
         new_log_id: random(),
     };
     let newest = snapshot::newest(disk)?;
-    let log_id = Log::id_of(disk)?.filter(|_| newest > LogSeq(0));
+    let is_marked = file_errors("list", disk.list())?
+        .iter()
+        .any(|name| name == NEW_NODE_FILE);
+    let log_id = Log::id_of(disk)?;
+    if log_id.is_none() && newest == LogSeq(0) && !is_new && !is_marked {
+        return Err(RecoveryError::Empty(settings.node));
+    }
+    let log_id = log_id.filter(|_| newest > LogSeq(0));
     // The incarnation is needed to build the instances, so the node's own records are read first.
-    let incarnation = next_incarnation(settings, now, disk, options, newest)?;
+    let stored = own_records(disk, options, newest)?;
+    // A directory that holds no incarnation may have been emptied, and dots and ballots of the lost incarnations must
+    // not be made again: the clock puts this one above them. From then on they are counted.
+    let first = Incarnation(now.wall.0.max(1));
+    let incarnation = stored.check(settings)?.map_or(first, Incarnation::next);
+    let nonce = random();
     let mut loading = Loading::new(settings, incarnation, random, tune);
     if let Some(log_id) = log_id {
         snapshot::read(disk, log_id, newest, |keyspace, chunk| {
@@ -115,12 +147,25 @@ pub fn recover<D: Disk, W>(
         snapshot = %newest, records = found.records, last = %found.last, cut_bytes = found.cut_bytes,
         clean = found.clean, %incarnation, "recovered"
     );
-    let started = NodeRecord::started(settings, incarnation);
+    let this = ProcessId {
+        node: settings.node,
+        incarnation,
+        disk: DiskId(log.id()),
+        nonce,
+    };
+    let others = settings.members.iter().filter(|peer| *peer != settings.node);
+    let counts_majorities = settings.keyspaces.values().any(KeyspaceConfig::counts_majorities);
+    let peers = Peers::new(this, others, counts_majorities, stored.is_founded, &stored.kept);
+    let started = NodeRecord::started(settings, incarnation, peers.is_founded());
     log.append(NODE_RECORDS, &codec::encode(&started))?;
     let durable = log.sync()?;
+    if is_marked {
+        file_errors("remove", disk.remove(NEW_NODE_FILE))?;
+        file_errors("sync", disk.sync_directory())?;
+    }
     let node = Node::new(Parts {
         settings,
-        incarnation,
+        peers,
         replicas: loading.replicas(settings, incarnation, now),
         last: log.last(),
         progress: Progress {
@@ -133,15 +178,21 @@ pub fn recover<D: Disk, W>(
     Ok(Recovered { node, log, found })
 }
 
-/// Reads what the disk says of earlier incarnations, checks that it is this node's, and counts on.
-fn next_incarnation<D: Disk>(
-    settings: &NodeSettings,
-    now: Now,
+fn file_errors<T>(action: &'static str, result: std::io::Result<T>) -> Result<T, LogError> {
+    result.map_err(|source| LogError::Io {
+        file: NEW_NODE_FILE.into(),
+        action,
+        source,
+    })
+}
+
+/// Reads what the node itself has kept.
+fn own_records<D: Disk>(
     disk: &D,
     options: LogOptions,
     newest: LogSeq,
-) -> Result<Incarnation, RecoveryError> {
-    let mut stored = StoredRecord::default();
+) -> Result<StoredRecords, RecoveryError> {
+    let mut stored = StoredRecords::default();
     if let (Some(log_id), true) = (Log::id_of(disk)?, newest > LogSeq(0)) {
         snapshot::read(disk, log_id, newest, |keyspace, chunk| {
             stored.take(keyspace, chunk)
@@ -150,10 +201,7 @@ fn next_incarnation<D: Disk>(
     drop(Log::open(disk.clone(), options, newest, |record| {
         stored.take(record.keyspace, record.payload)
     })?);
-    // A directory that holds no incarnation may have been emptied, and dots and ballots of the lost incarnations must
-    // not be made again: the clock puts this one above them. From then on they are counted.
-    let first = Incarnation(now.wall.0.max(1));
-    Ok(stored.check(settings)?.map_or(first, Incarnation::next))
+    Ok(stored)
 }
 
 /// The keyspaces while they are being restored.

@@ -17,11 +17,14 @@ pub struct Replica {
     id: KeyspaceId,
     backend: Backend,
     durability: Durability,
+    counts_majorities: bool,
     pub(crate) engine: Engine,
     pub(crate) watchers: Watchers,
     status: StatusWatch,
     /// What the engine's steps of this turn want done.
     pub(crate) output: Output,
+    /// Why it takes no part, if it does not.
+    silent: Option<String>,
     /// Appends that are not known to be durable: their number here and in the node's log, and their bytes.
     appends: VecDeque<(AppendSeq, LogSeq, usize)>,
 }
@@ -39,10 +42,12 @@ impl Replica {
             id,
             backend: config.backend,
             durability: config.effective_durability(),
+            counts_majorities: config.counts_majorities(),
             engine,
             watchers,
             status: StatusWatch::new(),
             output: Output::default(),
+            silent: None,
             appends: VecDeque::new(),
         }
     }
@@ -86,11 +91,24 @@ impl Replica {
     /// The live status, computed now.
     #[must_use]
     pub fn status(&self, now: Now) -> LiveStatus {
-        self.engine.status(now)
+        let mut status = self.engine.status(now);
+        if let (Some(why), false) = (&self.silent, status.can_write) {
+            status.why.clone_from(why);
+        }
+        status
     }
 
     pub(crate) fn refresh_status(&self, now: Now) {
-        self.status.set(self.engine.status(now));
+        self.status.set(self.status(now));
+    }
+
+    /// See [`KeyspaceConfig::counts_majorities`].
+    pub(crate) fn counts_majorities(&self) -> bool {
+        self.counts_majorities
+    }
+
+    pub(crate) fn set_silent(&mut self, why: Option<String>) {
+        self.silent = why;
     }
 
     /// Whether its acknowledgements wait for less than the disk.

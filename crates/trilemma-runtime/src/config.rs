@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use trilemma_core::{NodeId, NodeSet};
+use trilemma_core::{DiskId, NodeId, NodeSet};
 use trilemma_node::{KeyspaceConfig, NodeSettings, Tuning};
 use trilemma_transport::Identity;
 
@@ -19,6 +19,13 @@ pub struct NodeConfig {
     pub listen: SocketAddr,
     /// The directory that belongs to this node alone.
     pub data: PathBuf,
+    /// The node is new: an empty directory is right. Otherwise an empty one is refused, since it is a volume that is not
+    /// mounted, a wrong path or a loss, unless it holds a file [`trilemma_node::NEW_NODE_FILE`]. What a directory holds
+    /// is opened either way.
+    pub new_node: bool,
+    /// Disks of other nodes that are accepted although these nodes were known on others, which are lost for good: `gossip`
+    /// and `two-phase` go on with them. Kept once the node has started.
+    pub accept_disks: BTreeMap<NodeId, DiskId>,
     /// The other nodes and where they listen.
     pub peers: BTreeMap<NodeId, SocketAddr>,
     /// Certificate, key and the cluster's authority.

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,9 +17,9 @@ use trilemma_client::wire::{
 };
 use trilemma_core::{Instant, KeyspaceId, Lane, NodeId, Now, Reason, Reply, WallTime, WatchSpec, codec};
 use trilemma_node::frame::Coalescer;
-use trilemma_node::{Effects, Node, ReaderEvent, Replica, SnapshotJob};
+use trilemma_node::{Effects, Node, Peers, ReaderEvent, Replica, SnapshotJob};
 use trilemma_storage::{LogEvent, LogWriter, OsDisk, SnapshotError, snapshot};
-use trilemma_transport::{ClientRef, Event, Events, Transport};
+use trilemma_transport::{Admit, ClientRef, Event, Events, Transport};
 
 use crate::error::NodeError;
 use crate::inbox::{Envelope, Stop};
@@ -96,6 +97,32 @@ pub(crate) struct Identity {
     pub(crate) refused: BTreeMap<NodeId, String>,
 }
 
+/// What the node keeps of its peers, as the endpoint sees it: its tasks ask after each hello.
+#[derive(Clone)]
+pub(crate) struct Admitted(Arc<Mutex<Peers>>);
+
+impl Admitted {
+    pub(crate) fn new(peers: &Peers) -> Self {
+        Self(Arc::new(Mutex::new(peers.clone())))
+    }
+
+    /// The question that the endpoint asks.
+    pub(crate) fn admit(&self) -> Admit {
+        let peers = Arc::clone(&self.0);
+        Admit::new(move |process| {
+            let peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
+            peers.admit(process).map_err(|refused| refused.to_string())
+        })
+    }
+
+    fn update(&self, peers: &Peers) {
+        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared.changes() != peers.changes() {
+            shared.clone_from(peers);
+        }
+    }
+}
+
 /// See the module.
 pub(crate) struct Driver {
     pub(crate) clock: Clock,
@@ -107,6 +134,8 @@ pub(crate) struct Driver {
     pub(crate) log: LogWriter,
     pub(crate) disk: OsDisk,
     pub(crate) identity: Identity,
+    /// What the endpoint admits peers by.
+    pub(crate) admitted: Admitted,
     /// Where the thread that writes a snapshot reports.
     pub(crate) snapshot_done: mpsc::UnboundedSender<Result<(), SnapshotError>>,
     /// The thread that writes a snapshot, or has written the last one.
@@ -211,7 +240,7 @@ impl Driver {
         match event {
             Event::Frame { from, payload, .. } => {
                 let bytes = payload.len();
-                self.node.on_frame(self.clock.now(), from, payload);
+                self.node.on_frame(self.clock.now(), &from, payload);
                 return bytes;
             }
             Event::ClientRequest {
@@ -227,13 +256,9 @@ impl Driver {
                 self.readers
                     .client_gone(&client, |id| node.on_reader(now, id, ReaderEvent::Gone));
             }
-            Event::PeerUp {
-                node,
-                incarnation,
-                address,
-            } => {
-                tracing::info!(peer = %node, %incarnation, %address, "peer connected");
-                self.identity.refused.remove(&node);
+            Event::PeerUp { process, address } => {
+                tracing::info!(peer = %process, %address, "peer connected");
+                self.identity.refused.remove(&process.node);
             }
             Event::PeerDown { node, reason } => tracing::info!(peer = %node, %reason, "peer disconnected"),
             Event::Refused {
@@ -313,6 +338,7 @@ impl Driver {
     fn finish_turn(&mut self) -> Result<(), NodeError> {
         let now = self.clock.now();
         self.node.turn(now, &mut self.effects, &mut ());
+        self.admitted.update(self.node.peers());
         self.carry_out()?;
         let node = &mut self.node;
         self.readers.push(|id, event| node.on_reader(now, id, event));
@@ -392,12 +418,18 @@ impl Driver {
             node: *node,
             address: address.to_string(),
             connected: self.node.view().is_connected(*node),
-            refused: identity.refused.get(node).map_or(String::new(), |why| clip(why)),
+            refused: identity
+                .refused
+                .get(node)
+                .cloned()
+                .or_else(|| self.node.peers().refusal(*node))
+                .map_or(String::new(), |why| clip(&why)),
         };
         NodeOverview {
             cluster: identity.cluster.clone(),
             node: self.node.id(),
             incarnation: self.node.incarnation(),
+            disk: self.node.process().disk,
             peers: identity.peers.iter().map(peer).collect(),
             keyspaces: self
                 .node

@@ -40,6 +40,14 @@ pub enum NodeError {
         /// What differs and what to do.
         why: String,
     },
+    /// The directory is empty, and nobody has said that the node is new.
+    #[error("data directory {}: {why}", path.display())]
+    Empty {
+        /// The directory.
+        path: PathBuf,
+        /// What to do.
+        why: String,
+    },
     /// A keyspace's records passed their checksums but cannot be right.
     #[error(
         "data directory {}: keyspace \"{keyspace}\": {source}; its checksums are right, so it was written like this. Nothing was changed. Start the version that wrote it, and please report this. {}",
@@ -98,6 +106,10 @@ impl NodeError {
                 source,
             },
             RecoveryError::Foreign(why) => NodeError::Foreign { path, why },
+            empty @ RecoveryError::Empty(_) => NodeError::Empty {
+                path,
+                why: empty.to_string(),
+            },
             other => NodeError::Foreign {
                 path,
                 why: other.to_string(),

@@ -6,7 +6,7 @@ use std::thread;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use trilemma_client::wire::{KeyspaceOverview, NodeOverview};
-use trilemma_core::{Incarnation, Instant, NodeId, SharedReplicator, StatusWatch};
+use trilemma_core::{Incarnation, Instant, NodeId, ProcessId, SharedReplicator, StatusWatch};
 use trilemma_node::config::{table_digest, table_text};
 use trilemma_node::frame::Coalescer;
 use trilemma_node::{Effects, NodeSettings, Recovered, Storage, recover};
@@ -14,7 +14,7 @@ use trilemma_storage::{LogError, LogEvent, LogWriter, OsDisk};
 use trilemma_transport::{Events, Transport, TransportConfig};
 
 use crate::config::NodeConfig;
-use crate::driver::{Clock, Driver, Identity, ReplyTo, Sources, keyspace_overview};
+use crate::driver::{Admitted, Clock, Driver, Identity, ReplyTo, Sources, keyspace_overview};
 use crate::error::NodeError;
 use crate::inbox::{Envelope, INBOX_MAX, Stop};
 use crate::readers::Readers;
@@ -267,8 +267,12 @@ fn open(config: NodeConfig, inputs: Inputs) -> Result<(Driver, Sources, Started)
         // The driver has ended: nobody is left to tell.
         let _ended = log_events.send(event);
     };
-    let (node, writer, disk) = open_storage(&config, &settings, clock, report)?;
-    let (transport, events) = bind(&config, &settings, node.incarnation())?;
+    let (mut node, writer, disk) = open_storage(&config, &settings, clock, report)?;
+    for (peer, disk) in &config.accept_disks {
+        node.accept_disk(*peer, *disk);
+    }
+    let admitted = Admitted::new(node.peers());
+    let (transport, events) = bind(&config, &settings, node.process(), &admitted)?;
     let now = clock.now();
     let keyspaces = node
         .replicas()
@@ -294,6 +298,7 @@ fn open(config: NodeConfig, inputs: Inputs) -> Result<(Driver, Sources, Started)
             peers: config.peers,
             refused: std::collections::BTreeMap::new(),
         },
+        admitted,
         snapshot_done,
         snapshot_thread: None,
         next_sweep: Instant::ZERO,
@@ -323,6 +328,7 @@ fn open_storage(
     })?;
     let storage = Storage {
         disk: &disk,
+        is_new: config.new_node,
         random: &mut crate::random_u64,
         tune: &(),
     };
@@ -345,13 +351,14 @@ fn open_storage(
 fn bind(
     config: &NodeConfig,
     settings: &NodeSettings,
-    incarnation: Incarnation,
+    process: ProcessId,
+    admitted: &Admitted,
 ) -> Result<(Transport, Events), NodeError> {
     let table_text = table_text(&settings.keyspaces);
     let transport = TransportConfig {
         cluster: settings.cluster.clone(),
-        node: settings.node,
-        incarnation,
+        process,
+        admit: admitted.admit(),
         listen: config.listen,
         peers: config.peers.clone(),
         identity: config.identity.clone(),

@@ -62,7 +62,7 @@ fn infeasible(protocol: Protocol, class: &str, phase: &str) -> Option<&'static s
     match (protocol, class, phase) {
         (Protocol::Gossip, "wipe", _) => None,
         (_, "wipe", _) => {
-            Some("a node that lost its disk must not come back under its old name where votes count")
+            Some("a node that has lost its disk is not counted: profile restart loses those of a minority")
         }
         _ => None,
     }
@@ -112,6 +112,8 @@ const EVENTS: &[(Profile, &str, &[&str])] = &[
         "start",
         &["empty", "log", "snapshot", "torn", "torn-again", "settings"],
     ),
+    // A founded cluster loses a disk.
+    (Profile::Restart, "disk", &["lost"]),
     // Faults of more than ten seconds, jumps of more than an hour.
     (
         Profile::Long,
@@ -142,8 +144,9 @@ fn without(protocol: Protocol, event: &str, met: &str) -> Option<&'static str> {
         }
         (Protocol::Gossip, "wipe", _) => None,
         (_, "wipe", _) => {
-            Some("a node that lost its disk must not come back under its old name where votes count")
+            Some("what a lost disk does is seen in minutes of gossip, and elsewhere in profile restart")
         }
+        (Protocol::TwoPhase | Protocol::Mixed, "disk", _) => Some("no disk is lost there"),
         _ => None,
     }
 }

@@ -134,11 +134,14 @@ impl Invariants {
         }
     }
 
-    /// A node that is down has lost its disk.
+    /// A node that has died has lost its disk.
     pub fn disk_lost(&mut self, id: NodeId) {
         for special in &mut self.special {
-            if let Special::Gossip(gossip) = special {
-                gossip.disk_lost(id);
+            match special {
+                Special::Raft(raft) => raft.disk_lost(id),
+                Special::Paxos(paxos) => paxos.disk_lost(id),
+                Special::TwoPhase(two_phase) => two_phase.disk_lost(id),
+                Special::Gossip(gossip) => gossip.disk_lost(id),
             }
         }
     }

@@ -148,6 +148,9 @@ impl Process {
         let tuned = Tuned(knobs);
         let storage = Storage {
             disk,
+            // Whoever has lost a disk says that the empty one is a new node's: what protects the cluster then is that its
+            // peers know better.
+            is_new: true,
             random: &mut || rng.next_u64(),
             tune: &tuned,
         };

@@ -32,7 +32,7 @@
 //! | `crash N for D` | power fails: written and unsynced sectors survive at random; the node starts again after `D` |
 //! | `kill N for D` | the process dies: what was handed to the disk stays |
 //! | `tear N K for D` | power fails after `K` more disk operations |
-//! | `wipe N for D` | power fails and the disk is lost |
+//! | `wipe N for D` | power fails and the disk is lost; the node starts with an empty one, as if it were new |
 //! | `rot N for D` | power fails and a stored bit flips; if the node notices, the bit is put right after `D` |
 //! | `pause N for D` | the process stands still |
 //! | `cut A>B for D` | nothing from `A` reaches `B`; `*` is any node |
@@ -96,6 +96,12 @@ impl Protocol {
             Protocol::TwoPhase => "two-phase",
             Protocol::Mixed => "mixed",
         }
+    }
+
+    /// Whether it counts what members have promised, so that one that has lost its disk is not counted any more.
+    #[must_use]
+    pub const fn counts_majorities(self) -> bool {
+        matches!(self, Protocol::Raft | Protocol::Paxos)
     }
 
     /// The backends of its keyspaces.

@@ -444,7 +444,7 @@ impl Swarm {
             "isolate",
         ];
         let feasible = |class: &&str| match *class {
-            // A node that has lost its disk must not come back under its old name where votes count.
+            // A node that has lost its disk is not counted any more where majorities are: see profile `restart`.
             "wipe" => self.protocol == Protocol::Gossip,
             "cut" | "split" | "drop" | "noise" | "isolate" => self.nodes > 1,
             _ => true,

@@ -16,7 +16,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use bytes::Bytes;
-use trilemma_core::{Incarnation, Instant, NodeId, Request, Rng, Ticket};
+use trilemma_core::{Incarnation, Instant, NodeId, ProcessId, Request, Rng, Ticket};
 use trilemma_storage::{LogSeq, MemoryDisk};
 
 use crate::choices::{Choices, Purpose};
@@ -48,15 +48,15 @@ enum Event {
         node: NodeId,
     },
     Deliver {
-        from: NodeId,
+        from: ProcessId,
         to: NodeId,
         life: Incarnation,
         slot: usize,
         kind: &'static str,
         bytes: Bytes,
     },
-    Ping {
-        from: NodeId,
+    NodeMessage {
+        from: ProcessId,
         to: NodeId,
         life: Incarnation,
         bytes: Bytes,
@@ -184,6 +184,10 @@ struct Node {
     slow_disk: Option<u64>,
     /// A restart is queued; others need not queue one.
     starting: bool,
+    /// It runs on another disk than its first.
+    lost_disk: bool,
+    /// All members had met it, so that it is counted.
+    founded: bool,
 }
 
 /// An `on` line of the scenario.
@@ -277,6 +281,8 @@ impl<'a> World<'a> {
                 recent: BTreeMap::new(),
                 slow_disk: None,
                 starting: false,
+                lost_disk: false,
+                founded: false,
             }
         };
         let pairs = ids().flat_map(|from| ids().map(move |to| (from, to)));
@@ -366,6 +372,12 @@ impl<'a> World<'a> {
         &mut self.nodes[id.0 as usize - 1]
     }
 
+    /// Whether a keyspace need not work on a node: a minority has lost its disks, and is not counted any more.
+    fn is_excused(&self, node: &Node, slot: usize) -> bool {
+        let lost = self.nodes.iter().filter(|node| node.lost_disk).count();
+        node.lost_disk && self.parts[slot].counts_majorities() && 2 * lost < self.nodes.len()
+    }
+
     /// The running process of this life of a node.
     fn process(&mut self, id: NodeId, life: Incarnation) -> Option<&mut Process> {
         let process = self.node(id).process.as_mut()?;
@@ -396,12 +408,12 @@ impl<'a> World<'a> {
                 kind,
                 bytes,
             } => self.deliver(from, to, life, slot, kind, bytes),
-            Event::Ping {
+            Event::NodeMessage {
                 from,
                 to,
                 life,
                 bytes,
-            } => self.ping(from, to, life, bytes),
+            } => self.node_message(from, to, life, bytes),
             Event::Propose {
                 node,
                 life,
@@ -489,6 +501,7 @@ impl<'a> World<'a> {
             let shown: Vec<_> = self
                 .nodes
                 .iter()
+                .filter(|node| !self.is_excused(node, slot))
                 .filter_map(|node| Some((node.id, entries(node.process.as_ref()?.engine(slot)))))
                 .collect();
             let verdict = crate::judge::judge(*part, slot, &self.book, &shown);
@@ -512,7 +525,7 @@ impl Event {
     const fn node(&self) -> Option<NodeId> {
         match self {
             Event::Deliver { to: node, .. }
-            | Event::Ping { to: node, .. }
+            | Event::NodeMessage { to: node, .. }
             | Event::Propose { node, .. }
             | Event::TurnEnds { node, .. }
             | Event::Wake { node, .. }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use quinn::{Connection, Endpoint, Incoming, VarInt};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{Mutex as AsyncMutex, watch};
-use trilemma_core::{Incarnation, NodeId, NodeSet, Rng, codec};
+use trilemma_core::{NodeId, NodeSet, ProcessId, Rng, codec};
 
 use crate::clients;
 use crate::counters::{Counters, Metrics};
@@ -39,15 +39,40 @@ const REASON_BYTES_MAX: usize = 900;
 /// Time that closing connections are given to tell the other side.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Says whether a peer's process may be connected, and if not, why: asked after each hello.
+#[derive(Clone)]
+pub struct Admit(Arc<AdmitFn>);
+
+type AdmitFn = dyn Fn(&ProcessId) -> Result<(), String> + Send + Sync;
+
+impl Admit {
+    /// Asks this function. It must not block.
+    pub fn new(admit: impl Fn(&ProcessId) -> Result<(), String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(admit))
+    }
+
+    /// Admits everybody whose certificate and hello are right.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::new(|_| Ok(()))
+    }
+}
+
+impl std::fmt::Debug for Admit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admit").finish_non_exhaustive()
+    }
+}
+
 /// What an endpoint is made from.
 #[derive(Clone, Debug)]
 pub struct TransportConfig {
     /// The cluster's name.
     pub cluster: String,
-    /// This node.
-    pub node: NodeId,
-    /// The incarnation of its process.
-    pub incarnation: Incarnation,
+    /// This process.
+    pub process: ProcessId,
+    /// Which processes of peers may be connected.
+    pub admit: Admit,
     /// The UDP address to listen on.
     pub listen: SocketAddr,
     /// The other nodes.
@@ -89,7 +114,7 @@ impl Transport {
     pub fn bind(config: TransportConfig) -> Result<(Self, Events), TransportError> {
         let expected = Subject::Node {
             cluster: config.cluster.clone(),
-            node: config.node,
+            node: config.process.node,
         };
         let found = config.identity.subject()?;
         if found != expected {
@@ -120,7 +145,7 @@ impl Transport {
         });
         tokio::spawn(accept(endpoint.clone(), Arc::clone(&shared)));
         for (node, address) in shared.config.peers.clone() {
-            if node > shared.config.node {
+            if node > shared.config.process.node {
                 let dialler = Dialler {
                     endpoint: endpoint.clone(),
                     client: client.clone(),
@@ -234,20 +259,26 @@ impl Shared {
 
     fn hello(&self) -> Hello {
         let TransportConfig {
-            node,
-            incarnation,
+            process,
             table_digest,
             table_text,
             ..
         } = &self.config;
         let members = self.members().iter().collect();
-        Hello::new(*node, *incarnation, members, *table_digest, table_text)
+        Hello::new(*process, members, *table_digest, table_text)
     }
 
     /// The members of the cluster as this node is configured.
     fn members(&self) -> NodeSet {
-        let TransportConfig { node, peers, .. } = &self.config;
-        peers.keys().copied().chain([*node]).collect()
+        let TransportConfig { process, peers, .. } = &self.config;
+        peers.keys().copied().chain([process.node]).collect()
+    }
+
+    /// Judges the other side's hello. `proven` is whom its certificate names.
+    fn judge(&self, there: &Hello, proven: NodeId) -> Result<(), Refusal> {
+        self.hello().check(there, proven)?;
+        let Admit(admit) = &self.config.admit;
+        admit(&there.process).map_err(Refusal::Process)
     }
 
     /// Whom the other side's certificate names, if it may be a peer here.
@@ -259,7 +290,7 @@ impl Shared {
                 cluster: theirs,
                 node,
             } if theirs == cluster => {
-                let here = self.config.node;
+                let here = self.config.process.node;
                 if *node == here {
                     Err(Refusal::Subject(format!(
                         "its certificate names node {node}, which is this node; no two processes may share one"
@@ -282,9 +313,9 @@ impl Shared {
 
     /// Serves a peer's connection until it ends.
     async fn run_link(&self, connection: Connection, there: &Hello) {
-        let node = there.node;
+        let node = there.process.node;
         let link = Arc::new(Link::start(
-            node,
+            there.process,
             connection.clone(),
             self.config.limits,
             self.context.clone(),
@@ -292,14 +323,21 @@ impl Shared {
         self.context.metrics.connects.add(1);
         self.enter(&link, there, connection.remote_address()).await;
         link.listen();
-        let reason = connection.closed().await.to_string();
+        let end = connection.closed().await;
         link.close(code::CLOSED, "");
-        self.leave(node, &link, reason).await;
+        self.leave(node, &link, end.to_string()).await;
+        // The other side has judged our hello after we had judged its.
+        if let quinn::ConnectionError::ApplicationClosed(close) = &end
+            && close.error_code == VarInt::from_u32(code::REFUSED)
+        {
+            self.tell_refused(Some(node), connection.remote_address(), closed(&end));
+        }
     }
 
     /// Makes `link` the way to its peer, in place of any former one, and tells.
     async fn enter(&self, link: &Arc<Link>, there: &Hello, address: SocketAddr) {
-        let node = there.node;
+        let process = there.process;
+        let node = process.node;
         let _order = self.news.lock().await;
         let former = self.links().insert(node, Arc::clone(link));
         if let Some(former) = former {
@@ -308,12 +346,7 @@ impl Shared {
             let reason = reason.to_owned();
             self.tell(Event::PeerDown { node, reason }).await;
         }
-        self.tell(Event::PeerUp {
-            node,
-            incarnation: there.incarnation,
-            address,
-        })
-        .await;
+        self.tell(Event::PeerUp { process, address }).await;
     }
 
     /// Takes a link off the table and tells, unless a newer one has taken over.
@@ -403,11 +436,10 @@ async fn accept_peer(connection: Connection, chain: &[CertificateDer<'_>], share
 async fn answer_hello(connection: &Connection, shared: &Shared, node: NodeId) -> Result<Hello, Refusal> {
     let (mut send, receive) = connection.accept_bi().await.map_err(|error| closed(&error))?;
     let there = read_hello(receive).await?;
-    let here = shared.hello();
-    frame::write(&mut send, &codec::encode(&here))
+    frame::write(&mut send, &codec::encode(&shared.hello()))
         .await
         .map_err(Refusal::Violation)?;
-    let verdict = here.check(&there, node);
+    let verdict = shared.judge(&there, node);
     if verdict.is_err() {
         // Lets the other side read our hello before the close overtakes it.
         tokio::time::sleep(LINGER).await;
@@ -471,8 +503,8 @@ impl Dialler {
     /// Runs until the transport is dropped: `stop` then has no sender.
     async fn run(self, mut stop: watch::Receiver<()>) {
         let Self { shared, node, .. } = &self;
-        let (here, incarnation) = (shared.config.node, shared.config.incarnation);
-        let mut rng = Rng::new(u64::from(here.0) << 32 ^ u64::from(node.0) ^ incarnation.0);
+        let here = shared.config.process;
+        let mut rng = Rng::new(u64::from(here.node.0) << 32 ^ u64::from(node.0) ^ here.nonce);
         let mut bound = BACKOFF.0;
         let mut reported = None;
         loop {
@@ -547,8 +579,7 @@ async fn greet(connection: &Connection, shared: &Shared, node: NodeId) -> Result
         )));
     }
     let (mut send, receive) = connection.open_bi().await.map_err(|error| closed(&error))?;
-    let here = shared.hello();
-    frame::write(&mut send, &codec::encode(&here))
+    frame::write(&mut send, &codec::encode(&shared.hello()))
         .await
         .map_err(Refusal::ByPeer)?;
     let there = match read_hello(receive).await {
@@ -557,6 +588,6 @@ async fn greet(connection: &Connection, shared: &Shared, node: NodeId) -> Result
         Err(Refusal::ByPeer(_)) => return Err(closed(&connection.closed().await)),
         Err(other) => return Err(other),
     };
-    here.check(&there, proven)?;
+    shared.judge(&there, proven)?;
     Ok(there)
 }

@@ -106,6 +106,9 @@ pub enum Refusal {
         /// The other's.
         there: String,
     },
+    /// The process may not speak for its node.
+    #[error("{0}")]
+    Process(String),
     /// The other side broke the protocol.
     #[error("protocol violation: {0}")]
     Violation(String),

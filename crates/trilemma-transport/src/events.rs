@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc};
-use trilemma_core::{Incarnation, NodeId};
+use trilemma_core::{NodeId, ProcessId};
 
 use crate::clients::ClientRef;
 use crate::error::Refusal;
@@ -22,10 +22,8 @@ use crate::{Lane, Limits};
 pub enum Event {
     /// A peer is connected.
     PeerUp {
-        /// The peer.
-        node: NodeId,
-        /// The incarnation of its process.
-        incarnation: Incarnation,
+        /// The peer's process.
+        process: ProcessId,
         /// Where it is.
         address: SocketAddr,
     },
@@ -48,8 +46,8 @@ pub enum Event {
     },
     /// A frame of a peer.
     Frame {
-        /// The peer.
-        from: NodeId,
+        /// The peer's process.
+        from: ProcessId,
         /// The lane.
         lane: Lane,
         /// The frame.

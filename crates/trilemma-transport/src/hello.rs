@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 use trilemma_core::codec::{bounded_text, bounded_vec};
-use trilemma_core::{Incarnation, NODES_MAX, NodeId, codec};
+use trilemma_core::{NODES_MAX, NodeId, ProcessId, codec};
 
 use crate::error::Refusal;
 
 /// Version of everything that nodes send each other. It stands first in a hello, whatever the version.
-pub(crate) const WIRE_VERSION: u32 = 5;
+pub(crate) const WIRE_VERSION: u32 = 6;
 /// Largest hello, in bytes.
 pub(crate) const HELLO_BYTES_MAX: usize = 128 * 1024;
 /// Most bytes of a member list: postcard writes an id in at most five.
@@ -20,10 +20,8 @@ const TABLE_TEXT_BYTES_MAX: usize = HELLO_BYTES_MAX - MEMBERS_BYTES_MAX - 1024;
 pub(crate) struct Hello {
     /// What this node speaks.
     pub(crate) version: u32,
-    /// The node; must be whom its certificate names.
-    pub(crate) node: NodeId,
-    /// The incarnation of its process.
-    pub(crate) incarnation: Incarnation,
+    /// The process. Its node must be whom its certificate names.
+    pub(crate) process: ProcessId,
     /// The members of the cluster as this node is configured, itself among them, ascending.
     #[serde(deserialize_with = "bounded_vec::<_, _, NODES_MAX>")]
     pub(crate) members: Vec<NodeId>,
@@ -37,16 +35,14 @@ pub(crate) struct Hello {
 impl Hello {
     /// The hello of this node. A longer table text is cut: it is shown, never compared.
     pub(crate) fn new(
-        node: NodeId,
-        incarnation: Incarnation,
+        process: ProcessId,
         members: Vec<NodeId>,
         table_digest: [u8; 32],
         table_text: &str,
     ) -> Self {
         Self {
             version: WIRE_VERSION,
-            node,
-            incarnation,
+            process,
             members,
             table_digest,
             table_text: clip(table_text, TABLE_TEXT_BYTES_MAX).to_owned(),
@@ -71,8 +67,8 @@ impl Hello {
     /// 1 to 5. The network splits between them. 1 and 2 elect 1, two of three; 3, 4, 5 elect 4, three of five, in the
     /// same term. Both commit.
     pub(crate) fn check(&self, there: &Hello, proven: NodeId) -> Result<(), Refusal> {
-        if there.node != proven {
-            let claimed = there.node;
+        let claimed = there.process.node;
+        if claimed != proven {
             return Err(Refusal::Subject(format!(
                 "it says it is node {claimed}, its certificate names node {proven}"
             )));

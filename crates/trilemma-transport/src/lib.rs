@@ -14,8 +14,9 @@
 //!
 //! Between two nodes there is one connection: the node with the lower id dials. TLS proves who the other is: the
 //! certificate must come from the cluster's own authority and name `trilemma://<cluster>/node/<id>`. There is no
-//! 0-RTT and no resumption. Then both sides say hello: wire version, incarnation, the members they know, and the
-//! digest of their keyspace table; nodes that differ refuse each other and print both lists or tables.
+//! 0-RTT and no resumption. Then both sides say hello: wire version, process (incarnation and disk), the members they
+//! know, and the digest of their keyspace table; nodes that differ refuse each other and print both lists or tables, and
+//! a process that may not speak for its node is refused.
 
 pub mod client;
 mod clients;
@@ -39,7 +40,7 @@ use trilemma_core::checkpoint::CHUNK_BYTES_MAX;
 pub use client::{Answers, CallError, ClientConfig, ClientConnection};
 pub use clients::ClientRef;
 pub use counters::{Counters, LaneCounters};
-pub use endpoint::{Transport, TransportConfig};
+pub use endpoint::{Admit, Transport, TransportConfig};
 pub use error::{Refusal, SendError, TransportError};
 pub use events::{Event, Events};
 pub use identity::{Identity, Subject};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, VarInt};
-use trilemma_core::NodeId;
+use trilemma_core::ProcessId;
 
 use crate::counters::Metrics;
 use crate::error::{SendError, code};
@@ -35,7 +35,7 @@ pub(crate) struct LinkContext {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Link {
-    peer: NodeId,
+    peer: ProcessId,
     connection: Connection,
     queues: [Arc<Queue>; 3],
     limits: Limits,
@@ -44,14 +44,19 @@ pub(crate) struct Link {
 
 impl Link {
     /// A link over an authenticated connection, ready to send.
-    pub(crate) fn start(peer: NodeId, connection: Connection, limits: Limits, context: LinkContext) -> Self {
+    pub(crate) fn start(
+        peer: ProcessId,
+        connection: Connection,
+        limits: Limits,
+        context: LinkContext,
+    ) -> Self {
         connection.set_receive_window(VarInt::from_u32(tls::PEER_WINDOW));
         let queues = [(); 3].map(|()| Arc::new(Queue::new(limits.queue_bytes)));
         for (place, queue) in queues.iter().enumerate() {
             let (connection, queue) = (connection.clone(), Arc::clone(queue));
             tokio::spawn(async move {
                 if let Err(why) = send_lane(&connection, place, &queue).await {
-                    tracing::debug!(%peer, why, "a lane's stream has ended");
+                    tracing::debug!(peer = %peer.node, why, "a lane's stream has ended");
                 }
                 queue.close();
             });
@@ -95,7 +100,7 @@ impl Link {
                 return self
                     .connection
                     .send_datagram(frame)
-                    .map_err(|_| SendError::NotConnected(self.peer));
+                    .map_err(|_| SendError::NotConnected(self.peer.node));
             }
             Lane::Control
         } else {
@@ -107,8 +112,8 @@ impl Link {
             .expect("every other lane is a stream");
         match self.queues[place].push(&[], frame) {
             Push::Queued => Ok(()),
-            Push::Full => Err(SendError::QueueFull(self.peer)),
-            Push::Closed => Err(SendError::NotConnected(self.peer)),
+            Push::Full => Err(SendError::QueueFull(self.peer.node)),
+            Push::Closed => Err(SendError::NotConnected(self.peer.node)),
         }
     }
 
@@ -131,7 +136,7 @@ async fn send_lane(connection: &Connection, place: usize, queue: &Queue) -> Resu
 
 #[derive(Clone)]
 struct Reader {
-    peer: NodeId,
+    peer: ProcessId,
     connection: Connection,
     limits: Limits,
     context: LinkContext,
@@ -180,7 +185,7 @@ impl Reader {
     }
 
     async fn pass_on(&self, lane: Lane, payload: Bytes) -> Result<(), Ended> {
-        if self.context.faults.is_blocked(self.peer) {
+        if self.context.faults.is_blocked(self.peer.node) {
             return Ok(());
         }
         self.context.metrics.received(lane, payload.len());
@@ -192,7 +197,7 @@ impl Reader {
     }
 
     fn violation(&self, why: &str) {
-        tracing::warn!(peer = %self.peer, why, "the peer broke the protocol; the connection is closed");
+        tracing::warn!(peer = %self.peer.node, why, "the peer broke the protocol; the connection is closed");
         self.connection
             .close(VarInt::from_u32(code::VIOLATION), why.as_bytes());
     }

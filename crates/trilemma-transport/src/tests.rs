@@ -9,10 +9,10 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use trilemma_core::{Incarnation, NodeId};
+use trilemma_core::{DiskId, Incarnation, NodeId, ProcessId};
 
 use crate::pki::Authority;
-use crate::{Event, Events, Identity, Limits, Transport, TransportConfig, TransportError};
+use crate::{Admit, Event, Events, Identity, Limits, Transport, TransportConfig, TransportError};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -49,8 +49,8 @@ impl World {
         let node_id = NodeId(node);
         TransportConfig {
             cluster: "test".into(),
-            node: node_id,
-            incarnation: Incarnation(1),
+            process: process(node),
+            admit: Admit::all(),
             listen: self.addresses[&node_id],
             peers: self
                 .addresses
@@ -67,6 +67,16 @@ impl World {
 
     fn bind(&self, node: u32) -> (Transport, Events) {
         Transport::bind(self.config(node)).unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+/// The first process of a node.
+fn process(node: u32) -> ProcessId {
+    ProcessId {
+        node: NodeId(node),
+        incarnation: Incarnation(1),
+        disk: DiskId(node.into()),
+        nonce: 1,
     }
 }
 
@@ -100,7 +110,8 @@ async fn expect<T>(events: &mut Events, what: &str, mut pick: impl FnMut(Event) 
 }
 
 async fn up(events: &mut Events, peer: u32) {
-    let is_peer = |event| matches!(event, Event::PeerUp { node, .. } if node == NodeId(peer)).then_some(());
+    let is_peer =
+        |event| matches!(event, Event::PeerUp { process, .. } if process.node == NodeId(peer)).then_some(());
     expect(events, "peer up", is_peer).await;
 }
 

@@ -76,6 +76,7 @@ fn configurations(directory: &std::path::Path) -> Result<Vec<Config>> {
             .cluster("quickstart")
             .listen(*listen)
             .data(directory.join(format!("node-{id}")))
+            .new_node()
             .identity_pem(
                 authority.certificate_pem(),
                 issued.certificate_pem,

@@ -13,9 +13,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use trilemma_core::NODES_MAX;
-use trilemma_core::{Backend, NodeId};
+use trilemma_core::{Backend, DiskId, NodeId};
 use trilemma_runtime::NodeConfig;
-pub use trilemma_runtime::{Durability, KeyspaceConfig, Tuning};
+pub use trilemma_runtime::{Durability, KeyspaceConfig, NEW_NODE_FILE, Tuning};
 
 pub use builder::ConfigBuilder;
 pub use check::{check_cluster, check_keyspaces};
@@ -49,6 +49,26 @@ impl Config {
     #[must_use]
     pub fn builder(node: u32) -> ConfigBuilder {
         ConfigBuilder::new(NodeId(node))
+    }
+
+    /// Says that the node is new, so that an empty data directory is right. Without it an empty directory is refused: it
+    /// is a volume that is not mounted, a wrong path or a loss, and a node that has lost its directory must not come
+    /// back under its id. A directory that holds data is opened either way.
+    ///
+    /// `trilemma init` marks the directories that it makes, so that they need it not.
+    #[must_use]
+    pub fn new_node(mut self) -> Self {
+        self.0.new_node = true;
+        self
+    }
+
+    /// Accepts another disk of a node that has lost its own for good: `gossip` and `two-phase` keyspaces go on with it,
+    /// `raft` and `paxos` do without that node. Both disks are named where the node is refused. Kept once this node has
+    /// started.
+    #[must_use]
+    pub fn accept_disk(mut self, node: NodeId, disk: DiskId) -> Self {
+        self.0.accept_disks.insert(node, disk);
+        self
     }
 
     /// The node that this configuration is for.

@@ -46,10 +46,10 @@ pub use trilemma_core::data::{BATCH_LENGTH_MAX, COMMAND_BYTES_MAX, KEY_BYTES_MAX
 pub use trilemma_core::descriptor;
 pub use trilemma_core::read::{DEADLINE_DEFAULT, RANGE_ENTRIES_MAX};
 pub use trilemma_core::{
-    Achieved, Attempt, Backend, Change, Command, Descriptor, Entry, Epoch, Guard, Incarnation, Key, KeyRange,
-    LiveStatus, Mutation, Needs, NodeId, NodeSet, NotApplied, OpId, Outcome, Query, ReadError, ReadLevel,
-    ReadReply, ReadRequest, Reason, Receipt, Requires, Retry, SessionId, UnknownCause, Value, Version,
-    Versioned, WatchItem, WatchToken, WriteError,
+    Achieved, Attempt, Backend, Change, Command, Descriptor, DiskId, Entry, Epoch, Guard, Incarnation, Key,
+    KeyRange, LiveStatus, Mutation, Needs, NodeId, NodeSet, NotApplied, OpId, Outcome, Query, ReadError,
+    ReadLevel, ReadReply, ReadRequest, Reason, Receipt, Requires, Retry, SessionId, UnknownCause, Value,
+    Version, Versioned, WatchItem, WatchToken, WriteError,
 };
 pub use trilemma_runtime::{KeyspaceOverview, LogOverview, NodeError, NodeOverview, PeerOverview, pki};
 pub use watch::Watch;

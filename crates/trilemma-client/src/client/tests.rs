@@ -39,6 +39,7 @@ fn overview(node: NodeId, version: u64) -> NodeOverview {
         },
     };
     NodeOverview {
+        disk: trilemma_core::DiskId(node.0.into()),
         cluster: "test".into(),
         node,
         incarnation: Incarnation(1),

@@ -63,12 +63,11 @@ fn raw_stream_of(input: &[u8]) {
 }
 
 fn hellos_of(input: &[u8]) {
-    // Version, node, incarnation, members (their number is a byte of its own), digest and text of the table.
+    // Version, process (node, incarnation, disk, nonce), members (their number is a byte of its own), digest and text of the table.
     let members = (3_u8, [1_u32, 3, 900]);
     let sample = codec::encode(&(
-        5_u32,
-        3_u32,
-        70_000_u64,
+        6_u32,
+        (3_u32, 70_000_u64, 300_u64, 7_u64),
         members,
         [7_u8; 32],
         "locks raft\ncarts gossip\n",

@@ -6,10 +6,10 @@ use trilemma_client::wire::{
 };
 use trilemma_core::liveness::Beat;
 use trilemma_core::{
-    Achieved, Attempt, Backend, Change, Command, Entry, Incarnation, KeyRange, KeyspaceId, LiveStatus,
-    Message, NodeId, NodeSet, NotApplied, OpId, Outcome, ReadError, ReadLevel, ReadReply, Reason, Receipt,
-    Reply, Request, Rng, UnknownCause, Version, Versioned, WatchItem, WatchSpec, WatchToken, WriteError,
-    codec,
+    Achieved, Attempt, Backend, Change, Command, DiskId, Entry, Incarnation, KeyRange, KeyspaceId,
+    LiveStatus, Message, NodeId, NodeSet, NotApplied, OpId, Outcome, ReadError, ReadLevel, ReadReply, Reason,
+    Receipt, Reply, Request, Rng, UnknownCause, Version, Versioned, WatchItem, WatchSpec, WatchToken,
+    WriteError, codec,
 };
 use trilemma_fuzz::corpus::{self, Corpus};
 use trilemma_fuzz::mutate::mutated;
@@ -17,6 +17,7 @@ use trilemma_fuzz::rig::{self, Kind};
 use trilemma_fuzz::source::Source;
 use trilemma_fuzz::wire::decodes;
 use trilemma_gossip as gossip;
+use trilemma_node::NodeMessage;
 use trilemma_node::record::NodeRecord;
 use trilemma_paxos as paxos;
 use trilemma_raft as raft;
@@ -36,7 +37,7 @@ targets! {
     two_phase_record(RUNS, 256) => record::<two_phase::Record>(Kind::TwoPhase);
     client_request(RUNS, 256) => client_request_of;
     client_reply(RUNS, 256) => client_reply_of;
-    beat(RUNS, 64) => beat_of;
+    node_message(RUNS, 64) => node_message_of;
     node_record(RUNS, 128) => node_record_of;
 }
 
@@ -65,7 +66,7 @@ fn raw(input: &[u8]) {
     decodes::<two_phase::Record>(input);
     decodes::<ClientRequest>(input);
     decodes::<ClientReply>(input);
-    decodes::<Beat>(input);
+    decodes::<NodeMessage>(input);
 }
 
 fn message<M: Message + PartialEq>(kind: Kind) -> impl Fn(&[u8]) {
@@ -117,14 +118,22 @@ fn client_reply_of(input: &[u8]) {
     });
 }
 
-fn beat_of(input: &[u8]) {
+fn node_message_of(input: &[u8]) {
     let echo = Some((Incarnation(3), 300));
     let beat = Beat {
         incarnation: Incarnation(2),
         number: 70_000,
         echo,
     };
-    decodes::<Beat>(&mutated(&mut Source::new(input), &[codec::encode(&beat)]));
+    let samples = [
+        NodeMessage::Ping(beat),
+        NodeMessage::Meet,
+        NodeMessage::Keeps(DiskId(900)),
+    ]
+    .map(|message| codec::encode(&message));
+    if let Some(message) = decodes::<NodeMessage>(&mutated(&mut Source::new(input), &samples)) {
+        assert!(!message.kind().is_empty());
+    }
 }
 
 fn node_record_of(input: &[u8]) {
@@ -137,21 +146,25 @@ fn node_record_of(input: &[u8]) {
         [("locks", "raft"), ("carts", "gossip")],
     ));
     let started = [&started[..8], &[2], &started[8..]].concat();
-    // `NodeRecord::Started`: the same, and the members.
+    // `NodeRecord::StartedWithoutDisks`: the same, and the members.
     let with_members = [&[1], &started[1..], &[3, 1, 2, 3]].concat();
+    // `NodeRecord::Started`: the same, and whether all have met. `Met`: node, disk, the one accepted, incarnation, nonce. `Founded`.
+    let with_founding = [&[2], &with_members[1..], &[1]].concat();
+    let met = codec::encode(&(3_u32, 2_u32, 300_u64, Some(7_u64), 9_u64, 70_000_u64)).to_vec();
+    let samples = [started, with_members, with_founding, met, vec![4]];
     let door = |bytes: &[u8]| {
         codec::decode::<NodeRecord>(bytes)
             .map(|record| codec::encode(&record))
             .map_err(|error| error.to_string())
     };
-    for sample in [&started, &with_members] {
+    for sample in &samples {
         assert_eq!(
             door(sample).as_deref(),
             Ok(&sample[..]),
             "the sample is a node's record"
         );
     }
-    let bytes = mutated(&mut Source::new(input), &[started, with_members]);
+    let bytes = mutated(&mut Source::new(input), &samples);
     if let Ok(encoded) = trilemma_fuzz::wire::frugal(bytes.len(), || door(&bytes)) {
         assert_eq!(door(&encoded), Ok(encoded), "other bytes come back");
     }
@@ -282,6 +295,7 @@ fn overview(missing: NodeSet) -> NodeOverview {
         ..LiveStatus::default()
     };
     NodeOverview {
+        disk: DiskId(900),
         cluster: "shop".into(),
         node: NodeId(1),
         incarnation: Incarnation(4),

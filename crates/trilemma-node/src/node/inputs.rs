@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use trilemma_core::host::GroupInput;
-use trilemma_core::liveness::Beat;
 use trilemma_core::pending::PendingKind;
-use trilemma_core::{KeyspaceId, NodeId, Now, PeerView, Proposal, Reason, Request, WatchSpec, codec};
+use trilemma_core::{
+    DiskId, KeyspaceId, NodeId, Now, PeerView, ProcessId, Proposal, Reason, Request, WatchSpec, codec,
+};
 use trilemma_storage::{LogError, LogEvent, SnapshotError};
 
 use super::Node;
 use crate::config::NODE_RECORDS;
 use crate::frame::take_item;
+use crate::message::NodeMessage;
+use crate::record::NodeRecord;
 use crate::replica::Replica;
 use crate::watchers::{ReaderEvent, WatchId};
 
@@ -75,11 +78,26 @@ impl<W> Node<W> {
         }
     }
 
-    /// A frame of a peer, which the host knows to be `from` it.
-    pub fn on_frame(&mut self, now: Now, from: NodeId, mut frame: Bytes) {
+    /// A frame of a peer. The host knows the sender's node by its certificate, and the rest from its hello; see
+    /// [`crate::Peers::admit`].
+    pub fn on_frame(&mut self, now: Now, from: &ProcessId, mut frame: Bytes) {
+        let heard = match self.peers.hear(from) {
+            Ok(heard) => heard,
+            Err(why) => {
+                tracing::debug!(%from, %why, "a frame is dropped");
+                return;
+            }
+        };
+        self.records.extend(heard.keep.map(NodeRecord::Met));
+        if heard.count_changed {
+            if let Some(why) = self.peers.refusal(from.node) {
+                tracing::error!(%from, "{why}");
+            }
+            self.recount(now);
+        }
         loop {
             match take_item(&mut frame) {
-                Ok(Some((NODE_RECORDS, bytes))) => self.on_ping(now, from, &bytes),
+                Ok(Some((NODE_RECORDS, bytes))) => self.on_node_message(now, from.node, &bytes),
                 Ok(Some((keyspace, bytes))) => self.on_message(now, from, keyspace, bytes),
                 Ok(None) => return,
                 Err(why) => {
@@ -90,33 +108,82 @@ impl<W> Node<W> {
         }
     }
 
-    fn on_message(&mut self, now: Now, from: NodeId, keyspace: KeyspaceId, bytes: Bytes) {
+    fn on_message(&mut self, now: Now, from: &ProcessId, keyspace: KeyspaceId, bytes: Bytes) {
         let Some(index) = self.find(keyspace) else {
             tracing::warn!(%from, %keyspace, "a message for a keyspace that is not configured here");
             return;
         };
+        if self.replicas[index].counts_majorities() && !self.peers.is_counted(from) {
+            return;
+        }
         if !self.admission.drops_message() {
+            let from = from.node;
             self.step(index, now, GroupInput::Receive { from, bytes });
         }
     }
 
-    fn on_ping(&mut self, now: Now, from: NodeId, bytes: &[u8]) {
-        match codec::decode::<Beat>(bytes) {
-            Ok(ping) => {
+    fn on_node_message(&mut self, now: Now, from: NodeId, bytes: &[u8]) {
+        match codec::decode(bytes) {
+            Ok(NodeMessage::Ping(ping)) => {
                 if let Some(view) = self.liveness.receive(now.instant, from, ping) {
                     self.on_view(now, view);
                 }
             }
-            Err(error) => tracing::warn!(%from, %error, "a malformed ping is dropped"),
+            Ok(NodeMessage::Meet) => self.peers.asked(from),
+            Ok(NodeMessage::Keeps(disk)) => {
+                if self.peers.keeps(from, disk) {
+                    tracing::info!("all members have met");
+                    self.records.push(NodeRecord::Founded);
+                    self.recount(now);
+                }
+                self.explain_silence();
+            }
+            Err(error) => tracing::warn!(%from, %error, "a malformed message between nodes is dropped"),
         }
     }
 
     pub(super) fn on_view(&mut self, now: Now, view: PeerView) {
         self.next_status = now.instant;
-        for index in 0..self.replicas.len() {
-            self.step(index, now, GroupInput::Peers(view.clone()));
-        }
         self.view = view;
+        for index in 0..self.replicas.len() {
+            let view = self.view_of(index);
+            self.step(index, now, GroupInput::Peers(view));
+        }
+    }
+
+    /// Some node is counted from now on, or no more.
+    fn recount(&mut self, now: Now) {
+        self.next_status = now.instant;
+        for index in 0..self.replicas.len() {
+            if self.replicas[index].counts_majorities() {
+                let view = self.view_of(index);
+                self.step(index, now, GroupInput::Peers(view));
+            }
+        }
+    }
+
+    fn view_of(&self, index: usize) -> PeerView {
+        if self.replicas[index].counts_majorities() {
+            self.peers.counted_view(&self.view)
+        } else {
+            self.view.clone()
+        }
+    }
+
+    /// Has keyspaces that cannot take part say why.
+    pub(super) fn explain_silence(&mut self) {
+        let why = self.peers.why_silent();
+        for replica in &mut self.replicas {
+            if replica.counts_majorities() {
+                replica.set_silent(why.clone());
+            }
+        }
+    }
+
+    /// The operator accepts another disk of a peer that has lost its own: [`crate::peers`].
+    pub fn accept_disk(&mut self, peer: NodeId, disk: DiskId) {
+        let kept = self.peers.accept(peer, disk);
+        self.records.extend(kept.map(NodeRecord::Met));
     }
 
     /// What the log reports. `Err` is the end of the node: nobody can say what the disk holds.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use trilemma_core::error::{UnknownCause, WriteError};
 use trilemma_core::liveness::Beat;
 use trilemma_core::{
-    Attempt, Backend, Command, Key, KeyRange, Now, OpId, Query, ReadRequest, Request, SessionId, Value,
-    Version, WallTime, WatchItem, codec,
+    Attempt, Backend, Command, DiskId, Key, KeyRange, Now, OpId, Query, ReadRequest, Request, SessionId,
+    Value, Version, WallTime, WatchItem, codec,
 };
 use trilemma_storage::{Due, LogEvent, MemoryDisk, SnapshotError, WriteQueue};
 
@@ -51,6 +51,16 @@ fn settings(backend: Backend, members: u32, limits: Limits) -> NodeSettings {
     }
 }
 
+/// A process of a node, in this incarnation and on this disk.
+fn process(node: u32, incarnation: u64, disk: u64) -> ProcessId {
+    ProcessId {
+        node: NodeId(node),
+        incarnation: Incarnation(incarnation),
+        disk: DiskId(disk),
+        nonce: incarnation * 1000 + disk,
+    }
+}
+
 fn ks() -> KeyspaceId {
     keyspace_id("k")
 }
@@ -63,6 +73,7 @@ impl Rig {
         };
         let storage = Storage {
             disk: &disk,
+            is_new: true,
             random: &mut || 7,
             tune: &(),
         };
@@ -229,8 +240,8 @@ fn h1_messages_of_peers_are_dropped_while_too_much_waits_and_pings_are_not() {
     };
     let mut frame = bytes::BytesMut::new();
     put_item(&mut frame, ks(), b"whatever a peer says");
-    put_item(&mut frame, NODE_RECORDS, &codec::encode(&ping));
-    rig.node.on_frame(rig.now, NodeId(2), frame.freeze());
+    put_item(&mut frame, NODE_RECORDS, &codec::encode(&NodeMessage::Ping(ping)));
+    rig.node.on_frame(rig.now, &process(2, 9, 1), frame.freeze());
     assert_eq!(rig.node.admission().dropped(), 1);
     assert!(
         rig.node.liveness.view().peers.contains_key(&NodeId(2)),

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use trilemma_core::host::{Appended, GroupInput, Outgoing};
 use trilemma_core::protocol::Force;
-use trilemma_core::{Instant, Lane, Now, codec};
+use trilemma_core::{Instant, Lane, NodeId, Now, codec};
 
-use super::{DEADLINE_GRACE, Node, PING};
+use super::{DEADLINE_GRACE, Node};
 use crate::config::NODE_RECORDS;
 use crate::effects::{Effects, Envelope, Observer};
-use crate::record::section;
+use crate::message::NodeMessage;
+use crate::record::{NodeRecord, section};
 use crate::recovery::RECORD_HEADER_BYTES;
 
 /// How often live status is computed.
@@ -35,6 +36,8 @@ impl<W> Node<W> {
     pub fn turn(&mut self, now: Now, effects: &mut Effects<W>, observer: &mut impl Observer) {
         self.ping(now, effects);
         self.wake(now);
+        self.meet(effects);
+        self.keep(effects);
         let mut touched = self.end_turns(now);
         self.append(&touched, effects, observer);
         self.transmit(&touched, effects);
@@ -76,20 +79,46 @@ impl<W> Node<W> {
         touched
     }
 
-    /// Pings peers if that is due.
+    /// Pings peers if that is due; a node that is new asks with each ping to be met.
     fn ping(&mut self, now: Now, effects: &mut Effects<W>) {
-        let messages = &mut effects.messages;
+        let mut pinged = false;
         let view = self.liveness.tick(now.instant, |to, ping| {
-            messages.push(Envelope {
-                keyspace: NODE_RECORDS,
-                to,
-                lane: Lane::Control,
-                kind: PING,
-                bytes: codec::encode(&ping),
-            });
+            pinged = true;
+            effects.messages.push(envelope(to, &NodeMessage::Ping(ping)));
         });
+        if pinged {
+            let asked = self.peers.unasked().map(|peer| (peer, NodeMessage::Meet));
+            self.messages.extend(asked);
+        }
         if let Some(view) = view {
             self.on_view(now, view);
+        }
+    }
+
+    /// Sends what the node itself has to say to its peers.
+    fn meet(&mut self, effects: &mut Effects<W>) {
+        let messages = &mut self.messages;
+        self.peers.persisted(self.progress.durable, |to, disk| {
+            messages.push((to, NodeMessage::Keeps(disk)));
+        });
+        let messages = messages.drain(..);
+        effects
+            .messages
+            .extend(messages.map(|(to, message)| envelope(to, &message)));
+    }
+
+    /// Gives the node's own records to the log.
+    fn keep(&mut self, effects: &mut Effects<W>) {
+        for record in self.records.drain(..) {
+            let bytes = codec::encode(&record);
+            self.last = self.last.plus(1);
+            if let NodeRecord::Met(kept) = record {
+                self.peers.appended(kept.node, self.last);
+            }
+            self.snapshots.appended(bytes.len() as u64 + RECORD_HEADER_BYTES);
+            // Peers that are new wait for it.
+            effects.batch.forced = true;
+            effects.batch.records.push((NODE_RECORDS, bytes));
         }
     }
 
@@ -113,6 +142,10 @@ impl<W> Node<W> {
     fn transmit(&mut self, touched: &[usize], effects: &mut Effects<W>) {
         for index in touched {
             let replica = &mut self.replicas[*index];
+            if replica.counts_majorities() && !self.peers.is_founded() {
+                replica.output.sends.clear();
+                continue;
+            }
             let keyspace = replica.id();
             let envelope = |Outgoing {
                                 to,
@@ -203,12 +236,12 @@ impl<W> Node<W> {
 
     /// Takes, hands out or finishes a snapshot, whichever is due.
     fn snapshot(&mut self, effects: &mut Effects<W>) {
-        let (record, replicas) = (&self.record, &self.replicas);
+        let (record, peers, replicas) = (&self.record, &self.peers, &self.replicas);
         self.snapshots.take(self.last, || {
             let keyspaces = replicas
                 .iter()
                 .map(|replica| (replica.id(), replica.engine.checkpoint()));
-            std::iter::once(section(record)).chain(keyspaces).collect()
+            std::iter::once(section(record, peers)).chain(keyspaces).collect()
         });
         effects.snapshot = self.snapshots.job(self.progress.durable);
         effects.release = self.release.take();
@@ -217,10 +250,23 @@ impl<W> Node<W> {
     /// What must hold between two turns.
     fn check(&self) {
         assert!(self.touched.is_empty() && self.replies.is_empty() && self.opening.is_empty());
+        assert!(self.records.is_empty() && self.messages.is_empty());
         assert!(self.progress.durable <= self.last);
+        self.peers.check();
         for replica in &self.replicas {
             replica.watchers.check();
             debug_assert!(replica.output.records.is_empty() && replica.output.sends.is_empty());
         }
+    }
+}
+
+/// A message of the node itself.
+fn envelope(to: NodeId, message: &NodeMessage) -> Envelope {
+    Envelope {
+        keyspace: NODE_RECORDS,
+        to,
+        lane: Lane::Control,
+        kind: message.kind(),
+        bytes: codec::encode(message),
     }
 }

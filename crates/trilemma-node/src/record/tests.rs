@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use trilemma_core::{Backend, Instant, Now, WallTime};
-use trilemma_storage::{Log, LogOptions, LogSeq, MemoryDisk};
+use trilemma_storage::{Disk as _, Log, LogOptions, LogSeq, MemoryDisk};
 
 use super::*;
 use crate::config::{KeyspaceConfig, Tuning};
-use crate::recovery::{Recovered, Storage, recover};
+use crate::recovery::{NEW_NODE_FILE, Recovered, Storage, recover};
 
 /// Node 3 of cluster "shop" in incarnation 9, with `locks` in raft: as it was written before members were recorded.
 const WITHOUT_MEMBERS: &[u8] = b"\x00\x04shop\x03\x09\x01\x05locks\x04raft";
-/// The same with the members 1, 2, 3.
-const WITH_MEMBERS: &[u8] = b"\x01\x04shop\x03\x09\x01\x05locks\x04raft\x03\x01\x02\x03";
+/// The same with the members 1, 2, 3, as it was written before disks were recorded.
+const WITHOUT_DISKS: &[u8] = b"\x01\x04shop\x03\x09\x01\x05locks\x04raft\x03\x01\x02\x03";
+/// The same of a node that has not met all of them.
+const STARTED: &[u8] = b"\x02\x04shop\x03\x09\x01\x05locks\x04raft\x03\x01\x02\x03\x00";
 
 const NOW: Now = Now {
     instant: Instant::ZERO,
@@ -50,6 +52,7 @@ fn disk(record: &[u8]) -> MemoryDisk {
 fn start(disk: &MemoryDisk, settings: &NodeSettings) -> Result<Incarnation, String> {
     let storage = Storage {
         disk,
+        is_new: true,
         random: &mut || 7,
         tune: &(),
     };
@@ -58,13 +61,60 @@ fn start(disk: &MemoryDisk, settings: &NodeSettings) -> Result<Incarnation, Stri
 }
 
 #[test]
-fn node_records_of_both_forms_are_read_byte_for_byte() {
-    for golden in [WITHOUT_MEMBERS, WITH_MEMBERS] {
+fn node_records_of_all_forms_are_read_byte_for_byte() {
+    for golden in [
+        WITHOUT_MEMBERS,
+        WITHOUT_DISKS,
+        STARTED,
+        b"\x03\x02\xac\x02\x00\x05\x07",
+        b"\x04",
+    ] {
         let record: NodeRecord = codec::decode(golden).expect("a golden record");
         assert_eq!(codec::encode(&record), golden, "{record:?}");
     }
-    let written = NodeRecord::started(&settings(&[1, 2, 3]), Incarnation(9));
-    assert_eq!(codec::encode(&written), WITH_MEMBERS);
+    let written = NodeRecord::started(&settings(&[1, 2, 3]), Incarnation(9), false);
+    assert_eq!(codec::encode(&written), STARTED);
+    let met = NodeRecord::Met(Kept {
+        node: NodeId(2),
+        disk: trilemma_core::DiskId(300),
+        accepted: None,
+        incarnation: Incarnation(5),
+        nonce: 7,
+    });
+    assert_eq!(codec::encode(&met), b"\x03\x02\xac\x02\x00\x05\x07"[..]);
+}
+
+#[test]
+fn h9_an_empty_directory_is_refused_unless_somebody_says_that_the_node_is_new() {
+    let disk = MemoryDisk::new();
+    let start = |is_new| {
+        let storage = Storage {
+            disk: &disk,
+            is_new,
+            random: &mut || 7,
+            tune: &(),
+        };
+        let recovered: Result<Recovered<_, ()>, _> = recover(&settings(&[1, 2, 3]), NOW, storage);
+        recovered.map(drop).map_err(|error| error.to_string())
+    };
+    let refused = start(false).expect_err("nobody says that it is new");
+    for part in ["it is empty", "mount the volume", "serve --new"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    assert_eq!(
+        disk.list().expect("it can be listed"),
+        Vec::<String>::new(),
+        "nothing was changed"
+    );
+    drop(disk.create(NEW_NODE_FILE).expect("a marker can be made"));
+    start(false).expect("it is marked");
+    let names = disk.list().expect("it can be listed");
+    assert!(
+        !names.iter().any(|name| name == NEW_NODE_FILE),
+        "the marker counts once: {names:?}"
+    );
+    start(false).expect("it is not empty any more");
+    start(true).expect("what a directory holds is never touched");
 }
 
 #[test]
@@ -78,7 +128,7 @@ fn d2_a_directory_from_before_members_were_recorded_starts_and_records_them() {
 
 #[test]
 fn d2_a_start_with_other_members_than_stored_is_refused_and_changes_nothing() {
-    let disk = disk(WITH_MEMBERS);
+    let disk = disk(WITHOUT_DISKS);
     for members in [&[1, 2, 3, 4, 5][..], &[1, 3], &[3], &[1, 3, 4]] {
         let configured = settings(members);
         let refused = start(&disk, &configured).expect_err("other members");
@@ -97,7 +147,7 @@ fn d2_a_start_with_other_members_than_stored_is_refused_and_changes_nothing() {
 
 #[test]
 fn a_directory_of_another_node_cluster_or_backend_is_refused() {
-    let disk = disk(WITH_MEMBERS);
+    let disk = disk(WITHOUT_DISKS);
     let mut other = settings(&[1, 2, 3]);
     other.cluster = "farm".into();
     assert!(

@@ -90,6 +90,8 @@ impl Cluster {
             node: id,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             data: self.directory.path().join(format!("node-{id}")),
+            new_node: true,
+            accept_disks: BTreeMap::new(),
             peers: self
                 .relays
                 .iter()
@@ -118,14 +120,25 @@ impl Cluster {
     pub(crate) async fn start_node_among(&self, id: NodeId, members: &[NodeId]) -> Result<(), NodeError> {
         let mut config = self.config(id);
         config.peers.retain(|peer, _| members.contains(peer));
+        self.start_as(config).await
+    }
+
+    /// Starts a node that does not run with this configuration.
+    pub(crate) async fn start_as(&self, config: NodeConfig) -> Result<(), NodeError> {
+        let id = config.node;
         let node = NodeHandle::start(config).await?;
-        for ((_, to), relay) in &self.relays {
-            if *to == id {
-                relay.set_target(node.listen());
-            }
-        }
+        self.redirect(id, node.listen());
         self.nodes.lock().expect("no panic while locked").insert(id, node);
         Ok(())
+    }
+
+    /// Lets the network bring what is for a node to another process, as if it had the node's address.
+    pub(crate) fn redirect(&self, id: NodeId, listen: SocketAddr) {
+        for ((_, to), relay) in &self.relays {
+            if *to == id {
+                relay.set_target(listen);
+            }
+        }
     }
 
     /// Takes a running node out, to be stopped.

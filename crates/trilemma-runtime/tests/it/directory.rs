@@ -50,6 +50,8 @@ pub(crate) fn config(authority: &Authority, data: &Path, snapshot_log_bytes: u64
         node: NodeId(1),
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         data: data.to_path_buf(),
+        new_node: true,
+        accept_disks: BTreeMap::new(),
         peers: BTreeMap::new(),
         identity: identity.expect("our own PEM is read"),
         keyspaces: Backend::ALL

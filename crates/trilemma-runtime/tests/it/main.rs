@@ -3,6 +3,7 @@
 mod cluster;
 mod conformance;
 mod directory;
+mod disks;
 mod members;
 mod node;
 mod relay;

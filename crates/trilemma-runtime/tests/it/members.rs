@@ -98,6 +98,30 @@ async fn nodes_with_different_member_lists_refuse_each_other_with_both_lists_pri
         assert!(names_both_lists(&text), "node {id} of node {peer}: {text}");
         assert!(text.contains("`peers`"), "what to do: {text}");
     }
-    cluster.writable(ONE, Backend::Raft).await;
-    assert_eq!(cluster.writable_now(Backend::Raft), [ONE, TWO]);
+    cluster.writable(ONE, Backend::Gossip).await;
+    tokio::time::sleep(ELECTIONS).await;
+    assert_eq!(cluster.writable_now(Backend::Raft), [], "no list is whole");
+}
+
+/// Nodes that have never met know no other list than their own. Each side would be a majority of its own.
+#[tokio::test]
+async fn fresh_directories_with_different_lists_never_found_two_clusters() {
+    let cluster = Cluster::stopped(&OF_FIVE, |_| {}).await;
+    cluster.cut_off(&[ONE, TWO]);
+    for id in OF_FIVE {
+        let members = if [ONE, TWO].contains(&id) {
+            &OF_THREE[..]
+        } else {
+            &OF_FIVE
+        };
+        let started = cluster.start_node_among(id, members).await;
+        started.expect("a new node starts");
+    }
+    cluster.writable(FIVE, Backend::Gossip).await;
+    tokio::time::sleep(ELECTIONS).await;
+    for backend in [Backend::Raft, Backend::Paxos] {
+        assert_eq!(cluster.writable_now(backend), [], "{backend}");
+        let why = cluster.keyspace(FOUR, backend).status().current().why;
+        assert!(why.contains("nodes 1, 2 have not"), "{why}");
+    }
 }

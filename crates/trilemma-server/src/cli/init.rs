@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use trilemma::config::check_keyspaces;
+use trilemma::config::{NEW_NODE_FILE, check_keyspaces};
 use trilemma::{Backend, NodeId};
 
 use super::tls::{Secrecy, check_cluster, create_dir, new_authority, refused, write_file, write_issued};
@@ -21,7 +21,7 @@ Examples:
   trilemma init
   trilemma init prod --nodes 5 --cluster prod --keyspaces carts=gossip,locks=raft,orders=two-phase
 
-Writes DIR/node-1.toml …, DIR/client.toml and DIR/certs/. Files that exist are never overwritten unless --force is
+Writes DIR/node-1.toml …, DIR/client.toml, DIR/certs/, and an empty data directory for each node, marked as new. Files that exist are never overwritten unless --force is
 given, and then new certificates are made: nodes that have the old ones must get the new ones.")]
 pub(crate) struct Init {
     /// Where to write
@@ -61,6 +61,7 @@ impl Init {
                 .issue_node(&self.cluster, NodeId(node.into()))
                 .map_err(refused)?;
             write_issued(&certs, &format!("node-{node}"), &issued, self.force)?;
+            self.mark_new(node)?;
             let text = self.node_file(node, &keyspaces);
             write_file(
                 &self.dir.join(format!("node-{node}.toml")),
@@ -79,6 +80,23 @@ impl Init {
         )?;
         self.next_steps(&keyspaces);
         Ok(Exit::Ok)
+    }
+
+    /// Makes a node's data directory and marks it as a new node's, for an empty one is refused otherwise.
+    fn mark_new(&self, node: u16) -> Result<(), Failure> {
+        let data = self.dir.join(format!("data/node-{node}"));
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(&data).map_err(|error| {
+            Failure::usage(
+                format!("{}: {error}", data.display()),
+                "name a directory that can be made",
+            )
+        })?;
+        let text = "The node whose directory this is may start with it although it is empty. Removed by the first start.\n";
+        write_file(&data.join(NEW_NODE_FILE), text, Secrecy::Public, true)
     }
 
     /// Refuses before the first file is written, so that a directory is never half old and half new.
@@ -203,6 +221,10 @@ impl Init {
         for node in 1..=self.nodes {
             output::line(format!("  trilemma serve --config {dir}/node-{node}.toml"));
         }
+        output::line(
+            "\non another machine, where the data directory is not the one made here, the first time with --new. A new\n\
+             cluster's raft and paxos keyspaces begin when all nodes have met once.",
+        );
         output::line("\nthen, from anywhere:");
         let config = if self.dir == Path::new("trilemma") || self.dir == Path::new(".") {
             String::new()

@@ -25,8 +25,8 @@ impl Status {
             return Ok(Exit::Ok);
         }
         output::line(format!(
-            "node {} of cluster \"{}\", incarnation {}",
-            overview.node, overview.cluster, overview.incarnation
+            "node {} of cluster \"{}\", incarnation {}, disk {}",
+            overview.node, overview.cluster, overview.incarnation, overview.disk
         ));
         output::line("");
         let mut rows = vec![cells(["PEER", "ADDRESS", "CONNECTED", ""])];
@@ -167,6 +167,7 @@ fn node_json(overview: &NodeOverview) -> Json {
         "node": overview.node.0,
         "cluster": overview.cluster,
         "incarnation": overview.incarnation.0,
+        "disk": overview.disk.to_string(),
         "peers": peers,
         "keyspaces": overview.keyspaces.iter().map(keyspace_json).collect::<Vec<_>>(),
         "log": {

@@ -1,12 +1,13 @@
 //! `serve`: one node as a process.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use trilemma::{Config, Node};
+use trilemma::{Config, DiskId, Node, NodeId};
 
 use super::Global;
 use crate::exit::{Exit, Failure, Outcome};
@@ -18,6 +19,7 @@ use crate::output;
 Examples:
   trilemma serve --config trilemma/node-1.toml
   trilemma serve --config trilemma/node-1.toml --log trilemma=debug
+  trilemma serve --config node-4.toml --new       # the first start, if `init` has not made the directory here
 
 Prints one line that begins with `ready` to standard output once it serves; logs go to standard error. SIGINT and
 SIGTERM stop the node cleanly: everything it has accepted becomes durable first. A storage failure stops it too,
@@ -26,6 +28,15 @@ pub(crate) struct Serve {
     /// What to log: error, warn, info, debug, trace, or MODULE=LEVEL,…
     #[arg(long, default_value = "info", env = "TRILEMMA_LOG", value_name = "FILTER")]
     log: String,
+    /// The node is new: make its data directory. Refused where the directory holds data. Without it an empty directory is
+    /// refused, unless `init` has made it: a volume may not be mounted, and a node that has lost its directory must not
+    /// come back under its id
+    #[arg(long)]
+    new: bool,
+    /// Go on with this disk of a node that has lost its own for good, in gossip and two-phase keyspaces; raft and paxos do
+    /// without that node. Needed once, on each other node
+    #[arg(long, value_name = "NODE=DISK", value_parser = accepted_disk)]
+    accept_disk: Vec<(NodeId, DiskId)>,
     /// Write the `ready` line to this file too, and remove it at the end
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
@@ -40,7 +51,20 @@ impl Serve {
             ));
         };
         self.start_log()?;
-        let config = Config::load(path)?;
+        let mut config = Config::load(path)?;
+        if self.new {
+            refuse_data(config.data())?;
+            config = config.new_node();
+        }
+        for (node, disk) in &self.accept_disk {
+            if !config.peers().contains_key(node) {
+                return Err(Failure::usage(
+                    format!("--accept-disk {node}={disk}: node {node} is not among `peers`"),
+                    "name one of the other nodes, and its disk as `trilemma status` shows it",
+                ));
+            }
+            config = config.accept_disk(*node, *disk);
+        }
         for sentence in config.explain() {
             tracing::info!("{sentence}");
         }
@@ -94,6 +118,40 @@ impl Serve {
         tracing_subscriber::registry().with(filter).with(lines).init();
         Ok(())
     }
+}
+
+/// A node and its disk, `NODE=DISK`.
+fn accepted_disk(text: &str) -> Result<(NodeId, DiskId), String> {
+    let parse = || {
+        let (node, disk) = text.split_once('=')?;
+        let disk = u64::from_str_radix(disk, 16).ok()?;
+        Some((NodeId(node.parse().ok()?), DiskId(disk)))
+    };
+    parse()
+        .ok_or_else(|| "expected NODE=DISK, with the disk as `trilemma status` of that node shows it".into())
+}
+
+/// Refuses `--new` for a directory that holds data, so that nobody leaves it in a service's command line.
+fn refuse_data(directory: &Path) -> Result<(), Failure> {
+    let Ok(mut entries) = std::fs::read_dir(directory) else {
+        // It is not there yet, or the start says why it cannot be read.
+        return Ok(());
+    };
+    let is_data = |name: &OsStr| {
+        let name = name.to_string_lossy();
+        name.starts_with("wal-") || name.starts_with("snapshot-")
+    };
+    if entries.any(|entry| entry.is_ok_and(|entry| is_data(&entry.file_name()))) {
+        return Err(Failure::new(
+            Exit::Start,
+            format!(
+                "--new: {} holds data, so the node is not new",
+                directory.display()
+            ),
+            "nothing was changed; start it without --new",
+        ));
+    }
+    Ok(())
 }
 
 /// What `--log` selects: levels, and levels of modules. Without any, errors are still shown.

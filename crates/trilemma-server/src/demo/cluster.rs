@@ -85,6 +85,7 @@ impl Cluster {
             .cluster(CLUSTER)
             .listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
             .data(self.data.join(format!("node-{node}")))
+            .new_node()
             .identity_pem(
                 self.authority.certificate_pem(),
                 issued.certificate_pem,

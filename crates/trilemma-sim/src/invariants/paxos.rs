@@ -1,7 +1,7 @@
 //! Paxos and CASPaxos (Lamport 1998; Rystsov 2018): promises are durable and only grow, a ballot carries one value and
 //! belongs to one life of its proposer, and what is known to be chosen is not forgotten for something older.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use trilemma_core::{Incarnation, Key, NodeId, codec};
 use trilemma_paxos::message::{Answer, Ask, Message};
@@ -21,12 +21,21 @@ pub(super) struct PaxosInvariants {
     lives: BTreeMap<(Key, Ballot), (NodeId, Incarnation)>,
     /// What each node knows to be chosen, in its present life.
     learned: BTreeMap<(NodeId, Key), Ballot>,
+    /// Nodes that have lost a disk.
+    lost: BTreeSet<NodeId>,
 }
 
 impl PaxosInvariants {
+    pub(super) fn disk_lost(&mut self, id: NodeId) {
+        self.lost.insert(id);
+    }
+
     /// A node starts: it must hold what it has promised.
     pub(super) fn start(&mut self, id: NodeId, paxos: &Paxos) -> Result<(), Broken> {
         self.learned.retain(|(node, _), _| *node != id);
+        if self.lost.contains(&id) {
+            return Ok(());
+        }
         let held: BTreeMap<Key, (Ballot, Ballot)> = paxos
             .held()
             .map(|held| (held.key, (held.promised, held.accepted)))

@@ -1,6 +1,6 @@
 //! Raft's five properties (Ongaro and Ousterhout 2014, figure 3), and that promises are durable before they are made.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use trilemma_core::{NodeId, Receipt, codec};
 use trilemma_raft::{AppendResult, Index, Message, Raft, Record, Term};
@@ -98,6 +98,9 @@ pub(super) struct RaftInvariants {
     stored: BTreeMap<NodeId, Stored>,
     /// How far each node's log is durable, as last seen; of a dead one, as it was then.
     durable: BTreeMap<NodeId, Index>,
+    /// Nodes that have lost a disk. What was on it stays in `stored`: others had counted on it, and count nothing of
+    /// what is on another.
+    lost: BTreeSet<NodeId>,
 }
 
 impl RaftInvariants {
@@ -113,17 +116,28 @@ impl RaftInvariants {
             seen: BTreeMap::new(),
             stored: BTreeMap::new(),
             durable: BTreeMap::new(),
+            lost: BTreeSet::new(),
         }
+    }
+
+    pub(super) fn disk_lost(&mut self, id: NodeId) {
+        self.lost.insert(id);
     }
 
     pub(super) fn crashed(&mut self, id: NodeId, durable: LogSeq) {
         self.seen.remove(&id);
+        if self.lost.contains(&id) {
+            return;
+        }
         let stored = self.stored.entry(id).or_default();
         stored.sync(durable);
         stored.pending.clear();
     }
 
     pub(super) fn start(&mut self, id: NodeId, raft: &Raft) -> Result<(), Broken> {
+        if self.lost.contains(&id) {
+            return Ok(());
+        }
         self.stored.insert(id, Stored::found(raft));
         let promised = self.promised.get(&id).copied().unwrap_or_default();
         if raft.term() < promised {
@@ -170,6 +184,9 @@ impl RaftInvariants {
         durable: LogSeq,
         reset: Option<u64>,
     ) -> Result<(), Broken> {
+        if self.lost.contains(&id) {
+            return Ok(());
+        }
         self.same_state(id, raft)?;
         let stored = self.stored.entry(id).or_default();
         stored.sync(durable);
@@ -324,6 +341,9 @@ impl RaftInvariants {
     }
 
     pub(super) fn appended(&mut self, id: NodeId, seq: LogSeq, bytes: &[u8]) {
+        if self.lost.contains(&id) {
+            return;
+        }
         let Ok(record) = codec::decode::<Record>(bytes) else {
             return;
         };
@@ -360,6 +380,9 @@ impl RaftInvariants {
         let Ok(message) = codec::decode::<Message>(bytes) else {
             return Err(("codec", format!("node {from} sends bytes that do not decode")));
         };
+        if self.lost.contains(&from) {
+            return Ok(());
+        }
         let (term, vote) = match message {
             Message::VoteReply { term, granted: true } => (term, Some(to)),
             Message::Vote { term, .. } => (term, Some(from)),

@@ -76,6 +76,10 @@ impl TwoPhaseInvariants {
         stored.fence_at_start = stored.fence;
     }
 
+    pub(super) fn disk_lost(&mut self, id: NodeId) {
+        self.stored.remove(&id);
+    }
+
     pub(super) fn start_failed(&mut self, id: NodeId) {
         self.stored.entry(id).or_default().is_unclear = true;
     }

@@ -16,6 +16,8 @@ restart: crashes while a node starts, and settings that change over a restart
   settings       8 to 30 settings of single nodes change, some before the first start; each holds from the next start on
   snapshots      after 1 B to 1 MB of log
   incarnations   wall-clock milliseconds, as in production
+  lost disks     in half of the seeds but of two-phase and mixed, of a minority; often of a node that has what another
+                 lacks, while the third is away
   also           a cut lets through what is under way (half of the seeds); gossip durability none, os or fsync
 ";
 
@@ -78,6 +80,9 @@ pub(super) fn scenario(protocol: Protocol, seed: u64, mut draw: Draw) -> Scenari
         let node = NodeId(draw.between(1, scenario.nodes.into()) as u32);
         torn_start(&mut scenario, &mut draw, node);
     }
+    if draw.0.per_mille(500) && !protocol.parts().contains(&Protocol::TwoPhase) {
+        lost_disks(&mut scenario, &mut draw);
+    }
     for _ in 0..draw.between(8, 30) {
         let node = NodeId(draw.between(1, scenario.nodes.into()) as u32);
         setting(&mut scenario, &mut draw, node);
@@ -105,6 +110,46 @@ fn torn_start(scenario: &mut Scenario, draw: &mut Draw, node: NodeId) {
         when: When::At(at + MS),
         action: torn,
     });
+}
+
+/// Disks are lost, of a minority where majorities are counted. Most are traps: one node lacks what the others acknowledge,
+/// then one of these loses its disk and another is away. Whoever counts the empty disk loses what was acknowledged.
+fn lost_disks(scenario: &mut Scenario, draw: &mut Draw) {
+    let ids: Vec<NodeId> = (1..=scenario.nodes).map(NodeId).collect();
+    let parts = scenario.protocol.parts();
+    let most = if parts.iter().any(|part| part.counts_majorities()) {
+        (ids.len() - 1) / 2
+    } else {
+        ids.len() - 1
+    };
+    let mut victims = ids.clone();
+    for _ in 0..most {
+        let victim = victims.remove(draw.0.below(victims.len() as u64) as usize);
+        let at = 400 * MS + draw.0.below(scenario.heal / 2);
+        let mut push = |at: u64, action: Action| {
+            let when = When::At(at);
+            scenario.faults.push(Fault { when, action });
+        };
+        let length = draw.between(2, 60) * MS;
+        push(at, Action::Wipe { node: victim, length });
+        let mut others = ids.clone();
+        others.retain(|id| *id != victim);
+        if others.len() < 2 || !draw.0.per_mille(700) {
+            continue;
+        }
+        let lacking = others.remove(draw.0.below(others.len() as u64) as usize);
+        let before = draw.between(50, 300) * MS;
+        let split = Action::Split {
+            side: vec![lacking],
+            length: before + draw.between(0, 5) * MS,
+        };
+        push(at - before, split);
+        let away = Action::Crash {
+            node: draw.pick(&others),
+            length: draw.between(200, 1000) * MS,
+        };
+        push(at, away);
+    }
 }
 
 fn setting(scenario: &mut Scenario, draw: &mut Draw, node: NodeId) {

@@ -77,10 +77,14 @@ impl World<'_> {
         self.trace.line(now, || "all faults end".to_owned());
         self.healed = true;
         self.end_all_faults();
+        self.accept_disks();
         self.ending.healed_at = now;
         let choices = Choices::new(self.scenario.seed);
         for index in 0..self.nodes.len() {
             for slot in 0..self.parts.len() {
+                if self.is_excused(&self.nodes[index], slot) {
+                    continue;
+                }
                 let client = self.clients.len();
                 let stream = choices.stream(Purpose::Client, client as u64);
                 self.clients
@@ -220,7 +224,8 @@ impl World<'_> {
                 let engine = node.process.as_ref()?.engine(*slot);
                 Some((entries(engine), digest(engine)))
             };
-            let mut all = self.nodes.iter().map(shown);
+            let counted = self.nodes.iter().filter(|node| !self.is_excused(node, *slot));
+            let mut all = counted.map(shown);
             let first = all.next().flatten();
             first.is_none() || all.any(|other| other != first)
         })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use trilemma_core::{NodeId, Rng};
 use trilemma_node::Durability;
-use trilemma_node::node::PING;
+use trilemma_node::NodeMessage;
 use trilemma_storage::{Disk as _, LogSeq, MemoryDisk, MemoryFaults};
 
 use super::{Event, MS, World};
@@ -99,9 +99,16 @@ impl World<'_> {
             }
             Action::Wipe { node, .. } => {
                 self.power_fails(*node);
+                // Before all have met, a member with another disk is a member like any other.
+                let counts_majorities = self.parts.iter().any(|part| part.counts_majorities());
+                if counts_majorities && !self.nodes.iter().all(|node| node.founded) {
+                    return;
+                }
+                self.coverage.event("disk", "lost");
                 let node = self.node(*node);
                 node.disk = MemoryDisk::new();
                 node.durable = LogSeq(0);
+                node.lost_disk = true;
                 let id = node.id;
                 self.book.disk_lost(id);
                 self.invariants.disk_lost(id);
@@ -383,9 +390,23 @@ impl World<'_> {
 
     fn message_fault(&mut self, class: &'static str, kind: &'static str) {
         self.faults += 1;
-        // Beats are no part of a protocol, so they have no cell in its matrix.
-        if kind != PING {
+        // The node's own messages are no part of a protocol, so they have no cell in its matrix.
+        if !NodeMessage::KINDS.contains(&kind) {
             self.coverage.hit(class, kind);
+        }
+    }
+
+    /// The operators accept the disks of nodes that have lost theirs.
+    pub(super) fn accept_disks(&mut self) {
+        let lost = self.nodes.iter().filter(|node| node.lost_disk);
+        let lost = lost.filter_map(|node| Some(node.process.as_ref()?.node.process()));
+        for process in lost.collect::<Vec<_>>() {
+            for other in 0..self.nodes.len() {
+                let other = self.nodes[other].id;
+                if other != process.node {
+                    self.turn(other, |this, _| this.node.accept_disk(process.node, process.disk));
+                }
+            }
         }
     }
 

@@ -2,10 +2,9 @@
 //! any two of them.
 
 use bytes::{Bytes, BytesMut};
-use trilemma_core::{Applied, Incarnation, KeyspaceId, NodeId, Now, WallTime};
+use trilemma_core::{Applied, Incarnation, KeyspaceId, NodeId, Now, ProcessId, WallTime};
 use trilemma_node::config::NODE_RECORDS;
 use trilemma_node::frame::put_item;
-use trilemma_node::node::PING;
 use trilemma_node::{Engine, Envelope, Observer};
 use trilemma_storage::{Due, LogSeq};
 
@@ -127,6 +126,9 @@ impl World<'_> {
         }
         self.watchable(id);
         self.load_started(id);
+        if self.healed {
+            self.accept_disks();
+        }
         self.turn(id, |process, now| process.node.start(now));
         self.probe(id, &Probe::Start);
     }
@@ -258,6 +260,7 @@ impl World<'_> {
             installed: false,
         };
         process.node.turn(now, &mut process.effects, &mut watching);
+        node.founded |= process.node.peers().is_founded();
         let (broken, installed) = (watching.broken, watching.installed);
         if installed {
             self.coverage.event("transfer", "done");
@@ -433,8 +436,12 @@ impl World<'_> {
             bytes,
             ..
         } = message;
+        let Some(process) = &self.nodes[from.0 as usize - 1].process else {
+            return;
+        };
+        let sender = process.node.process();
         if keyspace == NODE_RECORDS {
-            return self.send_ping(from, to, &bytes);
+            return self.send_node_message(sender, to, kind, &bytes);
         }
         if self.probe(from, &Probe::Send(kind.to_owned())) {
             return;
@@ -468,7 +475,7 @@ impl World<'_> {
                 self.schedule(
                     delay,
                     Event::Deliver {
-                        from,
+                        from: sender,
                         to,
                         life,
                         slot,
@@ -480,14 +487,15 @@ impl World<'_> {
         }
     }
 
-    fn send_ping(&mut self, from: NodeId, to: NodeId, bytes: &Bytes) {
-        if let Some(delays) = self.transmit(from, to, PING) {
+    /// Sends a message of the node itself.
+    fn send_node_message(&mut self, from: ProcessId, to: NodeId, kind: &'static str, bytes: &Bytes) {
+        if let Some(delays) = self.transmit(from.node, to, kind) {
             let life = self.node(to).life;
             for delay in delays.into_iter().flatten() {
                 let bytes = bytes.clone();
                 self.schedule(
                     delay,
-                    Event::Ping {
+                    Event::NodeMessage {
                         from,
                         to,
                         life,
@@ -500,13 +508,14 @@ impl World<'_> {
 
     pub(super) fn deliver(
         &mut self,
-        from: NodeId,
+        sender: ProcessId,
         to: NodeId,
         life: Incarnation,
         slot: usize,
         kind: &'static str,
         bytes: Bytes,
     ) {
+        let from = sender.node;
         if self.process(to, life).is_none() || self.is_stopped(from, to) {
             return;
         }
@@ -519,14 +528,23 @@ impl World<'_> {
         }
         self.did(to, kind);
         let frame = frame(Process::keyspace(slot, self.parts[slot]), &bytes);
-        self.turn(to, |process, now| process.node.on_frame(now, from, frame));
+        self.turn(to, |process, now| process.node.on_frame(now, &sender, frame));
     }
 
-    pub(super) fn ping(&mut self, from: NodeId, to: NodeId, life: Incarnation, bytes: Bytes) {
-        if self.process(to, life).is_none() || self.is_stopped(from, to) {
+    pub(super) fn node_message(&mut self, from: ProcessId, to: NodeId, life: Incarnation, bytes: Bytes) {
+        if self.process(to, life).is_none() || self.is_stopped(from.node, to) {
             return;
         }
+        let is_running = self.process(from.node, from.incarnation).is_some();
+        let is_first_disk = !self.node(from.node).lost_disk;
+        if let Some(process) = self.process(to, life)
+            && is_running
+            && is_first_disk
+            && let Err(refused) = process.node.peers().admit(&from)
+        {
+            return self.fail("admission", format!("node {to} would not let it in: {refused}"));
+        }
         let frame = frame(NODE_RECORDS, &bytes);
-        self.turn(to, |process, now| process.node.on_frame(now, from, frame));
+        self.turn(to, |process, now| process.node.on_frame(now, &from, frame));
     }
 }

@@ -10,7 +10,7 @@ use crate::{Lane, tls};
 
 async fn frame(events: &mut Events) -> (NodeId, Lane, Bytes) {
     let pick = |event| match event {
-        Event::Frame { from, lane, payload } => Some((from, lane, payload)),
+        Event::Frame { from, lane, payload } => Some((from.node, lane, payload)),
         _ => None,
     };
     expect(events, "a frame", pick).await
@@ -123,8 +123,7 @@ async fn rogue(world: &World) -> quinn::Connection {
     let (mut send, receive) = connection.open_bi().await.unwrap();
     let hello = crate::hello::Hello {
         version: crate::hello::WIRE_VERSION,
-        node: NodeId(1),
-        incarnation: Incarnation(1),
+        process: process(1),
         members: world.addresses.keys().copied().collect(),
         table_digest: [7; 32],
         table_text: "locks = raft".into(),
@@ -266,6 +265,29 @@ async fn a_newer_connection_replaces_the_former_and_the_driver_hears_it_in_order
     assert!(events.try_recv().is_none());
     assert!(two.is_connected(NodeId(1)));
     drop(second);
+}
+
+#[tokio::test]
+async fn a_process_that_is_not_admitted_is_refused_on_both_sides_and_replaces_nobody() {
+    let world = World::new(2);
+    let mut config = world.config(2);
+    config.admit = Admit::new(|there| match there.nonce {
+        1 => Ok(()),
+        nonce => Err(format!("process {nonce} is a copy")),
+    });
+    let (two, mut events) = Transport::bind(config).unwrap();
+    let first = rogue(&world).await;
+    up(&mut events, 1).await;
+    let mut copy = world.config(1);
+    copy.listen = "127.0.0.1:0".parse().unwrap();
+    copy.process.nonce = 2;
+    let (_copy, mut refused) = Transport::bind(copy).unwrap();
+    for events in [&mut events, &mut refused] {
+        let reason = refusal(events).await;
+        assert!(reason.contains("process 2 is a copy"), "{reason}");
+    }
+    assert!(two.is_connected(NodeId(1)));
+    assert_eq!(first.close_reason(), None);
 }
 
 #[tokio::test]

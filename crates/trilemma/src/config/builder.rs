@@ -17,6 +17,7 @@ pub struct ConfigBuilder {
     cluster: String,
     listen: Option<SocketAddr>,
     data: Option<PathBuf>,
+    new_node: bool,
     peers: BTreeMap<NodeId, SocketAddr>,
     keyspaces: BTreeMap<String, KeyspaceConfig>,
     identity: Option<Credentials>,
@@ -44,6 +45,7 @@ impl ConfigBuilder {
             cluster: "trilemma".into(),
             listen: None,
             data: None,
+            new_node: false,
             peers: BTreeMap::new(),
             keyspaces: BTreeMap::new(),
             identity: None,
@@ -69,6 +71,13 @@ impl ConfigBuilder {
     #[must_use]
     pub fn data(mut self, directory: impl Into<PathBuf>) -> Self {
         self.data = Some(directory.into());
+        self
+    }
+
+    /// Says that the node is new, so that an empty data directory is right; see [`Config::new_node`].
+    #[must_use]
+    pub fn new_node(mut self) -> Self {
+        self.new_node = true;
         self
     }
 
@@ -189,6 +198,8 @@ impl ConfigBuilder {
             node: self.node,
             listen,
             data,
+            new_node: self.new_node,
+            accept_disks: BTreeMap::new(),
             peers: self.peers,
             identity,
             keyspaces: self.keyspaces,
