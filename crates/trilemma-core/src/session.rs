@@ -30,6 +30,45 @@ pub const SESSION_RESULTS_MAX: u64 = 1024;
 /// snapshot. Replicas must agree on it.
 pub const RESULTS_MAX: usize = 1024 * 1024;
 
+/// How much a record remembers. Replicas must agree on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Sessions, at least 1. Default [`SESSIONS_MAX`].
+    pub sessions: usize,
+    /// Results of each, from 1 to [`SESSION_RESULTS_MAX`], which is the default.
+    pub results_each: u64,
+    /// Results of all of them. Default [`RESULTS_MAX`].
+    pub results: usize,
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self::from(SESSIONS_MAX)
+    }
+}
+
+impl From<usize> for SessionLimits {
+    /// The defaults for this number of sessions.
+    fn from(sessions: usize) -> Self {
+        Self {
+            sessions,
+            results_each: SESSION_RESULTS_MAX,
+            results: RESULTS_MAX,
+        }
+    }
+}
+
+impl SessionLimits {
+    /// With every value in its range.
+    fn in_range(self) -> Self {
+        Self {
+            sessions: self.sessions.max(1),
+            results_each: self.results_each.clamp(1, SESSION_RESULTS_MAX),
+            results: self.results,
+        }
+    }
+}
+
 /// Items up to which a build with debug assertions looks at each of them after every change. Beyond it that would make
 /// tests with many items quadratic.
 pub(crate) const CHECKED_MAX: usize = 64;
@@ -69,8 +108,8 @@ struct Session {
     last_used: Version,
     /// Results up to this number have been dropped.
     floor: u64,
-    /// Those above it, ascending: at most [`SESSION_RESULTS_MAX`], since the floor follows the highest number at that
-    /// distance. Shared with clones until one of them changes it.
+    /// Those above it, ascending: at most [`SessionLimits::results_each`], since the floor follows the highest number at
+    /// that distance. Shared with clones until one of them changes it.
     results: Arc<VecDeque<Entry>>,
 }
 
@@ -100,8 +139,8 @@ impl Session {
         }
     }
 
-    fn record(&mut self, seq: u64, result: OpResult) {
-        self.raise_floor(seq.saturating_sub(SESSION_RESULTS_MAX));
+    fn record(&mut self, seq: u64, result: OpResult, results_max: u64) {
+        self.raise_floor(seq.saturating_sub(results_max));
         if seq <= self.floor {
             return;
         }
@@ -109,12 +148,12 @@ impl Session {
             Ok(place) => Arc::make_mut(&mut self.results)[place] = (seq, result),
             Err(place) => Arc::make_mut(&mut self.results).insert(place, (seq, result)),
         }
-        self.check();
+        self.check(results_max);
     }
 
     /// A session's invariants: results are in order, above the floor and within reach of it. A result at or below the
     /// floor would be answered by one replica and refused by another that has dropped it.
-    fn check(&self) {
+    fn check(&self, results_max: u64) {
         let first = self.results.front().map_or(u64::MAX, |(seq, _)| *seq);
         let last = self.results.back().map_or(self.floor, |(seq, _)| *seq);
         assert!(
@@ -123,7 +162,7 @@ impl Session {
             self.floor
         );
         assert!(
-            last >= self.floor && last - self.floor <= SESSION_RESULTS_MAX,
+            last >= self.floor && last - self.floor <= results_max,
             "result {last} is out of reach of the floor {}",
             self.floor
         );
@@ -143,30 +182,24 @@ pub struct Sessions {
     /// Results of all of them.
     results: usize,
     horizon: Version,
-    sessions_max: usize,
-    results_max: usize,
+    limits: SessionLimits,
 }
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self::new(SESSIONS_MAX)
+        Self::new(SessionLimits::default())
     }
 }
 
 impl Sessions {
-    /// A record of at most `sessions_max` sessions (at least 1) and [`RESULTS_MAX`] results.
+    /// A record that remembers this much; of a number, this many sessions.
     #[must_use]
-    pub fn new(sessions_max: usize) -> Self {
-        Self::with_limits(sessions_max, RESULTS_MAX)
-    }
-
-    fn with_limits(sessions_max: usize, results_max: usize) -> Self {
+    pub fn new(limits: impl Into<SessionLimits>) -> Self {
         Self {
             sessions: OrdMap::new(),
             results: 0,
             horizon: Version::ABSENT,
-            sessions_max: sessions_max.max(1),
-            results_max,
+            limits: limits.into().in_range(),
         }
     }
 
@@ -189,17 +222,17 @@ impl Sessions {
         let session = self.sessions.entry(op.session).or_default();
         let before = session.results.len();
         session.last_used = at;
-        session.record(op.seq, result);
+        session.record(op.seq, result, self.limits.results_each);
         assert!(
             self.results >= before,
             "the results of session {} are counted",
             op.session
         );
         self.results = self.results - before + session.results.len();
-        if self.sessions.len() > self.sessions_max {
+        if self.sessions.len() > self.limits.sessions {
             self.evict();
         }
-        if self.results > self.results_max {
+        if self.results > self.limits.results {
             self.drop_oldest();
         }
         self.check();
@@ -208,12 +241,16 @@ impl Sessions {
     /// The record's invariants: it is bounded, and counted. Not those of a record that is still being loaded, which may
     /// come from a node with other limits.
     pub(crate) fn check(&self) {
-        assert!(self.sessions.len() <= self.sessions_max, "sessions are bounded");
-        assert!(self.results <= self.results_max, "results are bounded");
+        assert!(
+            self.sessions.len() <= self.limits.sessions,
+            "sessions are bounded"
+        );
+        assert!(self.results <= self.limits.results, "results are bounded");
         if cfg!(debug_assertions) && self.sessions.len() <= CHECKED_MAX {
             let results: usize = self.sessions.values().map(|session| session.results.len()).sum();
             assert_eq!(results, self.results, "results are counted");
-            self.sessions.values().for_each(Session::check);
+            let each = self.limits.results_each;
+            self.sessions.values().for_each(|session| session.check(each));
         }
     }
 
@@ -249,7 +286,7 @@ impl Sessions {
             .map(|(id, session)| (session.last_used, *id))
             .collect();
         by_age.sort_unstable();
-        let keep_max = self.sessions_max - self.sessions_max / 8;
+        let keep_max = self.limits.sessions - self.limits.sessions / 8;
         for (last_used, id) in by_age.into_iter().take(self.sessions.len() - keep_max) {
             let gone = self.sessions.remove(&id);
             assert!(gone.is_some(), "session {id} was there to be evicted");
@@ -262,7 +299,7 @@ impl Sessions {
     /// with a floor that refuses what is dropped and everything numbered below: a late duplicate of a dropped operation
     /// is expired, never new.
     fn drop_oldest(&mut self) {
-        let keep_max = self.results_max - self.results_max / 8;
+        let keep_max = self.limits.results - self.limits.results / 8;
         let mut positions: Vec<Version> = Vec::with_capacity(self.results);
         for session in self.sessions.values() {
             positions.extend(session.results.iter().map(|entry| session.position(entry)));

@@ -14,7 +14,7 @@ use crate::data::{Change, Command, Guard, Key, Mutation, Versioned, map_bounds};
 use crate::id::{OpId, Version};
 use crate::protocol::Corrupt;
 use crate::read::{Entry, KeyRange, Query, page};
-use crate::session::{Admission, CHECKED_MAX, OpResult, Sessions, StoredSession, WholeRecord};
+use crate::session::{Admission, CHECKED_MAX, OpResult, SessionLimits, Sessions, StoredSession, WholeRecord};
 
 pub use crate::checkpoint::CHUNK_BYTES;
 
@@ -36,12 +36,12 @@ pub struct Effect {
 }
 
 impl Table {
-    /// An empty table whose session record holds at most `sessions_max` sessions.
+    /// An empty table whose session record has these limits.
     #[must_use]
-    pub fn new(sessions_max: usize) -> Self {
+    pub fn new(limits: impl Into<SessionLimits>) -> Self {
         Self {
             map: OrdMap::new(),
-            sessions: Sessions::new(sessions_max),
+            sessions: Sessions::new(limits),
             version: Version::ABSENT,
         }
     }
@@ -327,17 +327,18 @@ pub fn check_chunk(chunk: &[u8]) -> Result<(), Corrupt> {
 #[derive(Debug)]
 pub struct TableLoader {
     table: Table,
-    sessions_max: usize,
+    limits: SessionLimits,
     has_head: bool,
 }
 
 impl TableLoader {
-    /// A loader for a table with this limit of sessions.
+    /// A loader for a table whose session record has these limits.
     #[must_use]
-    pub fn new(sessions_max: usize) -> Self {
+    pub fn new(limits: impl Into<SessionLimits>) -> Self {
+        let limits = limits.into();
         Self {
-            table: Table::new(sessions_max),
-            sessions_max,
+            table: Table::new(limits),
+            limits,
             has_head: false,
         }
     }
@@ -346,10 +347,10 @@ impl TableLoader {
     pub fn add(&mut self, chunk: &[u8]) -> Result<(), Corrupt> {
         match codec::decode(chunk)? {
             TableChunk::Head { version, horizon } => {
-                self.begin(version, Sessions::restoring(horizon, self.sessions_max));
+                self.begin(version, Sessions::restoring(horizon, self.limits));
             }
             TableChunk::WholeHead { version, sessions } => {
-                self.begin(version, Sessions::from_whole(sessions, self.sessions_max)?);
+                self.begin(version, Sessions::from_whole(sessions, self.limits)?);
             }
             TableChunk::Sessions(part) => self.table.sessions.add(&part)?,
             TableChunk::Entries(entries) => {
@@ -373,7 +374,7 @@ impl TableLoader {
 
     /// A table begins here: of one before, whose chunks broke off, nothing may stay.
     fn begin(&mut self, version: Version, sessions: Sessions) {
-        self.table = Table::new(self.sessions_max);
+        self.table = Table::new(self.limits);
         self.table.version = version;
         self.table.sessions = sessions;
         self.has_head = true;

@@ -69,7 +69,7 @@ impl Gossip {
                 durable_since,
                 horizon,
             } => {
-                let sessions = Sessions::restoring(horizon, self.shared.config.sessions_max);
+                let sessions = Sessions::restoring(horizon, self.shared.config.session_limits());
                 self.restore_head(clock, durable_since, sessions);
             }
             Chunk::WholeHead {
@@ -77,7 +77,7 @@ impl Gossip {
                 durable_since,
                 sessions,
             } => {
-                let sessions = Sessions::from_whole(sessions, self.shared.config.sessions_max)?;
+                let sessions = Sessions::from_whole(sessions, self.shared.config.session_limits())?;
                 self.restore_head(clock, durable_since, sessions);
             }
             Chunk::Sessions(part) => self.writes.sessions.add(&part)?,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use trilemma_core::session::SESSIONS_MAX;
+use trilemma_core::session::{SESSION_RESULTS_MAX, SESSIONS_MAX, SessionLimits};
 use trilemma_core::{Incarnation, NodeId};
 
 use crate::message::DEFERRED_MAX;
@@ -87,6 +87,9 @@ pub struct GossipConfig {
     pub serving_max: usize,
     /// Client sessions remembered for repeats. Default [`SESSIONS_MAX`].
     pub sessions_max: usize,
+    /// Results remembered of each of them, from 1 to [`SESSION_RESULTS_MAX`], which is the default: 1,024. The same on every
+    /// node.
+    pub session_results_max: u64,
 }
 
 impl GossipConfig {
@@ -124,6 +127,15 @@ impl GossipConfig {
             intervals_max: crate::context::WIRE_INTERVALS_MAX,
             serving_max: 8,
             sessions_max: SESSIONS_MAX,
+            session_results_max: SESSION_RESULTS_MAX,
+        }
+    }
+
+    /// What is remembered of client sessions.
+    pub(crate) fn session_limits(&self) -> SessionLimits {
+        SessionLimits {
+            results_each: self.session_results_max,
+            ..SessionLimits::from(self.sessions_max)
         }
     }
 

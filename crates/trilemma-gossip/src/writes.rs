@@ -47,7 +47,7 @@ pub(crate) struct Writes {
 impl Writes {
     pub(crate) fn new(config: &GossipConfig) -> Self {
         Self {
-            sessions: Sessions::new(config.sessions_max),
+            sessions: Sessions::new(config.session_limits()),
             waiting: Waiting::default(),
             leases: VecDeque::new(),
             lease_durable: Stamp::default(),

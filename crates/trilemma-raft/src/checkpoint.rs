@@ -99,7 +99,7 @@ impl Loading {
                 }
                 shared.hard = HardState::restored(term, vote);
                 shared.log = Log::at(base);
-                self.table = Some(TableLoader::new(shared.config.sessions_max));
+                self.table = Some(TableLoader::new(shared.config.session_limits()));
             }
             Chunk::Table(bytes) => {
                 let table = self.table.as_mut();
@@ -132,8 +132,8 @@ impl Loading {
     }
 
     fn add_part(&mut self, shared: &Shared, part: &[u8]) -> Result<(), Corrupt> {
-        let sessions_max = shared.config.sessions_max;
-        let parts = self.parts.get_or_insert_with(|| TableLoader::new(sessions_max));
+        let limits = shared.config.session_limits();
+        let parts = self.parts.get_or_insert_with(|| TableLoader::new(limits));
         parts.add(part)
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use trilemma_core::session::SESSIONS_MAX;
+use trilemma_core::session::{SESSION_RESULTS_MAX, SESSIONS_MAX, SessionLimits};
 use trilemma_core::table::CHUNK_BYTES;
 use trilemma_core::{Epoch, NodeId};
 
@@ -50,6 +50,9 @@ pub struct RaftConfig {
     pub chunks_inflight: usize,
     /// Client sessions remembered for repeats. Default [`SESSIONS_MAX`]. The same on every node.
     pub sessions_max: usize,
+    /// Results remembered of each of them, from 1 to [`SESSION_RESULTS_MAX`], which is the default: 1,024. The same on every
+    /// node.
+    pub session_results_max: u64,
 }
 
 impl RaftConfig {
@@ -76,6 +79,15 @@ impl RaftConfig {
             chunk_bytes: CHUNK_BYTES,
             chunks_inflight: 4,
             sessions_max: SESSIONS_MAX,
+            session_results_max: SESSION_RESULTS_MAX,
+        }
+    }
+
+    /// What is remembered of client sessions.
+    pub(crate) fn session_limits(&self) -> SessionLimits {
+        SessionLimits {
+            results_each: self.session_results_max,
+            ..SessionLimits::from(self.sessions_max)
         }
     }
 

@@ -194,7 +194,7 @@ impl Follower {
             .take()
             .filter(|incoming| incoming.is_of(from, term, at));
         let mut incoming =
-            incoming.unwrap_or_else(|| Incoming::new(from, term, at, shared.config.sessions_max));
+            incoming.unwrap_or_else(|| Incoming::new(from, term, at, shared.config.session_limits()));
         incoming.keep(part, last, chunk);
         let reply = |next| Message::SnapshotReply {
             term,

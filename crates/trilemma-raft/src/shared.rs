@@ -35,7 +35,7 @@ impl Shared {
         let mut rng = Rng::new(config.seed);
         Self {
             pending: Pending::new(&mut rng),
-            table: Table::new(config.sessions_max),
+            table: Table::new(config.session_limits()),
             config,
             rng,
             hard: HardState::default(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use trilemma_core::session::SESSIONS_MAX;
+use trilemma_core::session::{SESSION_RESULTS_MAX, SESSIONS_MAX, SessionLimits};
 use trilemma_core::table::CHUNK_BYTES;
 use trilemma_core::{Epoch, Incarnation, NodeId};
 
@@ -41,6 +41,9 @@ pub struct TwoPhaseConfig {
     pub chunk_bytes: usize,
     /// Sessions whose operations are remembered. Default [`SESSIONS_MAX`]. The same on all members.
     pub sessions_max: usize,
+    /// Results remembered of each of them, from 1 to [`SESSION_RESULTS_MAX`], which is the default: 1,024. The same on every
+    /// node.
+    pub session_results_max: u64,
 }
 
 impl TwoPhaseConfig {
@@ -70,6 +73,15 @@ impl TwoPhaseConfig {
             retry_interval: Duration::from_millis(50),
             chunk_bytes: CHUNK_BYTES,
             sessions_max: SESSIONS_MAX,
+            session_results_max: SESSION_RESULTS_MAX,
+        }
+    }
+
+    /// What is remembered of client sessions.
+    pub(crate) fn session_limits(&self) -> SessionLimits {
+        SessionLimits {
+            results_each: self.session_results_max,
+            ..SessionLimits::from(self.sessions_max)
         }
     }
 

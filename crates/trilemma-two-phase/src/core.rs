@@ -34,7 +34,7 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(config: TwoPhaseConfig) -> Self {
         Self {
-            ledger: Ledger::new(config.sessions_max),
+            ledger: Ledger::new(config.session_limits()),
             pending: PendingRequests::default(),
             view: None,
             missing: NodeSet::default(),

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use trilemma_core::Version;
+use trilemma_core::session::SessionLimits;
 use trilemma_core::table::Table;
 
 use crate::ids::BatchId;
@@ -27,9 +28,9 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(sessions_max: usize) -> Self {
+    pub(crate) fn new(limits: SessionLimits) -> Self {
         Self {
-            table: Table::new(sessions_max),
+            table: Table::new(limits),
             decided: BatchId::ORIGIN,
             floor: BatchId::ORIGIN,
             recent: VecDeque::new(),

@@ -82,7 +82,7 @@ impl TwoPhase {
             };
             self.loading = Some(Loading {
                 head,
-                table: TableLoader::new(self.core.config.sessions_max),
+                table: TableLoader::new(self.core.config.session_limits()),
                 prepared: Vec::new(),
                 pieces: Vec::new(),
             });
@@ -262,10 +262,10 @@ impl TwoPhase {
     }
 
     fn replay_piece(&mut self, index: u32, bytes: Bytes, ends_chunk: bool) -> Result<(), Corrupt> {
-        let sessions_max = self.core.config.sessions_max;
+        let limits = self.core.config.session_limits();
         let member = self.as_member("a piece of a transfer")?;
         if index == 0 {
-            member.install = Some(Installing::replayed(sessions_max));
+            member.install = Some(Installing::replayed(limits));
         }
         let Some(install) = &mut member.install else {
             return Err(corrupt("a transfer does not begin with its first piece"));

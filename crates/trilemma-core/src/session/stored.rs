@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{OpResult, SESSION_RESULTS_MAX, Session, Sessions};
+use super::{OpResult, SESSION_RESULTS_MAX, Session, SessionLimits, Sessions};
 use crate::codec::bounded_vec;
 use crate::id::{OpId, SessionId, Version};
 use crate::protocol::Corrupt;
@@ -87,10 +87,10 @@ impl Sessions {
         })
     }
 
-    /// A record without sessions, to which the parts of another are added. `sessions_max` as in [`Sessions::new`].
+    /// A record without sessions, to which the parts of another are added. `limits` as in [`Sessions::new`].
     #[must_use]
-    pub fn restoring(horizon: Version, sessions_max: usize) -> Self {
-        let mut sessions = Self::new(sessions_max);
+    pub fn restoring(horizon: Version, limits: impl Into<SessionLimits>) -> Self {
+        let mut sessions = Self::new(limits);
         sessions.horizon = horizon;
         sessions
     }
@@ -103,7 +103,11 @@ impl Sessions {
         Ok(())
     }
 
-    fn insert(&mut self, id: SessionId, session: Session) -> Result<(), Corrupt> {
+    fn insert(&mut self, id: SessionId, mut session: Session) -> Result<(), Corrupt> {
+        // Of a node that remembered more.
+        if let Some((last, _)) = session.results.back() {
+            session.raise_floor(last.saturating_sub(self.limits.results_each));
+        }
         self.results += session.results.len();
         match self.sessions.insert(id, session) {
             None => Ok(()),
@@ -111,9 +115,10 @@ impl Sessions {
         }
     }
 
-    /// The record that an earlier version has written as one. `sessions_max` as in [`Sessions::new`].
-    pub fn from_whole(whole: WholeRecord, sessions_max: usize) -> Result<Self, Corrupt> {
-        let mut sessions = Self::restoring(whole.horizon, sessions_max);
+    /// The record that an earlier version has written as one. `limits` as in [`Sessions::new`].
+    pub fn from_whole(whole: WholeRecord, limits: impl Into<SessionLimits>) -> Result<Self, Corrupt> {
+        let mut sessions = Self::restoring(whole.horizon, limits);
+        let results_max = sessions.limits.results_each;
         for (id, last_used, floor) in whole.sessions {
             let session = Session {
                 last_used,
@@ -129,7 +134,7 @@ impl Sessions {
                 )));
             };
             let before = session.results.len();
-            session.record(op.seq, result);
+            session.record(op.seq, result, results_max);
             sessions.results = sessions.results - before + session.results.len();
         }
         Ok(sessions)

@@ -25,10 +25,17 @@ fn applied(version: u64) -> OpResult {
     }
 }
 
+/// Limits of sessions and of all results.
+fn limits(sessions: usize, results: usize) -> SessionLimits {
+    SessionLimits {
+        results,
+        ..SessionLimits::from(sessions)
+    }
+}
+
 /// The record that the parts of this one make.
 fn restored(sessions: &Sessions, bytes: usize) -> Sessions {
-    let mut copy = Sessions::restoring(sessions.horizon(), sessions.sessions_max);
-    copy.results_max = sessions.results_max;
+    let mut copy = Sessions::restoring(sessions.horizon(), sessions.limits);
     for part in sessions.parts(bytes) {
         copy.add(&part).expect("its own parts");
     }
@@ -42,6 +49,32 @@ fn a_repeat_gets_the_first_result() {
     sessions.record(op(0, 1, 1), applied(5), Version(5));
     assert_eq!(sessions.admit(op(0, 1, 1)), Admission::Repeat(applied(5)));
     assert_eq!(sessions.admit(op(0, 1, 2)), Admission::New);
+}
+
+#[test]
+fn z8_what_is_remembered_of_a_session_is_a_setting() {
+    let few = SessionLimits {
+        results_each: 2,
+        ..SessionLimits::default()
+    };
+    let mut sessions = Sessions::new(few);
+    for seq in 1..=3 {
+        sessions.record(op(0, 1, seq), applied(seq), Version(seq));
+    }
+    assert_eq!(sessions.admit(op(0, 1, 1)), Admission::Expired);
+    assert_eq!(sessions.admit(op(0, 1, 2)), Admission::Repeat(applied(2)));
+    assert_eq!(restored(&sessions, 1), sessions);
+
+    // Of a node that remembered more, as much is taken over as is remembered here.
+    let mut more = Sessions::default();
+    for seq in 1..=3 {
+        more.record(op(0, 1, seq), applied(seq), Version(seq));
+    }
+    let mut copy = Sessions::restoring(more.horizon(), few);
+    for part in more.parts(1) {
+        copy.add(&part).expect("its own parts");
+    }
+    assert_eq!(copy, sessions);
 }
 
 #[test]
@@ -104,7 +137,7 @@ fn d19_the_results_of_all_sessions_are_bounded_and_nothing_runs_twice() {
     for seed in 0..100 {
         let mut rng = Rng::new(seed);
         let (sessions_max, results_max) = (2 + rng.below(30) as usize, 8 + rng.below(300) as usize);
-        let mut sessions = Sessions::with_limits(sessions_max, results_max);
+        let mut sessions = Sessions::new(limits(sessions_max, results_max));
         let mut copy = sessions.clone();
         let mut ran: BTreeMap<OpId, OpResult> = BTreeMap::new();
         let mut expired = BTreeSet::new();
@@ -160,7 +193,7 @@ fn d19_the_results_of_all_sessions_are_bounded_and_nothing_runs_twice() {
 
 #[test]
 fn d19_the_oldest_results_of_all_sessions_go_first() {
-    let mut sessions = Sessions::with_limits(100, 64);
+    let mut sessions = Sessions::new(limits(100, 64));
     for at in 1..=65 {
         sessions.record(op(0, at % 13, at), applied(at), Version(at));
     }
@@ -250,10 +283,10 @@ fn the_check_sees_results_that_are_miscounted() {
 #[test]
 fn the_check_sees_a_record_beyond_its_limits() {
     let mut sessions = two_results();
-    sessions.sessions_max = 0;
+    sessions.limits.sessions = 0;
     assert!(caught(|| sessions.check()).contains("sessions are bounded"));
     let mut sessions = two_results();
-    sessions.results_max = 1;
+    sessions.limits.results = 1;
     assert!(caught(|| sessions.check()).contains("results are bounded"));
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use trilemma_core::session::SessionLimits;
 use trilemma_core::table::{Table, TableLoader};
 use trilemma_core::{AppendSeq, Corrupt, NodeId};
 
@@ -40,12 +41,12 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    pub(crate) fn new(from: NodeId, term: Term, at: LogEnd, sessions_max: usize) -> Self {
+    pub(crate) fn new(from: NodeId, term: Term, at: LogEnd, limits: SessionLimits) -> Self {
         Self {
             from,
             term,
             at,
-            table: TableLoader::new(sessions_max),
+            table: TableLoader::new(limits),
             parts: Vec::new(),
             ahead: BTreeMap::new(),
             last: None,

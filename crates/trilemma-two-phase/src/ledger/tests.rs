@@ -4,7 +4,7 @@ use super::*;
 use crate::tests::harness::{batch, caught};
 
 fn ledger() -> Ledger {
-    let mut ledger = Ledger::new(8);
+    let mut ledger = Ledger::new(8.into());
     ledger.advance(batch(1).id);
     ledger.advance(batch(2).id);
     ledger

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use trilemma_core::Version;
+use trilemma_core::session::SessionLimits;
 use trilemma_core::table::{Table, TableLoader};
 
 use super::Member;
@@ -30,9 +31,9 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    pub(crate) fn new(sessions_max: usize) -> Self {
+    pub(crate) fn new(limits: SessionLimits) -> Self {
         Self {
-            loader: TableLoader::new(sessions_max),
+            loader: TableLoader::new(limits),
             chunk: Vec::new(),
             kept: Vec::new(),
         }
@@ -69,17 +70,17 @@ impl Installing {
             decided,
             position,
             unknown_through,
-            pieces: Pieces::new(config.sessions_max),
+            pieces: Pieces::new(config.session_limits()),
         }
     }
 
     /// A transfer as its records show it. It ends with its last record or not at all.
-    pub(crate) fn replayed(sessions_max: usize) -> Self {
+    pub(crate) fn replayed(limits: SessionLimits) -> Self {
         Self {
             decided: BatchId::ORIGIN,
             position: Version::ABSENT,
             unknown_through: BatchId::ORIGIN,
-            pieces: Pieces::new(sessions_max),
+            pieces: Pieces::new(limits),
         }
     }
 }

@@ -34,7 +34,7 @@ fn the_check_sees_a_chain_that_does_not_start_where_the_decisions_end() {
 fn the_check_sees_a_transfer_to_a_member_that_has_a_state() {
     let core = core_of(2);
     let mut member = member(&core);
-    member.install = Some(Installing::replayed(8));
+    member.install = Some(Installing::replayed(8.into()));
     assert!(caught(|| member.check(&core)).contains("only a member without state takes one"));
 }
 

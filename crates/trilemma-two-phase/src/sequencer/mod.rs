@@ -114,7 +114,7 @@ impl Sequencer {
             (node, link)
         };
         Self {
-            speculative: Table::new(config.sessions_max),
+            speculative: Table::new(config.session_limits()),
             flights: VecDeque::new(),
             queue: VecDeque::new(),
             queue_bytes: 0,
