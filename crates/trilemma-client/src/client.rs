@@ -236,6 +236,20 @@ impl Pending {
         }
     }
 
+    /// Whether it may be asked again by itself although an earlier attempt may have had an effect, or may yet. A write may
+    /// where every replica remembers each session as a whole: a late copy of the first attempt then never runs, even if its
+    /// result was forgotten meanwhile. A `paxos` register forgets single results.
+    fn may_repeat(&self) -> bool {
+        match &self.what {
+            What::Request {
+                backend,
+                request: Request::Write { .. },
+                ..
+            } => matches!(backend, Backend::Raft | Backend::TwoPhase),
+            _ => true,
+        }
+    }
+
     /// Bytes that it holds at the node and on the way.
     fn bytes(&self) -> usize {
         /// What a request costs beside its command.

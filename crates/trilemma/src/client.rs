@@ -108,9 +108,9 @@ impl ClientConfig {
 /// another may serve (no majority, no leader, recovering, stopping). When every server has refused, the first refusal
 /// is the answer, at once. The time limit of an operation covers all of it.
 ///
-/// An operation whose connection was lost goes again by itself: a read as it is, a write under the same id, so that it has
-/// one effect. Not so a write of a `gossip` keyspace, which is known by its id to the node that took it alone: it ends as
-/// [`WriteError::Unknown`](crate::WriteError::Unknown), and repeating it under its id goes to that node only.
+/// A read whose connection was lost goes again by itself, and so does a write of a `raft` or `two-phase` keyspace, under the
+/// same id, so that it has one effect. Other writes end as [`WriteError::Unknown`](crate::WriteError::Unknown). One of a
+/// `gossip` keyspace is known by its id to the node that took it alone: repeating it under its id goes to that node only.
 #[derive(Clone, Debug)]
 pub struct Client(Arc<Remote>);
 

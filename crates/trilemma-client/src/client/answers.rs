@@ -165,7 +165,7 @@ impl Client {
                 self.wait(ticket);
                 self.route(now, ticket);
             }
-            Next::Again(cause) if call.known_to_one_node().is_none() => {
+            Next::Again(cause) if call.may_repeat() => {
                 call.repeat(cause);
                 self.pause(now, ticket);
             }

@@ -241,8 +241,7 @@ impl Client {
         }
         call.losses += 1;
         let is_write = call.write().is_some();
-        let may_repeat = !is_write || call.known_to_one_node().is_none();
-        if !may_repeat || call.losses >= LOSSES_MAX {
+        if !call.may_repeat() || call.losses >= LOSSES_MAX {
             let reason = Reason::Unreachable { why: why.into() };
             return self.lost_answer(ticket, UnknownCause::ReplyLost, reason);
         }
