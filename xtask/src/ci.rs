@@ -44,6 +44,7 @@ const PROFILES: &[(&str, u64)] = &[
     ("restart", 40),
     ("long", 5),
     ("watch", 60),
+    ("client", 60),
 ];
 /// Seeds of each protocol whose traces are compared between builds and processors.
 const SEEDS_COMPARED: u64 = 5;

@@ -12,7 +12,7 @@ use crate::{Outcome, process, programs};
 /// The text of `--help`.
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask sim --protocol raft|paxos|gossip|two-phase|mixed|all [--seeds N] [--from S] [ARGUMENTS]
-       cargo xtask sim --protocol PROTOCOL --profile large|load|restart|long|watch [--seeds N]
+       cargo xtask sim --protocol PROTOCOL --profile large|load|restart|long|watch|client [--seeds N]
        cargo xtask sim --profile PROFILE --print
        cargo xtask sim --protocol PROTOCOL --seed S [--trace | --print | --shrink]
        cargo xtask sim --scenario FILE [--trace | --shrink]

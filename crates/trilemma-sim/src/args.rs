@@ -7,7 +7,8 @@ pub(crate) const HELP: &str = "\
 Usage: trilemma-sim --protocol raft|paxos|gossip|two-phase|mixed|all [options]
        trilemma-sim --scenario FILE [--trace] [--shrink]
 
-  --profile NAME   standard, large, load, restart, long or watch (default standard); with --print alone, what it draws
+  --profile NAME   standard, large, load, restart, long, watch or client (default standard); with --print alone, what it
+                   draws
   --seeds N        runs N seeds (default 1000)
   --from S         the first seed (default 0)
   --seed S         runs one seed

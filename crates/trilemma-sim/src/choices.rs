@@ -21,6 +21,8 @@ pub enum Purpose {
     Instance,
     /// What one watcher does.
     Watcher,
+    /// The connections of one client library.
+    Library,
 }
 
 /// The source of all streams of one run.

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use trilemma_check::history::{Answer, Call, Change, Entry, Guard, Operation, Outcome};
 use trilemma_core::{
     Attempt, Command, Key, KeyRange, Mutation, NodeId, OpId, Query, ReadLevel, ReadRequest, Reply, Request,
-    Rng, SessionId, Ticket, Value, Version, WriteError,
+    Rng, SessionId, Ticket, Value, Version, WatchItem, WatchSpec, WriteError,
 };
+use trilemma_node::WatchId;
 
 use crate::scenario::{Protocol, Scenario};
+use crate::seen::Seen;
 
 /// Times that a client follows up on an unknown outcome before it gives up.
 const FOLLOW_UPS_MAX: u32 = 6;
@@ -423,13 +425,14 @@ impl Client {
         if matches!(asked, Some(ReadLevel::Local | ReadLevel::AtLeast(_)))
             || read.achieved == ReadLevel::Local
         {
-            book.local_reads.entry(pending.slot).or_default().push(LocalRead {
+            let read = LocalRead {
                 node: read.served_by,
                 client: self.id,
                 invoke: pending.invoke,
                 returned: time,
                 entries,
-            });
+            };
+            book.local(pending.slot, read);
             return Next::Done;
         }
         if let Call::Get { key } = &pending.call {
@@ -497,9 +500,45 @@ pub struct Book {
     pub doubted: BTreeSet<(usize, usize)>,
     /// Who acknowledged each write, by keyspace and position in its history.
     served_by: BTreeMap<(usize, usize), NodeId>,
+    /// What clients and watchers of each keyspace saw, in the order in which it happened, if that is judged as a whole.
+    pub seen: Option<Seen>,
 }
 
 impl Book {
+    /// A book of nothing yet.
+    #[must_use]
+    pub fn new(scenario: &Scenario) -> Self {
+        Self {
+            seen: scenario
+                .library
+                .as_ref()
+                .map(|_| Seen::new(scenario.protocol.parts())),
+            ..Self::default()
+        }
+    }
+
+    /// A watch was opened, or continued.
+    pub fn watch_opened(&mut self, slot: usize, watch: WatchId, watcher: usize, spec: &WatchSpec) {
+        if let Some(seen) = &mut self.seen {
+            seen.watch_opened(slot, watch, watcher, spec);
+        }
+    }
+
+    /// A watcher has read an item.
+    pub fn watch_item(&mut self, slot: usize, watch: WatchId, item: &WatchItem) {
+        if let Some(seen) = &mut self.seen {
+            seen.watch_item(slot, watch, item);
+        }
+    }
+
+    /// A read at the weakest level was answered.
+    fn local(&mut self, slot: usize, read: LocalRead) {
+        if let Some(seen) = &mut self.seen {
+            seen.local(slot, &read);
+        }
+        self.local_reads.entry(slot).or_default().push(read);
+    }
+
     /// A node has lost its disk: what it alone had acknowledged so far may be gone.
     pub fn disk_lost(&mut self, node: NodeId) {
         let lost = self.served_by.iter().filter(|(_, server)| **server == node);
@@ -507,13 +546,17 @@ impl Book {
     }
 
     fn note(&mut self, slot: usize, process: u64, invoke: u64, returned: u64, call: Call, outcome: Outcome) {
-        self.histories.entry(slot).or_default().push(Operation {
+        let operation = Operation {
             process,
             invoke,
             returned: Some(returned),
             call,
             outcome,
-        });
+        };
+        if let Some(seen) = &mut self.seen {
+            seen.operation(slot, &operation);
+        }
+        self.histories.entry(slot).or_default().push(operation);
     }
 }
 

@@ -134,6 +134,14 @@ const EVENTS: &[(Profile, &str, &[&str])] = &[
     (Profile::Watch, "kill", &["resume"]),
     // A reader leaves without a word, and in the middle of a reset; it does not read for long.
     (Profile::Watch, "reader", &["left", "left-in-reset", "slow"]),
+    // A connection is lost with a write under way, or with a watch; after a silence.
+    (Profile::Client, "lost", &["write", "watch", "silence"]),
+    // The node has forgotten the session of a repeat; of a first attempt, which goes again in a new one.
+    (Profile::Client, "evicted", &["repeat", "first"]),
+    // An operation is put to a second node; its caller leaves it.
+    (Profile::Client, "operation", &["other-node", "dropped"]),
+    // A watch goes on at another node.
+    (Profile::Client, "resume", &["other-node"]),
 ];
 
 /// Events that a protocol does not have, with the reason.
@@ -147,6 +155,12 @@ fn without(protocol: Protocol, event: &str, met: &str) -> Option<&'static str> {
             Some("what a lost disk does is seen in minutes of gossip, and elsewhere in profile restart")
         }
         (Protocol::TwoPhase | Protocol::Mixed, "disk", _) => Some("no disk is lost there"),
+        (Protocol::Paxos, "evicted", _) => {
+            Some("registers forget results, not sessions, and in this profile none")
+        }
+        (Protocol::Gossip, "operation", "other-node") => Some(
+            "one node alone knows an operation of gossip, so no other is asked once it may have run there",
+        ),
         _ => None,
     }
 }

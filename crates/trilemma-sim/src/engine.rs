@@ -47,6 +47,10 @@ fn number(value: u64) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
+const fn count(value: u64) -> u64 {
+    value
+}
+
 knobs!(RAFT, RaftConfig,
     "raft.heartbeat" => heartbeat: micros,
     "raft.election_timeout" => election_timeout: micros,
@@ -63,6 +67,7 @@ knobs!(RAFT, RaftConfig,
     "raft.chunk_bytes" => chunk_bytes: size,
     "raft.chunks_inflight" => chunks_inflight: size,
     "raft.sessions_max" => sessions_max: size,
+    "raft.session_results_max" => session_results_max: count,
 );
 knobs!(PAXOS, PaxosConfig,
     "paxos.round_timeout" => round_timeout: micros,
@@ -93,6 +98,7 @@ knobs!(GOSSIP, GossipConfig,
     "gossip.intervals_max" => intervals_max: size,
     "gossip.serving_max" => serving_max: size,
     "gossip.sessions_max" => sessions_max: size,
+    "gossip.session_results_max" => session_results_max: count,
 );
 knobs!(TWO_PHASE, TwoPhaseConfig,
     "two-phase.pipeline_depth" => pipeline_depth: size,
@@ -104,6 +110,7 @@ knobs!(TWO_PHASE, TwoPhaseConfig,
     "two-phase.retry_interval" => retry_interval: micros,
     "two-phase.chunk_bytes" => chunk_bytes: size,
     "two-phase.sessions_max" => sessions_max: size,
+    "two-phase.session_results_max" => session_results_max: count,
 );
 
 knobs!(NODE, Limits,

@@ -1,7 +1,8 @@
 //! The judgement at the end of a run: histories and final states through the checkers of `trilemma-check`.
 
 use trilemma_check::convergence::{self, Fate, Merge, Replica};
-use trilemma_check::history::{Answer, Call, Entry as Read, Operation, Outcome};
+use trilemma_check::events::Event;
+use trilemma_check::history::Operation;
 use trilemma_check::linearizability::{self, Budget};
 use trilemma_check::model::Model;
 use trilemma_check::verdict::{Verdict, Violation};
@@ -61,29 +62,28 @@ fn illegal(checker: &'static str, violation: &Violation, history: &[Operation]) 
 /// Reads at the weakest level as operations: whatever they show must have been written.
 fn local_reads(slot: usize, book: &Book, versions: bool) -> Vec<Operation> {
     let reads = book.local_reads.get(&slot).into_iter().flatten();
-    let operation = |read: &crate::client::LocalRead| {
-        let entries = read.entries.iter().map(|(key, value, version)| Read {
-            key: key.clone(),
-            value: value.clone(),
-            version: versions.then_some(*version),
-        });
-        Operation {
-            process: read.client,
-            invoke: read.invoke,
-            returned: Some(read.returned),
-            call: Call::Range {
-                start: String::new(),
-                end: None,
-                limit: None,
-            },
-            outcome: Outcome::Ok(Answer::Entries {
-                entries: entries.collect(),
-                more: true,
-                at: None,
-            }),
-        }
+    reads.map(|read| read.operation(versions)).collect()
+}
+
+/// Judges what clients and watchers of a keyspace saw, as one list: sessions, and watches against operations.
+pub(crate) fn judge_seen(slot: usize, book: &Book) -> Judgement {
+    let Some((events, promise)) = book.seen.as_ref().and_then(|seen| seen.events(slot)) else {
+        return Judgement::Legal;
     };
-    reads.map(operation).collect()
+    match trilemma_check::events::check(events, promise) {
+        // Undecided: nobody did two things that could be held against each other.
+        Verdict::Legal | Verdict::Undecided { .. } => Judgement::Legal,
+        Verdict::Illegal(violation) => {
+            let operations: Vec<Operation> = events
+                .iter()
+                .filter_map(|event| match event {
+                    Event::Operation(operation) | Event::Local(operation) => Some(operation.clone()),
+                    Event::Watch { .. } | Event::Item { .. } => None,
+                })
+                .collect();
+            illegal("seen", &violation, &operations)
+        }
+    }
 }
 
 fn convergent(slot: usize, history: &[Operation], book: &Book, shown: &[(NodeId, Vec<Entry>)]) -> Judgement {

@@ -28,6 +28,7 @@ pub mod node;
 pub mod profile;
 pub mod report;
 pub mod scenario;
+pub mod seen;
 pub mod shrink;
 pub mod swarm;
 #[cfg(test)]

@@ -78,11 +78,12 @@ pub struct Start<'a> {
 }
 
 /// The name of a keyspace, so that keyspaces stand in the scenario's order.
-fn name(slot: usize, part: Protocol) -> String {
+pub(crate) fn name(slot: usize, part: Protocol) -> String {
     format!("{slot}-{part}")
 }
 
-fn backend(part: Protocol) -> Backend {
+/// The backend of a keyspace.
+pub(crate) fn backend(part: Protocol) -> Backend {
     match part {
         Protocol::Raft | Protocol::Mixed => Backend::Raft,
         Protocol::Paxos => Backend::Paxos,

@@ -1,6 +1,7 @@
 //! Profiles: kinds of runs that one distribution of scenarios cannot hold. `standard` is [`crate::swarm`]'s; each other
 //! draws its sizes, lets the swarm draw the rest for them, and then changes what makes it what it is.
 
+mod client;
 mod large;
 mod load;
 mod long;
@@ -21,7 +22,7 @@ const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
 const S: u64 = 1_000 * MS;
 
-/// A kind of runs. Others (`watch`, `client`) come at the end: a profile's place names its streams of choices.
+/// A kind of runs. Others come at the end: a profile's place names its streams of choices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Profile {
     /// Small clusters, short runs, everything at once.
@@ -37,11 +38,13 @@ pub enum Profile {
     Long,
     /// Watchers that are slow, leave, and resume elsewhere.
     Watch,
+    /// Clients that go through the client library, and lose connections and sessions.
+    Client,
 }
 
 /// No profile has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("profile \"{0}\": expected standard, large, load, restart, long or watch")]
+#[error("profile \"{0}\": expected standard, large, load, restart, long, watch or client")]
 pub struct UnknownProfile(String);
 
 impl From<UnknownProfile> for String {
@@ -52,13 +55,14 @@ impl From<UnknownProfile> for String {
 
 impl Profile {
     /// Every profile.
-    pub const ALL: [Profile; 6] = [
+    pub const ALL: [Profile; 7] = [
         Profile::Standard,
         Profile::Large,
         Profile::Load,
         Profile::Restart,
         Profile::Long,
         Profile::Watch,
+        Profile::Client,
     ];
 
     /// Its name on the command line.
@@ -71,6 +75,7 @@ impl Profile {
             Profile::Restart => "restart",
             Profile::Long => "long",
             Profile::Watch => "watch",
+            Profile::Client => "client",
         }
     }
 
@@ -84,6 +89,7 @@ impl Profile {
             Profile::Restart => restart::DESCRIPTION,
             Profile::Long => long::DESCRIPTION,
             Profile::Watch => watch::DESCRIPTION,
+            Profile::Client => client::DESCRIPTION,
         }
     }
 
@@ -99,6 +105,7 @@ impl Profile {
             Profile::Restart => restart::scenario(protocol, seed, Draw(rng)),
             Profile::Long => long::scenario(protocol, seed, Draw(rng)),
             Profile::Watch => watch::scenario(protocol, seed, Draw(rng)),
+            Profile::Client => client::scenario(protocol, seed, Draw(rng)),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! nodes 3
 //! clients 2 keys 1 operations 20 think 5ms deadline 300ms value 100
 //! watchers 3 bytes 600         # 0 if there is no such line
+//! library 2 sever 300ms drop 50 sessions 3 spread 8 window 4    # clients ask nodes themselves if there is none
 //! knob raft.append_entries_max 1
 //! network loss 20 duplicate 10 delay 100us..2ms late 500ms
 //! disk 100us..500us segment 16384 snapshot 4096
@@ -51,6 +52,10 @@
 //! going on, a write must succeed within the first time, and a node that has started must have what the others had then
 //! within the second.
 //!
+//! `library N`: clients and watchers go through N clients of `trilemma-client`, each of which loses a connection about
+//! every `sever`. Calls are dropped by their callers with a chance of `drop`. The clients of a library share `sessions`
+//! sessions in each keyspace, whose operations lie at most `spread` apart, and have at most `window` calls under way on
+//! a connection.
 mod text;
 
 use std::collections::BTreeMap;
@@ -157,6 +162,8 @@ pub struct Scenario {
     pub watchers: u32,
     /// Bytes that may wait for one watcher; 0 leaves the default.
     pub watch_bytes: usize,
+    /// How clients and watchers reach nodes; `None`: each attempt goes straight to one node.
+    pub library: Option<Library>,
     /// Settings of protocols, `protocol.setting`, that differ from the defaults.
     pub knobs: BTreeMap<String, u64>,
     /// How links behave.
@@ -243,6 +250,7 @@ impl Default for Scenario {
             },
             watchers: 0,
             watch_bytes: 0,
+            library: None,
             knobs: Default::default(),
             network: Network {
                 loss: 0,
@@ -283,6 +291,23 @@ pub struct Workload {
     pub value: usize,
     /// Bytes by which one value in fifty is longer, at most; 0: none is.
     pub value_max: usize,
+}
+
+/// Clients that go through the client library.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Library {
+    /// Instances of it, which clients and watchers share.
+    pub count: u32,
+    /// Mean time between two lost connections of one.
+    pub sever: u64,
+    /// Calls that are dropped by their callers, per mille.
+    pub drop: u32,
+    /// Sessions of one instance in each keyspace.
+    pub sessions: u32,
+    /// Distance between the oldest operation under way of a session and the newest.
+    pub spread: u64,
+    /// Calls under way on one connection.
+    pub window: usize,
 }
 
 /// How links behave while nothing else is said.

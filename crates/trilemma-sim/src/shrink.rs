@@ -120,6 +120,7 @@ impl Shrinker {
             });
         }
         let plain = Scenario::default();
+        self.library();
         self.attempt(|scenario| scenario.faults_min = 0);
         self.attempt(|scenario| scenario.turn = 0);
         self.attempt(|scenario| scenario.network.loss = 0);
@@ -134,6 +135,17 @@ impl Shrinker {
         for part in [4, 2] {
             self.attempt(|scenario| scenario.heal -= scenario.heal / part);
         }
+    }
+
+    fn library(&mut self) {
+        self.attempt(|scenario| scenario.library = None);
+        let mut change = |change: fn(&mut crate::scenario::Library)| {
+            self.attempt(|scenario| scenario.library.iter_mut().for_each(change));
+        };
+        change(|library| library.count = 1);
+        change(|library| library.drop = 0);
+        change(|library| library.sessions = 1);
+        change(|library| library.sever *= 4);
     }
 
     /// Leaves out the last node, with what is said about it.

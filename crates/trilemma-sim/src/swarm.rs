@@ -193,6 +193,7 @@ pub(crate) fn draw(protocol: Protocol, seed: u64, rng: Rng, shape: Shape) -> Sce
         workload: swarm.workload(),
         watchers: 0,
         watch_bytes: 0,
+        library: None,
         knobs: swarm.knobs(),
         network: swarm.network(),
         disk: swarm.disk(),

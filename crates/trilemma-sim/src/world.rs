@@ -8,6 +8,7 @@ mod clients;
 mod collecting;
 mod ending;
 mod faults;
+mod library;
 mod load;
 mod turn;
 mod watchers;
@@ -118,6 +119,11 @@ enum Event {
     Look,
     /// Looks whether what the scenario demands goes on.
     Load,
+    /// Something happens to a client library, or comes from it.
+    Library {
+        library: usize,
+        event: library::LibraryEvent,
+    },
 }
 
 struct Queued {
@@ -212,6 +218,7 @@ pub(crate) struct World<'a> {
     /// Watches opened so far.
     watches: u64,
     published: Published,
+    libraries: library::Libraries,
     book: Book,
     asked: u64,
     tickets: u64,
@@ -306,7 +313,8 @@ impl<'a> World<'a> {
             watchers: Vec::new(),
             watches: 0,
             published: Published::default(),
-            book: Book::default(),
+            libraries: library::Libraries::default(),
+            book: Book::new(scenario),
             asked: 0,
             tickets: 0,
             triggers: Vec::new(),
@@ -349,6 +357,7 @@ impl<'a> World<'a> {
             }
         }
         self.plan_watchers();
+        self.plan_libraries();
         self.schedule(self.scenario.heal, Event::Heal);
         if self.scenario.demand.is_some() {
             self.schedule(load::INTERVAL, Event::Load);
@@ -437,6 +446,7 @@ impl<'a> World<'a> {
             Event::Heal => self.heal(),
             Event::Look => self.look(),
             Event::Load => self.look_at_load(),
+            Event::Library { library, event } => self.library(library, event),
         }
     }
 
@@ -504,7 +514,10 @@ impl<'a> World<'a> {
                 .filter(|node| !self.is_excused(node, slot))
                 .filter_map(|node| Some((node.id, entries(node.process.as_ref()?.engine(slot)))))
                 .collect();
-            let verdict = crate::judge::judge(*part, slot, &self.book, &shown);
+            let verdict = match crate::judge::judge(*part, slot, &self.book, &shown) {
+                crate::judge::Judgement::Legal => crate::judge::judge_seen(slot, &self.book),
+                other => other,
+            };
             match verdict {
                 crate::judge::Judgement::Legal => {}
                 crate::judge::Judgement::Undecided(why) => report.undecided = Some(format!("{part}: {why}")),
@@ -533,6 +546,7 @@ impl Event {
             | Event::LogDue { node, .. }
             | Event::LogReport { node, .. }
             | Event::WriteSnapshot { node, .. } => Some(*node),
+            Event::Library { event, .. } => event.node(),
             _ => None,
         }
     }

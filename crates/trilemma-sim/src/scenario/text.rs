@@ -5,7 +5,9 @@ use std::str::{FromStr, SplitWhitespace};
 
 use trilemma_core::NodeId;
 
-use super::{Action, ClockFault, Demand, Disk, Fault, Network, Probe, Route, Scenario, When, Workload};
+use super::{
+    Action, ClockFault, Demand, Disk, Fault, Library, Network, Probe, Route, Scenario, When, Workload,
+};
 
 /// Most lines of a scenario.
 const LINES_MAX: usize = 10_000;
@@ -108,6 +110,24 @@ impl fmt::Display for Fault {
     }
 }
 
+impl fmt::Display for Library {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            count,
+            sever,
+            drop,
+            sessions,
+            spread,
+            window,
+        } = self;
+        let sever = Time(*sever);
+        write!(
+            f,
+            "library {count} sever {sever} drop {drop} sessions {sessions} spread {spread} window {window}"
+        )
+    }
+}
+
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Workload {
@@ -140,6 +160,9 @@ impl fmt::Display for Scenario {
                 0 => writeln!(f)?,
                 bytes => writeln!(f, " bytes {bytes}")?,
             }
+        }
+        if let Some(library) = &self.library {
+            writeln!(f, "{library}")?;
         }
         for (name, value) in &self.knobs {
             writeln!(f, "knob {name} {value}")?;
@@ -397,6 +420,28 @@ fn action(words: &mut Words<'_>) -> Parsed<Action> {
     })
 }
 
+fn library(words: &mut Words<'_>) -> Parsed<Library> {
+    let count = words.number("a number of libraries", 1, COUNT_MAX)?;
+    words.literal("sever")?;
+    let sever = words.time("a duration")?;
+    words.literal("drop")?;
+    let drop = words.number("calls per mille", 0, 1000)?;
+    words.literal("sessions")?;
+    let sessions = words.number("a number of sessions", 1, COUNT_MAX)?;
+    words.literal("spread")?;
+    let spread = words.number("a distance", 1, u64::MAX)?;
+    words.literal("window")?;
+    let window = words.number("a number of calls", 1, COUNT_MAX as usize)?;
+    Ok(Library {
+        count,
+        sever,
+        drop,
+        sessions,
+        spread,
+        window,
+    })
+}
+
 fn probe(words: &mut Words<'_>) -> Parsed<Probe> {
     let name = words.next("an event")?;
     Ok(match name {
@@ -468,6 +513,7 @@ impl Scenario {
                     self.watch_bytes = words.number("bytes that wait for a watcher", 0, WATCH_BYTES_MAX)?;
                 }
             }
+            "library" => self.library = Some(library(&mut words)?),
             "network" => {
                 words.literal("loss")?;
                 self.network.loss = words.number("a loss per mille", 0, 1000)?;

@@ -17,6 +17,9 @@ impl World<'_> {
         if self.ending.is_prober(client) {
             return self.prober(client);
         }
+        if self.has_libraries() {
+            return self.client_through_library(client);
+        }
         let workload = &self.scenario.workload;
         let over = self.asked >= u64::from(workload.operations);
         if self.clients[client].pending.is_none() {
@@ -153,6 +156,9 @@ impl World<'_> {
         self.trace.number(ticket.0);
         self.trace
             .line(now, || format!("{id} answers {ticket}: {reply:?}"));
+        if self.library_answered(ticket, &reply) {
+            return;
+        }
         if let Some(client) = waiting {
             self.tell(client, Some(reply));
         }
@@ -216,7 +222,11 @@ impl World<'_> {
                 self.tell(client, None);
             }
         }
-        self.watches_lost(id);
+        if self.has_libraries() {
+            self.library_node_died(id);
+        } else {
+            self.watches_lost(id);
+        }
     }
 }
 
@@ -235,7 +245,7 @@ fn pending_text(client: &crate::client::Client) -> String {
         .unwrap_or_default()
 }
 
-fn brief(request: &Request) -> String {
+pub(super) fn brief(request: &Request) -> String {
     match request {
         Request::Write { op, attempt, command } => format!("{attempt:?} {op} {command:?}"),
         Request::Read(read) => format!("{read:?}"),

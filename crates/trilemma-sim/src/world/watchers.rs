@@ -1,6 +1,6 @@
 //! Watchers in the world: whom they watch, how fast they read, when they leave.
 
-use trilemma_core::{Incarnation, KeyRange, NodeId, ReadError, WatchItem};
+use trilemma_core::{Incarnation, KeyRange, NodeId, ReadError, WatchItem, WatchSpec};
 use trilemma_node::{ReaderEvent, WatchId};
 
 use super::{Event, MS, World};
@@ -64,6 +64,10 @@ impl World<'_> {
         if this.at.is_some() {
             return;
         }
+        if self.has_libraries() {
+            return self.watch_through_library(watcher);
+        }
+        let this = &mut self.watchers[watcher];
         let (slot, id) = (this.slot, NodeId(1 + this.rng.below(count) as u32));
         if self.node(id).process.is_none() {
             let delay = MS + self.watchers[watcher].rng.below(30 * MS);
@@ -72,7 +76,15 @@ impl World<'_> {
         self.watches += 1;
         let watch = WatchId(self.watches);
         let spec = self.watchers[watcher].spec();
-        self.watchers[watcher].at = Some((id, watch));
+        self.watch_begins(watcher, (id, watch), &spec);
+        let keyspace = Process::keyspace(slot, self.parts[slot]);
+        self.turn(id, |process, _| process.node.on_watch(watch, keyspace, spec));
+    }
+
+    /// A node is about to be asked for a watch.
+    pub(super) fn watch_begins(&mut self, watcher: usize, at: (NodeId, WatchId), spec: &WatchSpec) {
+        let (id, watch) = at;
+        self.watchers[watcher].at = Some(at);
         let now = self.now;
         self.trace.line(now, || {
             format!("watcher {watcher} at {id} {watch:?} resumes {:?}", spec.resume)
@@ -88,8 +100,6 @@ impl World<'_> {
             self.coverage.event("resume", met);
             self.did(id, "resume");
         }
-        let keyspace = Process::keyspace(slot, self.parts[slot]);
-        self.turn(id, |process, _| process.node.on_watch(watch, keyspace, spec));
     }
 
     /// A node gives an item to a watch.
@@ -120,6 +130,10 @@ impl World<'_> {
             if let Some(met) = self.watchers[watcher].resumed_with() {
                 self.coverage.event("resumed", met);
             }
+            let this = &self.watchers[watcher];
+            if let (Some((_, watch)), Some(Ok(item))) = (this.at, this.unread.front()) {
+                self.book.watch_item(this.slot, watch, item);
+            }
             match self.watchers[watcher].read(&self.published) {
                 Ok(goes_on) => ended = !goes_on,
                 Err((checker, what)) => return self.fail(checker, what),
@@ -135,6 +149,7 @@ impl World<'_> {
                 .event("reader", if in_reset { "left-in-reset" } else { "left" });
         }
         if ended || leaves {
+            self.watch_left(watcher);
             self.watchers[watcher].detach(false);
             let delay = self.watchers[watcher].rng.below(40 * MS);
             self.schedule(delay, Event::Watch { watcher });
@@ -146,6 +161,21 @@ impl World<'_> {
         };
         if self.node(id).process.is_some() {
             self.turn(id, |process, now| process.node.on_reader(now, watch, event));
+        }
+    }
+
+    /// The connection of a watch is lost: its node learns that the reader has gone, its watcher goes on elsewhere.
+    pub(super) fn watch_cut(&mut self, watcher: usize) {
+        let Some((id, watch)) = self.watchers[watcher].at else {
+            return;
+        };
+        self.watchers[watcher].detach(false);
+        let delay = self.watchers[watcher].rng.below(40 * MS);
+        self.schedule(delay, Event::Watch { watcher });
+        if self.node(id).process.is_some() {
+            self.turn(id, |process, now| {
+                process.node.on_reader(now, watch, ReaderEvent::Gone);
+            });
         }
     }
 
@@ -165,6 +195,7 @@ impl World<'_> {
     pub(super) fn watchers_busy(&self) -> bool {
         let busy = |watcher: &Watcher| watcher.at.is_none() || watcher.reading || !watcher.unread.is_empty();
         self.watchers.iter().any(busy)
+            || (0..self.watchers.len()).any(|watcher| self.is_watch_stale(watcher))
             || self.nodes.iter().any(|node| {
                 let waiting = |process: &Process| {
                     process
