@@ -63,6 +63,9 @@ pub struct NodeOverview {
     pub keyspaces: Vec<KeyspaceOverview>,
     /// Its log.
     pub log: LogOverview,
+    /// Why its last snapshot could not be written, so that the log keeps growing; empty if it was.
+    #[serde(deserialize_with = "bounded_text::<_, 4096>")]
+    pub snapshot_failure: String,
 }
 
 /// One peer as a node sees it.

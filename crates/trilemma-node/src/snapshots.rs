@@ -47,6 +47,7 @@ pub struct Snapshots {
     /// A snapshot is wanted whatever the log's length.
     wanted: bool,
     failures: u64,
+    failure: Option<String>,
     state: State,
 }
 
@@ -59,6 +60,7 @@ impl Snapshots {
             covered,
             wanted: false,
             failures: 0,
+            failure: None,
             state: State::Idle,
         }
     }
@@ -73,6 +75,41 @@ impl Snapshots {
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.failures
+    }
+
+    /// Why the last one could not be written; `None` if it was, or none was due.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// The invariants: what a snapshot covers is in the log, and each covers more than the one before.
+    pub(crate) fn check(&self, last: LogSeq) {
+        assert!(
+            self.covered <= last,
+            "a snapshot covers {}, the log ends at {last}",
+            self.covered
+        );
+        assert!(
+            self.failure.is_none() || self.failures > 0,
+            "a failure is counted"
+        );
+        let at = match &self.state {
+            State::Idle => return,
+            State::Taken(at, sections) => {
+                assert!(
+                    !sections.is_empty(),
+                    "a snapshot holds the node's own part at least"
+                );
+                *at
+            }
+            State::Writing(at) => *at,
+        };
+        assert!(
+            self.covered < at && at <= last,
+            "a snapshot is made at {at}, the last covers {} and the log ends at {last}",
+            self.covered
+        );
     }
 
     /// Whether one is under way.
@@ -126,12 +163,14 @@ impl Snapshots {
         match result {
             Ok(()) => {
                 tracing::info!(%at, "snapshot written");
+                self.failure = None;
                 self.covered = at;
                 Some(at)
             }
             Err(error) => {
                 // The log still holds everything; the next one is tried after as much log again.
                 self.failures += 1;
+                self.failure = Some(error.to_string());
                 tracing::error!(%at, %error, "no snapshot; the log keeps growing");
                 None
             }

@@ -438,6 +438,7 @@ impl Driver {
                 .map(|replica| keyspace_overview(replica, now))
                 .collect(),
             log: self.log_overview(),
+            snapshot_failure: self.node.snapshots().failure().map_or(String::new(), clip),
         }
     }
 

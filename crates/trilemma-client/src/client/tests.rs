@@ -40,6 +40,7 @@ fn overview(node: NodeId, version: u64) -> NodeOverview {
     };
     NodeOverview {
         disk: trilemma_core::DiskId(node.0.into()),
+        snapshot_failure: String::new(),
         cluster: "test".into(),
         node,
         incarnation: Incarnation(1),

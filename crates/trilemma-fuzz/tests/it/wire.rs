@@ -296,6 +296,7 @@ fn overview(missing: NodeSet) -> NodeOverview {
     };
     NodeOverview {
         disk: DiskId(900),
+        snapshot_failure: "no space".into(),
         cluster: "shop".into(),
         node: NodeId(1),
         incarnation: Incarnation(4),

@@ -48,6 +48,12 @@ impl Status {
             "log: {} records, {} bytes, {} syncs; record {} durable, snapshot up to {}",
             log.records, log.bytes, log.syncs, log.durable, log.snapshot
         ));
+        if !overview.snapshot_failure.is_empty() {
+            output::line(format!(
+                "the last snapshot failed, so the log keeps growing: {}",
+                overview.snapshot_failure
+            ));
+        }
         Ok(Exit::Ok)
     }
 }
@@ -168,6 +174,7 @@ fn node_json(overview: &NodeOverview) -> Json {
         "cluster": overview.cluster,
         "incarnation": overview.incarnation.0,
         "disk": overview.disk.to_string(),
+        "snapshot_failure": overview.snapshot_failure,
         "peers": peers,
         "keyspaces": overview.keyspaces.iter().map(keyspace_json).collect::<Vec<_>>(),
         "log": {

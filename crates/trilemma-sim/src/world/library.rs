@@ -470,6 +470,7 @@ impl World<'_> {
             status: replica.status(now),
         };
         Some(NodeOverview {
+            snapshot_failure: String::new(),
             cluster: "simulated".into(),
             node: id,
             incarnation: process.life,
