@@ -115,7 +115,8 @@ pub enum Input<M> {
         /// What it sent.
         message: M,
     },
-    /// Every record up to this number is durable.
+    /// Every record up to this number is durable. A number that comes again, 0 included, says that the disk works while
+    /// later records wait.
     Persisted {
         /// The last durable record.
         up_to: AppendSeq,

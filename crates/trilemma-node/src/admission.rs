@@ -124,6 +124,18 @@ impl Admission {
         self.log_bytes -= bytes;
     }
 
+    /// The invariants.
+    pub(crate) fn check(&self) {
+        assert!(
+            self.no_space.as_ref().is_none_or(|why| !why.is_empty()),
+            "a full disk has a reason"
+        );
+        assert!(
+            self.dropped == 0 || self.limits.log_bytes_max < usize::MAX,
+            "messages are dropped at a limit"
+        );
+    }
+
     /// Why a request of this node's clients is refused now, if it is.
     pub(crate) fn refusal(&mut self, is_write: bool, pending: usize, pending_bytes: usize) -> Option<Reason> {
         // What is left of the log's current segment is kept for work that has begun.

@@ -27,6 +27,9 @@ pub struct Replica {
     silent: Option<String>,
     /// Appends that are not known to be durable: their number here and in the node's log, and their bytes.
     appends: VecDeque<(AppendSeq, LogSeq, usize)>,
+    /// The last append that the engine knows to be durable, and the log's progress at the last look.
+    persisted: AppendSeq,
+    reached: LogSeq,
 }
 
 impl Replica {
@@ -49,6 +52,8 @@ impl Replica {
             output: Output::default(),
             silent: None,
             appends: VecDeque::new(),
+            persisted: AppendSeq::default(),
+            reached: LogSeq::default(),
         }
     }
 
@@ -140,22 +145,63 @@ impl Replica {
         cost
     }
 
-    /// What has become as durable as the keyspace promises, if anything has: the last append, and the cost of all that
-    /// no longer wait.
+    /// What has become as durable as the keyspace promises, if the log has gone on: the last append, and the cost of all
+    /// that no longer wait. The same append again where the log has gone on with the records of other keyspaces alone: a
+    /// queue is no disk that stands still.
     pub(crate) fn persisted(&mut self, progress: Progress) -> Option<(AppendSeq, usize)> {
         let reached = match self.durability {
             Durability::Fsync => progress.durable,
             Durability::None | Durability::Os => progress.written,
         };
-        let mut up_to = None;
+        if reached <= self.reached {
+            return None;
+        }
+        self.reached = reached;
+        if self.appends.is_empty() {
+            return None;
+        }
         let mut freed = 0;
         while let Some((seq, at, cost)) = self.appends.front()
             && *at <= reached
         {
-            up_to = Some(*seq);
+            self.persisted = *seq;
             freed += cost;
             self.appends.pop_front();
         }
-        up_to.map(|up_to| (up_to, freed))
+        Some((self.persisted, freed))
+    }
+
+    /// Bytes of appends that wait.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.appends.iter().map(|(_, _, cost)| cost).sum()
+    }
+
+    /// The invariants: appends stand in the order of their numbers and places, and none that waits is durable.
+    pub(crate) fn check(&self) {
+        if let (Some((first, at, _)), Some((last, end, _))) = (self.appends.front(), self.appends.back()) {
+            assert!(
+                self.persisted < *first && self.reached < *at,
+                "{}: append {first} at {at} waits, and {} at {} is durable",
+                self.name,
+                self.persisted,
+                self.reached
+            );
+            assert!(
+                first <= last && at <= end && last.0 - first.0 < self.appends.len() as u64,
+                "{}: appends {first} to {last} wait",
+                self.name
+            );
+        }
+        debug_assert!(
+            self.output.records.is_empty() && self.output.sends.is_empty() && self.output.replies.is_empty(),
+            "{}: what a turn wants is carried out",
+            self.name
+        );
+        assert!(
+            self.output.reset.is_none() && self.output.applied.is_empty(),
+            "{}: what a turn shows is shown",
+            self.name
+        );
+        self.watchers.check();
     }
 }

@@ -458,9 +458,59 @@ fn a_snapshot_that_fails_keeps_the_log_and_is_tried_again() {
     rig.turn(true);
     assert_eq!(rig.node.snapshots().covered(), LogSeq(0));
     assert_eq!(rig.node.snapshots().failures(), 1);
+    assert!(rig.node.snapshots().failure().is_some());
     rig.node.request_snapshot();
     rig.turns(3);
     assert!(rig.node.snapshots().covered() > LogSeq(0));
+    assert_eq!(rig.node.snapshots().failure(), None);
+}
+
+/// A leader steps down when its disk makes no progress for half a second. The log is one queue for all keyspaces.
+#[test]
+fn m7_a_queue_of_other_keyspaces_records_is_no_disk_that_stands_still() {
+    let mut settings = settings(Backend::Raft, 1, Limits::default());
+    let other = KeyspaceConfig::new(Backend::Gossip);
+    settings.keyspaces.insert("other".into(), other);
+    let mut rig = Rig::start(&settings, MemoryDisk::new());
+    rig.until_it_writes();
+    let leads = |rig: &Rig| {
+        let replica = &rig.node.replicas()[0];
+        assert_eq!(replica.backend(), Backend::Raft);
+        replica.status(rig.now).leader
+    };
+    assert_eq!(leads(&rig), Some(NodeId(1)));
+    // Many records of the other keyspace stand in the log, and then one of this.
+    let before = rig.node.last();
+    for number in 0..20 {
+        let op = OpId {
+            session: SessionId::default(),
+            seq: number + 1,
+        };
+        let (attempt, command) = (Attempt::First, Command::put("key", "value"));
+        let request = Request::Write { op, attempt, command };
+        let timeout = Duration::from_secs(60);
+        rig.node
+            .on_request(rig.now, keyspace_id("other"), timeout, request, 10_000 + number);
+        rig.turn(false);
+    }
+    rig.put(1, Attempt::First);
+    rig.turn(false);
+    let end = rig.node.last();
+    assert!(end.0 >= before.0 + 21);
+    // The disk takes 100 ms for each.
+    for durable in before.0 + 1..end.0 {
+        rig.now.instant = rig.now.instant + Duration::from_millis(100);
+        let durable = LogSeq(durable);
+        let progress = Progress {
+            written: durable,
+            durable,
+        };
+        rig.node
+            .on_log(rig.now, LogEvent::Progress(progress))
+            .expect("progress ends nothing");
+        rig.turn(false);
+        assert_eq!(leads(&rig), Some(NodeId(1)), "at {durable} of {end}");
+    }
 }
 
 #[test]

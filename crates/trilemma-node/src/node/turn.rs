@@ -12,6 +12,7 @@ use crate::effects::{Effects, Envelope, Observer};
 use crate::message::NodeMessage;
 use crate::record::{NodeRecord, section};
 use crate::recovery::RECORD_HEADER_BYTES;
+use crate::replica::Replica;
 
 /// How often live status is computed.
 const STATUS_INTERVAL: Duration = Duration::from_millis(50);
@@ -251,12 +252,27 @@ impl<W> Node<W> {
     fn check(&self) {
         assert!(self.touched.is_empty() && self.replies.is_empty() && self.opening.is_empty());
         assert!(self.records.is_empty() && self.messages.is_empty());
-        assert!(self.progress.durable <= self.last);
+        assert!(
+            self.progress.durable <= self.progress.written && self.progress.written <= self.last,
+            "the log has {:?} of {} records",
+            self.progress,
+            self.last
+        );
         self.peers.check();
+        self.admission.check();
+        self.snapshots.check(self.last);
+        debug_assert_eq!(
+            self.replicas.iter().map(Replica::waiting_bytes).sum::<usize>(),
+            self.admission.log_bytes(),
+            "bytes that wait for the disk are counted as they are"
+        );
         for replica in &self.replicas {
-            replica.watchers.check();
-            debug_assert!(replica.output.records.is_empty() && replica.output.sends.is_empty());
+            replica.check();
         }
+        assert!(
+            self.watches.values().all(|index| *index < self.replicas.len()),
+            "a watch is of a keyspace"
+        );
     }
 }
 
