@@ -70,7 +70,7 @@ impl Gossip {
                 horizon,
             } => {
                 let sessions = Sessions::restoring(horizon, self.shared.config.session_limits());
-                self.restore_head(clock, durable_since, sessions);
+                self.restore_head(clock, durable_since, sessions)?;
             }
             Chunk::WholeHead {
                 clock,
@@ -78,7 +78,7 @@ impl Gossip {
                 sessions,
             } => {
                 let sessions = Sessions::from_whole(sessions, self.shared.config.session_limits())?;
-                self.restore_head(clock, durable_since, sessions);
+                self.restore_head(clock, durable_since, sessions)?;
             }
             Chunk::Sessions(part) => self.writes.sessions.add(&part)?,
             Chunk::Items(items) => self.restore_live(&items)?,
@@ -105,11 +105,28 @@ impl Gossip {
         Ok(())
     }
 
-    fn restore_head(&mut self, clock: Stamp, durable_since: Option<Incarnation>, sessions: Sessions) {
-        self.shared.durable_since = durable_since;
+    fn restore_head(
+        &mut self,
+        clock: Stamp,
+        durable_since: Option<Incarnation>,
+        sessions: Sessions,
+    ) -> Result<(), Corrupt> {
+        self.restore_durable_since(durable_since)?;
         self.shared.clock.restore(clock);
         self.shared.clock.restore_position(clock);
         self.writes.sessions = sessions;
+        Ok(())
+    }
+
+    fn restore_durable_since(&mut self, durable_since: Option<Incarnation>) -> Result<(), Corrupt> {
+        let present = self.shared.config.incarnation;
+        if let Some(first) = durable_since.filter(|first| *first > present) {
+            return Err(Corrupt(format!(
+                "this disk has lived through incarnations from {first} on, and the present one is {present}"
+            )));
+        }
+        self.shared.durable_since = durable_since;
+        Ok(())
     }
 
     pub(crate) fn replay_record(&mut self, record: Record) -> Result<(), Corrupt> {
@@ -122,7 +139,7 @@ impl Gossip {
             }
             Record::Join { items } => self.restore_items(&items)?,
             Record::Context(wire) => self.restore_context(&wire)?,
-            Record::Begin { durable_since } => self.shared.durable_since = durable_since,
+            Record::Begin { durable_since } => self.restore_durable_since(durable_since)?,
             Record::Fence { op, stamp } => {
                 self.writes.replay(&mut self.shared, op, OpResult::Fenced, stamp);
             }

@@ -5,6 +5,7 @@ use trilemma_core::session::{OpResult, SESSION_RESULTS_MAX};
 use trilemma_core::{Incarnation, NodeId, OpId, Protocol, SessionId, Version, codec};
 
 use super::{Gossip, GossipConfig};
+use crate::record::Record;
 
 fn gossip(incarnation: u64) -> Gossip {
     let members = (1..=3).map(NodeId);
@@ -81,4 +82,16 @@ fn a_head_with_all_sessions_as_earlier_versions_wrote_it_is_read() {
     let copy = restored([head, rest]);
     assert_eq!(copy.writes.sessions, gossip.writes.sessions);
     assert_eq!(copy.shared.durable_since, Some(Incarnation(1)));
+}
+
+/// Found by changed records: the node started and stopped at its first comparison.
+#[test]
+fn a_disk_that_has_lived_through_what_is_to_come_is_refused() {
+    let mut gossip = gossip(2);
+    let begin = |first| Record::Begin {
+        durable_since: Some(Incarnation(first)),
+    };
+    assert_eq!(gossip.replay(begin(2)), Ok(()));
+    let why = gossip.replay(begin(3)).expect_err("3 is to come");
+    assert!(why.0.contains("from i3 on"), "{why}");
 }
