@@ -34,7 +34,7 @@ Checks, for every file of the project:
   unsafe     no `unsafe`, and every crate inherits the workspace's lints, which forbid it
   tests      no `#[ignore]`, no `#[should_panic]`
   unfinished no `todo!`, `unimplemented!`, `dbg!`
-  imitation  the simulator runs the shipped node and makes no part of one itself
+  imitation  simulator and fuzz targets run the shipped node and make no part of one themselves
   advice     no error text tells to destroy data
   exceptions every `#[allow]` and `#[expect]` has its reason beside it
   words      no retired words: one thing has one name, the field's

@@ -1,31 +1,44 @@
 //! A small cluster of one protocol whose every event is a choice of the input.
 //!
-//! It keeps the contract of `trilemma_core::protocol` towards the instances but for one thing: a peer's messages may be
-//! changed ([`crate::mutate`]) and come at any time. Nothing about agreement is asserted, as a peer that lies is
-//! outside of what these protocols withstand; asserted is what every node owes its own process:
+//! Its nodes are those of `trilemma-node`, each with the write queue of its log on a disk in memory: the rig decides
+//! only what happens when. It keeps the contract towards them but for one thing: a peer's messages may be changed
+//! ([`crate::mutate`]) and come at any time. Nothing about agreement is asserted, as a peer that lies is outside of what
+//! these protocols withstand; asserted is what every node owes its own process:
 //!
-//! - no panic, and a bounded number of messages and records in one turn;
-//! - a proposal is answered at most once;
-//! - what it sends and logs decodes again, within the limits of the other side's decoder.
+//! - no panic, and a bounded number of messages, records and changes in one turn;
+//! - a request is answered once, and within its time and the node's grace;
+//! - what it sends and logs decodes again, within the limits of the other side's decoder;
+//! - it starts again from its own disk, after any power cut.
+
+mod process;
+mod requests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
-use trilemma_core::host::{Appended, Group, GroupInput, Host, Outgoing, Output};
-use trilemma_core::protocol::Peer;
+use bytes::{Bytes, BytesMut};
 use trilemma_core::{
-    Attempt, Command, Corrupt, Entry, Guard, Incarnation, Instant, Key, KeyRange, Mutation, NodeId, Now,
-    OpId, PeerView, Proposal, Query, ReadLevel, ReadRequest, Request, SessionId, Ticket, Version, WallTime,
-    codec,
+    Applied, Backend, Entry, Incarnation, Instant, KeyRange, KeyspaceId, NodeId, Now, ProcessId, Request,
+    Rng, Ticket, WallTime, WatchSpec, WatchToken, codec,
 };
-use trilemma_gossip::{self as gossip, Gossip, GossipConfig};
-use trilemma_paxos::{self as paxos, Paxos, PaxosConfig};
-use trilemma_raft::{self as raft, Raft, RaftConfig};
-use trilemma_two_phase::{self as two_phase, TwoPhase, TwoPhaseConfig};
+use trilemma_gossip::{self as gossip, GossipConfig};
+use trilemma_node::config::NODE_RECORDS;
+use trilemma_node::frame::put_item;
+use trilemma_node::node::DEADLINE_GRACE;
+use trilemma_node::{
+    Engine, Envelope, KeyspaceConfig, Node, NodeSettings, Observer, ReaderEvent, RecoveryError, Tune, Tuning,
+    WatchId, keyspace_id,
+};
+use trilemma_paxos::{self as paxos, PaxosConfig};
+use trilemma_raft::{self as raft, RaftConfig};
+use trilemma_storage::{LogSeq, MemoryDisk};
+use trilemma_two_phase::{self as two_phase, TwoPhaseConfig};
 
 use crate::mutate::mutated;
 use crate::source::Source;
+use process::{Process, SEGMENT_BYTES, disk_of};
+
+pub use requests::request;
 
 /// Nodes of a rig.
 const NODES: u32 = 3;
@@ -33,8 +46,14 @@ const NODES: u32 = 3;
 const QUEUE_MAX: usize = 512;
 /// Inputs of the longest turn.
 const TURN_MAX: usize = 3;
-/// Messages and records that one turn may cause. Far above what the configured batches and pages come to.
+/// Messages, records and changes that one turn may cause. Far above what the configured batches and pages come to.
 const EFFECTS_MAX: usize = 20_000;
+/// The name of the one keyspace.
+const NAME: &str = "fuzzed";
+/// What the clocks of [`Rig::new`] show when it starts.
+pub const BEGINNING: WallTime = WallTime(1_700_000_000_000);
+/// Nodes look at their clocks at least this often.
+const STEP: Duration = Duration::from_millis(100);
 
 /// The protocols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,45 +68,68 @@ pub enum Kind {
     TwoPhase,
 }
 
+/// Limits so small that a short run meets them.
+struct Small;
+
+impl Tune for Small {
+    fn raft(&self, config: &mut RaftConfig) {
+        (config.kept_entries, config.kept_bytes, config.pinned_bytes_max) = (8, 4096, 4096);
+        config.append_entries_max = 4;
+        config.chunk_bytes = 256;
+        config.sessions_max = 4;
+    }
+
+    fn paxos(&self, config: &mut PaxosConfig) {
+        (config.recent_max, config.combine_max) = (4, 2);
+        (config.sync_page_max, config.cache_max) = (1, 4);
+    }
+
+    fn gossip(&self, config: &mut GossipConfig) {
+        config.tombstone_age_min = Duration::from_millis(100);
+        config.sync_ticks = 2;
+        config.page_bytes = 256;
+        (config.deferred_max, config.rumors_max) = (8, 16);
+        config.sessions_max = 4;
+    }
+
+    fn two_phase(&self, config: &mut TwoPhaseConfig) {
+        config.batch_bytes = 512;
+        config.chunk_bytes = 256;
+        config.sessions_max = 4;
+    }
+}
+
 impl Kind {
     /// All protocols.
     pub const ALL: [Kind; 4] = [Kind::Raft, Kind::Paxos, Kind::Gossip, Kind::TwoPhase];
 
-    /// An instance for one life of `node`, with limits so small that a short run meets them.
-    #[must_use]
-    pub fn build(self, node: NodeId, life: Incarnation) -> Box<dyn Group> {
-        let members = (1..=NODES).map(NodeId);
-        let seed = u64::from(node.0) << 32 | life.0;
+    fn backend(self) -> Backend {
         match self {
-            Kind::Raft => {
-                let mut config = RaftConfig::new(node, members, seed);
-                (config.kept_entries, config.kept_bytes, config.pinned_bytes_max) = (8, 4096, 4096);
-                config.append_entries_max = 4;
-                config.sessions_max = 4;
-                Box::new(Host::new(Raft::new(config)))
-            }
-            Kind::Paxos => {
-                let mut config = PaxosConfig::new(node, members, life, seed);
-                (config.recent_max, config.combine_max) = (4, 2);
-                (config.sync_page_max, config.cache_max) = (1, 4);
-                Box::new(Host::new(Paxos::new(config)))
-            }
-            Kind::Gossip => {
-                let mut config = GossipConfig::new(node, life, members, seed);
-                config.tombstone_age_min = Duration::from_millis(100);
-                config.sync_ticks = 2;
-                config.page_bytes = 256;
-                (config.deferred_max, config.rumors_max) = (8, 16);
-                config.sessions_max = 4;
-                Box::new(Host::new(Gossip::new(config)))
-            }
-            Kind::TwoPhase => {
-                let mut config = TwoPhaseConfig::new(node, members, life, seed);
-                config.batch_bytes = 512;
-                config.sessions_max = 4;
-                Box::new(Host::new(TwoPhase::new(config)))
-            }
+            Kind::Raft => Backend::Raft,
+            Kind::Paxos => Backend::Paxos,
+            Kind::Gossip => Backend::Gossip,
+            Kind::TwoPhase => Backend::TwoPhase,
         }
+    }
+
+    fn settings(self, node: NodeId) -> NodeSettings {
+        NodeSettings {
+            cluster: "fuzzed".to_owned(),
+            node,
+            members: (1..=NODES).map(NodeId).collect(),
+            keyspaces: BTreeMap::from([(NAME.to_owned(), KeyspaceConfig::new(self.backend()))]),
+            tuning: Tuning {
+                segment_bytes: SEGMENT_BYTES,
+                ..Tuning::default()
+            },
+        }
+    }
+
+    /// An instance of the protocol in one incarnation of `node`, with the rig's settings.
+    #[must_use]
+    pub fn engine(self, node: NodeId, incarnation: Incarnation) -> Engine {
+        let settings = self.settings(node);
+        Engine::build(&settings, &settings.keyspaces[NAME], incarnation, 1, &Small)
     }
 
     /// Whether `bytes` decode as a message.
@@ -116,32 +158,59 @@ impl Kind {
 pub struct Seen {
     /// Messages, by the name of their kind.
     pub messages: BTreeMap<&'static str, Vec<Bytes>>,
-    /// Records of one life at a time: what a node would replay.
+    /// What a node would replay, between two checkpoints.
     pub logs: Vec<Vec<Bytes>>,
     /// Checkpoints as chunks.
     pub checkpoints: Vec<Vec<Vec<u8>>>,
 }
 
-struct Node {
-    life: Incarnation,
-    group: Option<Box<dyn Group>>,
-    checkpoint: Vec<Vec<u8>>,
-    durable: Vec<Bytes>,
-    pending: Vec<Appended>,
-    open: BTreeSet<Ticket>,
-    /// What the present turn wants done, the inputs that it took, and how many it will take.
-    output: Output,
+/// What outlives a node's processes, and the one that runs.
+struct Machine {
+    id: NodeId,
+    disk: MemoryDisk,
+    process: Process,
+    /// Records since the newest snapshot, as the node appended them.
+    log: Vec<(LogSeq, Bytes)>,
+    /// Requests that were not answered, with their deadlines.
+    open: BTreeMap<Ticket, Instant>,
+    watches: BTreeSet<WatchId>,
+    /// Inputs that the present turn has taken, and how many it takes.
     inputs: usize,
     turn: usize,
+    /// Nodes of which nothing arrives here.
+    unheard: BTreeSet<NodeId>,
+}
+
+/// Looks at what a turn appends and changes.
+struct Watching<'a> {
+    kind: Kind,
+    log: &'a mut Vec<(LogSeq, Bytes)>,
+    changes: usize,
+}
+
+impl Observer for Watching<'_> {
+    fn appended(&mut self, _: usize, seq: LogSeq, bytes: &Bytes) {
+        assert_eq!(self.kind.check_record(bytes), Ok(()), "a record of our own");
+        self.log.push((seq, bytes.clone()));
+        self.changes += 1;
+    }
+
+    fn stepped(&mut self, _: usize, _: &Engine, _: Option<u64>, applied: &[Applied]) {
+        self.changes += applied.len();
+    }
 }
 
 /// See the module.
 pub struct Rig {
     kind: Kind,
-    nodes: Vec<Node>,
-    queue: VecDeque<(NodeId, NodeId, Bytes)>,
-    nanos: u64,
+    keyspace: KeyspaceId,
+    machines: Vec<Machine>,
+    queue: VecDeque<(ProcessId, NodeId, Bytes)>,
+    pings: VecDeque<(ProcessId, NodeId, Bytes)>,
+    since: WallTime,
+    passed: Duration,
     tickets: u64,
+    watches: u64,
     /// What was seen, if it is to be kept.
     pub seen: Option<Seen>,
 }
@@ -150,38 +219,49 @@ impl Rig {
     /// A cluster that has just started.
     #[must_use]
     pub fn new(kind: Kind) -> Self {
-        Self::from_disk(kind, Incarnation(1), Vec::new(), Vec::new()).expect("an empty disk is consistent")
+        Self::from_disk(kind, BEGINNING, Vec::new(), &[]).expect("an empty disk is consistent")
     }
 
-    /// A cluster in its lives after `life`, of which the first node starts from this checkpoint and these records.
+    /// A cluster that starts at `since`, of which the first node has this checkpoint and these records on its disk.
+    /// Incarnations begin with the clock, so that all of them come after those of a rig that started earlier.
     pub fn from_disk(
         kind: Kind,
-        life: Incarnation,
+        since: WallTime,
         checkpoint: Vec<Vec<u8>>,
-        records: Vec<Bytes>,
-    ) -> Result<Self, Corrupt> {
-        let node = |_| Node {
-            life,
-            group: None,
-            checkpoint: Vec::new(),
-            durable: Vec::new(),
-            pending: Vec::new(),
-            open: BTreeSet::new(),
-            output: Output::default(),
-            inputs: 0,
-            turn: 1,
-        };
+        records: &[Bytes],
+    ) -> Result<Self, RecoveryError> {
+        let keyspace = keyspace_id(NAME);
+        let disk = disk_of(keyspace, checkpoint, records);
+        let disks = std::iter::once(disk).chain(std::iter::repeat_with(MemoryDisk::new));
         let mut rig = Self {
             kind,
-            nodes: (0..NODES).map(node).collect(),
+            keyspace,
+            machines: Vec::new(),
             queue: VecDeque::new(),
-            nanos: 1_000_000_000,
+            pings: VecDeque::new(),
+            since,
+            passed: Duration::from_secs(1),
             tickets: 0,
+            watches: 0,
             seen: None,
         };
-        (rig.nodes[0].checkpoint, rig.nodes[0].durable) = (checkpoint, records);
-        for place in 0..rig.nodes.len() {
-            rig.restart(place)?;
+        for (node, disk) in (1..=NODES).zip(disks) {
+            let id = NodeId(node);
+            let (process, _) = Process::start(&disk, &kind.settings(id), rig.now(), &Small)?;
+            rig.machines.push(Machine {
+                id,
+                disk,
+                process,
+                log: Vec::new(),
+                open: BTreeMap::new(),
+                watches: BTreeSet::new(),
+                inputs: 0,
+                turn: 1,
+                unheard: BTreeSet::new(),
+            });
+        }
+        for place in 0..rig.machines.len() {
+            rig.turn(place, |node, now| node.start(now));
         }
         Ok(rig)
     }
@@ -189,29 +269,28 @@ impl Rig {
     /// A checkpoint of the first node, and the entries that it shows.
     #[must_use]
     pub fn state(&self) -> (Vec<Vec<u8>>, Vec<Entry>) {
-        let group = self.nodes[0].group.as_ref();
-        group.map_or_else(Default::default, |group| {
-            (
-                group.checkpoint().collect(),
-                group.scan(&KeyRange::all(), usize::MAX),
-            )
-        })
+        let engine = self.engine(0);
+        (
+            engine.checkpoint().collect(),
+            engine.scan(&KeyRange::all(), usize::MAX),
+        )
+    }
+
+    fn engine(&self, place: usize) -> &Engine {
+        self.machines[place].process.node.replicas()[0].engine()
     }
 
     fn now(&self) -> Now {
         Now {
-            instant: Instant::from_nanos(self.nanos),
-            wall: WallTime(1_700_000_000_000 + self.nanos / 1_000_000),
+            instant: Instant::from_nanos(u64::try_from(self.passed.as_nanos()).unwrap_or(u64::MAX)),
+            wall: WallTime(self.since.0 + self.passed.as_millis() as u64),
         }
     }
 
     /// Whether any node shows an entry.
     #[must_use]
     pub fn has_entries(&self) -> bool {
-        let running = self.nodes.iter().filter_map(|node| node.group.as_ref());
-        running
-            .into_iter()
-            .any(|group| !group.scan(&KeyRange::all(), 1).is_empty())
+        (0..self.machines.len()).any(|place| !self.engine(place).scan(&KeyRange::all(), 1).is_empty())
     }
 
     /// Lets one thing happen. Messages are changed only if there are `samples` to take pieces from.
@@ -219,84 +298,69 @@ impl Rig {
     /// # Panics
     /// If a node owes its process something. See the module.
     pub fn act(&mut self, source: &mut Source<'_>, samples: &[Bytes]) {
-        let place = source.below(self.nodes.len());
+        let place = source.below(self.machines.len());
         match source.below(16) {
             0..=4 => self.deliver(source),
             5..=7 if !samples.is_empty() => {
                 let message = mutated(source, samples);
                 let from = self.other(place, source);
-                self.input(
-                    place,
-                    GroupInput::Receive {
-                        from,
-                        bytes: message.into(),
-                    },
-                );
+                self.receive_changed(place, from, &message, source);
             }
             8 if !samples.is_empty() => {
                 // One that was just sent fits the state best.
                 if let Some((from, to, bytes)) = self.queue.pop_back() {
                     let message = mutated(source, &[bytes]);
-                    self.input(
-                        to.0 as usize - 1,
-                        GroupInput::Receive {
-                            from,
-                            bytes: message.into(),
-                        },
-                    );
+                    self.receive_changed(to.0 as usize - 1, from, &message, source);
                 }
             }
             9 | 10 => {
                 let request = request(source, self.tickets);
-                self.propose(place, request, source.below(2000) as u64);
+                self.ask(place, request, source.below(2000) as u64);
             }
             11 => self.pass(source),
-            12 | 5..=8 => self.persist(place, source.below(4) == 3),
-            13 => self.connect(place, source.byte()),
+            12 | 5..=8 => self.write(place, source.below(4) != 3),
+            13 => self.hear(place, source.byte()),
             14 => self.rare(place, source),
             _ => {
                 for _ in 0..8 {
                     self.deliver(source);
-                    (0..self.nodes.len()).for_each(|place| self.persist(place, false));
+                    (0..self.machines.len()).for_each(|place| self.write(place, true));
                 }
             }
         }
+        self.exchange_pings();
     }
 
     fn rare(&mut self, place: usize, source: &mut Source<'_>) {
-        match source.below(8) {
-            0 | 1 => {
-                let node = &mut self.nodes[place];
-                let kept = source.below(node.pending.len() + 1);
-                let kept = node.pending.drain(..).take(kept);
-                node.durable.extend(kept.map(|record| record.bytes));
-                node.group = None;
-                self.restart(place)
-                    .expect("what it has logged itself is consistent");
-            }
-            2..=4 => self.checkpoint(place),
+        match source.below(10) {
+            0 | 1 => self.restart(place, source),
+            2..=4 => self.snapshot(place),
             5 => self.queue.clear(),
             6 => {
                 if let Some(message) = self.queue.front().cloned() {
                     self.queue.push_back(message);
                 }
             }
-            _ => {
-                if let Some(group) = &self.nodes[place].group {
-                    let status = group.status(self.now());
-                    let entries = group.scan(&KeyRange::all(), 100);
-                    assert!(
-                        entries.is_sorted_by(|a, b| a.key < b.key),
-                        "{status:?} {entries:?}"
-                    );
-                }
+            7 => {
+                let engine = self.engine(place);
+                let status = engine.status(self.now());
+                let entries = engine.scan(&KeyRange::all(), 100);
+                assert!(
+                    entries.is_sorted_by(|a, b| a.key < b.key),
+                    "{status:?} {entries:?}"
+                );
             }
+            8 => self.watch(place, source),
+            _ => self.read_watch(place, source),
         }
     }
 
-    fn other(&self, place: usize, source: &mut Source<'_>) -> NodeId {
-        let step = 1 + source.below(self.nodes.len() - 1);
-        NodeId(((place + step) % self.nodes.len()) as u32 + 1)
+    fn other(&self, place: usize, source: &mut Source<'_>) -> ProcessId {
+        let step = 1 + source.below(self.machines.len() - 1);
+        self.machines[(place + step) % self.machines.len()]
+            .process
+            .node
+            .process()
     }
 
     /// Delivers one of the oldest messages.
@@ -308,148 +372,218 @@ impl Rig {
         } else {
             usize::from(choice) % self.queue.len().max(1)
         };
-        if let Some((from, to, bytes)) = self.queue.remove(place) {
-            self.input(to.0 as usize - 1, GroupInput::Receive { from, bytes });
+        if let Some((from, to, bytes)) = self.queue.remove(place)
+            && self.is_heard(from, to)
+        {
+            self.receive(to, from, framed(self.keyspace, &bytes));
         }
     }
 
-    fn propose(&mut self, place: usize, request: Request, timeout_ms: u64) {
+    fn receive(&mut self, to: NodeId, from: ProcessId, frame: Bytes) {
+        self.turn(to.0 as usize - 1, |node, now| node.on_frame(now, &from, frame));
+    }
+
+    /// A message that was changed arrives, now and then in a frame that was changed too.
+    fn receive_changed(&mut self, place: usize, from: ProcessId, message: &[u8], source: &mut Source<'_>) {
+        let mut frame = framed(self.keyspace, message);
+        if source.once_in(8) {
+            frame = mutated(source, &[frame]).into();
+        }
+        self.receive(self.machines[place].id, from, frame);
+    }
+
+    fn ask(&mut self, place: usize, request: Request, timeout_ms: u64) {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        self.nodes[place].open.insert(ticket);
-        let deadline = self.now().instant + Duration::from_millis(timeout_ms);
-        let proposal = Proposal {
-            ticket,
-            deadline,
-            request,
-        };
-        self.input(place, GroupInput::Propose(proposal));
+        let timeout = Duration::from_millis(timeout_ms);
+        let deadline = self.now().instant + timeout;
+        self.machines[place].open.insert(ticket, deadline);
+        let keyspace = self.keyspace;
+        self.turn(place, |node, now| {
+            node.on_request(now, keyspace, timeout, request, ticket);
+        });
     }
 
     /// Lets time pass and wakes who wants to be woken.
     fn pass(&mut self, source: &mut Source<'_>) {
         const MILLIS: [u64; 8] = [0, 0, 1, 10, 60, 160, 500, 3000];
-        self.nanos += *source.pick(&MILLIS) * 1_000_000;
-        for place in 0..self.nodes.len() {
-            let now = self.now().instant;
-            let group = self.nodes[place].group.as_deref();
-            if group.is_some_and(|group| group.wake_at() <= now) {
-                self.input(place, GroupInput::Wake);
+        let end = self.passed + Duration::from_millis(*source.pick(&MILLIS));
+        loop {
+            self.passed = end.min(self.passed + STEP);
+            for place in 0..self.machines.len() {
+                let machine = &self.machines[place];
+                if machine.inputs > 0 || machine.process.node.wake_at() <= self.now().instant {
+                    self.end_turn(place);
+                }
             }
-            self.end_turn(place);
+            self.exchange_pings();
+            if self.passed == end {
+                return;
+            }
         }
     }
 
-    fn persist(&mut self, place: usize, only_one: bool) {
-        let node = &mut self.nodes[place];
-        let count = if only_one {
-            node.pending.len().min(1)
-        } else {
-            node.pending.len()
-        };
-        let Some(up_to) = node.pending[..count].last().map(|record| record.seq) else {
-            return;
-        };
-        let durable = node.pending.drain(..count).map(|record| record.bytes);
-        node.durable.extend(durable);
-        self.input(place, GroupInput::Persisted { up_to });
-    }
-
-    fn connect(&mut self, place: usize, connected: u8) {
-        let mut view = PeerView::default();
-        for (other, node) in self.nodes.iter().enumerate().filter(|(other, _)| *other != place) {
-            let peer = Peer {
-                incarnation: node.life,
-                connected: connected >> (2 * other) & 3 != 3,
-            };
-            view.peers.insert(NodeId(other as u32 + 1), peer);
+    /// Lets the log of a node go on; unless `whole`, a sync that begins now has not ended yet.
+    fn write(&mut self, place: usize, whole: bool) {
+        let now = self.now().instant;
+        let events = self.machines[place].process.write(now, whole);
+        if !events.is_empty() {
+            self.turn(place, |node, now| {
+                for event in events {
+                    node.on_log(now, event).expect("a log that has not failed");
+                }
+            });
         }
-        self.input(place, GroupInput::Peers(view));
     }
 
-    fn checkpoint(&mut self, place: usize) {
-        self.end_turn(place);
-        self.persist(place, false);
-        self.end_turn(place);
-        let node = &mut self.nodes[place];
-        let Some(group) = node.group.as_ref().filter(|_| node.pending.is_empty()) else {
-            return;
+    /// Chooses of whom messages arrive at a node from now on.
+    fn hear(&mut self, place: usize, heard: u8) {
+        let is_unheard = |node: &NodeId| heard >> (2 * (node.0 - 1)) & 3 == 3;
+        self.machines[place].unheard = (1..=NODES).map(NodeId).filter(is_unheard).collect();
+    }
+
+    fn is_heard(&self, from: ProcessId, to: NodeId) -> bool {
+        !self.machines[to.0 as usize - 1].unheard.contains(&from.node)
+    }
+
+    /// What nodes themselves say to each other, pings above all, is faster than anything else.
+    fn exchange_pings(&mut self) {
+        while let Some((from, to, bytes)) = self.pings.pop_front() {
+            if self.is_heard(from, to) {
+                self.receive(to, from, framed(NODE_RECORDS, &bytes));
+            }
+        }
+    }
+
+    /// Has a snapshot made, or writes the one that is to be written.
+    fn snapshot(&mut self, place: usize) {
+        let machine = &mut self.machines[place];
+        let Some((at, chunks)) = machine.process.write_snapshot(self.keyspace) else {
+            return self.turn(place, |node, _| node.request_snapshot());
         };
-        node.checkpoint = group.checkpoint().collect();
-        let log = std::mem::take(&mut node.durable);
+        let covered = machine.log.partition_point(|(seq, _)| *seq <= at);
+        let covered: Vec<Bytes> = machine.log.drain(..covered).map(|(_, record)| record).collect();
         if let Some(seen) = &mut self.seen {
-            seen.checkpoints.push(node.checkpoint.clone());
-            seen.logs.push(log);
+            seen.logs.push(covered);
+            seen.checkpoints.push(chunks);
         }
+        self.turn(place, |node, _| node.on_snapshot(Ok(())));
     }
 
-    fn restart(&mut self, place: usize) -> Result<(), Corrupt> {
-        let node = &mut self.nodes[place];
-        node.life = node.life.next();
-        node.pending.clear();
-        node.open.clear();
-        node.output.clear();
-        node.inputs = 0;
-        let mut group = self.kind.build(NodeId(place as u32 + 1), node.life);
-        for chunk in &node.checkpoint {
-            group.restore(chunk)?;
-        }
-        for record in &node.durable {
-            group.replay(record)?;
-        }
-        node.group = Some(group);
-        self.input(place, GroupInput::Start);
-        Ok(())
-    }
-
-    fn input(&mut self, place: usize, input: GroupInput) {
+    /// A process is killed, or its power is cut; another one starts.
+    fn restart(&mut self, place: usize, source: &mut Source<'_>) {
         let now = self.now();
-        let node = &mut self.nodes[place];
-        let Some(group) = &mut node.group else {
-            return;
+        let machine = &mut self.machines[place];
+        if source.once_in(2) {
+            machine.disk.crash(&mut Rng::new(source.u64()));
+        }
+        let started = Process::start(&machine.disk, &self.kind.settings(machine.id), now, &Small);
+        let (process, last) = started.expect("what it has logged itself is consistent");
+        machine.log.retain(|(seq, _)| *seq <= last);
+        machine.process = process;
+        machine.open.clear();
+        machine.watches.clear();
+        machine.inputs = 0;
+        self.turn(place, |node, now| node.start(now));
+    }
+
+    fn watch(&mut self, place: usize, source: &mut Source<'_>) {
+        self.watches += 1;
+        let watch = WatchId(self.watches);
+        let resume = source.once_in(2).then(|| WatchToken {
+            stream: source.below(2) as u64,
+            position: source.below(40) as u64,
+        });
+        let range = KeyRange {
+            start: requests::key(source),
+            end: source.once_in(2).then(|| requests::key(source)),
         };
-        group.step(now, input, &mut node.output);
-        node.inputs += 1;
-        if node.inputs >= node.turn {
-            node.turn = node.turn % TURN_MAX + 1;
+        let keyspace = self.keyspace;
+        self.machines[place].watches.insert(watch);
+        self.turn(place, |node, _| {
+            node.on_watch(watch, keyspace, WatchSpec { range, resume });
+        });
+    }
+
+    fn read_watch(&mut self, place: usize, source: &mut Source<'_>) {
+        let watches: Vec<WatchId> = self.machines[place].watches.iter().copied().collect();
+        if watches.is_empty() {
+            return;
+        }
+        let watch = *source.pick(&watches);
+        let event = if source.once_in(4) {
+            self.machines[place].watches.remove(&watch);
+            ReaderEvent::Gone
+        } else {
+            ReaderEvent::Ready
+        };
+        self.turn(place, |node, now| node.on_reader(now, watch, event));
+    }
+
+    /// An input of a node, and the end of its turn if it has taken enough of them.
+    fn turn(&mut self, place: usize, input: impl FnOnce(&mut Node<Ticket>, Now)) {
+        let now = self.now();
+        let machine = &mut self.machines[place];
+        input(&mut machine.process.node, now);
+        machine.inputs += 1;
+        if machine.inputs >= machine.turn {
             self.end_turn(place);
         }
     }
 
-    /// Ends a node's turn, and carries out what it wants.
     fn end_turn(&mut self, place: usize) {
         let now = self.now();
-        let node = &mut self.nodes[place];
-        let Some(group) = &mut node.group else {
-            return;
+        let machine = &mut self.machines[place];
+        machine.inputs = 0;
+        machine.turn = machine.turn % TURN_MAX + 1;
+        let mut watching = Watching {
+            kind: self.kind,
+            log: &mut machine.log,
+            changes: 0,
         };
-        group.step(now, GroupInput::EndTurn, &mut node.output);
-        node.inputs = 0;
-        let mut output = std::mem::take(&mut node.output);
-        for (ticket, reply) in output.replies.drain(..) {
+        let effects = machine.process.turn(now, &mut watching);
+        let caused = watching.changes + effects.messages.len() + effects.replies.len() + effects.items.len();
+        assert!(caused <= EFFECTS_MAX, "one turn caused {caused} effects");
+        for (ticket, reply) in effects.replies {
+            let was_open = machine.open.remove(&ticket).is_some();
+            assert!(was_open, "{ticket} is answered again, with {reply:?}");
+        }
+        let overdue = machine
+            .open
+            .iter()
+            .find(|(_, deadline)| **deadline + DEADLINE_GRACE <= now.instant);
+        assert_eq!(overdue, None, "a request is not answered by its deadline");
+        for (watch, item) in effects.items {
             assert!(
-                node.open.remove(&ticket),
-                "{ticket} is answered again, with {reply:?}"
+                machine.watches.contains(&watch),
+                "{watch:?} has ended and is shown {item:?}"
             );
+            if item.is_err() {
+                machine.watches.remove(&watch);
+            }
         }
-        let effects = output.records.len() + output.sends.len() + output.applied.len();
-        assert!(effects <= EFFECTS_MAX, "one turn caused {effects} effects");
-        for record in output.records.drain(..) {
-            let decoded = self.kind.check_record(&record.bytes);
-            assert_eq!(decoded, Ok(()), "a record of our own");
-            node.pending.push(record);
-        }
-        let from = NodeId(place as u32 + 1);
-        for message in output.sends.drain(..) {
+        let from = machine.process.node.process();
+        for message in effects.messages {
             self.send(from, message);
         }
-        output.clear();
-        self.nodes[place].output = output;
     }
 
-    fn send(&mut self, from: NodeId, message: Outgoing) {
-        let Outgoing { to, bytes, kind, .. } = message;
-        assert!(to != from && (1..=NODES).contains(&to.0), "{from} sends to {to}");
+    fn send(&mut self, from: ProcessId, message: Envelope) {
+        let Envelope {
+            keyspace,
+            to,
+            bytes,
+            kind,
+            ..
+        } = message;
+        assert!(
+            to != from.node && (1..=NODES).contains(&to.0),
+            "{} sends to {to}",
+            from.node
+        );
+        if keyspace == NODE_RECORDS {
+            return self.pings.push_back((from, to, bytes));
+        }
         assert_eq!(
             self.kind.check_message(&bytes),
             Ok(()),
@@ -465,81 +599,9 @@ impl Rig {
     }
 }
 
-fn key(source: &mut Source<'_>) -> Key {
-    const KEYS: [&str; 5] = ["a", "b", "c", "d/e", "\u{10ffff}"];
-    if source.once_in(4) {
-        // Many keys, so that what is sent in pages has some.
-        return Key::from(format!("k{}", source.byte()));
-    }
-    Key::from(*source.pick(&KEYS))
-}
-
-/// Something that a client may ask. `count` numbers operations.
-pub fn request(source: &mut Source<'_>, count: u64) -> Request {
-    let session = SessionId {
-        basis: Version(source.below(3) as u64),
-        nonce: source.below(6) as u64,
-    };
-    let again = source.once_in(4);
-    let op = OpId {
-        session,
-        seq: if again { 1 + count / 2 } else { 1 + count },
-    };
-    match source.below(8) {
-        0..=4 => Request::Write {
-            op,
-            attempt: if again { Attempt::Retry } else { Attempt::First },
-            command: command(source),
-        },
-        5 => Request::Outcome {
-            op,
-            command: source.once_in(2).then(|| command(source)),
-        },
-        _ => Request::Read(read(source)),
-    }
-}
-
-fn read(source: &mut Source<'_>) -> ReadRequest {
-    let query = match source.below(3) {
-        0 => Query::Get(key(source)),
-        1 => Query::Siblings(key(source)),
-        _ => Query::Range {
-            range: KeyRange {
-                start: key(source),
-                end: source.once_in(2).then(|| key(source)),
-            },
-            limit: source.below(4) as u32,
-        },
-    };
-    let at_least = match source.below(4) {
-        0 => None,
-        1 => Some(ReadLevel::Linearizable),
-        2 => Some(ReadLevel::Local),
-        _ => Some(ReadLevel::AtLeast(Version(source.below(40) as u64))),
-    };
-    ReadRequest { query, at_least }
-}
-
-fn command(source: &mut Source<'_>) -> Command {
-    let key = key(source);
-    let value = vec![b'v'; *source.pick(&[0, 1, 5, 700])];
-    match source.below(6) {
-        0..=2 => Command::put(key, value),
-        3 => Command::delete(key),
-        4 => Command::compare_and_set(key, source.once_in(2).then(|| "v".into()), Some(value.into())),
-        _ => Command {
-            guards: vec![Guard::Version {
-                key: key.clone(),
-                is: Version(source.below(20) as u64),
-            }],
-            mutations: vec![
-                Mutation::Put {
-                    key: self::key(source),
-                    value: value.into(),
-                    lease: None,
-                },
-                Mutation::Delete { key },
-            ],
-        },
-    }
+/// A frame with one message.
+fn framed(keyspace: KeyspaceId, bytes: &[u8]) -> Bytes {
+    let mut frame = BytesMut::new();
+    put_item(&mut frame, keyspace, bytes);
+    frame.freeze()
 }

@@ -1,13 +1,14 @@
-//! The simulated node is the shipped node: the simulator names nothing of what a node is made of.
+//! The node under test is the shipped node: the simulator and the fuzz targets name nothing of what a node is made of.
 
 use super::{File, Finding};
 
-const WHY: &str = "what the simulator imitates instead of running, it does not test; copies drift, and bugs sit where they differ";
+const WHY: &str =
+    "what is imitated instead of run is not tested; copies drift, and bugs sit where they differ";
 const FIX: &str =
     "let `trilemma_node::Node`, `trilemma_node::recover` or `trilemma_storage::WriteQueue` do it";
 
-/// The simulator.
-const SIMULATOR: &str = "trilemma-sim";
+/// The simulator, and the fuzz targets.
+const RUNNERS: &[&str] = &["trilemma-sim", "trilemma-fuzz"];
 /// What appends, persists, recovers, answers and takes snapshots. The queue of the log and the node have them inside.
 const PARTS: &[&str] = &[
     "GroupInput",
@@ -21,7 +22,7 @@ const PARTS: &[&str] = &[
 
 /// Checks one source file of a package.
 pub(super) fn check(package: &str, file: &File) -> Vec<Finding> {
-    if package != SIMULATOR {
+    if !RUNNERS.contains(&package) {
         return Vec::new();
     }
     let mut findings = Vec::new();

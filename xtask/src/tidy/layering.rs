@@ -156,16 +156,11 @@ const LAYERS: &[Layer] = &[
             "trilemma-paxos",
             "trilemma-raft",
             "trilemma-two-phase",
-        ],
-        // Every decoder is a target.
-        tests_may: &[
-            "trilemma",
-            CHECK,
-            CLIENT,
             NODE,
             "trilemma-storage",
-            "trilemma-transport",
         ],
+        // Every decoder is a target.
+        tests_may: &["trilemma", CHECK, CLIENT, "trilemma-transport"],
         never: &[],
     },
     Layer {

@@ -266,6 +266,7 @@ fn a_simulator_that_makes_parts_of_a_node_is_found() {
     ] {
         let body = format!("fn f() {{ {part}; }}");
         assert_eq!(found("trilemma-sim", &body), 1, "{part}");
+        assert_eq!(found("trilemma-fuzz", &body), 1, "{part}");
         assert_eq!(found("trilemma-node", &body), 0, "{part}");
     }
     assert_eq!(

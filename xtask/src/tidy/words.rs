@@ -131,7 +131,6 @@ const FILES: &[(&str, &str)] = &[
 /// Where the words are still to be replaced. This list only shrinks: a line goes with its last retired word.
 const NOT_YET: &[&str] = &[
     "crates/trilemma-check/",
-    "crates/trilemma-fuzz/",
     "crates/trilemma-paxos/",
     "crates/trilemma-raft/",
     "crates/trilemma-sim/",
@@ -159,6 +158,7 @@ const NAMES_NOT_YET: &[(&str, &[&str])] = &[
     ("crates/trilemma-testkit/", &["at_least", "won"]),
     ("crates/trilemma-server/", &["at_least", "AtLeast", "won"]),
     ("crates/trilemma/", &["at_least", "won"]),
+    ("crates/trilemma-fuzz/", &["at_least", "AtLeast", "won", "beat"]),
     ("crates/trilemma-two-phase/", &["at_least", "AtLeast", "won"]),
     ("crates/trilemma-gossip/", &["at_least", "AtLeast", "won"]),
     // It names a scenario's file.

@@ -1,17 +1,18 @@
 //! Checkpoints and logs of each protocol that are not what was written: refused, or a state that works.
 
 use bytes::Bytes;
-use trilemma_core::{Incarnation, NodeId};
+use trilemma_core::{Incarnation, NodeId, WallTime};
 use trilemma_fuzz::corpus::{self, Corpus};
 use trilemma_fuzz::mutate::{change, mutated};
-use trilemma_fuzz::rig::{Kind, Rig};
+use trilemma_fuzz::rig::{BEGINNING, Kind, Rig};
 use trilemma_fuzz::source::Source;
 use trilemma_fuzz::wire::frugal;
 
 const RUNS: usize = 500;
 const BYTES: usize = 512;
-/// No sample is of a later life.
-const LIFE: Incarnation = Incarnation(1000);
+/// No sample is of an incarnation that began later.
+const LATER: WallTime = WallTime(BEGINNING.0 + 3_600_000);
+const LATER_STILL: WallTime = WallTime(LATER.0 + 3_600_000);
 
 targets! {
     raft(RUNS, BYTES) => restore(Kind::Raft);
@@ -29,10 +30,10 @@ fn chunk(kind: Kind) -> impl Fn(&[u8]) {
     let chunks: Vec<Vec<u8>> = corpus::of(kind).checkpoints.iter().flatten().cloned().collect();
     move |input| {
         let source = &mut Source::new(input);
-        let mut group = kind.build(NodeId(1), Incarnation(2));
+        let mut engine = kind.engine(NodeId(1), Incarnation(LATER.0));
         for _ in 0..3 {
             let chunk = mutated(source, &chunks);
-            if frugal(chunk.len(), || group.restore(&chunk)).is_err() {
+            if frugal(chunk.len(), || engine.restore(&chunk)).is_err() {
                 return;
             }
         }
@@ -46,13 +47,13 @@ fn restore(kind: Kind) -> impl Fn(&[u8]) {
         let source = &mut Source::new(input);
         let (checkpoint, records) = disk(source, corpus);
         let is_genuine = records.is_empty() && corpus.checkpoints.contains(&checkpoint);
-        let Ok(mut rig) = Rig::from_disk(kind, LIFE, checkpoint, records) else {
+        let Ok(mut rig) = Rig::from_disk(kind, LATER, checkpoint, &records) else {
             return;
         };
         let (checkpoint, entries) = rig.state();
-        let again = Rig::from_disk(kind, LIFE.next(), checkpoint, Vec::new()).expect("its own checkpoint");
+        let again = Rig::from_disk(kind, LATER_STILL, checkpoint, &[]).expect("its own checkpoint");
         // What a gossip change has observed removes it, in any order of arrival if all of it is true. A false claim
-        // cannot be told from a true one, and what it does depends on the order.
+        // cannot be distinguished from a true one, and what it does depends on the order.
         if is_genuine || kind != Kind::Gossip {
             assert_eq!(again.state().1, entries, "the same entries");
         }

@@ -120,13 +120,13 @@ fn client_reply_of(input: &[u8]) {
 
 fn node_message_of(input: &[u8]) {
     let echo = Some((Incarnation(3), 300));
-    let beat = Beat {
+    let ping = Beat {
         incarnation: Incarnation(2),
         number: 70_000,
         echo,
     };
     let samples = [
-        NodeMessage::Ping(beat),
+        NodeMessage::Ping(ping),
         NodeMessage::Meet,
         NodeMessage::Keeps(DiskId(900)),
     ]
