@@ -136,6 +136,9 @@ pub fn proven_bytes(disk: &MemoryDisk, scenario: &Scenario) -> u64 {
     read().unwrap_or(0)
 }
 
+/// Bytes that a record takes beside its payload, as a node counts them.
+const RECORD_HEADER_BYTES: u64 = 40;
+
 impl Process {
     /// Starts a process from what its disk holds.
     pub fn start(disk: &MemoryDisk, start: Start<'_>, rng: &mut Rng) -> Result<(Self, Found), Stopped> {
@@ -271,6 +274,23 @@ impl Process {
     #[must_use]
     pub fn is_writing(&self) -> bool {
         self.durable() < self.node.last()
+    }
+
+    /// Bytes of records that a restart would replay now.
+    pub fn replayed_bytes(&self, scenario: &Scenario) -> Result<u64, String> {
+        let disk = self.disk.copy();
+        let options = LogOptions {
+            segment_bytes: scenario.disk.segment,
+            new_log_id: 1,
+        };
+        let newest = snapshot::newest(&disk).map_err(|error| error.to_string())?;
+        let mut bytes = 0;
+        let replay = |record: Record<'_>| {
+            bytes += record.payload.len() as u64 + RECORD_HEADER_BYTES;
+            Ok::<(), LogError>(())
+        };
+        trilemma_storage::Log::open(disk, options, newest, replay).map_err(|error| error.to_string())?;
+        Ok(bytes)
     }
 
     /// Whether a snapshot is under way.

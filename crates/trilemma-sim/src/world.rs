@@ -4,6 +4,7 @@
 //! while faults happen; then everything is healed and every node must accept a write within [`RECOVERY_BOUND`], all
 //! nodes must come to show the same, and final reads are made; then the histories are judged.
 
+mod at_rest;
 mod clients;
 mod collecting;
 mod ending;
@@ -182,6 +183,10 @@ struct Node {
     knobs_started: Knobs,
     /// The time of the look at the log that is queued.
     log_due: u64,
+    /// Since when something that was handed to the log is not durable.
+    unsynced_since: Option<u64>,
+    /// The incarnations of its peers that its present process knows of.
+    known: BTreeMap<NodeId, Incarnation>,
     /// A turn is open; it ends in an event of its own.
     in_turn: bool,
     /// What it did lately, for coverage.
@@ -284,6 +289,8 @@ impl<'a> World<'a> {
                 torn_starts: 0,
                 knobs_started: Knobs::new(),
                 log_due: u64::MAX,
+                unsynced_since: None,
+                known: BTreeMap::new(),
                 in_turn: false,
                 recent: BTreeMap::new(),
                 slow_disk: None,

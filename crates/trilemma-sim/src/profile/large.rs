@@ -14,13 +14,16 @@ large: many nodes, operations, clients and bytes, and tiny queues
   time           heal after 5 s to 8 s
   transfer       parts of 1/50 to 1/200 of the state; raft keeps 0, 5 or 50 entries
   queues         node.pending_max 4 to default, node.pending_bytes_max 8 KiB to default, node.log_bytes_max 64 KiB to default
-  log            segments of 4 MiB; a snapshot after 20 kB to 1 MB of log
-  faults         as in standard, and 4 to 12 nodes die when they receive or send the 1st to 60th part of a state
+  log            segments of 4 MiB (gossip alone: 512 KiB); a snapshot after 20 kB to 1 MB of log
+  faults         as in standard, and 4 to 12 nodes die when they receive or send the 1st to 60th part of a state; with gossip
+                 a clock is set back by 1 s to 4 s for 1 s to 3 s
   also           a cut lets through what is under way (half of the seeds); gossip durability none, os or fsync
 ";
 
 /// Bytes of a segment: a record holds all that one turn took, here many values of 64 KiB.
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
+/// The same with `gossip` alone, whose records are pages and single commands.
+const SMALL_SEGMENT_BYTES: u64 = 512 * 1024;
 
 /// Settings whose minimum is too little for so many clients: all they would see is refusals.
 const TOO_FEW: &[&str] = &[
@@ -77,8 +80,28 @@ pub(super) fn scenario(protocol: Protocol, seed: u64, mut draw: Draw) -> Scenari
     for _ in 0..draw.between(4, 12) {
         death_in_transfer(&mut scenario, &mut draw);
     }
+    if protocol.parts().contains(&Protocol::Gossip) {
+        clock_back(&mut scenario, &mut draw);
+    }
     draw.common(&mut scenario);
     scenario
+}
+
+/// A clock is set back, and right again: what the others wrote meanwhile becomes due all at once.
+fn clock_back(scenario: &mut Scenario, draw: &mut Draw) {
+    if scenario.protocol == Protocol::Gossip {
+        scenario.disk.segment = SMALL_SEGMENT_BYTES;
+    }
+    let node = NodeId(draw.between(1, scenario.nodes.into()) as u32);
+    let ms = draw.between(1000, 4000) as i64;
+    let at = draw.0.below(scenario.heal / 2);
+    let back = at + draw.between(1000, 3000) * MS;
+    for (at, ms) in [(at, -ms), (back, ms)] {
+        scenario.faults.push(Fault {
+            when: When::At(at),
+            action: Action::Jump { node, ms },
+        });
+    }
 }
 
 fn workload(scenario: &mut Scenario, draw: &mut Draw) {

@@ -198,25 +198,6 @@ impl World<'_> {
         }
     }
 
-    /// What only a cluster at rest can be asked.
-    fn at_rest(&mut self) {
-        // What an open turn has taken in is in no record yet; what a node alone holds has never left it.
-        if self.nodes.len() == 1 || self.scenario.may_forget() || self.nodes.iter().any(|node| node.in_turn) {
-            return;
-        }
-        let mut broken = None;
-        for node in &self.nodes {
-            let Some(process) = &node.process else { continue };
-            for index in 0..self.parts.len() {
-                let found = self.invariants.end(node.id, index, process.engine(index));
-                broken = broken.or(found.err());
-            }
-        }
-        if let Some((checker, what)) = broken {
-            self.fail(checker, what);
-        }
-    }
-
     /// The first keyspace of which not all nodes show the same.
     fn differing(&self) -> Option<usize> {
         (0..self.parts.len()).find(|slot| {

@@ -14,6 +14,10 @@ pub(super) const INTERVAL: u64 = 100 * MS;
 /// Writes that must have been asked for before it counts that none succeeded.
 const ASKED_MIN: u32 = 5;
 
+/// States that a node may take over while nothing disturbs it: for each keyspace one that was under way, one that it
+/// needs, and one because the leader has changed.
+const TAKEN_OVER_MAX: u32 = 6;
+
 /// What a node must come to have of one keyspace.
 #[derive(Debug)]
 enum Target {
@@ -38,9 +42,16 @@ pub(super) struct Load {
     wrote: BTreeMap<usize, u64>,
     asked: BTreeMap<usize, u32>,
     targets: BTreeMap<(NodeId, usize), Target>,
+    /// States that each node has taken over since then.
+    taken_over: BTreeMap<NodeId, u32>,
 }
 
 impl Load {
+    /// When a fault last began or ended, or a node started.
+    pub(super) fn quiet_since(&self) -> u64 {
+        self.quiet_since
+    }
+
     pub(super) fn asked(&mut self, slot: usize) {
         *self.asked.entry(slot).or_default() += 1;
     }
@@ -55,6 +66,7 @@ impl World<'_> {
     pub(super) fn load_disturbed(&mut self) {
         self.load.quiet_since = self.now;
         self.load.asked.clear();
+        self.load.taken_over.clear();
     }
 
     /// A fault of this class begins.
@@ -71,6 +83,19 @@ impl World<'_> {
 
     pub(super) fn load_stopped(&mut self, id: NodeId) {
         self.load.targets.retain(|(node, _), _| *node != id);
+    }
+
+    /// A node has taken over a state. One is enough to follow the log from there on, if the log is kept for it meanwhile.
+    pub(super) fn load_taken_over(&mut self, id: NodeId) {
+        if self.scenario.demand.is_none() || self.healed {
+            return;
+        }
+        let count = self.load.taken_over.entry(id).or_default();
+        *count += 1;
+        if *count > TAKEN_OVER_MAX {
+            let what = format!("node {id} takes over state after state, and never follows the log");
+            self.fail("load", what);
+        }
     }
 
     /// A node has started: what the others have now, it must come to have.

@@ -14,6 +14,9 @@ use crate::node::{Process, Start, Stopped};
 use crate::scenario::{Action, Probe, Protocol};
 use crate::watching::Published;
 
+/// Time within which a log makes durable what it was handed, while no fault is going on.
+const SYNC_BOUND: u64 = 3000 * MS;
+
 /// Shows the invariants what a turn leads to.
 struct Watching<'a> {
     invariants: &'a mut Invariants,
@@ -95,6 +98,8 @@ impl World<'_> {
                 node.started = now;
                 node.wake_at = u64::MAX;
                 node.log_due = u64::MAX;
+                node.unsynced_since = None;
+                node.known.clear();
                 node.in_turn = false;
                 node.sound = None;
                 node.process = Some(process);
@@ -263,27 +268,62 @@ impl World<'_> {
         node.founded |= process.node.peers().is_founded();
         let (broken, installed) = (watching.broken, watching.installed);
         if installed {
+            self.load_taken_over(id);
             self.coverage.event("transfer", "done");
         }
-        if let Some((checker, what)) = broken {
+        if let Err((checker, what)) = broken.map_or(Ok(()), Err).and_then(|()| self.node_is_sound(id)) {
             self.fail(checker, what);
         }
         Some((life, now))
     }
 
-    /// Hands the turn's records to the log, and what waits there to the disk. `false` if that has ended the process.
+    /// What every node owes, whatever it serves: what was handed to its log becomes durable soon, and its view of a peer
+    /// never goes back to an incarnation that is over.
+    fn node_is_sound(&mut self, id: NodeId) -> Result<(), Broken> {
+        let (time, quiet_since, is_quiet) = (self.now, self.load.quiet_since(), self.active.is_empty());
+        let node = &mut self.nodes[id.0 as usize - 1];
+        let Some(process) = &node.process else {
+            return Ok(());
+        };
+        for (peer, now) in &process.node.view().peers {
+            let before = node.known.insert(*peer, now.incarnation);
+            if before > Some(now.incarnation) {
+                let now = now.incarnation;
+                let what = format!("node {id} takes {peer} for incarnation {now} after {before:?}");
+                return Err(("peer-incarnation", what));
+            }
+        }
+        let since = node.unsynced_since.filter(|_| is_quiet && process.is_writing());
+        let waits = since.map_or(0, |since| {
+            time.saturating_sub(since.max(quiet_since).max(node.paused_until))
+        });
+        if waits > SYNC_BOUND {
+            let what = format!(
+                "node {id} leaves {:?} unsynced for {} ms",
+                process.node.last(),
+                waits / MS
+            );
+            return Err(("log-idle", what));
+        }
+        Ok(())
+    }
+
+    /// Hands the turn's records to the log, and what waits there to the disk. Without any the log is not looked at, as in
+    /// production. `false` if that has ended the process.
     fn log_records(&mut self, id: NodeId, life: Incarnation, now: Now) -> bool {
         let Some(process) = self.process(id, life) else {
             return false;
         };
         match process.submit(now) {
             Ok(true) => {
+                let time = self.now;
+                self.node(id).unsynced_since.get_or_insert(time);
                 self.probe(id, &Probe::Append);
+                self.write(id, life);
             }
             Ok(false) => {}
             Err(stopped) => self.disk_failed(id, &stopped),
         }
-        self.write(id, life);
         self.process(id, life).is_some()
     }
 
@@ -351,10 +391,12 @@ impl World<'_> {
         };
         match process.sync(now) {
             Ok(durable) => {
+                node.unsynced_since = process.is_writing().then_some(time);
                 self.trace.number(durable.0);
                 self.probe(id, &Probe::Persist);
                 self.log_report(id, life);
-                // What has come meanwhile goes to the disk at the end of that turn.
+                // What has come meanwhile.
+                self.write(id, life);
             }
             Err(stopped) => self.disk_failed(id, &stopped),
         }
@@ -382,6 +424,7 @@ impl World<'_> {
         let Some(process) = self.process(id, life) else {
             return;
         };
+        let releases = process.effects.release.is_some();
         match process.background(now) {
             Ok(true) => {
                 let latency = self.node(id).rng.below(5 * MS);
@@ -389,6 +432,9 @@ impl World<'_> {
             }
             Ok(false) => {}
             Err(stopped) => return self.disk_failed(id, &stopped),
+        }
+        if releases {
+            self.write(id, life);
         }
         let node = self.node(id);
         let Some(process) = &node.process else { return };

@@ -6,6 +6,7 @@ use trilemma_node::{ReaderEvent, WatchId};
 use super::{Event, MS, World};
 use crate::choices::{Choices, Purpose};
 use crate::engine::entries;
+use crate::invariants::Broken;
 use crate::node::Process;
 use crate::scenario::Protocol;
 use crate::watching::Watcher;
@@ -224,9 +225,32 @@ impl World<'_> {
         if let Some((checker, what)) = broken {
             return self.fail(checker, what);
         }
+        if let Err((checker, what)) = self.no_watch_is_left() {
+            return self.fail(checker, what);
+        }
         let now = self.now;
         self.trace
             .line(now, || format!("watchers have read {resets} resets"));
+    }
+
+    /// A watch whose reader has left is closed.
+    fn no_watch_is_left(&self) -> Result<(), Broken> {
+        // A client library may hold what it has given up for a moment longer.
+        if self.has_libraries() {
+            return Ok(());
+        }
+        for node in &self.nodes {
+            let Some(process) = &node.process else { continue };
+            let replicas = process.node.replicas().iter();
+            let open: usize = replicas.map(|replica| replica.watchers().len()).sum();
+            let is_here = |watcher: &&Watcher| watcher.at.is_some_and(|(at, _)| at == node.id);
+            let readers = self.watchers.iter().filter(is_here).count();
+            if open != readers {
+                let what = format!("node {} keeps {open} watches open for {readers} readers", node.id);
+                return Err(("watch", what));
+            }
+        }
+        Ok(())
     }
 
     /// The number that a node's tokens of a keyspace carry.
