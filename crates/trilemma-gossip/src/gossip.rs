@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 use trilemma_core::read::page;
 use trilemma_core::{
-    AppendSeq, Checkpoint, Corrupt, Effects, Entry, Input, Instant, KeyRange, LiveStatus, NodeId, Now,
-    PeerView, Proposal, Protocol, Query, ReadError, ReadLevel, ReadReply, ReadRequest, Reason, Reply,
-    Request, Version,
+    AppendSeq, Checkpoint, Corrupt, Effects, Entry, Incarnation, Input, Instant, KeyRange, LiveStatus,
+    NodeId, Now, PeerView, Proposal, Protocol, Query, ReadError, ReadLevel, ReadReply, ReadRequest, Reason,
+    Reply, Request, Version,
 };
 
 use crate::acknowledgements::Acknowledgements;
@@ -106,7 +106,7 @@ impl Gossip {
     /// Whether what a lost disk of this node may have promised to a member is made good, or nothing was lost.
     #[must_use]
     pub fn has_met(&self, peer: NodeId) -> bool {
-        !self.rejoin.needs(peer)
+        !self.rejoin.is_unmet(peer)
     }
 
     /// The newest stamp that this node has issued or followed.
@@ -206,6 +206,11 @@ impl Gossip {
             warn!(%from, "ignored a message of a node that is not a member");
             return;
         }
+        let known = self.shared.view.peers.get(&from).map(|peer| peer.incarnation);
+        if message.incarnation().is_some_and(|of| Some(of) < known) {
+            debug!(%from, "ignored a late message of an incarnation that has ended");
+            return;
+        }
         match message {
             Message::Rumors { context, items } => self.on_rumors(now, from, context, items, effects),
             Message::Compare(compare) => self.on_compare(now, from, compare, effects),
@@ -232,7 +237,7 @@ impl Gossip {
                 let (shared, store) = (&mut self.shared, &self.store);
                 self.exchange.on_pull(shared, store, now, from, request, effects);
                 if mutual && has_more {
-                    self.pull(now, from, false, effects);
+                    self.pull(now, from, incarnation, false, effects);
                 }
             }
             Message::Page {
@@ -285,18 +290,31 @@ impl Gossip {
     }
 
     /// Asks a peer for what it has and we have not; for everything, if what our disk has lost may make a difference.
-    fn pull(&mut self, now: Now, from: NodeId, mutual: bool, effects: &mut Out) {
-        let needs = self.rejoin.needs(from);
+    fn pull(&mut self, now: Now, from: NodeId, incarnation: Incarnation, mutual: bool, effects: &mut Out) {
+        let needs = self.rejoin.needs(from, incarnation);
         let goal = if needs { Goal::Rejoin } else { Goal::Missing };
         let (shared, store) = (&mut self.shared, &self.store);
         self.exchange
             .pull(shared, store, now, from, goal, mutual, effects);
     }
 
+    /// Finds out whether this node and a peer hold the same. A node that may have lost what it had promised asks for
+    /// everything instead: if it held something dead, its state would differ where its context does not.
+    fn greet(&mut self, now: Now, peer: NodeId, effects: &mut Out) {
+        let (shared, store) = (&mut self.shared, &self.store);
+        if self.rejoin.is_unmet(peer) {
+            self.exchange
+                .pull(shared, store, now, peer, Goal::Rejoin, true, effects);
+        } else {
+            self.exchange.compare(shared, store, now, peer, effects);
+        }
+    }
+
     fn on_compare(&mut self, now: Now, from: NodeId, compare: Compare, effects: &mut Out) {
         let replica = &self.store.replica;
-        if replica.context().hash() != compare.context {
-            return self.pull(now, from, true, effects);
+        let needs = self.rejoin.needs(from, compare.incarnation);
+        if needs || replica.context().hash() != compare.context {
+            return self.pull(now, from, compare.incarnation, true, effects);
         }
         if replica.digest() != compare.digest {
             error!(
@@ -309,13 +327,6 @@ impl Gossip {
             return self
                 .exchange
                 .pull(shared, store, now, from, Goal::Repair, true, effects);
-        }
-        // The digests do not cover what a tombstone hides.
-        if self.rejoin.needs(from) && replica.hidden() > 0 {
-            self.pull(now, from, false, effects);
-        } else {
-            self.rejoin
-                .on_met(&mut self.shared, from, compare.incarnation, effects);
         }
         let own = self.store.replica.context();
         self.acknowledgements.on_acknowledged(
@@ -362,7 +373,7 @@ impl Gossip {
             return;
         };
         let is_whole = finished.goal == Goal::Rejoin;
-        if finished.is_complete && (is_whole || self.rejoin.may_join(from, page.incarnation)) {
+        if finished.is_complete && (is_whole || !self.rejoin.needs(from, page.incarnation)) {
             let (shared, store) = (&mut self.shared, &mut self.store);
             if is_whole {
                 let dead = store.replica.dead_elsewhere(&context, &finished.listed);
@@ -372,7 +383,7 @@ impl Gossip {
             if is_whole {
                 self.rejoin.on_met(shared, from, page.incarnation, effects);
                 debug_assert!(
-                    !self.rejoin.needs(from),
+                    !self.rejoin.is_unmet(from),
                     "a member that was met is to be met again"
                 );
             }
@@ -402,8 +413,7 @@ impl Gossip {
             }
             let is_back = is_restarted || before.is_none_or(|before| !before.connected);
             if peer.connected && is_back {
-                let (shared, store) = (&mut self.shared, &self.store);
-                self.exchange.compare(shared, store, now, node, effects);
+                self.greet(now, node, effects);
             }
         }
     }
@@ -434,11 +444,12 @@ impl Gossip {
         if shared.ticks.is_multiple_of(u64::from(shared.config.sync_ticks)) {
             let peers = shared.reachable();
             if let Some(peer) = shared.rng.pick(&peers).copied() {
-                self.exchange.compare(shared, store, now, peer, effects);
+                self.greet(now, peer, effects);
             }
-            store.close_former(shared, effects);
+            self.store.close_former(&mut self.shared, effects);
         }
-        self.acknowledgements.collect(shared, store, now);
+        self.acknowledgements
+            .collect(&mut self.shared, &mut self.store, now);
     }
 
     fn schedule(&self, effects: &mut Out) {

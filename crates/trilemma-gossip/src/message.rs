@@ -80,6 +80,19 @@ pub enum Message {
     },
 }
 
+impl Message {
+    /// The incarnation of the sender, where it matters to the receiver.
+    #[must_use]
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        match self {
+            Message::Compare(Compare { incarnation, .. })
+            | Message::Pull { incarnation, .. }
+            | Message::Page { incarnation, .. } => Some(*incarnation),
+            Message::Rumors { .. } | Message::More { .. } => None,
+        }
+    }
+}
+
 /// Where a replica stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compare {

@@ -16,6 +16,10 @@
 //! node is as good as one that never lost anything. A member that begins another incarnation before that may have lost
 //! its own disk and learned from others what they had collected: it is met again.
 //!
+//! Until then the two compare nothing: the dead changes make their states differ where their contexts are equal, and the
+//! repair of such a difference keeps what either shows. A late message of a former incarnation is ignored, or it would
+//! count as having met that one.
+//!
 //! This needs no clock and no waiting time.
 
 use std::collections::BTreeMap;
@@ -57,17 +61,18 @@ impl Rejoin {
         self.finish(shared, effects);
     }
 
-    /// Whether the next exchange with a member must be whole.
-    pub(crate) fn needs(&self, peer: NodeId) -> bool {
+    /// Whether a member is still to be met.
+    pub(crate) fn is_unmet(&self, peer: NodeId) -> bool {
         self.is_blank && !self.met.contains_key(&peer)
     }
 
-    /// Whether a context of this incarnation of a member may be joined after an exchange that was not whole.
-    pub(crate) fn may_join(&self, peer: NodeId, incarnation: Incarnation) -> bool {
-        !self.is_blank || self.met.get(&peer) == Some(&incarnation)
+    /// Whether the next exchange with this incarnation of a member must be whole. Until it has been, its context is not
+    /// joined, and neither side can conclude anything from equal contexts.
+    pub(crate) fn needs(&self, peer: NodeId, incarnation: Incarnation) -> bool {
+        self.is_blank && self.met.get(&peer) != Some(&incarnation)
     }
 
-    /// A whole exchange with this incarnation of a member has ended, or both hold the same.
+    /// A whole exchange with this incarnation of a member has ended.
     pub(crate) fn on_met(
         &mut self,
         shared: &mut Shared,
@@ -101,7 +106,7 @@ impl Rejoin {
 
     /// The members that are still to be met.
     pub(crate) fn unmet(&self, config: &GossipConfig) -> Vec<NodeId> {
-        config.peers().filter(|peer| self.needs(*peer)).collect()
+        config.peers().filter(|peer| self.is_unmet(*peer)).collect()
     }
 
     /// The module's own invariants.

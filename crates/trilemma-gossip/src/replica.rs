@@ -212,7 +212,6 @@ pub struct Replica {
     uncollected: OrdSet<Dot>,
     visible: u64,
     contested: u64,
-    hidden: u64,
     digest: u64,
 }
 
@@ -259,12 +258,6 @@ impl Replica {
     #[must_use]
     pub fn uncollected(&self) -> usize {
         self.uncollected.len()
-    }
-
-    /// Number of siblings that some tombstone hides. The digest does not cover them.
-    #[must_use]
-    pub fn hidden(&self) -> u64 {
-        self.hidden
     }
 
     /// A digest of everything that reads can see, concurrent values included. Equal contexts have equal digests.
@@ -432,15 +425,12 @@ impl Replica {
     fn account(&mut self, key: &Key, siblings: &[Sibling], add: bool) {
         let visible = winner(siblings).is_some_and(|sibling| sibling.item.content.is_some());
         let contested = siblings.len() > 1;
-        let hidden = (siblings.len() - shown(siblings).count()) as u64;
         if add {
             self.visible += u64::from(visible);
             self.contested += u64::from(contested);
-            self.hidden += hidden;
         } else {
             self.visible -= u64::from(visible);
             self.contested -= u64::from(contested);
-            self.hidden -= hidden;
         }
         for share in shown(siblings).map(|sibling| share(key, sibling)) {
             self.digest = if add {
@@ -605,7 +595,7 @@ impl Replica {
             let observes = |item: &Item| siblings.iter().any(|other| other.item.observed.covers(item.dot));
             !siblings.is_empty() && !siblings.iter().any(|sibling| observes(&sibling.item))
         });
-        let figures = |of: &Self| (of.visible, of.contested, of.hidden, of.digest);
+        let figures = |of: &Self| (of.visible, of.contested, of.digest);
         let indexes = again.live == self.live && again.uncollected == self.uncollected;
         covered && apart && indexes && figures(&again) == figures(self)
     }

@@ -320,9 +320,8 @@ fn a_wrong_figure_or_index_is_caught() {
         &item(dot(2, 1), 6, None, &[]),
     ]);
     sound.check();
-    let corruptions: [fn(&mut Replica); 6] = [
+    let corruptions: [fn(&mut Replica); 5] = [
         |replica| replica.visible += 1,
-        |replica| replica.hidden -= 1,
         |replica| replica.digest ^= 1,
         |replica| _ = replica.uncollected.remove(&dot(2, 1)),
         |replica| _ = replica.live.remove(&dot(1, 1)),

@@ -10,7 +10,7 @@ use trilemma_testkit::write;
 use super::*;
 use crate::clock::Stamp;
 use crate::dot::{Dot, Observed};
-use crate::message::Message;
+use crate::message::{Compare, Message};
 use crate::replica::{Item, Part};
 
 const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
@@ -260,6 +260,79 @@ fn a_write_after_a_lost_disk_is_newer_than_what_was_collected() {
         deleted.version
     );
     assert_eq!(get(&mut cluster, N1, "k").as_deref(), Some("w"));
+}
+
+/// Node 3 has lost its disk and holds, by a message that came late, what the others have replaced and whose replacement
+/// no longer says so. All contexts are equal: that the states are not is no damage, and must not be repaired by taking
+/// the old value in everywhere.
+#[test]
+fn a_blank_node_with_an_equal_context_is_no_divergence() {
+    let mut cluster = cluster_with(3, 38, |config| {
+        config.tombstone_age_min = ms(0);
+        config.accept_drift = ms(10);
+    });
+    put(&mut cluster, N1, 1, "k", "old");
+    converge(&mut cluster, ms(2000));
+    let items = |cluster: &Cluster<Gossip>| -> Vec<Item> {
+        let items = cluster.protocol(N1).replica().all_items_after(None);
+        items.cloned().collect()
+    };
+    let old = items(&cluster);
+    put(&mut cluster, N1, 2, "k", "new");
+    converge(&mut cluster, ms(2000));
+    cluster.run_for(ms(10_000));
+    let new = items(&cluster);
+    assert!(new[0].observed.is_empty(), "nothing was collected");
+    cluster.split(&[N3]);
+    cluster.wipe(N3);
+    cluster.restart(N3);
+    let items = old.into_iter().chain(new).collect();
+    let bytes = encode(&Message::Rumors { context: None, items });
+    cluster.input(N3, GroupInput::Receive { from: N1, bytes });
+    cluster.heal();
+    cluster.run_for(ms(10_000));
+    for node in cluster.ids() {
+        assert_eq!(
+            siblings(&mut cluster, node, "k"),
+            ["new"],
+            "{}",
+            picture(&cluster)
+        );
+        assert_eq!(cluster.protocol(node).divergences(), 0, "node {node}");
+    }
+}
+
+/// Node 3 has lost its disk and has met node 1, but not node 2. A comparison of node 1's former incarnation comes late: it
+/// must not count as having met the present one, nor stand in the way of it.
+#[test]
+fn a_late_message_of_a_former_incarnation_does_not_count_as_met() {
+    let mut cluster = cluster(3, 39);
+    put(&mut cluster, N1, 1, "k", "v");
+    converge(&mut cluster, ms(2000));
+    let former = cluster.protocol(N1).config().incarnation;
+    cluster.crash(N1);
+    cluster.crash(N2);
+    cluster.restart(N1);
+    cluster.wipe(N3);
+    cluster.restart(N3);
+    cluster.run_for(ms(5000));
+    assert!(cluster.protocol(N3).has_met(N1) && cluster.protocol(N3).is_blank());
+    let replica = cluster.protocol(N3).replica();
+    let late = Message::Compare(Compare {
+        incarnation: former,
+        context: replica.context().hash(),
+        digest: replica.digest(),
+        deferred: Vec::new(),
+    });
+    let bytes = encode(&late);
+    cluster.input(N3, GroupInput::Receive { from: N1, bytes });
+    cluster.cut(N1, N3);
+    for (seq, value) in [(2, "a"), (3, "b"), (4, "c")] {
+        put(&mut cluster, N1, seq, "k", value);
+    }
+    cluster.run_for(ms(5000));
+    cluster.heal();
+    converge(&mut cluster, ms(10_000));
 }
 
 /// Where exchanges alone spread changes (inside/gossip#one-node-writes-back), each node has seen no write-back of another when its turn comes. If

@@ -35,6 +35,9 @@ fn busy() -> (Gossip, Now) {
         observed: Observed::default(),
         part: Part { index: 0, of: 1 },
     };
+    gossip
+        .rejoin
+        .on_met(&mut gossip.shared, N2, Incarnation(1), &mut effects);
     let mut receive = |gossip: &mut Gossip, message| {
         gossip.step(now, Input::Receive { from: N2, message }, &mut effects);
     };
