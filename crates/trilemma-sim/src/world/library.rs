@@ -69,8 +69,8 @@ pub(super) struct Libraries {
     all: Vec<Library>,
     /// What nodes work on, by the ticket in which they answer.
     asked: BTreeMap<Ticket, Asked>,
-    /// Where watches are open, by watcher.
-    watching: BTreeMap<usize, (usize, ConnectionId)>,
+    /// Where watches are open, by watcher, and since when.
+    watching: BTreeMap<usize, (usize, ConnectionId, u64)>,
     /// The node that was asked for the operation of a client last.
     given: BTreeMap<usize, (OpId, NodeId)>,
 }
@@ -562,7 +562,7 @@ impl World<'_> {
             self.coverage.event("lost", "write");
         }
         let watching = self.libraries.watching.iter();
-        let watching = watching.filter(|(_, at)| **at == (library, connection));
+        let watching = watching.filter(|(_, (at, on, _))| (*at, *on) == (library, connection));
         for watcher in watching.map(|(watcher, _)| *watcher).collect::<Vec<_>>() {
             self.libraries.watching.remove(&watcher);
             self.coverage.event("lost", "watch");
@@ -789,7 +789,10 @@ impl World<'_> {
         this.client.on_watch_open(ticket);
         self.watches += 1;
         let watch = WatchId(self.watches);
-        self.libraries.watching.insert(watcher, (library, connection));
+        let now = self.now;
+        self.libraries
+            .watching
+            .insert(watcher, (library, connection, now));
         self.book.watch_opened(slot, watch, watcher, &spec);
         self.watch_begins(watcher, (node, watch), &spec);
         self.turn(node, |process, _| process.node.on_watch(watch, keyspace, spec));
@@ -797,24 +800,26 @@ impl World<'_> {
 
     /// A watcher has left its watch.
     pub(super) fn watch_left(&mut self, watcher: usize) {
-        if let Some((library, connection)) = self.libraries.watching.remove(&watcher) {
+        if let Some((library, connection, _)) = self.libraries.watching.remove(&watcher) {
             let now = Instant::from_nanos(self.now);
             self.libraries.all[library].client.on_watch_ended(now, connection);
             self.library_effects(library);
         }
     }
 
-    /// Whether a watcher's library has not learned yet that the node of its watch has died, or that node has not ended the
-    /// turn in which it may have been asked for it.
+    /// Whether a watcher's library has not learned yet that the node of its watch has died, or that node may not have
+    /// ended the turn in which it was asked for it.
     pub(super) fn is_watch_stale(&self, watcher: usize) -> bool {
-        let Some((library, connection)) = self.libraries.watching.get(&watcher) else {
+        let Some((library, connection, since)) = self.libraries.watching.get(&watcher) else {
             return self.has_libraries();
         };
+        if self.now <= since + self.scenario.turn {
+            return true;
+        }
         let at = self.libraries.all[*library].up.get(connection);
         at.is_none_or(|(id, life)| {
-            let node = &self.nodes[id.0 as usize - 1];
-            let process = node.process.as_ref();
-            node.in_turn || process.is_none_or(|process| process.life != *life)
+            let process = self.nodes[id.0 as usize - 1].process.as_ref();
+            process.is_none_or(|process| process.life != *life)
         })
     }
 

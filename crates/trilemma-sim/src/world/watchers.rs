@@ -215,7 +215,9 @@ impl World<'_> {
         let mut resets = 0;
         for watcher in &self.watchers {
             let Some((id, _)) = watcher.at else { continue };
-            let Some(process) = &self.nodes[id.0 as usize - 1].process else {
+            let node = &self.nodes[id.0 as usize - 1];
+            // What an open turn has taken in is shown to nobody yet.
+            let Some(process) = node.process.as_ref().filter(|_| !node.in_turn) else {
                 continue;
             };
             resets += watcher.read_so_far().1;
