@@ -13,6 +13,8 @@ use super::{
 const LINES_MAX: usize = 10_000;
 /// Most nodes, clients and keys.
 const COUNT_MAX: u32 = 1_000;
+/// Most calls that the library lets be under way on one connection.
+const WINDOW_MAX: usize = 4096;
 /// Most operations.
 const OPERATIONS_MAX: u32 = 1_000_000;
 /// Most bytes of a value.
@@ -431,7 +433,7 @@ fn library(words: &mut Words<'_>) -> Parsed<Library> {
     words.literal("spread")?;
     let spread = words.number("a distance", 1, u64::MAX)?;
     words.literal("window")?;
-    let window = words.number("a number of calls", 1, COUNT_MAX as usize)?;
+    let window = words.number("a number of calls", 1, WINDOW_MAX)?;
     Ok(Library {
         count,
         sever,
