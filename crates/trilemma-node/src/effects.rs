@@ -11,7 +11,7 @@ use crate::watchers::Sent;
 /// One message for a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
-    /// The keyspace; [`NODE_RECORDS`] for the node's own.
+    /// The keyspace; [`NODE_RECORDS`](crate::config::NODE_RECORDS) for the node's own.
     pub keyspace: KeyspaceId,
     /// The receiver.
     pub to: NodeId,
