@@ -208,19 +208,7 @@ impl Reason {
     /// all nodes would say the same, where time is up, and where the node is merely busy: to flood the others helps nobody.
     #[must_use]
     pub fn may_differ_elsewhere(&self) -> bool {
-        matches!(
-            self,
-            Reason::NoQuorum { .. }
-                | Reason::NotAllParticipants { .. }
-                | Reason::NoLeader
-                | Reason::NoSequencer { .. }
-                | Reason::Recovering { .. }
-                | Reason::Stopping
-                | Reason::InDoubt { .. }
-                | Reason::NoSpace { .. }
-                | Reason::Unreachable { .. }
-                | Reason::Storage { .. }
-        )
+        self.is_unavailable() && !matches!(self, Reason::Deadline | Reason::Overloaded { .. })
     }
 
     /// Whether this reason holds for the operation under every attempt, whatever became of earlier ones: it was fenced,
