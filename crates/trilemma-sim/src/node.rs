@@ -201,13 +201,14 @@ impl Process {
         if self.syncing {
             return Ok(None);
         }
-        let due = self.queue.write(now.instant)?;
-        self.syncing = due == Due::Sync;
-        if self.syncing {
-            return Ok(Some(due));
+        loop {
+            let due = self.queue.write(now.instant)?;
+            self.syncing = due == Due::Sync;
+            // What a spare segment has made room for is written at once, as by the writer's thread.
+            if self.syncing || !self.make_spare(now)? {
+                return Ok(Some(due));
+            }
         }
-        self.make_spare(now)?;
-        Ok(Some(Due::At(self.queue.next_due())))
     }
 
     /// Ends the sync that [`Process::write`] began.
@@ -218,12 +219,14 @@ impl Process {
         Ok(self.durable())
     }
 
-    fn make_spare(&mut self, now: Now) -> Result<(), Stopped> {
-        if let Some(job) = self.queue.take_spare_job(now.instant) {
-            let made = fill_spare(&self.disk, &job.name, job.bytes).map(|()| job.name);
-            self.queue.on_spare(now.instant, made)?;
-        }
-        Ok(())
+    /// Makes the next segment ready if that is due. Whether it was: then what follows from it is to be written.
+    fn make_spare(&mut self, now: Now) -> Result<bool, Stopped> {
+        let Some(job) = self.queue.take_spare_job(now.instant) else {
+            return Ok(false);
+        };
+        let made = fill_spare(&self.disk, &job.name, job.bytes).map(|()| job.name);
+        self.queue.on_spare(now.instant, made)?;
+        Ok(true)
     }
 
     /// What the log has to report. Nothing is reported between the beginning of a sync and its end but what was said
