@@ -8,8 +8,8 @@ use crate::node::Process;
 
 /// Bytes by which the log may be longer than its snapshots are apart: the records of a start count for nothing.
 const LOG_SLACK: u64 = 1024;
-/// Time after which a `gossip` node that has started has closed its former incarnations: two comparisons with others,
-/// at the longest tick and by the slowest clock.
+/// Time after which a `gossip` node that runs has closed its former incarnations: two comparisons with others, at the
+/// longest tick and by the slowest clock. It does not make up for the ticks of a pause.
 const CLOSED_AFTER: u64 = 3000 * MS;
 
 impl World<'_> {
@@ -64,7 +64,7 @@ impl World<'_> {
         let Engine::Gossip(host) = engine else {
             return Ok(());
         };
-        if self.scenario.may_forget() || self.now < node.started + CLOSED_AFTER {
+        if self.scenario.may_forget() || self.now < node.started.max(node.paused_until) + CLOSED_AFTER {
             return Ok(());
         }
         let context = host.protocol().replica().context();
