@@ -112,12 +112,12 @@ pub fn check(events: &[Event], promise: Promise) -> Verdict {
 
 /// The operations with whether each is a local read.
 fn operations(events: &[Event]) -> (Vec<Operation>, Vec<bool>) {
-    let told = events.iter().filter_map(|event| match event {
+    let shown = events.iter().filter_map(|event| match event {
         Event::Operation(operation) => Some((operation.clone(), false)),
         Event::Local(operation) => Some((operation.clone(), true)),
         Event::Watch { .. } | Event::Item { .. } => None,
     });
-    told.unzip()
+    shown.unzip()
 }
 
 /// The streams in the order in which they were opened.

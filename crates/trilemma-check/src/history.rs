@@ -1,4 +1,4 @@
-//! Histories: what clients asked, when, and what they were told.
+//! Histories: what clients asked, when, and what they were answered.
 //!
 //! The open format is JSON Lines, one [`Operation`] per line:
 //!
@@ -235,7 +235,8 @@ pub enum Answer {
     /// To [`Call::Cas`], [`Call::Command`] and [`Call::Use`].
     Won {
         /// Whether all guards held.
-        won: bool,
+        #[serde(rename = "won")]
+        succeeded: bool,
         /// The version that the change made; if not won, the one at which the guards were checked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         version: Option<u64>,

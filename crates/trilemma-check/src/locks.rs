@@ -149,8 +149,8 @@ fn locks(history: &[Operation]) -> Result<BTreeMap<&str, Lock>, String> {
             did,
         };
         match (&line.outcome, did) {
-            // A refusal, however it is told, did nothing.
-            (Outcome::Fail | Outcome::Ok(Answer::Won { won: false, .. }), _) => {}
+            // A refusal, however it is reported, did nothing.
+            (Outcome::Fail | Outcome::Ok(Answer::Won { succeeded: false, .. }), _) => {}
             (Outcome::Unknown, Did::Acquire { .. }) => {
                 let from = lock.open_from.map_or(event.invoke, |from| from.min(event.invoke));
                 lock.open_from = Some(from);
@@ -167,7 +167,7 @@ fn locks(history: &[Operation]) -> Result<BTreeMap<&str, Lock>, String> {
             (Outcome::Unknown | Outcome::Ok(Answer::Done { .. }), Did::Release { .. }) => {
                 lock.releases.push(event)
             }
-            (Outcome::Ok(Answer::Won { won: true, .. }), Did::Use { .. }) => lock.uses.push(event),
+            (Outcome::Ok(Answer::Won { succeeded: true, .. }), Did::Use { .. }) => lock.uses.push(event),
             (Outcome::Unknown, Did::Use { .. }) => {}
             (Outcome::Ok(_), _) => {
                 return Err(format!("operation {operation} has an answer of another kind"));

@@ -219,7 +219,7 @@ fn counts(operation: &Operation) -> bool {
     is_of_table && matches!(operation.outcome, Outcome::Ok(_))
 }
 
-/// What the history tells of writes.
+/// What the history shows of writes.
 struct Known<'a> {
     all: &'a [Write<'a>],
     /// Those of each operation.
@@ -288,7 +288,7 @@ impl<'a> Known<'a> {
         self.versions.get(key).map_or(&[][..], |versions| versions)
     }
 
-    /// Whether some delete may have taken effect at a version that nobody tells.
+    /// Whether some delete may have taken effect at a version that nobody shows.
     fn has_open_delete(&self, key: &str) -> bool {
         let deletes = self.deletes.get(key).map_or(&[][..], |found| found);
         deletes.iter().any(|at| self.all[*at].version.is_none())
@@ -367,7 +367,13 @@ fn step<'a>(
                     .filter(holds)
             })
         }
-        (_, Answer::Won { won: false, version }) => session.reflects(at, *version).filter(holds),
+        (
+            _,
+            Answer::Won {
+                succeeded: false,
+                version,
+            },
+        ) => session.reflects(at, *version).filter(holds),
         _ => {
             for write in &known.of_operation[at] {
                 let found = session.write(&known.all[*write]);

@@ -1,7 +1,7 @@
 //! Watches: whether streams of changes are ordered, unique, atomic, reliable, resumable and within their keys.
 //!
 //! The guarantees that etcd documents for its watch, judged per [`Stream`] alone, against the authoritative changes
-//! where known ([`Truth`]), against the other streams, and against what clients were told ([`check_history`]).
+//! where known ([`Truth`]), against the other streams, and against what clients were answered ([`check_history`]).
 //! Rules:
 //!
 //! - `watch-order`: a position, or the version of a key, goes back.
@@ -33,7 +33,7 @@ pub use history::check_history;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
-    /// Which stream of changes: one for all nodes where they share an order, else one life of one node.
+    /// Which stream of changes: one for all nodes where they share an order, else one incarnation of one node.
     pub stream: u64,
     /// The last position seen; 0 is the beginning.
     pub at: u64,
@@ -87,7 +87,7 @@ impl Keys {
     }
 }
 
-/// A key's state, as a stream or the truth tells it.
+/// A key's state, as a stream or the truth shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
@@ -221,8 +221,8 @@ pub fn check(streams: &[Stream], truths: &[Truth]) -> Verdict {
         Err(found) => return found,
     };
     for (id, truth) in &known {
-        let told: Vec<_> = segments.iter().filter(|part| part.id == *id).collect();
-        if let Some(found) = versus_history::truth(&told, truth) {
+        let shown: Vec<_> = segments.iter().filter(|part| part.id == *id).collect();
+        if let Some(found) = versus_history::truth(&shown, truth) {
             return found;
         }
     }

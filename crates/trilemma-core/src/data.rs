@@ -372,8 +372,8 @@ pub struct Change {
 
 /// Changes that became visible together: one command's, or what one merge brought.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Applied {
-    /// Where in the keyspace's change stream this stands; grows by any amount from one `Applied` to the next.
+pub struct ChangeBatch {
+    /// Where in the keyspace's change stream this stands; grows by any amount from one `ChangeBatch` to the next.
     pub position: u64,
     /// The changes, each key at most once.
     #[serde(deserialize_with = "bounded_vec::<_, _, BATCH_LENGTH_MAX>")]

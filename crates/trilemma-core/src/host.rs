@@ -2,7 +2,7 @@
 //!
 //! A [`Host`] runs one [`Protocol`], encodes what it sends and appends, and holds back what must wait for the disk.
 //! Both the driver of `trilemma-runtime` and the simulator run protocols through it, so they exercise the same codec
-//! and the same rule of *durable before promised*. [`Group`] is the same thing without type parameters, so that one
+//! and the same rule of *durable before promised*. [`DynProtocol`] is the same thing without type parameters, so that one
 //! driver serves keyspaces of different backends.
 
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::checkpoint::Checkpoint;
 use crate::codec;
-use crate::data::Applied;
+use crate::data::ChangeBatch;
 use crate::id::{AppendSeq, NodeId, Ticket};
 use crate::protocol::{Corrupt, Effects, Force, Input, Lane, Message, PeerView, Proposal, Protocol, Reply};
 use crate::read::{Entry, KeyRange};
@@ -78,7 +78,7 @@ pub struct Output {
     /// Messages to send now.
     pub sends: Vec<Outgoing>,
     /// Changes for watchers, in order.
-    pub applied: Vec<Applied>,
+    pub applied: Vec<ChangeBatch>,
     /// The position to which the state has jumped, if it has. Comes before `applied`.
     pub reset: Option<u64>,
     /// Answers to proposals.
@@ -100,7 +100,7 @@ impl Output {
 }
 
 /// A protocol instance without type parameters. The rules are those of [`crate::protocol`].
-pub trait Group: Send {
+pub trait DynProtocol: Send {
     /// See [`Protocol::restore`].
     fn restore(&mut self, chunk: &[u8]) -> Result<(), Corrupt>;
     /// See [`Protocol::replay`]; the record is still bytes.
@@ -250,7 +250,7 @@ fn outgoing<M: Message>(to: NodeId, message: &M) -> Outgoing {
     }
 }
 
-impl<P: Protocol> Group for Host<P> {
+impl<P: Protocol> DynProtocol for Host<P> {
     fn restore(&mut self, chunk: &[u8]) -> Result<(), Corrupt> {
         self.protocol.restore(chunk)
     }

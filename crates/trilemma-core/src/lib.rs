@@ -37,7 +37,7 @@ pub mod time;
 pub mod watch;
 
 pub use checkpoint::Checkpoint;
-pub use data::{Applied, Change, Command, Guard, Key, Mutation, Value, Versioned};
+pub use data::{Change, ChangeBatch, Command, Guard, Key, Mutation, Value, Versioned};
 pub use descriptor::{Backend, Descriptor, Requires};
 pub use error::{NotApplied, ReadError, Reason, Retry, UnknownCause, WriteError};
 pub use id::{

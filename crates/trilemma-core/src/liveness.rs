@@ -1,7 +1,7 @@
-//! Which nodes can be reached: beats between node pairs, shared by all keyspaces of a node.
+//! Which nodes can be reached: pings between node pairs, shared by all keyspaces of a node.
 //!
-//! Every node sends every peer a beat each [`LivenessConfig::interval`], with a number, and echoes the newest number
-//! it has received. A peer is *connected* when it echoed one of our beats that was sent within
+//! Every node sends every peer a ping each [`LivenessConfig::interval`], with a number, and echoes the newest number
+//! it has received. A peer is *connected* when it echoed one of our pings that was sent within
 //! [`LivenessConfig::timeout`]: proof that both directions work, which a one-way cut would not give. Model:
 //! CockroachDB's store liveness (cockroachdb/cockroach#125261). Pure; the view is advice, never a base for safety.
 
@@ -14,15 +14,15 @@ use crate::id::{Incarnation, NodeId};
 use crate::protocol::{Peer, PeerView};
 use crate::time::Instant;
 
-/// Beats remembered per peer, so that an echo finds its sending time. Older ones count as lost.
-const BEATS_REMEMBERED: usize = 64;
+/// Pings remembered per peer, so that an echo finds its sending time. Older ones count as lost.
+const PINGS_REMEMBERED: usize = 64;
 
-/// How often to beat and how long silence lasts before a peer counts as unreachable.
+/// How often to ping and how long silence lasts before a peer counts as unreachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LivenessConfig {
-    /// Time between two beats to one peer. Default 50 ms. Less finds failures sooner and costs datagrams.
+    /// Time between two pings to one peer. Default 50 ms. Less finds failures sooner and costs datagrams.
     pub interval: Duration,
-    /// Age of the newest echoed beat beyond which a peer is unreachable. Default 300 ms, six beats.
+    /// Age of the newest echoed ping beyond which a peer is unreachable. Default 300 ms, six pings.
     pub timeout: Duration,
 }
 
@@ -35,24 +35,24 @@ impl Default for LivenessConfig {
     }
 }
 
-/// One beat on the wire.
+/// One ping on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Beat {
+pub struct Ping {
     /// The incarnation of the sender's process.
     pub incarnation: Incarnation,
     /// Its number, from 1 in each incarnation of the sender.
     pub number: u64,
-    /// The newest beat received from the addressee: its incarnation and number.
+    /// The newest ping received from the addressee: its incarnation and number.
     pub echo: Option<(Incarnation, u64)>,
 }
 
-/// The beats of one node.
+/// The pings of one node.
 #[derive(Debug)]
 pub struct Liveness {
     config: LivenessConfig,
     incarnation: Incarnation,
     peers: BTreeMap<NodeId, Contact>,
-    next_beat: Instant,
+    next_ping: Instant,
     /// The first tick.
     started: Option<Instant>,
     /// Whether a view was given. The first comes after a timeout even if nobody was heard: that all are silent is
@@ -66,13 +66,13 @@ struct Contact {
     heard: u64,
     sent: VecDeque<(u64, Instant)>,
     next_number: u64,
-    /// When the newest echoed beat was sent.
+    /// When the newest echoed ping was sent.
     proven: Option<Instant>,
     connected: bool,
 }
 
 impl Liveness {
-    /// The beats of a node in this incarnation towards these peers.
+    /// The pings of a node in this incarnation towards these peers.
     #[must_use]
     pub fn new(
         config: LivenessConfig,
@@ -84,7 +84,7 @@ impl Liveness {
             config,
             incarnation,
             peers,
-            next_beat: Instant::ZERO,
+            next_ping: Instant::ZERO,
             started: None,
             reported: false,
         }
@@ -93,16 +93,16 @@ impl Liveness {
     /// When [`Liveness::tick`] wants to be called next.
     #[must_use]
     pub fn wake_at(&self) -> Instant {
-        self.next_beat
+        self.next_ping
     }
 
-    /// Sends beats if they are due. Returns the new view if some peer's state has changed.
-    pub fn tick(&mut self, now: Instant, mut send: impl FnMut(NodeId, Beat)) -> Option<PeerView> {
-        if now >= self.next_beat {
-            self.next_beat = now + self.config.interval;
+    /// Sends pings if they are due. Returns the new view if some peer's state has changed.
+    pub fn tick(&mut self, now: Instant, mut send: impl FnMut(NodeId, Ping)) -> Option<PeerView> {
+        if now >= self.next_ping {
+            self.next_ping = now + self.config.interval;
             for (node, contact) in &mut self.peers {
                 contact.next_number += 1;
-                if contact.sent.len() == BEATS_REMEMBERED {
+                if contact.sent.len() == PINGS_REMEMBERED {
                     contact.sent.pop_front();
                 }
                 contact.sent.push_back((contact.next_number, now));
@@ -111,7 +111,7 @@ impl Liveness {
                     .map(|incarnation| (incarnation, contact.heard));
                 send(
                     *node,
-                    Beat {
+                    Ping {
                         incarnation: self.incarnation,
                         number: contact.next_number,
                         echo,
@@ -126,21 +126,21 @@ impl Liveness {
         view.or_else(|| silence.then(|| self.view()))
     }
 
-    /// Takes a peer's beat. Returns the new view if some peer's state has changed.
-    pub fn receive(&mut self, now: Instant, from: NodeId, beat: Beat) -> Option<PeerView> {
+    /// Takes a peer's ping. Returns the new view if some peer's state has changed.
+    pub fn receive(&mut self, now: Instant, from: NodeId, ping: Ping) -> Option<PeerView> {
         let contact = self.peers.get_mut(&from)?;
         let mut renewed = false;
         match contact.incarnation {
-            Some(known) if beat.incarnation < known => return None,
-            Some(known) if beat.incarnation == known => contact.heard = contact.heard.max(beat.number),
+            Some(known) if ping.incarnation < known => return None,
+            Some(known) if ping.incarnation == known => contact.heard = contact.heard.max(ping.number),
             known => {
                 renewed = known.is_some();
-                contact.incarnation = Some(beat.incarnation);
-                contact.heard = beat.number;
+                contact.incarnation = Some(ping.incarnation);
+                contact.heard = ping.number;
                 contact.proven = None;
             }
         }
-        if let Some((incarnation, number)) = beat.echo
+        if let Some((incarnation, number)) = ping.echo
             && incarnation == self.incarnation
         {
             let sent = contact
@@ -180,7 +180,7 @@ impl Liveness {
                 "node {node} has echoed something and was never heard"
             );
             assert!(
-                contact.sent.len() <= BEATS_REMEMBERED,
+                contact.sent.len() <= PINGS_REMEMBERED,
                 "what was sent to node {node} is bounded"
             );
             let newest = contact.sent.back().map_or(0, |(number, _)| *number);

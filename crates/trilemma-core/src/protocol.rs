@@ -28,7 +28,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::checkpoint::Checkpoint;
-use crate::data::{Applied, Command};
+use crate::data::{ChangeBatch, Command};
 use crate::error::{ReadError, WriteError};
 use crate::id::{AppendSeq, Incarnation, NodeId, NodeSet, OpId, Ticket};
 use crate::read::{Entry, KeyRange, ReadReply, ReadRequest};
@@ -224,7 +224,7 @@ pub struct Effects<M, R> {
     pub(crate) sends: Vec<(NodeId, M)>,
     pub(crate) sends_after: Vec<(NodeId, M)>,
     pub(crate) records: Vec<(R, Force)>,
-    pub(crate) applied: Vec<Applied>,
+    pub(crate) applied: Vec<ChangeBatch>,
     pub(crate) reset: Option<u64>,
     pub(crate) replies: Vec<(Ticket, Reply)>,
     pub(crate) wake: Option<Instant>,
@@ -289,7 +289,7 @@ impl<M, R> Effects<M, R> {
     }
 
     /// Tells that keys have changed, for watchers.
-    pub fn apply(&mut self, applied: Applied) {
+    pub fn publish(&mut self, applied: ChangeBatch) {
         self.applied.push(applied);
     }
 

@@ -21,7 +21,7 @@ pub enum ReadLevel {
     /// What this node has now. May be stale by any amount; answers in any partition.
     Local,
     /// Reflects everything up to this version of the keyspace; waits for it, up to the deadline.
-    AtLeast(Version),
+    MinVersion(Version),
 }
 
 impl ReadLevel {
@@ -30,7 +30,7 @@ impl ReadLevel {
     pub fn satisfies(self, asked: ReadLevel) -> bool {
         match (self, asked) {
             (_, ReadLevel::Local) | (ReadLevel::Linearizable, _) => true,
-            (ReadLevel::AtLeast(has), ReadLevel::AtLeast(wants)) => has >= wants,
+            (ReadLevel::MinVersion(has), ReadLevel::MinVersion(wants)) => has >= wants,
             _ => false,
         }
     }
@@ -41,7 +41,7 @@ impl std::fmt::Display for ReadLevel {
         match self {
             ReadLevel::Linearizable => f.write_str("linearizable"),
             ReadLevel::Local => f.write_str("local"),
-            ReadLevel::AtLeast(version) => write!(f, "at least {version}"),
+            ReadLevel::MinVersion(version) => write!(f, "at least {version}"),
         }
     }
 }
@@ -147,7 +147,7 @@ pub struct ReadRequest {
     /// What is asked.
     pub query: Query,
     /// The level asked for; `None` is the strongest that the backend has.
-    pub at_least: Option<ReadLevel>,
+    pub level: Option<ReadLevel>,
 }
 
 /// One key with its state.

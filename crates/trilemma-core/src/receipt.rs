@@ -31,10 +31,10 @@ pub struct Receipt {
     /// The operation. Retrying with it has no second effect.
     pub op: OpId,
     /// Whether all guards held, so that the mutations happened.
-    pub won: bool,
-    /// The version that the write made; if `!won`, the version at which the guards were checked.
+    pub succeeded: bool,
+    /// The version that the write made; if `!succeeded`, the version at which the guards were checked.
     pub version: Version,
-    /// If `!won`, the version of the first key whose guard failed ([`Version::ABSENT`]: the key did not exist).
+    /// If `!succeeded`, the version of the first key whose guard failed ([`Version::ABSENT`]: the key did not exist).
     pub found: Version,
     /// The epoch that served it.
     pub epoch: Epoch,
@@ -53,8 +53,8 @@ pub struct Receipt {
 impl Receipt {
     /// Whether all guards held, so that the mutations happened.
     #[must_use]
-    pub const fn won(&self) -> bool {
-        self.won
+    pub const fn succeeded(&self) -> bool {
+        self.succeeded
     }
 }
 

@@ -44,10 +44,10 @@ pub trait Replicator: Send + Sync + 'static {
     /// What holds now on this node, and why not more.
     fn status(&self) -> StatusWatch;
 
-    /// Reads. Never served weaker than `request.at_least`; by default at the strongest level the backend has.
+    /// Reads. Never served weaker than `request.level`; by default at the strongest level the backend has.
     async fn read(&self, cx: &OpContext, request: ReadRequest) -> Result<ReadReply, ReadError>;
 
-    /// Writes. `Ok` says what was achieved (a failed guard is an `Ok` with `won = false`); an error says whether the
+    /// Writes. `Ok` says what was achieved (a failed guard is an `Ok` with `succeeded = false`); an error says whether the
     /// command may have been applied. A repeat with the same `cx.op` takes effect at most once.
     async fn write(&self, cx: &OpContext, command: Command) -> Result<Receipt, WriteError>;
 

@@ -9,7 +9,7 @@
 //! The record is bounded thrice: sessions, results of one session, results of all sessions. Whatever it drops it refuses
 //! from then on. What it drops depends on the record alone, never on a clock, so all replicas drop the same.
 
-mod stored;
+mod checkpoint;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{OpId, SessionId, Version};
 
-pub use stored::{StoredSession, WholeRecord};
+pub use checkpoint::{StoredSession, WholeRecord};
 
 /// Sessions remembered when the configuration does not say.
 pub const SESSIONS_MAX: usize = 10_000;
@@ -79,10 +79,10 @@ pub enum OpResult {
     /// It ran.
     Applied {
         /// Whether its guards held.
-        won: bool,
+        succeeded: bool,
         /// The version it made, or at which its guards were checked.
         version: Version,
-        /// If not `won`, the version of the first key whose guard failed.
+        /// If not `succeeded`, the version of the first key whose guard failed.
         found: Version,
     },
     /// It was fenced before it ran and never will.

@@ -200,7 +200,7 @@ impl Table {
                 .map_or(Version::ABSENT, |state| state.modified);
             return (
                 OpResult::Applied {
-                    won: false,
+                    succeeded: false,
                     version: at,
                     found,
                 },
@@ -225,7 +225,7 @@ impl Table {
         }
         (
             OpResult::Applied {
-                won: true,
+                succeeded: true,
                 version: at,
                 found: Version::ABSENT,
             },

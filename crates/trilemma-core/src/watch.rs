@@ -11,7 +11,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::bounded_vec;
-use crate::data::{Applied, Change};
+use crate::data::{Change, ChangeBatch};
 use crate::read::{Entry, KeyRange};
 use crate::session::CHECKED_MAX;
 
@@ -108,7 +108,7 @@ impl WatchItem {
 #[derive(Debug)]
 pub struct Ring {
     stream: u64,
-    recent: VecDeque<Applied>,
+    recent: VecDeque<ChangeBatch>,
     changes: usize,
     bytes: usize,
     /// Everything after this position is in `recent`.
@@ -140,7 +140,7 @@ impl Ring {
     }
 
     /// Adds changes. Positions must grow; an entry without changes only moves the position.
-    pub fn push(&mut self, applied: Applied) {
+    pub fn push(&mut self, applied: ChangeBatch) {
         assert!(
             applied.position > self.last,
             "change {} after {}",
@@ -228,9 +228,9 @@ impl Ring {
         )
     }
 
-    /// One `Applied` as an item of a watch on `range`; `None` if nothing in it is within.
+    /// One `ChangeBatch` as an item of a watch on `range`; `None` if nothing in it is within.
     #[must_use]
-    pub fn item(&self, applied: &Applied, range: &KeyRange) -> Option<WatchItem> {
+    pub fn item(&self, applied: &ChangeBatch, range: &KeyRange) -> Option<WatchItem> {
         let changes: Vec<Change> = applied
             .changes
             .iter()
@@ -245,7 +245,7 @@ impl Ring {
     }
 }
 
-fn size(applied: &Applied) -> usize {
+fn size(applied: &ChangeBatch) -> usize {
     let value = |change: &Change| change.now.as_ref().map_or(0, |state| state.value.len());
     applied
         .changes

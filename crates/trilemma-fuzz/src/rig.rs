@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use trilemma_core::{
-    Applied, Backend, Entry, Incarnation, Instant, KeyRange, KeyspaceId, NodeId, Now, ProcessId, Request,
+    Backend, ChangeBatch, Entry, Incarnation, Instant, KeyRange, KeyspaceId, NodeId, Now, ProcessId, Request,
     Rng, Ticket, WallTime, WatchSpec, WatchToken, codec,
 };
 use trilemma_gossip::{self as gossip, GossipConfig};
@@ -195,7 +195,7 @@ impl Observer for Watching<'_> {
         self.changes += 1;
     }
 
-    fn stepped(&mut self, _: usize, _: &Engine, _: Option<u64>, applied: &[Applied]) {
+    fn stepped(&mut self, _: usize, _: &Engine, _: Option<u64>, applied: &[ChangeBatch]) {
         self.changes += applied.len();
     }
 }

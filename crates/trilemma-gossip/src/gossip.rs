@@ -144,7 +144,7 @@ impl Gossip {
     }
 
     fn read(&self, request: &ReadRequest) -> Result<ReadReply, ReadError> {
-        if let Some(level) = request.at_least
+        if let Some(level) = request.level
             && level != ReadLevel::Local
         {
             return Err(Reason::Unsupported {

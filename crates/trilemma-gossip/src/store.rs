@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trilemma_core::{Applied, Change, Entry, Key, KeyRange, NodeId, Now, Versioned};
+use trilemma_core::{Change, ChangeBatch, Entry, Key, KeyRange, NodeId, Now, Versioned};
 
 use crate::clock::is_acceptable;
 use crate::config::Durability;
@@ -290,7 +290,7 @@ impl Store {
         if !changes.is_empty() {
             self.position += 1;
             let position = self.position;
-            effects.apply(Applied { position, changes });
+            effects.publish(ChangeBatch { position, changes });
         }
     }
 

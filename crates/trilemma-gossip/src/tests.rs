@@ -56,7 +56,7 @@ pub(super) fn get(cluster: &mut Cluster<Gossip>, at: NodeId, key: &str) -> Optio
 pub(super) fn siblings(cluster: &mut Cluster<Gossip>, at: NodeId, key: &str) -> Vec<String> {
     let request = Request::Read(ReadRequest {
         query: Query::Siblings(key.into()),
-        at_least: None,
+        level: None,
     });
     match cluster.ask(at, request, ms(1000)) {
         Some(Reply::Read(Ok(read))) => read

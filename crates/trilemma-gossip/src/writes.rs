@@ -291,7 +291,7 @@ fn changes(store: &Store, command: &Command) -> Result<Vec<Item>, NotApplied> {
 /// What a write has done.
 pub(crate) fn applied(stamp: Stamp) -> OpResult {
     OpResult::Applied {
-        won: true,
+        succeeded: true,
         version: stamp.version(),
         found: Version::ABSENT,
     }
@@ -317,7 +317,7 @@ fn receipt(config: &GossipConfig, op: OpId, version: Version) -> Receipt {
     };
     Receipt {
         op,
-        won: true,
+        succeeded: true,
         version,
         found: Version::ABSENT,
         epoch: Epoch::default(),

@@ -1,7 +1,7 @@
 //! What a turn of a node wants done, and who looks on.
 
 use bytes::Bytes;
-use trilemma_core::{Applied, KeyspaceId, Lane, NodeId, Reply};
+use trilemma_core::{ChangeBatch, KeyspaceId, Lane, NodeId, Reply};
 use trilemma_storage::{Batch, LogSeq};
 
 use crate::engine::Engine;
@@ -58,7 +58,7 @@ pub trait Observer {
     /// A keyspace's record has got this place in the log.
     fn appended(&mut self, _replica: usize, _seq: LogSeq, _bytes: &Bytes) {}
     /// The steps of a keyspace are over for this turn: whether its state has jumped, and its changes after that.
-    fn stepped(&mut self, _replica: usize, _engine: &Engine, _reset: Option<u64>, _applied: &[Applied]) {}
+    fn stepped(&mut self, _replica: usize, _engine: &Engine, _reset: Option<u64>, _applied: &[ChangeBatch]) {}
 }
 
 impl Observer for () {}

@@ -1,6 +1,6 @@
 //! The protocol instance of a keyspace, of whichever backend, with typed access for the checks of invariants.
 
-use trilemma_core::host::{Group, GroupInput, Host, Output};
+use trilemma_core::host::{DynProtocol, GroupInput, Host, Output};
 use trilemma_core::{Backend, Checkpoint, Corrupt, Entry, Incarnation, Instant, KeyRange, LiveStatus, Now};
 use trilemma_gossip::{Gossip, GossipConfig};
 use trilemma_paxos::{Paxos, PaxosConfig};
@@ -87,7 +87,7 @@ impl Engine {
         }
     }
 
-    fn group_mut(&mut self) -> &mut dyn Group {
+    fn group_mut(&mut self) -> &mut dyn DynProtocol {
         match self {
             Engine::Raft(host) => host,
             Engine::Paxos(host) => host,
@@ -96,7 +96,7 @@ impl Engine {
         }
     }
 
-    fn group(&self) -> &dyn Group {
+    fn group(&self) -> &dyn DynProtocol {
         match self {
             Engine::Raft(host) => host,
             Engine::Paxos(host) => host,
@@ -105,40 +105,40 @@ impl Engine {
         }
     }
 
-    /// See [`Group::restore`].
+    /// See [`DynProtocol::restore`].
     pub fn restore(&mut self, chunk: &[u8]) -> Result<(), Corrupt> {
         self.group_mut().restore(chunk)
     }
 
-    /// See [`Group::replay`].
+    /// See [`DynProtocol::replay`].
     pub fn replay(&mut self, record: &[u8]) -> Result<(), Corrupt> {
         self.group_mut().replay(record)
     }
 
-    /// See [`Group::step`].
+    /// See [`DynProtocol::step`].
     pub fn step(&mut self, now: Now, input: GroupInput, output: &mut Output) {
         self.group_mut().step(now, input, output);
     }
 
-    /// See [`Group::wake_at`].
+    /// See [`DynProtocol::wake_at`].
     #[must_use]
     pub fn wake_at(&self) -> Instant {
         self.group().wake_at()
     }
 
-    /// See [`Group::checkpoint`].
+    /// See [`DynProtocol::checkpoint`].
     #[must_use]
     pub fn checkpoint(&self) -> Checkpoint {
         self.group().checkpoint()
     }
 
-    /// See [`Group::status`].
+    /// See [`DynProtocol::status`].
     #[must_use]
     pub fn status(&self, now: Now) -> LiveStatus {
         self.group().status(now)
     }
 
-    /// See [`Group::scan`].
+    /// See [`DynProtocol::scan`].
     #[must_use]
     pub fn scan(&self, range: &KeyRange, limit: usize) -> Vec<Entry> {
         self.group().scan(range, limit)

@@ -3,13 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 use trilemma_core::DiskId;
-use trilemma_core::liveness::Beat;
+use trilemma_core::liveness::Ping;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NodeMessage {
     /// The sender is there.
-    Ping(Beat),
+    Ping(Ping),
     /// The sender is new: which disk of it is kept there?
     Meet,
     /// To `Meet`: this disk of the receiver's is kept, durably.

@@ -13,7 +13,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use trilemma_core::watch::{ITEM_CHANGES_MAX, RING_BYTES_MAX, Ring};
-use trilemma_core::{Applied, Entry, Instant, KeyRange, ReadError, Reason, WatchItem, WatchSpec, WatchToken};
+use trilemma_core::{
+    ChangeBatch, Entry, Instant, KeyRange, ReadError, Reason, WatchItem, WatchSpec, WatchToken,
+};
 
 /// Bytes of entries in one part of a reset.
 const RESET_PART_BYTES: usize = 256 * 1024;
@@ -155,7 +157,7 @@ impl Watchers {
     }
 
     /// Queues changes for whom they concern.
-    pub fn publish(&mut self, applied: Applied) {
+    pub fn publish(&mut self, applied: ChangeBatch) {
         let (ring, bytes_max) = (&self.ring, self.bytes_max);
         for watcher in self.watchers.values_mut() {
             if watcher.needs_reset || applied.position <= watcher.ahead {

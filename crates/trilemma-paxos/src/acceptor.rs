@@ -18,21 +18,21 @@ pub(crate) const CHECKED_KEYS_MAX: usize = 128;
 
 /// What the acceptor holds for one key.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Slot {
+pub(crate) struct KeyState {
     pub(crate) promised: Ballot,
     pub(crate) accepted: Ballot,
     pub(crate) register: Arc<Register>,
-    /// The turn whose records make the slot durable as it is; 0: it came from the disk.
+    /// The turn whose records make the state durable as it is; 0: it came from the disk.
     pub(crate) touched: u64,
 }
 
-impl Slot {
-    /// What holds of a slot after every change. Acceptance under a ballot is a promise of that ballot, and a register
+impl KeyState {
+    /// What holds of a state after every change. Acceptance under a ballot is a promise of that ballot, and a register
     /// comes with the ballot under which it was accepted.
     fn check(&self, key: &Key) {
         assert!(
             self.promised >= self.accepted,
-            "the slot of key {key:?} accepted {} but promised only {}",
+            "the state of key {key:?} accepted {} but promised only {}",
             self.accepted,
             self.promised
         );
@@ -51,34 +51,34 @@ impl Slot {
 /// The acceptor of one node, for all keys. A clone is O(1).
 #[derive(Debug, Default)]
 pub(crate) struct Acceptor {
-    slots: OrdMap<Key, Slot>,
+    key_states: OrdMap<Key, KeyState>,
     /// Accepts refused because the ballot had carried another value: a broken proposer.
     pub(crate) double_values: u64,
     turn: Record,
 }
 
 impl Acceptor {
-    pub(crate) fn slot(&self, key: &[u8]) -> Option<&Slot> {
-        self.slots.get(key)
+    pub(crate) fn key_state(&self, key: &[u8]) -> Option<&KeyState> {
+        self.key_states.get(key)
     }
 
-    pub(crate) fn slots(&self) -> &OrdMap<Key, Slot> {
-        &self.slots
+    pub(crate) fn key_states(&self) -> &OrdMap<Key, KeyState> {
+        &self.key_states
     }
 
     /// First phase. Promises `ballot` and returns what is held, or the higher ballot (an equal one refuses too: a
     /// proposer that recycled its ballot must not get a second set of promises for it).
-    pub(crate) fn prepare(&mut self, key: &Key, ballot: Ballot, touched: u64) -> Result<Slot, Ballot> {
-        let slot = self.slots.entry(key.clone()).or_default();
-        if ballot <= slot.bar() {
-            return Err(slot.bar());
+    pub(crate) fn prepare(&mut self, key: &Key, ballot: Ballot, touched: u64) -> Result<KeyState, Ballot> {
+        let key_state = self.key_states.entry(key.clone()).or_default();
+        if ballot <= key_state.bar() {
+            return Err(key_state.bar());
         }
-        assert!(ballot > slot.promised, "a promise only grows");
-        slot.promised = ballot;
-        slot.touched = touched;
+        assert!(ballot > key_state.promised, "a promise only grows");
+        key_state.promised = ballot;
+        key_state.touched = touched;
         self.turn.promised.push((key.clone(), ballot));
-        slot.check(key);
-        Ok(slot.clone())
+        key_state.check(key);
+        Ok(key_state.clone())
     }
 
     /// Second phase. Accepts, promises `next`, and returns what is promised now; or returns the higher ballot.
@@ -93,35 +93,38 @@ impl Acceptor {
         next: Ballot,
         touched: u64,
     ) -> Result<Ballot, Ballot> {
-        let slot = self.slots.entry(key.clone()).or_default();
-        let is_repeat = ballot == slot.accepted;
-        if ballot < slot.accepted || (ballot < slot.promised && !is_repeat) {
-            return Err(slot.bar());
+        let key_state = self.key_states.entry(key.clone()).or_default();
+        let is_repeat = ballot == key_state.accepted;
+        if ballot < key_state.accepted || (ballot < key_state.promised && !is_repeat) {
+            return Err(key_state.bar());
         }
         if is_repeat {
-            if slot.register != *register {
+            if key_state.register != *register {
                 self.double_values += 1;
-                return Err(slot.bar());
+                return Err(key_state.bar());
             }
-            if next > slot.promised {
-                slot.promised = next;
-                slot.touched = touched;
+            if next > key_state.promised {
+                key_state.promised = next;
+                key_state.touched = touched;
                 self.turn.promised.push((key.clone(), next));
             }
-            slot.check(key);
-            return Ok(slot.promised);
+            key_state.check(key);
+            return Ok(key_state.promised);
         }
         assert!(
-            ballot > slot.accepted,
-            "a slot never goes back to an older accept"
+            ballot > key_state.accepted,
+            "a state never goes back to an older accept"
         );
-        assert!(ballot >= slot.promised, "nothing below a promise is accepted");
-        slot.accepted = ballot;
-        slot.register = Arc::clone(register);
-        slot.promised = slot.promised.max(next).max(ballot);
-        slot.touched = touched;
-        slot.check(key);
-        let promised = slot.promised;
+        assert!(
+            ballot >= key_state.promised,
+            "nothing below a promise is accepted"
+        );
+        key_state.accepted = ballot;
+        key_state.register = Arc::clone(register);
+        key_state.promised = key_state.promised.max(next).max(ballot);
+        key_state.touched = touched;
+        key_state.check(key);
+        let promised = key_state.promised;
         self.turn.accepted.push(AcceptedRecord {
             key: key.clone(),
             ballot,
@@ -140,15 +143,18 @@ impl Acceptor {
         register: &Arc<Register>,
         touched: u64,
     ) -> bool {
-        let slot = self.slots.get(key).cloned().unwrap_or_default();
-        ballot > slot.accepted
-            && ballot >= slot.promised
+        let key_state = self.key_states.get(key).cloned().unwrap_or_default();
+        ballot > key_state.accepted
+            && ballot >= key_state.promised
             && self.accept(key, ballot, register, ballot, touched).is_ok()
     }
 
     /// Notes that `register` was chosen, for the record of this turn.
     pub(crate) fn note_chosen(&mut self, key: &Key, ballot: Ballot, register: &Arc<Register>) {
-        let is_held = self.slots.get(key).is_some_and(|slot| slot.accepted == ballot);
+        let is_held = self
+            .key_states
+            .get(key)
+            .is_some_and(|key_state| key_state.accepted == ballot);
         self.turn.chosen.push(ChosenRecord {
             key: key.clone(),
             ballot,
@@ -156,28 +162,33 @@ impl Acceptor {
         });
     }
 
-    /// The acceptor's invariants. What this turn's records say is what the slots hold, or is overtaken by them: a
+    /// The acceptor's invariants. What this turn's records say is what the states hold, or is overtaken by them: a
     /// promise that left without its record would be forgotten by a crash.
     pub(crate) fn check(&self) {
         if let Some((key, ballot)) = self.turn.promised.last() {
-            let promised = self.slots.get(key).map(|slot| slot.promised);
+            let promised = self.key_states.get(key).map(|key_state| key_state.promised);
             assert!(
                 promised >= Some(*ballot),
-                "the slot of key {key:?} lacks the promise of {ballot}"
+                "the state of key {key:?} lacks the promise of {ballot}"
             );
         }
         if let Some(record) = self.turn.accepted.last() {
-            let accepted = self.slots.get(&record.key).map(|slot| slot.accepted);
+            let accepted = self
+                .key_states
+                .get(&record.key)
+                .map(|key_state| key_state.accepted);
             assert!(
                 accepted >= Some(record.ballot),
-                "the slot of key {:?} lacks the accept of {}",
+                "the state of key {:?} lacks the accept of {}",
                 record.key,
                 record.ballot
             );
             assert!(record.promised >= record.ballot, "acceptance promises its ballot");
         }
-        if cfg!(debug_assertions) && self.slots.len() <= CHECKED_KEYS_MAX {
-            self.slots.iter().for_each(|(key, slot)| slot.check(key));
+        if cfg!(debug_assertions) && self.key_states.len() <= CHECKED_KEYS_MAX {
+            self.key_states
+                .iter()
+                .for_each(|(key, key_state)| key_state.check(key));
         }
     }
 
@@ -190,20 +201,20 @@ impl Acceptor {
         !self.turn.is_empty()
     }
 
-    /// Takes a slot of a checkpoint.
-    pub(crate) fn restore(&mut self, key: Key, slot: Slot) -> Result<(), Corrupt> {
-        if key.is_empty() || slot.promised < slot.accepted {
+    /// Takes a state of a checkpoint.
+    pub(crate) fn restore(&mut self, key: Key, key_state: KeyState) -> Result<(), Corrupt> {
+        if key.is_empty() || key_state.promised < key_state.accepted {
             return Err(Corrupt(format!(
-                "the slot of key {key:?} accepted {} but promised only {}",
-                slot.accepted, slot.promised
+                "the state of key {key:?} accepted {} but promised only {}",
+                key_state.accepted, key_state.promised
             )));
         }
-        if slot.accepted == Ballot::ZERO && *slot.register != Register::default() {
+        if key_state.accepted == Ballot::ZERO && *key_state.register != Register::default() {
             return Err(Corrupt(format!(
                 "key {key:?} holds a register that was never accepted"
             )));
         }
-        self.slots.insert(key, slot);
+        self.key_states.insert(key, key_state);
         Ok(())
     }
 
@@ -211,8 +222,8 @@ impl Acceptor {
         if key.is_empty() {
             return Err(Corrupt(format!("ballot {ballot} was promised for an empty key")));
         }
-        let slot = self.slots.entry(key).or_default();
-        slot.promised = slot.promised.max(ballot);
+        let key_state = self.key_states.entry(key).or_default();
+        key_state.promised = key_state.promised.max(ballot);
         Ok(())
     }
 
@@ -228,15 +239,15 @@ impl Acceptor {
                 "the record of key {key:?} accepted {ballot} but promised only {promised}"
             )));
         }
-        let slot = self.slots.entry(key).or_default();
-        if ballot == slot.accepted && slot.register != register {
+        let key_state = self.key_states.entry(key).or_default();
+        if ballot == key_state.accepted && key_state.register != register {
             return Err(Corrupt(format!("ballot {ballot} was accepted with two values")));
         }
-        if ballot > slot.accepted {
-            slot.accepted = ballot;
-            slot.register = register;
+        if ballot > key_state.accepted {
+            key_state.accepted = ballot;
+            key_state.register = register;
         }
-        slot.promised = slot.promised.max(promised);
+        key_state.promised = key_state.promised.max(promised);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Ballots and the clock that makes them.
 //!
-//! CASPaxos (Rystsov 2018) section 2.1. A ballot here names the life of the proposer's process too, so that a
+//! CASPaxos (Rystsov 2018) section 2.1. A ballot here names the incarnation of the proposer's process too, so that a
 //! proposer that has forgotten its counter after a restart can never make a ballot twice.
 
 use std::fmt;
@@ -19,7 +19,7 @@ pub struct Ballot {
     pub counter: u64,
     /// The proposer.
     pub node: NodeId,
-    /// The life of the proposer's process; durable before the proposer starts.
+    /// The incarnation of the proposer's process; durable before the proposer starts.
     pub incarnation: Incarnation,
 }
 
@@ -72,12 +72,12 @@ impl Clock {
         }
     }
 
-    /// A number never returned before in this life and greater than everything observed.
+    /// A number never returned before in this incarnation and greater than everything observed.
     pub(crate) fn tick(&mut self) -> u64 {
         self.last = self
             .last
             .checked_add(1)
-            .expect("2^62 ticks of one life do not happen");
+            .expect("2^62 ticks of one incarnation do not happen");
         self.last
     }
 
@@ -90,7 +90,7 @@ impl Clock {
         }
     }
 
-    /// Whether this clock may have made the ballot: it is of this life, and not ahead of the clock.
+    /// Whether this clock may have made the ballot: it is of this incarnation, and not ahead of the clock.
     pub(crate) fn has_made(&self, ballot: Ballot) -> bool {
         ballot.node == self.node
             && ballot.incarnation == self.incarnation

@@ -1,4 +1,4 @@
-//! Checkpoints: the acceptor's slots, then what was learned, in chunks.
+//! Checkpoints: the acceptor's states, then what was learned, in chunks.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use super::register::Register;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Chunk {
     /// Slots of the acceptor. All come before what was learned.
-    Slots(Vec<SlotEntry>),
+    KeyStates(Vec<KeyStateEntry>),
     /// What was learned.
     Learned(Vec<LearnedEntry>),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct SlotEntry {
+pub(crate) struct KeyStateEntry {
     pub(crate) key: Key,
     pub(crate) promised: Ballot,
     pub(crate) accepted: Ballot,
@@ -38,22 +38,22 @@ pub(crate) struct LearnedEntry {
 
 /// The chunks of this state. Clones the maps, which is O(1); the rest is done as the chunks are taken.
 pub(crate) fn chunks(acceptor: &Acceptor, learner: &Learner) -> Checkpoint {
-    let slots = acceptor.slots().clone();
-    let for_learned = slots.clone();
-    let slots = slots.into_iter().map(|(key, slot)| {
-        let size = key.len() + slot.register.size();
-        let entry = SlotEntry {
+    let key_states = acceptor.key_states().clone();
+    let for_learned = key_states.clone();
+    let key_states = key_states.into_iter().map(|(key, key_state)| {
+        let size = key.len() + key_state.register.size();
+        let entry = KeyStateEntry {
             key,
-            promised: slot.promised,
-            accepted: slot.accepted,
-            register: slot.register,
+            promised: key_state.promised,
+            accepted: key_state.accepted,
+            register: key_state.register,
         };
         (size, entry)
     });
     let learned = learner.map().clone().into_iter().map(move |(key, learned)| {
         let is_held = for_learned
             .get(&key)
-            .is_some_and(|slot| slot.accepted == learned.ballot);
+            .is_some_and(|key_state| key_state.accepted == learned.ballot);
         let register = (!is_held).then_some(learned.register);
         let size = key.len() + register.as_ref().map_or(32, |register| register.size());
         let entry = LearnedEntry {
@@ -63,7 +63,7 @@ pub(crate) fn chunks(acceptor: &Acceptor, learner: &Learner) -> Checkpoint {
         };
         (size, entry)
     });
-    let chunks = grouped(slots, Chunk::Slots).chain(grouped(learned, Chunk::Learned));
+    let chunks = grouped(key_states, Chunk::KeyStates).chain(grouped(learned, Chunk::Learned));
     Checkpoint::new(chunks, check_chunk)
 }
 

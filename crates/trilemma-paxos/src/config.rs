@@ -14,9 +14,9 @@ pub struct PaxosConfig {
     pub node: NodeId,
     /// The nodes of the keyspace. Every one is acceptor and proposer.
     pub members: NodeSet,
-    /// The life of this process. The host has made it durable before, and never uses it twice: ballots rest on it.
+    /// The incarnation of this process. The host has made it durable before, and never uses it twice: ballots rest on it.
     pub incarnation: Incarnation,
-    /// The regime that receipts name.
+    /// The epoch that receipts name.
     pub epoch: Epoch,
     /// Seed of back-off, jitter and the choice of peers for anti-entropy.
     pub seed: u64,
@@ -34,9 +34,9 @@ pub struct PaxosConfig {
     pub sync_interval: Duration,
     /// Most keys of one page of a comparison. Default 512, which is also the limit.
     pub sync_page_max: usize,
-    /// Time after which a register that was accepted here, and that nobody said was chosen, is settled by a read
+    /// Time after which a register that was accepted here, and that nobody said was chosen, is confirmed by a read
     /// round. Default 1 s.
-    pub settle_after: Duration,
+    pub confirm_after: Duration,
     /// Most operations that wait or run. Default 65,536.
     pub operations_max: usize,
     /// Most operations that wait or run on one key. Default 4,096.
@@ -74,7 +74,7 @@ impl PaxosConfig {
             backoff_max: Duration::from_millis(60),
             sync_interval: Duration::from_millis(500),
             sync_page_max: super::message::PAGE_MAX,
-            settle_after: Duration::from_secs(1),
+            confirm_after: Duration::from_secs(1),
             operations_max: 65_536,
             operations_per_key_max: 4096,
             keys_max: 16_384,

@@ -34,7 +34,7 @@ pub(crate) struct Learner {
     hashes: Vec<u64>,
     keys: u64,
     tombstones: u64,
-    /// Changes not yet told to watchers.
+    /// Changes not yet published to watchers.
     changes: BTreeMap<Key, Option<Versioned>>,
     /// Messages that named an older version under a newer ballot: a broken peer.
     pub(crate) regressions: u64,
@@ -127,7 +127,7 @@ impl Learner {
     }
 
     /// The learner's invariants: counts, buckets and hashes say what the map holds. A hash that is off would make
-    /// anti-entropy send for ever, or never.
+    /// anti-entropy send without end, or never.
     pub(crate) fn check(&self) {
         assert_eq!(self.hashes.len(), BUCKETS, "one hash for each bucket");
         assert_eq!(self.buckets.len(), BUCKETS, "one set of keys for each bucket");

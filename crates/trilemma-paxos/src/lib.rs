@@ -49,7 +49,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use trilemma_core::{
-    AppendSeq, Applied, Checkpoint, Corrupt, Effects, Entry, Input, Instant, Key, KeyRange, LiveStatus,
+    AppendSeq, ChangeBatch, Checkpoint, Corrupt, Effects, Entry, Input, Instant, Key, KeyRange, LiveStatus,
     NodeId, Now, PeerView, Protocol, Rng, Version, codec,
 };
 
@@ -59,7 +59,7 @@ pub use message::Message;
 pub use record::Record;
 pub use register::Register;
 
-use acceptor::{Acceptor, CHECKED_KEYS_MAX, Slot};
+use acceptor::{Acceptor, CHECKED_KEYS_MAX, KeyState};
 use checkpoint::Chunk;
 use learner::Learner;
 use message::{Answer, Ask};
@@ -88,7 +88,7 @@ pub struct Paxos {
     durable_turn: u64,
     /// Keys whose accepted register is not known to be chosen, and since when.
     unsettled: BTreeMap<Key, Instant>,
-    settle_cursor: Key,
+    confirm_cursor: Key,
     next_sync: Instant,
     view: Option<PeerView>,
 }
@@ -136,7 +136,7 @@ impl Paxos {
             turn: 1,
             durable_turn: 0,
             unsettled: BTreeMap::new(),
-            settle_cursor: Key::default(),
+            confirm_cursor: Key::default(),
             next_sync: Instant::NEVER,
             view: None,
         }
@@ -144,11 +144,11 @@ impl Paxos {
 
     /// What the acceptor holds, in key order.
     pub fn held(&self) -> impl Iterator<Item = Held> + '_ {
-        self.acceptor.slots().iter().map(|(key, slot)| Held {
+        self.acceptor.key_states().iter().map(|(key, key_state)| Held {
             key: key.clone(),
-            promised: slot.promised,
-            accepted: slot.accepted,
-            register: Arc::clone(&slot.register),
+            promised: key_state.promised,
+            accepted: key_state.accepted,
+            register: Arc::clone(&key_state.register),
         })
     }
 
@@ -164,9 +164,9 @@ impl Paxos {
 
     fn start(&mut self, now: Instant) {
         self.learner.take_changes();
-        for (key, slot) in self.acceptor.slots() {
-            self.proposer.shared.clock.observe(slot.promised);
-            if slot.accepted > self.learner.ballot(key) {
+        for (key, key_state) in self.acceptor.key_states() {
+            self.proposer.shared.clock.observe(key_state.promised);
+            if key_state.accepted > self.learner.ballot(key) {
                 self.unsettled.insert(key.clone(), now);
             }
         }
@@ -209,12 +209,12 @@ impl Paxos {
     fn on_ask(&mut self, outbox: usize, ask: Ask, now: Instant) {
         let from = self.outboxes[outbox].to;
         if let Ask::Chosen { key, ballot } = ask {
-            let slot = self.acceptor.slot(&key);
-            let accepted = slot.map_or(Ballot::ZERO, |slot| slot.accepted);
-            if let Some(slot) = slot
+            let key_state = self.acceptor.key_state(&key);
+            let accepted = key_state.map_or(Ballot::ZERO, |key_state| key_state.accepted);
+            if let Some(key_state) = key_state
                 && accepted == ballot
             {
-                let register = Arc::clone(&slot.register);
+                let register = Arc::clone(&key_state.register);
                 self.learn(&key, ballot, &register);
             } else if accepted < ballot && self.learner.ballot(&key) < ballot {
                 self.outboxes[outbox].fetch.push(key);
@@ -241,7 +241,7 @@ impl Paxos {
             Ask::Prepare { key, ballot } if ballot.is_of(from) && !key.is_empty() => {
                 self.proposer.shared.clock.observe(ballot);
                 Some(match self.acceptor.prepare(&key, ballot, turn) {
-                    Ok(Slot {
+                    Ok(KeyState {
                         accepted, register, ..
                     }) => (
                         Answer::Promise {
@@ -280,13 +280,13 @@ impl Paxos {
                 })
             }
             Ask::Read { key, round } => {
-                let slot = self.acceptor.slot(&key).cloned().unwrap_or_default();
-                let is_durable = slot.touched <= self.durable_turn;
+                let key_state = self.acceptor.key_state(&key).cloned().unwrap_or_default();
+                let is_durable = key_state.touched <= self.durable_turn;
                 let answer = Answer::Held {
                     key,
                     round,
-                    accepted: slot.accepted,
-                    register: slot.register,
+                    accepted: key_state.accepted,
+                    register: key_state.register,
                 };
                 Some((answer, is_durable))
             }
@@ -300,7 +300,10 @@ impl Paxos {
             self.acceptor.install(key, ballot, register, self.turn);
             self.acceptor.note_chosen(key, ballot, register);
         }
-        let accepted = self.acceptor.slot(key).map_or(Ballot::ZERO, |slot| slot.accepted);
+        let accepted = self
+            .acceptor
+            .key_state(key)
+            .map_or(Ballot::ZERO, |key_state| key_state.accepted);
         if accepted <= ballot {
             self.unsettled.remove(key);
         }
@@ -313,15 +316,15 @@ impl Protocol for Paxos {
 
     fn restore(&mut self, chunk: &[u8]) -> Result<(), Corrupt> {
         match codec::decode::<Chunk>(chunk)? {
-            Chunk::Slots(entries) => {
+            Chunk::KeyStates(entries) => {
                 for entry in entries {
-                    let slot = Slot {
+                    let key_state = KeyState {
                         promised: entry.promised,
                         accepted: entry.accepted,
                         register: entry.register,
                         touched: 0,
                     };
-                    self.acceptor.restore(entry.key, slot)?;
+                    self.acceptor.restore(entry.key, key_state)?;
                 }
             }
             Chunk::Learned(entries) => {
@@ -367,7 +370,7 @@ impl Protocol for Paxos {
         if self.learner.has_changes() {
             let changes = self.learner.take_changes();
             let position = self.proposer.shared.clock.tick();
-            effects.apply(Applied { position, changes });
+            effects.publish(ChangeBatch { position, changes });
         }
         effects.wake_at(self.next_sync.min(self.proposer.wake_at()));
         self.check();
@@ -403,10 +406,10 @@ impl Paxos {
         register: Option<Arc<Register>>,
         missing: Missing,
     ) -> Result<(), Corrupt> {
-        let register = match (register, self.acceptor.slot(&key)) {
+        let register = match (register, self.acceptor.key_state(&key)) {
             (Some(register), _) => register,
-            (None, Some(slot)) if slot.accepted == ballot => Arc::clone(&slot.register),
-            (None, Some(slot)) if slot.accepted > ballot && matches!(missing, Missing::IsOlder) => {
+            (None, Some(key_state)) if key_state.accepted == ballot => Arc::clone(&key_state.register),
+            (None, Some(key_state)) if key_state.accepted > ballot && matches!(missing, Missing::IsOlder) => {
                 return Ok(());
             }
             (None, _) => {
@@ -432,7 +435,7 @@ impl Paxos {
         self.proposer.check();
         assert!(
             !self.learner.has_changes(),
-            "watchers are told of all that was learned"
+            "all that was learned is published to watchers"
         );
         assert!(
             self.durable_turn < self.turn,
@@ -455,7 +458,7 @@ impl Paxos {
         );
         if cfg!(debug_assertions) && self.unsettled.len() <= CHECKED_KEYS_MAX {
             for key in self.unsettled.keys() {
-                let accepted = self.acceptor.slot(key).map(|slot| slot.accepted);
+                let accepted = self.acceptor.key_state(key).map(|key_state| key_state.accepted);
                 assert!(
                     accepted > Some(self.learner.ballot(key)),
                     "key {key:?}: what is unsettled was accepted and is not known to be chosen"

@@ -10,7 +10,7 @@
 //!   accept of a key under way at a time and puts an operation in doubt into its next one, so this tells it exactly
 //!   which of its accepts took effect, however many results were dropped since.
 //! - `fences_evicted` is the highest session basis of a fence that was dropped. A session made after that has a
-//!   greater basis, or is refused: an operation that was told "not applied" can never run.
+//!   greater basis, or is refused: an operation that was reported as "not applied" can never run.
 
 use std::sync::Arc;
 
@@ -70,7 +70,7 @@ pub(crate) struct Keep {
 /// What is known about earlier runs of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Earlier<'a> {
-    /// Whether other proposers, or earlier lives of this one, may have run it.
+    /// Whether other proposers, or earlier incarnations of this one, may have run it.
     pub(crate) by_others: bool,
     /// The ballots under which this proposer has sent it in an accept, with the result it then had.
     pub(crate) by_us: &'a [(Ballot, OpResult)],
@@ -193,7 +193,7 @@ impl Draft {
     /// Runs a write, unless it has run or must not.
     ///
     /// A failed guard changes nothing and is not recorded, so that it costs no accept, unless another copy of the
-    /// operation may be under way: without a record that copy could still win after this one was told it lost.
+    /// operation may be under way: without a record that copy could still win after this one was reported to have lost.
     pub(crate) fn write(&mut self, op: OpId, command: &Command, earlier: Earlier<'_>) -> Ruling {
         let register = self.register();
         if let Some(result) = register.find(op) {
@@ -221,7 +221,7 @@ impl Draft {
         }
         let result = self.run(command);
         let had_effect =
-            matches!(result, OpResult::Applied { won: true, .. }) && !command.mutations.is_empty();
+            matches!(result, OpResult::Applied { succeeded: true, .. }) && !command.mutations.is_empty();
         let is_recorded = had_effect || !earlier.is_none();
         if is_recorded {
             self.record(op, result);
@@ -239,7 +239,7 @@ impl Draft {
         };
         if !holds(register) {
             return OpResult::Applied {
-                won: false,
+                succeeded: false,
                 version: register.version,
                 found: register.modified(),
             };
@@ -252,7 +252,7 @@ impl Draft {
             }
         }
         OpResult::Applied {
-            won: true,
+            succeeded: true,
             version: self.register().version,
             found: Version::ABSENT,
         }
@@ -270,7 +270,7 @@ impl Draft {
         assert!(register.find(op).is_some(), "a result that was recorded is found");
     }
 
-    /// Settles `op`: what it did, or a fence so that it never will. `None`: its result may have been dropped.
+    /// Resolves `op`: what it did, or a fence so that it never will. `None`: its result may have been dropped.
     pub(crate) fn fence(&mut self, op: OpId) -> Option<OpResult> {
         let register = self.register();
         if let Some(result) = register.find(op) {

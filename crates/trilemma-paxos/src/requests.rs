@@ -42,11 +42,11 @@ impl Paxos {
         now: Instant,
         effects: &mut Out,
     ) {
-        let reply = match (&read.query, read.at_least) {
+        let reply = match (&read.query, read.level) {
             (Query::Get(_) | Query::Range { .. }, Some(ReadLevel::Local)) | (Query::Range { .. }, None) => {
                 Ok(self.read_local(&read.query))
             }
-            (Query::Get(key), None | Some(ReadLevel::Linearizable | ReadLevel::AtLeast(_))) => {
+            (Query::Get(key), None | Some(ReadLevel::Linearizable | ReadLevel::MinVersion(_))) => {
                 self.proposer.propose(key, ticket, deadline, Kind::Get, now);
                 return;
             }
@@ -118,7 +118,7 @@ impl Paxos {
         let is_seen = self.view.is_some() || shared.members.len() == 1;
         let can = is_seen && have >= shared.quorum;
         let why = match (is_seen, can) {
-            (false, _) => "no peer has been heard of yet".into(),
+            (false, _) => "no ping of a peer has come yet".into(),
             (true, false) => format!(
                 "no quorum: {have} of {} nodes reachable, {} needed",
                 shared.members.len(),
@@ -129,7 +129,10 @@ impl Paxos {
         let (keys, tombstones) = self.learner.counts();
         let mut details = vec![
             ("tombstones".to_owned(), tombstones.to_string()),
-            ("registers".to_owned(), self.acceptor.slots().len().to_string()),
+            (
+                "registers".to_owned(),
+                self.acceptor.key_states().len().to_string(),
+            ),
             ("unsettled registers".to_owned(), self.unsettled.len().to_string()),
             (
                 "ballots with two values".to_owned(),

@@ -7,7 +7,7 @@
 //!
 //! **Only chosen registers are exchanged.** What an acceptor holds may have reached a minority and be overwritten
 //! later; showing it would let a key go back. A register that was chosen but that nobody knows to be (its proposer
-//! crashed before it told) is found by its acceptors instead: the owner of this module runs a read round for keys
+//! crashed before it said so) is found by its acceptors instead: the owner of this module runs a read round for keys
 //! whose accepted register nobody has called chosen for a while, and the answer then spreads from here.
 
 use trilemma_core::{Key, NodeId, Rng};

@@ -8,10 +8,10 @@ use super::proposer::Audience;
 use super::record::{AcceptedRecord, ChosenRecord, Record};
 use super::{Out, Paxos, Waiting, sync};
 
-/// Keys looked at, at most, in one search for registers to settle.
-const SETTLE_LOOK_MAX: usize = 1024;
-/// Rounds begun, at most, by one search for registers to settle.
-const SETTLE_ROUNDS_MAX: usize = 64;
+/// Keys looked at, at most, in one search for registers to confirm.
+const CONFIRM_LOOK_MAX: usize = 1024;
+/// Rounds begun, at most, by one search for registers to confirm.
+const CONFIRM_ROUNDS_MAX: usize = 64;
 
 impl Paxos {
     /// Carries out what the proposer wants.
@@ -161,19 +161,19 @@ impl Paxos {
             if let Some((to, message)) = sync::begin(&self.learner, &mut self.rng, &reachable) {
                 effects.send(to, message);
             }
-            self.settle(now);
+            self.confirm(now);
             self.carry_out(now, effects);
         }
     }
 
     /// Begins read rounds for keys whose accepted register has not been called chosen for long.
-    fn settle(&mut self, now: Instant) {
-        let age_min = self.config().settle_after;
-        let from = std::mem::take(&mut self.settle_cursor);
+    fn confirm(&mut self, now: Instant) {
+        let age_min = self.config().confirm_after;
+        let from = std::mem::take(&mut self.confirm_cursor);
         let mut old: Vec<Key> = Vec::new();
         for (looked, (key, since)) in self.unsettled.range_mut::<Key, _>(from..).enumerate() {
-            if looked == SETTLE_LOOK_MAX || old.len() == SETTLE_ROUNDS_MAX {
-                self.settle_cursor = key.clone();
+            if looked == CONFIRM_LOOK_MAX || old.len() == CONFIRM_ROUNDS_MAX {
+                self.confirm_cursor = key.clone();
                 break;
             }
             if now - *since >= age_min {
@@ -182,7 +182,7 @@ impl Paxos {
             }
         }
         for key in old {
-            self.proposer.settle(&key, now);
+            self.proposer.confirm(&key, now);
         }
     }
 }

@@ -3,7 +3,7 @@
 use trilemma_core::pending::PendingKind;
 use trilemma_core::session::OpResult;
 use trilemma_core::{
-    Achieved, Applied, NodeSet, NotApplied, OpId, Outcome, Reason, Receipt, Reply, Retry, UnknownCause,
+    Achieved, ChangeBatch, NodeSet, NotApplied, OpId, Outcome, Reason, Receipt, Reply, Retry, UnknownCause,
     Version,
 };
 
@@ -38,7 +38,7 @@ pub(crate) fn next(
         Payload::Write { op, command } => {
             let effect = shared.table.apply(*op, command, at);
             if !effect.changes.is_empty() {
-                effects.apply(Applied {
+                effects.publish(ChangeBatch {
                     position: index.0,
                     changes: effect.changes,
                 });
@@ -67,10 +67,16 @@ fn answer(
     holders: impl FnOnce(Index) -> NodeSet,
 ) -> Reply {
     let kind = waiting.kind;
-    let receipt = |op, won, version, found| {
+    let receipt = |op, succeeded, version, found| {
         let mut durable_on = holders(index);
         durable_on.0.insert(shared.node());
-        receipt(shared, waiting.reply_to, op, durable_on, (won, version, found))
+        receipt(
+            shared,
+            waiting.reply_to,
+            op,
+            durable_on,
+            (succeeded, version, found),
+        )
     };
     match (kind, result) {
         (PendingKind::Outcome { .. }, Some(None)) => Reply::Outcome(Ok(Outcome::Expired)),
@@ -83,12 +89,22 @@ fn answer(
         (PendingKind::Outcome { .. }, Some(Some(OpResult::Fenced))) => {
             Reply::Outcome(Ok(Outcome::NotApplied))
         }
-        (PendingKind::Write { op, .. }, Some(Some(OpResult::Applied { won, version, found }))) => {
-            Reply::Write(Ok(receipt(op, won, version, found)))
-        }
-        (PendingKind::Outcome { op }, Some(Some(OpResult::Applied { won, version, found }))) => {
-            Reply::Outcome(Ok(Outcome::Applied(receipt(op, won, version, found))))
-        }
+        (
+            PendingKind::Write { op, .. },
+            Some(Some(OpResult::Applied {
+                succeeded,
+                version,
+                found,
+            })),
+        ) => Reply::Write(Ok(receipt(op, succeeded, version, found))),
+        (
+            PendingKind::Outcome { op },
+            Some(Some(OpResult::Applied {
+                succeeded,
+                version,
+                found,
+            })),
+        ) => Reply::Outcome(Ok(Outcome::Applied(receipt(op, succeeded, version, found)))),
         (PendingKind::Read, _) | (_, None) => {
             unreachable!("reads do not enter the log, and nobody waits for a no-op")
         }
@@ -100,13 +116,13 @@ fn receipt(
     reply_to: ReplyTo,
     op: OpId,
     durable_on: NodeSet,
-    (won, version, found): (bool, Version, Version),
+    (succeeded, version, found): (bool, Version, Version),
 ) -> Receipt {
     let to_followers = u8::from(shared.config.members.len() > 1);
     let forwarded = u8::from(matches!(reply_to, ReplyTo::Peer(..)));
     Receipt {
         op,
-        won,
+        succeeded,
         version,
         found,
         epoch: shared.config.epoch,

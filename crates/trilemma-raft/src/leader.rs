@@ -325,7 +325,7 @@ impl Leader {
         read: ReadRequest,
         effects: &mut Out,
     ) {
-        if matches!(read.at_least, Some(ReadLevel::Local)) {
+        if matches!(read.level, Some(ReadLevel::Local)) {
             let reply = shared.read_reply(&read.query, ReadLevel::Local, 0);
             return reply_to.answer(Reply::Read(Ok(reply)), effects);
         }

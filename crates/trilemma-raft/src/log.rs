@@ -68,7 +68,7 @@ pub enum Payload {
         /// The change.
         command: Command,
     },
-    /// Settles an operation: if it has not run, it never will.
+    /// Resolves an operation: if it has not run, it never will.
     Fence {
         /// The operation.
         op: OpId,

@@ -58,13 +58,13 @@ fn read_here(
     deadline: Instant,
     effects: &mut Out,
 ) -> bool {
-    match read.at_least {
+    match read.level {
         Some(ReadLevel::Local) => {
             let reply = shared.read_reply(&read.query, ReadLevel::Local, 0);
             reply_to.answer(Reply::Read(Ok(reply)), effects);
             true
         }
-        Some(level @ ReadLevel::AtLeast(version)) => {
+        Some(level @ ReadLevel::MinVersion(version)) => {
             let query = read.query.clone();
             let read = Read {
                 reply_to,

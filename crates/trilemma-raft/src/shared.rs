@@ -128,7 +128,7 @@ impl Shared {
     pub(crate) fn read_reply(&self, query: &Query, achieved: ReadLevel, round_trips: u8) -> ReadReply {
         let (entries, more) = self.table.query(query);
         let achieved = match achieved {
-            ReadLevel::AtLeast(_) => ReadLevel::AtLeast(Version(self.applied().0)),
+            ReadLevel::MinVersion(_) => ReadLevel::MinVersion(Version(self.applied().0)),
             other => other,
         };
         ReadReply {

@@ -134,7 +134,7 @@ pub(crate) async fn siblings<R: Replicator>(
 ) -> Result<Vec<Entry>, ReadError> {
     let request = ReadRequest {
         query: Query::Siblings(key),
-        at_least: None,
+        level: None,
     };
     of.read(cx, request).await.map(|reply| reply.entries)
 }

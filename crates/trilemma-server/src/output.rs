@@ -96,7 +96,7 @@ pub(crate) fn entry_json(key: &Key, state: &Versioned) -> Map<String, Json> {
 pub(crate) fn receipt_json(receipt: &Receipt, backend: Backend, took: Duration) -> Map<String, Json> {
     let object = json!({
         "op": receipt.op.to_string(),
-        "won": receipt.won,
+        "succeeded": receipt.succeeded,
         "version": receipt.version.0,
         "found": receipt.found.0,
         "backend": backend.name(),

@@ -24,7 +24,7 @@ static MAILBOX: [AtomicU64; WORDS] = {
 };
 
 fn main() {
-    // Whoever writes here from outside is not known to the compiler.
+    // What writes here from outside is not known to the compiler.
     let mailbox = black_box(&MAILBOX);
     let [protocol, from, seeds] = [2, 3, 4].map(|word| mailbox[word].load(Relaxed));
     let protocol = usize::try_from(protocol)

@@ -192,7 +192,7 @@ impl Client {
         let known = self.known(slot);
         let level = match self.rng.below(16) {
             0 => Some(ReadLevel::Local),
-            1 if many && known > 0 => Some(ReadLevel::AtLeast(Version(known))),
+            1 if many && known > 0 => Some(ReadLevel::MinVersion(Version(known))),
             _ => None,
         };
         self.begin(slot, call, level, time);
@@ -241,10 +241,7 @@ impl Client {
     /// Begins an operation. `level` is that of a read; `None` is the strongest.
     pub fn begin(&mut self, slot: usize, call: Call, level: Option<ReadLevel>, time: u64) {
         let command = command(&call);
-        let query = query(&call).map(|query| ReadRequest {
-            query,
-            at_least: level,
-        });
+        let query = query(&call).map(|query| ReadRequest { query, level });
         let op = if command.is_some() {
             self.next_op(slot)
         } else {
@@ -298,28 +295,28 @@ impl Client {
         };
         let server = served_by(reply.as_ref());
         pending.question = None;
-        let told = match reply {
+        let known = match reply {
             Some(Reply::Write(Ok(receipt))) => {
-                Told::Ok(written(&pending.call, receipt.won, receipt.version.0))
+                Known::Ok(written(&pending.call, receipt.succeeded, receipt.version.0))
             }
             Some(Reply::Write(Err(WriteError::NotApplied(refusal)))) => {
                 if matches!(refusal.reason, trilemma_core::Reason::SessionExpired) {
                     self.sessions.remove(&pending.slot);
                 }
-                Told::Refused
+                Known::Refused
             }
-            Some(Reply::Write(Err(_))) | None => Told::Unknown,
+            Some(Reply::Write(Err(_))) | None => Known::Unknown,
             Some(Reply::Outcome(Ok(trilemma_core::Outcome::Applied(receipt)))) => {
-                Told::Ok(written(&pending.call, receipt.won, receipt.version.0))
+                Known::Ok(written(&pending.call, receipt.succeeded, receipt.version.0))
             }
-            Some(Reply::Outcome(Ok(trilemma_core::Outcome::NotApplied))) => Told::Refused,
-            Some(Reply::Outcome(_)) => Told::Unknown,
+            Some(Reply::Outcome(Ok(trilemma_core::Outcome::NotApplied))) => Known::Refused,
+            Some(Reply::Outcome(_)) => Known::Unknown,
             Some(Reply::Read(Ok(read))) => return self.take_read(pending, &read, time, book),
-            Some(Reply::Read(Err(_))) => Told::Refused,
+            Some(Reply::Read(Err(_))) => Known::Refused,
         };
         let is_read = pending.query.is_some();
         let forgetful = self.amnesia && self.parts[pending.slot] == Protocol::Gossip;
-        if told == Told::Unknown && !is_read && !forgetful && self.follows_up(pending.asked) {
+        if known == Known::Unknown && !is_read && !forgetful && self.follows_up(pending.asked) {
             self.pending = Some(pending);
             return Next::FollowUp;
         }
@@ -327,15 +324,15 @@ impl Client {
             // A read that was not answered says nothing.
             return Next::Done;
         }
-        let outcome = match told {
-            Told::Ok(answer) => {
+        let outcome = match known {
+            Known::Ok(answer) => {
                 book.succeeded += 1;
                 self.remember_write(&pending, &answer);
                 Outcome::Ok(answer)
             }
-            Told::Refused => Outcome::Fail,
-            Told::Unknown if pending.sent => Outcome::Unknown,
-            Told::Unknown => Outcome::Fail,
+            Known::Refused => Outcome::Fail,
+            Known::Unknown if pending.sent => Outcome::Unknown,
+            Known::Unknown => Outcome::Fail,
         };
         let place = (
             pending.slot,
@@ -360,12 +357,12 @@ impl Client {
     }
 
     fn remember_write(&mut self, pending: &Pending, answer: &Answer) {
-        let (won, version) = match answer {
+        let (succeeded, version) = match answer {
             Answer::Done { version } => (true, version.unwrap_or_default()),
-            Answer::Won { won, version } => (*won, version.unwrap_or_default()),
+            Answer::Won { succeeded, version } => (*succeeded, version.unwrap_or_default()),
             _ => return,
         };
-        if !won {
+        if !succeeded {
             return;
         }
         for mutation in pending.command.iter().flat_map(|command| &command.mutations) {
@@ -418,11 +415,11 @@ impl Client {
             })
             .collect();
         book.succeeded += 1;
-        let asked = pending.query.as_ref().and_then(|query| query.at_least);
-        if let Some(ReadLevel::AtLeast(version)) = asked {
+        let asked = pending.query.as_ref().and_then(|query| query.level);
+        if let Some(ReadLevel::MinVersion(version)) = asked {
             self.check_at_least(&pending, version.0, read.version.0, &entries, book);
         }
-        if matches!(asked, Some(ReadLevel::Local | ReadLevel::AtLeast(_)))
+        if matches!(asked, Some(ReadLevel::Local | ReadLevel::MinVersion(_)))
             || read.achieved == ReadLevel::Local
         {
             let read = LocalRead {
@@ -476,7 +473,7 @@ impl Client {
 }
 
 #[derive(PartialEq, Eq)]
-enum Told {
+enum Known {
     Ok(Answer),
     Refused,
     Unknown,
@@ -569,11 +566,11 @@ fn served_by(reply: Option<&Reply>) -> Option<NodeId> {
     }
 }
 
-fn written(call: &Call, won: bool, version: u64) -> Answer {
+fn written(call: &Call, succeeded: bool, version: u64) -> Answer {
     let version = (version > 0).then_some(version);
     match call {
         Call::Put { .. } | Call::Delete { .. } => Answer::Done { version },
-        _ => Answer::Won { won, version },
+        _ => Answer::Won { succeeded, version },
     }
 }
 

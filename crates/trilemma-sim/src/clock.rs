@@ -12,7 +12,7 @@ const MILLION: u64 = 1_000_000;
 /// The clocks of one node. Virtual time is in nanoseconds.
 #[derive(Clone, Debug)]
 pub struct Clock {
-    /// When the node's process started: its monotonic clock begins anew.
+    /// When the node's process started: its monotonic clock begins again.
     started: u64,
     /// How fast it runs, in millionths: 1,000,000 is right.
     rate: u64,

@@ -128,7 +128,7 @@ const EVENTS: &[(Profile, &str, &[&str])] = &[
         "resume",
         &["same-node", "other-node", "after-death"],
     ),
-    // Whoever resumes gets changes, or the state instead; its node dies meanwhile.
+    // A watcher that resumes gets changes, or the state instead; its node dies meanwhile.
     (Profile::Watch, "resumed", &["changes", "reset"]),
     (Profile::Watch, "crash", &["resume"]),
     (Profile::Watch, "kill", &["resume"]),

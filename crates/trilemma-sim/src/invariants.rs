@@ -9,7 +9,7 @@ mod two_phase;
 use std::collections::{BTreeMap, BTreeSet};
 
 use trilemma_core::{
-    Applied, Entry, Incarnation, Key, NodeId, Outcome, Reply, Ticket, Value, Version, WallTime, codec,
+    ChangeBatch, Entry, Incarnation, Key, NodeId, Outcome, Reply, Ticket, Value, Version, WallTime, codec,
 };
 use trilemma_node::Engine;
 use trilemma_storage::LogSeq;
@@ -40,8 +40,8 @@ pub struct Sending<'a> {
     pub from: NodeId,
     /// The receiver.
     pub to: NodeId,
-    /// The life of the sender's process.
-    pub life: Incarnation,
+    /// The incarnation of the sender's process.
+    pub incarnation: Incarnation,
     /// The keyspace.
     pub slot: usize,
     /// The sender's instance.
@@ -59,7 +59,7 @@ struct Mirror {
     position: u64,
 }
 
-/// Watches a cluster over its whole life.
+/// Watches a cluster over its whole run.
 pub struct Invariants {
     special: Vec<Special>,
     /// The one history of a keyspace whose changes have the same positions everywhere.
@@ -175,7 +175,7 @@ impl Invariants {
         wall: WallTime,
         durable: LogSeq,
         reset: Option<u64>,
-        applied: &[Applied],
+        applied: &[ChangeBatch],
     ) -> Result<(), Broken> {
         self.mirror(id, slot, engine, reset, applied)?;
         match (&mut self.special[slot], engine) {
@@ -204,7 +204,7 @@ impl Invariants {
         slot: usize,
         engine: &Engine,
         reset: Option<u64>,
-        applied: &[Applied],
+        applied: &[ChangeBatch],
     ) -> Result<(), Broken> {
         if reset.is_none() && applied.is_empty() {
             return Ok(());
@@ -252,7 +252,7 @@ impl Invariants {
         let shown = mirror_of(entries(engine));
         if shown != mirror.entries {
             let what = format!(
-                "node {id} has told of changes that make {:?} and shows {shown:?}",
+                "node {id} has published changes that make {:?} and shows {shown:?}",
                 mirror.entries
             );
             return Err(("watch-content", what));
@@ -275,14 +275,14 @@ impl Invariants {
         let Sending {
             from,
             to,
-            life,
+            incarnation,
             durable,
             bytes,
             ..
         } = *sending;
         match (&mut self.special[sending.slot], sending.engine) {
             (Special::Raft(raft), Engine::Raft(host)) => raft.send(from, to, host.protocol(), durable, bytes),
-            (Special::Paxos(paxos), _) => paxos.send(from, life, bytes),
+            (Special::Paxos(paxos), _) => paxos.send(from, incarnation, bytes),
             (Special::Gossip(gossip), _) => gossip.send(sending),
             (Special::TwoPhase(two_phase), Engine::TwoPhase(host)) => {
                 two_phase.send(from, host.protocol().decided().0, durable, bytes)

@@ -10,14 +10,13 @@
 //!   [`profile`] one of another kind.
 //! - [`node`]: disk, log, snapshots and turns of one node, as the driver of `trilemma-runtime` has them; [`clock`] its
 //!   two clocks; [`engine`] the protocol instances and the settings that a scenario may change.
-//! - The world runs nodes, links and [`client`]s from one queue of events. All chance comes from [`choices`].
+//! - The world runs nodes, links and [`client`]s from one queue of events. All chance comes from [`randomness`].
 //! - [`invariants`] are looked at after every event; at the end every node must accept a write, all must show the same,
 //!   and the histories go through the checkers of `trilemma-check`.
 //! - [`coverage`] counts which faults met which phases; [`shrink`] makes a failing scenario short.
 //!
 //! The same seed gives the same [`trace_hash`] on every machine, natively and in WebAssembly.
 
-pub mod choices;
 pub mod client;
 pub mod clock;
 pub mod coverage;
@@ -26,6 +25,7 @@ pub mod invariants;
 mod judge;
 pub mod node;
 pub mod profile;
+pub mod randomness;
 pub mod report;
 pub mod scenario;
 pub mod seen;

@@ -25,7 +25,7 @@ pub type Asked = (usize, Ticket);
 /// A running process.
 pub struct Process {
     /// Its incarnation.
-    pub life: Incarnation,
+    pub incarnation: Incarnation,
     /// The node.
     pub node: Node<Asked>,
     /// What its last turn wants done, as far as that is not done yet.
@@ -74,7 +74,7 @@ pub struct Start<'a> {
     /// Both clocks of the machine.
     pub now: Now,
     /// The least incarnation of a node whose disk is empty: above all that a lost disk may have held.
-    pub life_min: u64,
+    pub incarnation_min: u64,
 }
 
 /// The name of a keyspace, so that keyspaces stand in the scenario's order.
@@ -147,25 +147,25 @@ impl Process {
             node,
             knobs,
             now,
-            life_min,
+            incarnation_min,
         } = start;
         let tuned = Tuned(knobs);
         let storage = Storage {
             disk,
-            // Whoever has lost a disk says that the empty one is a new node's: what protects the cluster then is that its
+            // An operator who has lost a disk says that the empty one is a new node's: what protects the cluster then is that its
             // peers know better.
             is_new: true,
             random: &mut || rng.next_u64(),
             tune: &tuned,
         };
         let now = Now {
-            wall: WallTime(now.wall.0.max(life_min)),
+            wall: WallTime(now.wall.0.max(incarnation_min)),
             ..now
         };
         let Recovered { node, log, found } =
             recover(&settings(scenario, node, &tuned), now, storage).map_err(Stopped::Recovery)?;
         let process = Self {
-            life: node.incarnation(),
+            incarnation: node.incarnation(),
             queue: WriteQueue::new(log, node.waits_for_written()),
             node,
             effects: Effects::default(),

@@ -14,7 +14,7 @@ use std::str::FromStr;
 use trilemma_core::Rng;
 use trilemma_node::Durability;
 
-use crate::choices::{Choices, Purpose};
+use crate::randomness::{Purpose, Randomness};
 use crate::scenario::{Protocol, Scenario};
 use crate::swarm;
 
@@ -97,7 +97,7 @@ impl Profile {
     #[must_use]
     pub fn scenario(self, protocol: Protocol, seed: u64) -> Scenario {
         // Streams of their own: the swarm has those below.
-        let rng = Choices::new(seed).stream(Purpose::Plan, (self as u64) << 32 | protocol as u64);
+        let rng = Randomness::new(seed).stream(Purpose::Plan, (self as u64) << 32 | protocol as u64);
         match self {
             Profile::Standard => swarm::scenario(protocol, seed),
             Profile::Large => large::scenario(protocol, seed, Draw(rng)),

@@ -24,7 +24,7 @@
 //! Chances are per mille. Values have `value` bytes at least (default: as few as tell them apart). Half of the copies that
 //! `duplicate` makes take up to `late` (default: as long as any message). A turn of a node takes all inputs that come within its length before anything leaves. The
 //! heal is put off, with noisy links, until the number of faults has happened. `at` is virtual time from the start;
-//! `on NODE EVENT #N` acts at the N-th such event of that node over all its lives. Events: `send KIND` and `receive KIND` (message kinds of the protocols), `append` (records
+//! `on NODE EVENT #N` acts at the N-th such event of that node over all its incarnations. Events: `send KIND` and `receive KIND` (message kinds of the protocols), `append` (records
 //! were handed to the log, nothing was sent yet), `write` (the disk has them and has not synced them), `persist` (they
 //! became durable, nobody knows yet), `start`.
 //!
@@ -47,7 +47,7 @@
 //! | `snapshot N` | the node makes a snapshot of its keyspaces now |
 //! | `set N NAME VALUE` | the node has this setting from its next start on; at time 0, from its first |
 //!
-//! `value A most B` makes one value in fifty up to `B` bytes longer. `passing` at the end of `network`: a cut and a split
+//! `value A most B` makes one value in fifty up to `B` bytes longer. `passing` at the end of `network`: `cut` and `split`
 //! let through what is already under way. `demand write D catch-up D` asks for progress before the heal: while no fault is
 //! going on, a write must succeed within the first time, and a node that has started must have what the others had then
 //! within the second.
@@ -383,7 +383,7 @@ pub enum Probe {
     Append,
     /// Records were handed to the disk, which has not synced them.
     Write,
-    /// Records became durable; nobody has been told.
+    /// Records became durable; nobody has learned of it.
     Persist,
     /// The node has started.
     Start,

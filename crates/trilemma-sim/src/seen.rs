@@ -60,7 +60,7 @@ fn promise(part: Protocol) -> Promise {
     let one_order = matches!(part, Protocol::Raft | Protocol::TwoPhase | Protocol::Mixed);
     Promise {
         order: if one_order { Order::Keyspace } else { Order::PerKey },
-        // Whoever goes from one node of a convergent keyspace to another may be shown less than before.
+        // A client that goes from one node of a convergent keyspace to another may be shown less than before.
         guarantees: (part != Protocol::Gossip).then_some(Guarantees::ALL),
         locals_in_session: false,
         positions_are_versions: one_order,

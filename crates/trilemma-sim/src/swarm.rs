@@ -5,8 +5,8 @@
 
 use trilemma_core::{NodeId, Rng};
 
-use crate::choices::{Choices, Purpose};
 use crate::engine::Knobs;
+use crate::randomness::{Purpose, Randomness};
 use crate::scenario::{
     Action, ClockFault, Disk, Fault, Network, Probe, Protocol, Route, Scenario, When, Workload,
 };
@@ -42,7 +42,7 @@ const PAXOS: &[Setting] = &[
     ("paxos.backoff_max", &[30_000, DEFAULT, 300_000]),
     ("paxos.sync_interval", &[20_000, 100_000, DEFAULT]),
     ("paxos.sync_page_max", &[1, 1, 1, 2, DEFAULT]),
-    ("paxos.settle_after", &[10_000, 100_000, DEFAULT]),
+    ("paxos.confirm_after", &[10_000, 100_000, DEFAULT]),
     ("paxos.operations_max", &[3, DEFAULT, DEFAULT]),
     ("paxos.operations_per_key_max", &[1, 2, DEFAULT, DEFAULT]),
     ("paxos.keys_max", &[1, 2, DEFAULT, DEFAULT]),
@@ -150,7 +150,7 @@ struct Swarm {
 /// The scenario of a seed: the profile `standard`.
 #[must_use]
 pub fn scenario(protocol: Protocol, seed: u64) -> Scenario {
-    let mut rng = Choices::new(seed).stream(Purpose::Plan, protocol as u64);
+    let mut rng = Randomness::new(seed).stream(Purpose::Plan, protocol as u64);
     let nodes = [3, 3, 3, 3, 3, 3, 3, 3, 5, 5, 4, 2, 2, 1][rng.below(14) as usize];
     let heal = [1500, 2500, 4000][rng.below(3) as usize] * MS;
     // Anti-entropy of paxos goes by hashes of keys, so that it takes many of them for two to meet.

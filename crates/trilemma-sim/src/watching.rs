@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Included};
 
 use trilemma_core::{
-    Applied, Change, Entry, Key, KeyRange, NodeId, ReadError, Rng, Value, Version, WatchItem, WatchSpec,
+    Change, ChangeBatch, Entry, Key, KeyRange, NodeId, ReadError, Rng, Value, Version, WatchItem, WatchSpec,
     WatchToken,
 };
 use trilemma_node::WatchId;
@@ -35,7 +35,7 @@ pub(crate) struct Published {
 
 impl Published {
     /// A node has published changes. `stream` is that of its tokens in this keyspace.
-    pub(crate) fn add(&mut self, slot: usize, stream: u64, applied: &[Applied]) {
+    pub(crate) fn add(&mut self, slot: usize, stream: u64, applied: &[ChangeBatch]) {
         let known = self.streams.entry((slot, stream)).or_default();
         for one in applied {
             known.entry(one.position).or_insert_with(|| one.changes.clone());

@@ -7,10 +7,10 @@
 mod at_rest;
 mod clients;
 mod collecting;
-mod ending;
 mod faults;
 mod library;
 mod load;
+mod quiesce;
 mod turn;
 mod watchers;
 
@@ -21,13 +21,13 @@ use bytes::Bytes;
 use trilemma_core::{Incarnation, Instant, NodeId, ProcessId, Request, Rng, Ticket};
 use trilemma_storage::{LogSeq, MemoryDisk};
 
-use crate::choices::{Choices, Purpose};
 use crate::client::{Book, Client};
 use crate::clock::Clock;
 use crate::coverage::{Coverage, PHASE_LENGTH, is_transfer};
 use crate::engine::{Knobs, entries};
 use crate::invariants::Invariants;
 use crate::node::Process;
+use crate::randomness::{Purpose, Randomness};
 use crate::report::{Failure, Report};
 use crate::scenario::{Action, Probe, Protocol, Scenario, When};
 use crate::trace::Trace;
@@ -52,7 +52,7 @@ enum Event {
     Deliver {
         from: ProcessId,
         to: NodeId,
-        life: Incarnation,
+        incarnation: Incarnation,
         slot: usize,
         kind: &'static str,
         bytes: Bytes,
@@ -60,12 +60,12 @@ enum Event {
     NodeMessage {
         from: ProcessId,
         to: NodeId,
-        life: Incarnation,
+        incarnation: Incarnation,
         bytes: Bytes,
     },
     Propose {
         node: NodeId,
-        life: Incarnation,
+        incarnation: Incarnation,
         slot: usize,
         ticket: Ticket,
         deadline: Instant,
@@ -73,29 +73,29 @@ enum Event {
     },
     TurnEnds {
         node: NodeId,
-        life: Incarnation,
+        incarnation: Incarnation,
     },
     Wake {
         node: NodeId,
-        life: Incarnation,
+        incarnation: Incarnation,
     },
     DiskDone {
         node: NodeId,
-        life: Incarnation,
+        incarnation: Incarnation,
     },
     /// The log wants to be looked at again.
     LogDue {
         node: NodeId,
-        life: Incarnation,
+        incarnation: Incarnation,
     },
     /// The log has something to report.
     LogReport {
         node: NodeId,
-        life: Incarnation,
+        incarnation: Incarnation,
     },
     WriteSnapshot {
         node: NodeId,
-        life: Incarnation,
+        incarnation: Incarnation,
     },
     Client {
         client: usize,
@@ -165,8 +165,8 @@ struct Node {
     /// The settings of its next start.
     knobs: Knobs,
     process: Option<Process>,
-    /// The last life that the outside knows of.
-    life: Incarnation,
+    /// The last incarnation that the outside knows of.
+    incarnation: Incarnation,
     /// Records that were durable when the last process ended.
     durable: LogSeq,
     /// Stands still until then.
@@ -189,7 +189,7 @@ struct Node {
     known: BTreeMap<NodeId, Incarnation>,
     /// A turn is open; it ends in an event of its own.
     in_turn: bool,
-    /// What it did lately, for coverage.
+    /// What it did recently, for coverage.
     recent: BTreeMap<&'static str, u64>,
     /// How long a sync takes at least, if a fault says so.
     slow_disk: Option<u64>,
@@ -233,7 +233,7 @@ pub(crate) struct World<'a> {
     healed: bool,
     /// The heal was put off this often because too little had happened.
     put_off: u32,
-    ending: ending::Ending,
+    quiesce: quiesce::Quiesce,
     load: load::Load,
     invariants: Invariants,
     coverage: Coverage,
@@ -249,7 +249,7 @@ pub(crate) fn run(scenario: &Scenario, verbose: bool) -> Report {
         + scenario.heal / EVENT_TIME
         + EVENTS_PER_OPERATION * u64::from(scenario.workload.operations);
     let mut events = 0;
-    while world.failure.is_none() && !world.ending.is_over() {
+    while world.failure.is_none() && !world.quiesce.is_over() {
         let Some(Reverse(next)) = world.queue.pop() else {
             break;
         };
@@ -265,7 +265,7 @@ pub(crate) fn run(scenario: &Scenario, verbose: bool) -> Report {
 
 impl<'a> World<'a> {
     fn new(scenario: &'a Scenario, verbose: bool) -> Self {
-        let choices = Choices::new(scenario.seed);
+        let randomness = Randomness::new(scenario.seed);
         let ids = || (1..=scenario.nodes).map(NodeId);
         let node = |id: NodeId| {
             let fault = scenario.clocks.iter().rev().find(|clock| clock.node == id);
@@ -273,14 +273,14 @@ impl<'a> World<'a> {
                 id,
                 disk: MemoryDisk::new(),
                 sound: None,
-                rng: choices.stream(Purpose::Disk, id.0.into()),
-                instances: choices.stream(Purpose::Instance, id.0.into()),
+                rng: randomness.stream(Purpose::Disk, id.0.into()),
+                instances: randomness.stream(Purpose::Instance, id.0.into()),
                 clock: fault.map_or(Clock::new(0, 0), |fault| {
                     Clock::new(fault.offset_ms, fault.drift_ppm)
                 }),
                 knobs: scenario.knobs_of(id),
                 process: None,
-                life: Incarnation(0),
+                incarnation: Incarnation(0),
                 durable: LogSeq(0),
                 paused_until: 0,
                 wake_at: u64::MAX,
@@ -302,7 +302,7 @@ impl<'a> World<'a> {
         let pairs = ids().flat_map(|from| ids().map(move |to| (from, to)));
         let link = |(from, to): (NodeId, NodeId)| {
             let index = u64::from(from.0) << 32 | u64::from(to.0);
-            ((from, to), choices.stream(Purpose::Link, index))
+            ((from, to), randomness.stream(Purpose::Link, index))
         };
         let clients = u64::from(scenario.workload.clients);
         let parts = scenario.protocol.parts();
@@ -315,7 +315,7 @@ impl<'a> World<'a> {
             nodes: ids().map(node).collect(),
             links: pairs.map(link).collect(),
             clients: (0..clients)
-                .map(|id| Client::new(id, choices.stream(Purpose::Client, id), scenario))
+                .map(|id| Client::new(id, randomness.stream(Purpose::Client, id), scenario))
                 .collect(),
             watchers: Vec::new(),
             watches: 0,
@@ -328,7 +328,7 @@ impl<'a> World<'a> {
             active: Vec::new(),
             healed: false,
             put_off: 0,
-            ending: ending::Ending::default(),
+            quiesce: quiesce::Quiesce::default(),
             load: load::Load::default(),
             invariants: Invariants::new(scenario),
             coverage: Coverage::default(),
@@ -394,10 +394,10 @@ impl<'a> World<'a> {
         node.lost_disk && self.parts[slot].counts_majorities() && 2 * lost < self.nodes.len()
     }
 
-    /// The running process of this life of a node.
-    fn process(&mut self, id: NodeId, life: Incarnation) -> Option<&mut Process> {
+    /// The running process of this incarnation of a node.
+    fn process(&mut self, id: NodeId, incarnation: Incarnation) -> Option<&mut Process> {
         let process = self.node(id).process.as_mut()?;
-        (process.life == life).then_some(process)
+        (process.incarnation == incarnation).then_some(process)
     }
 
     fn fail(&mut self, checker: &'static str, what: String) {
@@ -419,31 +419,31 @@ impl<'a> World<'a> {
             Event::Deliver {
                 from,
                 to,
-                life,
+                incarnation,
                 slot,
                 kind,
                 bytes,
-            } => self.deliver(from, to, life, slot, kind, bytes),
+            } => self.deliver(from, to, incarnation, slot, kind, bytes),
             Event::NodeMessage {
                 from,
                 to,
-                life,
+                incarnation,
                 bytes,
-            } => self.node_message(from, to, life, bytes),
+            } => self.node_message(from, to, incarnation, bytes),
             Event::Propose {
                 node,
-                life,
+                incarnation,
                 slot,
                 ticket,
                 deadline,
                 request,
-            } => self.propose(node, life, (slot, ticket), deadline, request),
-            Event::TurnEnds { node, life } => self.turn_ends(node, life),
-            Event::Wake { node, life } => self.wake(node, life),
-            Event::DiskDone { node, life } => self.disk_done(node, life),
-            Event::LogDue { node, life } => self.log_due(node, life),
-            Event::LogReport { node, life } => self.log_report(node, life),
-            Event::WriteSnapshot { node, life } => self.write_snapshot(node, life),
+            } => self.propose(node, incarnation, (slot, ticket), deadline, request),
+            Event::TurnEnds { node, incarnation } => self.turn_ends(node, incarnation),
+            Event::Wake { node, incarnation } => self.wake(node, incarnation),
+            Event::DiskDone { node, incarnation } => self.disk_done(node, incarnation),
+            Event::LogDue { node, incarnation } => self.log_due(node, incarnation),
+            Event::LogReport { node, incarnation } => self.log_report(node, incarnation),
+            Event::WriteSnapshot { node, incarnation } => self.write_snapshot(node, incarnation),
             Event::Client { client } => self.client(client),
             Event::Watch { watcher } => self.watch(watcher),
             Event::WatchRead { watcher } => self.watch_read(watcher),
@@ -491,7 +491,7 @@ impl<'a> World<'a> {
     }
 
     fn finish(mut self, events: u64) -> Report {
-        if self.failure.is_none() && !self.ending.is_over() {
+        if self.failure.is_none() && !self.quiesce.is_over() {
             self.fail("liveness", "nothing happens any more".to_owned());
         }
         let mut report = Report {

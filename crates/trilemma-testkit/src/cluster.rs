@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use trilemma_core::ChangeBatch;
 use trilemma_core::codec;
-use trilemma_core::data::Applied;
-use trilemma_core::host::{Appended, Group, GroupInput, Host, Outgoing, Output};
+use trilemma_core::host::{Appended, DynProtocol, GroupInput, Host, Outgoing, Output};
 use trilemma_core::id::{AppendSeq, Incarnation, NodeId, Ticket};
 use trilemma_core::protocol::{Peer, PeerView, Proposal, Protocol, Reply, Request};
 use trilemma_core::rng::Rng;
@@ -22,7 +22,7 @@ mod events;
 mod requests;
 
 pub use events::{Faults, Seen, Verdict};
-pub use requests::{get, op, value, won, write};
+pub use requests::{get, op, succeeded, value, write};
 
 /// Time without contact after which the cluster tells a node that a peer is gone.
 pub const PEER_TIMEOUT: Duration = Duration::from_millis(300);
@@ -65,7 +65,7 @@ struct Node<P: Protocol> {
     is_in_turn: bool,
     /// What these want done.
     output: Output,
-    applied: Vec<Applied>,
+    applied: Vec<ChangeBatch>,
     /// What the node's wall clock shows beyond the virtual time, in milliseconds.
     wall_offset: i64,
 }
@@ -163,7 +163,7 @@ impl<P: Protocol> Cluster<P> {
 
     /// What the node's instances, of all incarnations, have shown to watchers.
     #[must_use]
-    pub fn applied(&self, id: NodeId) -> &[Applied] {
+    pub fn applied(&self, id: NodeId) -> &[ChangeBatch] {
         &self.nodes[&id].applied
     }
 

@@ -230,10 +230,10 @@ impl Suite<'_> {
         &self,
         at: &SharedReplicator,
         query: Query,
-        at_least: Option<ReadLevel>,
+        level: Option<ReadLevel>,
     ) -> Result<ReadReply, ReadError> {
         let op = OpId::default();
-        at.read(&self.context(op, Attempt::First), ReadRequest { query, at_least })
+        at.read(&self.context(op, Attempt::First), ReadRequest { query, level })
             .await
     }
 

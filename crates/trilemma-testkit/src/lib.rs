@@ -13,4 +13,4 @@ pub mod cluster;
 pub mod conformance;
 pub mod plays;
 
-pub use cluster::{Cluster, Faults, Filter, PEER_TIMEOUT, Seen, Verdict, get, op, value, won, write};
+pub use cluster::{Cluster, Faults, Filter, PEER_TIMEOUT, Seen, Verdict, get, op, succeeded, value, write};

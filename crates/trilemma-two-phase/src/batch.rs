@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use trilemma_core::codec::bounded_vec;
 use trilemma_core::session::OpResult;
 use trilemma_core::table::Table;
-use trilemma_core::{Applied, Change, Command, Key, OpId, Version};
+use trilemma_core::{Change, ChangeBatch, Command, Key, OpId, Version};
 
 use crate::ids::BatchId;
 
@@ -130,9 +130,9 @@ impl Batch {
 }
 
 /// The change events of a batch whose first transaction stands at `first`.
-pub(crate) fn events(first: Version, done: Vec<Done>) -> impl Iterator<Item = Applied> {
+pub(crate) fn events(first: Version, done: Vec<Done>) -> impl Iterator<Item = ChangeBatch> {
     let positions = first.0..;
-    let events = positions.zip(done).map(|(position, done)| Applied {
+    let events = positions.zip(done).map(|(position, done)| ChangeBatch {
         position,
         changes: done.changes,
     });

@@ -1,8 +1,8 @@
 //! What both roles share: settings, what is decided, open requests, and who can be reached.
 
 use trilemma_core::{
-    Applied, Effects, Entry, Instant, NodeId, NodeSet, PeerView, Query, ReadLevel, ReadReply, ReadRequest,
-    Reason, Reply, Ticket,
+    ChangeBatch, Effects, Entry, Instant, NodeId, NodeSet, PeerView, Query, ReadLevel, ReadReply,
+    ReadRequest, Reason, Reply, Ticket,
 };
 
 use crate::batch::{Done, events};
@@ -78,7 +78,7 @@ impl Core {
 
     /// Tells watchers what a committed batch changed.
     pub(crate) fn tell_watchers(first: trilemma_core::Version, done: Vec<Done>, effects: &mut Out) {
-        events(first, done).for_each(|applied: Applied| effects.apply(applied));
+        events(first, done).for_each(|applied: ChangeBatch| effects.publish(applied));
     }
 
     /// Records the watermark, if it has moved. Records that it covers are dropped by the next checkpoint, which
@@ -127,7 +127,7 @@ impl Core {
             refuse(effects, reason);
             return None;
         }
-        let level = read.at_least.unwrap_or(ReadLevel::Linearizable);
+        let level = read.level.unwrap_or(ReadLevel::Linearizable);
         if level == ReadLevel::Local {
             let reply = self.answer(&read.query, ReadLevel::Local);
             effects.reply(ticket, Reply::Read(Ok(reply)));
@@ -142,11 +142,11 @@ impl Core {
             refuse(effects, Reason::Overloaded { what });
             return None;
         }
-        let ReadLevel::AtLeast(wanted) = level else {
+        let ReadLevel::MinVersion(wanted) = level else {
             return Some(read);
         };
         if wanted <= self.ledger.version() {
-            let reply = self.answer(&read.query, ReadLevel::AtLeast(self.ledger.version()));
+            let reply = self.answer(&read.query, ReadLevel::MinVersion(self.ledger.version()));
             effects.reply(ticket, Reply::Read(Ok(reply)));
         } else {
             let open = Open::Read {
@@ -170,7 +170,7 @@ impl Core {
     pub(crate) fn answer_open(&self, ticket: Ticket, open: Open, effects: &mut Out) {
         if let Open::Read { query, level, .. } = open {
             let achieved = match level {
-                ReadLevel::AtLeast(_) => ReadLevel::AtLeast(self.ledger.version()),
+                ReadLevel::MinVersion(_) => ReadLevel::MinVersion(self.ledger.version()),
                 level => level,
             };
             effects.reply(ticket, Reply::Read(Ok(self.answer(&query, achieved))));

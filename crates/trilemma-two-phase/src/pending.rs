@@ -217,13 +217,25 @@ impl Asked {
     /// The answer when the operation's final result is known.
     pub(crate) fn resolve(self, result: Option<OpResult>, config: &TwoPhaseConfig) -> Reply {
         match (self.kind, result) {
-            (AskedKind::Write(_), Some(OpResult::Applied { won, version, found })) => {
-                Reply::Write(Ok(receipt(self.op, won, version, found, config)))
-            }
+            (
+                AskedKind::Write(_),
+                Some(OpResult::Applied {
+                    succeeded,
+                    version,
+                    found,
+                }),
+            ) => Reply::Write(Ok(receipt(self.op, succeeded, version, found, config))),
             (AskedKind::Write(_), Some(OpResult::Fenced)) => Reply::Write(Err(Reason::Fenced.into())),
             (AskedKind::Write(_), None) => self.refuse(Reason::SessionExpired),
-            (AskedKind::Outcome, Some(OpResult::Applied { won, version, found })) => {
-                let receipt = receipt(self.op, won, version, found, config);
+            (
+                AskedKind::Outcome,
+                Some(OpResult::Applied {
+                    succeeded,
+                    version,
+                    found,
+                }),
+            ) => {
+                let receipt = receipt(self.op, succeeded, version, found, config);
                 Reply::Outcome(Ok(Outcome::Applied(receipt)))
             }
             (AskedKind::Outcome, Some(OpResult::Fenced)) => Reply::Outcome(Ok(Outcome::NotApplied)),
@@ -232,14 +244,14 @@ impl Asked {
     }
 }
 
-fn receipt(op: OpId, won: bool, version: Version, found: Version, config: &TwoPhaseConfig) -> Receipt {
+fn receipt(op: OpId, succeeded: bool, version: Version, found: Version, config: &TwoPhaseConfig) -> Receipt {
     let is_alone = config.members.len() == 1;
     let is_forwarded = config.node != config.sequencer;
     let durable_on: NodeSet = config.members.iter().copied().collect();
     let served_by: NodeId = config.sequencer;
     Receipt {
         op,
-        won,
+        succeeded,
         version,
         found,
         epoch: config.epoch,

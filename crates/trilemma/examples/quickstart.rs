@@ -31,7 +31,7 @@ async fn run() -> Result<()> {
     if locks
         .compare_and_set("checkout/alice", None, "node-1")
         .await?
-        .won()
+        .succeeded()
     {
         orders
             .transaction()

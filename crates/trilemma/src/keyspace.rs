@@ -199,7 +199,7 @@ impl Keyspace {
         Ok(reply.entries.into_iter().next().map(|entry| entry.state))
     }
 
-    /// Any read; its own `at_least` counts, not the handle's.
+    /// Any read; its own `level` counts, not the handle's.
     pub async fn read(&self, request: ReadRequest) -> Result<ReadReply> {
         Ok(self
             .replicator
@@ -210,7 +210,7 @@ impl Keyspace {
     async fn query(&self, query: Query) -> Result<ReadReply> {
         self.read(ReadRequest {
             query,
-            at_least: self.level,
+            level: self.level,
         })
         .await
     }

@@ -19,7 +19,7 @@
 //! let orders = node.keyspace("orders", Needs::Atomic)?;
 //!
 //! carts.put("alice", "3 apples").await?;                         // answers even when partitioned
-//! if locks.compare_and_set("checkout/alice", None, "node-1").await?.won() {
+//! if locks.compare_and_set("checkout/alice", None, "node-1").await?.succeeded() {
 //!     orders.transaction().put("order/7", "alice").put("stock/apple", "97").commit().await?;
 //! }
 //! node.shutdown().await

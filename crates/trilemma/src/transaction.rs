@@ -13,7 +13,7 @@ use crate::keyspace::Keyspace;
 ///
 /// Nothing is locked and nothing leaves before `commit`. A key that was read through the transaction is guarded
 /// with the version found: if it has changed by then, `commit` fails with [`Reason::Conflict`] and the caller reads
-/// again. Explicit conditions answer with a receipt whose `won` is false.
+/// again. Explicit conditions answer with a receipt whose `succeeded` is false.
 #[derive(Clone, Debug)]
 pub struct Transaction {
     keyspace: Keyspace,
@@ -86,7 +86,7 @@ impl Transaction {
     /// Applies all changes, or none.
     pub async fn commit(self) -> Result<Receipt> {
         let receipt = self.keyspace.write(self.command()).await?;
-        if receipt.won || self.read.is_empty() {
+        if receipt.succeeded || self.read.is_empty() {
             return Ok(receipt);
         }
         match self.changed_read().await? {

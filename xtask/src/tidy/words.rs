@@ -128,43 +128,6 @@ const FILES: &[(&str, &str)] = &[
     ("choices.rs", "randomness.rs"),
 ];
 
-/// Where the words are still to be replaced. This list only shrinks: a line goes with its last retired word.
-const NOT_YET: &[&str] = &[
-    "crates/trilemma-check/",
-    "crates/trilemma-paxos/",
-    "crates/trilemma-raft/",
-    "crates/trilemma-sim/",
-];
-
-/// Names that are part of an interface which crates of [`NOT_YET`] use, and where that interface is. They change with
-/// the last of those crates.
-const NAMES_NOT_YET: &[(&str, &[&str])] = &[
-    (
-        "crates/trilemma-core/",
-        &[
-            "Applied",
-            "Group",
-            "at_least",
-            "AtLeast",
-            "won",
-            "beat",
-            "beats",
-            "stored.rs",
-        ],
-    ),
-    ("crates/trilemma-client/", &["at_least", "won"]),
-    ("crates/trilemma-node/", &["at_least", "beat"]),
-    ("crates/trilemma-runtime/", &["at_least"]),
-    ("crates/trilemma-testkit/", &["at_least", "won"]),
-    ("crates/trilemma-server/", &["at_least", "AtLeast", "won"]),
-    ("crates/trilemma/", &["at_least", "won"]),
-    ("crates/trilemma-fuzz/", &["at_least", "AtLeast", "won", "beat"]),
-    ("crates/trilemma-two-phase/", &["at_least", "AtLeast", "won"]),
-    ("crates/trilemma-gossip/", &["at_least", "AtLeast", "won"]),
-    // It names a scenario's file.
-    ("docs/src/testing.md", &["parked"]),
-];
-
 /// Files that speak about the words themselves.
 const ABOUT: &[&str] = &[
     "xtask/src/tidy/words.rs",
@@ -190,7 +153,6 @@ pub(super) fn source(file: &File) -> Vec<Finding> {
             findings.push(finding(&file.name, file.source.line_of(at), word.old, word.new));
         }
     }
-    findings.retain(|finding| !name_not_yet(&file.name, &finding.what));
     findings
 }
 
@@ -199,9 +161,7 @@ pub(super) fn page(name: &str, page: &str) -> Vec<Finding> {
     if exempt(name) {
         return Vec::new();
     }
-    let mut findings = text(name, &without_names(page));
-    findings.retain(|finding| !name_not_yet(name, &finding.what));
-    findings
+    text(name, &without_names(page))
 }
 
 /// Whether the code ends just before the name of a type that it declares.
@@ -225,14 +185,7 @@ fn without_names(page: &str) -> String {
 }
 
 fn exempt(file: &str) -> bool {
-    ABOUT.contains(&file) || NOT_YET.iter().any(|prefix| file.starts_with(prefix))
-}
-
-fn name_not_yet(file: &str, what: &str) -> bool {
-    let applies = |(prefix, names): &(&str, &[&str])| {
-        file.starts_with(prefix) && names.iter().any(|name| what == shown(name))
-    };
-    NAMES_NOT_YET.iter().any(applies)
+    ABOUT.contains(&file)
 }
 
 fn shown(word: &str) -> String {

@@ -119,7 +119,7 @@ fn lost(key: &str, write: &Write<'_>, found: &Found, because: &str, winners: &[&
 }
 
 /// Whether `by` may have won over `write` where the greatest version wins.
-fn may_beat(by: &Write<'_>, version: Option<u64>, write: &Write<'_>) -> bool {
+fn may_win(by: &Write<'_>, version: Option<u64>, write: &Write<'_>) -> bool {
     if by.has_observed(write) {
         return true;
     }
@@ -150,7 +150,7 @@ pub(super) fn last_writers<'a, 'b>(writes: &[&'b Write<'a>], found: &Found) -> V
     let version = found.first().and_then(|(_, version)| *version);
     let wins = |write: &&&Write<'_>| {
         let over = |other: &&Write<'_>| {
-            other.operation == write.operation || may_beat(write, version.or(write.version), other)
+            other.operation == write.operation || may_win(write, version.or(write.version), other)
         };
         acknowledged.iter().all(over)
     };
@@ -176,16 +176,16 @@ fn last_writer_wins(key: &str, writes: &[&Write<'_>], found: &Found) -> Verdict 
             continue;
         }
         if let [(_, version)] = found {
-            let beats = |winner: &&Write<'_>| may_beat(winner, version.or(winner.version), write);
-            if !winners.iter().any(beats) {
+            let wins = |winner: &&Write<'_>| may_win(winner, version.or(winner.version), write);
+            if !winners.iter().any(wins) {
                 return lost(key, write, found, "which it supersedes", &winners);
             }
         } else if write.content != Content::Delete {
             let deletes = writes.iter().copied();
-            let beats = |by: &Write<'_>| {
-                by.fate != Fate::Failed && by.content == Content::Delete && may_beat(by, by.version, write)
+            let wins = |by: &Write<'_>| {
+                by.fate != Fate::Failed && by.content == Content::Delete && may_win(by, by.version, write)
             };
-            if !deletes.into_iter().any(beats) {
+            if !deletes.into_iter().any(wins) {
                 return lost(key, write, found, "and no delete can have superseded it", &[]);
             }
         }
@@ -205,7 +205,7 @@ fn multi_value(key: &str, writes: &[&Write<'_>], found: &Found) -> Verdict {
     for write in acknowledged().filter(|write| write.content != Content::Delete && !is_shown(write)) {
         let replaces = |by: &Write<'_>| {
             // A delete hides also what it has not observed, if that is older.
-            let hides = by.content == Content::Delete && may_beat(by, by.version, write);
+            let hides = by.content == Content::Delete && may_win(by, by.version, write);
             by.fate != Fate::Failed && (hides || by.may_have_observed(write))
         };
         let mut others = writes.iter().filter(|by| by.operation != write.operation);

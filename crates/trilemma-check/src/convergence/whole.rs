@@ -45,7 +45,7 @@ pub(super) fn check(writes: Vec<Write<'_>>, keys: &BTreeMap<&str, Vec<usize>>, r
     let mut now = writes;
     let mut first_wrong = None;
     for _ in 0..TRIES_MAX {
-        match scope.settle(&mut now) {
+        match scope.resolve(&mut now) {
             Ok(None) => return Verdict::Legal,
             Ok(Some(candidates)) => {
                 for taken in candidates {
@@ -77,14 +77,14 @@ fn take(writes: &mut [Write<'_>], (operation, version): Taken) {
 struct Scope<'k> {
     keys: &'k BTreeMap<&'k str, Vec<usize>>,
     replica: &'k Replica,
-    /// Operations that write several keys, of unknown outcome or at a version that was not told.
+    /// Operations that write several keys, of unknown outcome or at a version that was not reported.
     wide: BTreeSet<usize>,
 }
 
 impl Scope<'_> {
     /// Takes every command that is the only explanation of some key; the candidates of a key that has several, if
     /// one is left; an error if a key is wrong then.
-    fn settle(&self, writes: &mut [Write<'_>]) -> Result<Option<Vec<Taken>>, Verdict> {
+    fn resolve(&self, writes: &mut [Write<'_>]) -> Result<Option<Vec<Taken>>, Verdict> {
         let none = Vec::new();
         loop {
             let mut several = None;

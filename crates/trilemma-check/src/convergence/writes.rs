@@ -139,7 +139,7 @@ pub fn writes(history: &[Operation]) -> Vec<Write<'_>> {
 
 fn fate(operation: &Operation) -> (Fate, Option<u64>) {
     match &operation.outcome {
-        Outcome::Ok(Answer::Won { won: false, .. }) | Outcome::Fail => (Fate::Failed, None),
+        Outcome::Ok(Answer::Won { succeeded: false, .. }) | Outcome::Fail => (Fate::Failed, None),
         Outcome::Ok(Answer::Done { version } | Answer::Won { version, .. }) => (Fate::Acknowledged, *version),
         Outcome::Ok(_) => (Fate::Acknowledged, None),
         Outcome::Unknown => (Fate::Possible, None),

@@ -203,7 +203,10 @@ pub(super) fn sees(operation: &Operation, key: &str, value: &str) -> bool {
             .any(|guard| matches!(guard, Guard::Value { key: at, is } if at == key && is.as_deref() == Some(value))),
         _ => false,
     };
-    let is_lost = matches!(&operation.outcome, Outcome::Ok(Answer::Won { won: false, .. }));
+    let is_lost = matches!(
+        &operation.outcome,
+        Outcome::Ok(Answer::Won { succeeded: false, .. })
+    );
     let reads = |step: &Step| match step {
         Step::Read {
             key: at,
@@ -247,7 +250,10 @@ fn read(operation: &Operation, key: &str, is_so: impl Fn(Option<&str>, &[&str]) 
 /// Whether an operation's answer might be another if `removed` had never been.
 fn notices(operation: &Operation, removed: &Operation) -> bool {
     let could_see = operation.effect_by() >= removed.invoke;
-    let is_lost = matches!(&operation.outcome, Outcome::Ok(Answer::Won { won: false, .. }));
+    let is_lost = matches!(
+        &operation.outcome,
+        Outcome::Ok(Answer::Won { succeeded: false, .. })
+    );
     if let (Call::Acquire { lock, .. }, Outcome::Ok(Answer::Token { token })) =
         (&removed.call, &removed.outcome)
     {

@@ -1,4 +1,4 @@
-//! A stale read among much else is cut out, told and drawn.
+//! A stale read among much else is cut out, explained and drawn.
 
 use super::*;
 use crate::history::{Answer, Call, History};
@@ -72,13 +72,13 @@ fn a_stale_read_is_cut_out() {
             .map(|place| operations[*place].clone())
             .collect();
         found(&part, model);
-        let told = text(&operations, &small);
+        let shown = text(&operations, &small);
         for words in [
             "#120 process 2 [900, 905] get a -> a7",
             "#120 sees a7, which #21 wrote",
             "was complete before #120 began",
         ] {
-            assert!(told.contains(words), "{told}");
+            assert!(shown.contains(words), "{shown}");
         }
     }
 }

@@ -202,8 +202,11 @@ impl fmt::Display for Answer {
                 f.write_str("done")?;
                 version(f, "version", made)
             }
-            Answer::Won { won, version: at } => {
-                f.write_str(if *won { "won" } else { "lost" })?;
+            Answer::Won {
+                succeeded,
+                version: at,
+            } => {
+                f.write_str(if *succeeded { "won" } else { "lost" })?;
                 version(f, "version", at)
             }
             Answer::Value {

@@ -14,7 +14,7 @@ pub const LINE_BYTES_MAX: usize = 1024 * 1024;
 /// Most operations of one history.
 pub const OPERATIONS_MAX: usize = 10_000_000;
 
-/// What clients asked, when, and what they were told.
+/// What clients asked, when, and what they were answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     /// The operations, in any order.
@@ -114,7 +114,7 @@ impl History {
         Ok(())
     }
 
-    /// Checks what every checker relies on; tells the position of the first operation that is wrong, and why.
+    /// Checks what every checker relies on; shows the position of the first operation that is wrong, and why.
     ///
     /// An answered operation has a return, no return comes before its invoke, an answer is of the kind that its call
     /// gets, and a process asks for nothing while an operation of its own is under way. An unknown operation is under

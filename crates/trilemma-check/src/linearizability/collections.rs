@@ -1,7 +1,7 @@
 //! Sets that only grow and lists that are only appended to: the answers themselves tell the order.
 //!
 //! The reads of a list must be beginnings of the longest one, those of a set must be contained in each other. So each
-//! element has a place before the first read that shows it, and one sweep over time tells whether any order is
+//! element has a place before the first read that shows it, and one sweep over time shows whether any order is
 //! broken. Needs each element to be added by one operation.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -144,7 +144,7 @@ fn first_shown<'a>(
     Ok(shown)
 }
 
-/// Whoever begins after another has returned stands behind it.
+/// An operation that begins after another has returned stands behind it.
 fn sweep(mut placed: Vec<Placed>) -> Result<(), Violation> {
     let mut returns: Vec<(u64, u64, usize)> = placed.iter().map(|op| (op.end, op.place, op.index)).collect();
     returns.sort_unstable();

@@ -39,7 +39,7 @@ pub(super) struct Op {
     /// Whether it was answered, so that it certainly took effect within its interval.
     pub(super) certain: bool,
     /// Whether its guards held; unknown operations that took effect have won.
-    pub(super) won: bool,
+    pub(super) succeeded: bool,
     /// The version that it made, or at which its guards were checked; 0: not said.
     pub(super) version: u64,
     /// The version of the keyspace that the read reflects, if said.
@@ -57,7 +57,7 @@ pub(super) struct Op {
 impl Op {
     /// Whether it changes something if it takes effect.
     pub(super) fn changes(&self) -> bool {
-        self.won && !self.edits.is_empty()
+        self.succeeded && !self.edits.is_empty()
     }
 }
 
@@ -258,7 +258,7 @@ impl<'a> Prepared<'a> {
             invoke: operation.invoke,
             end: operation.effect_by(),
             certain: false,
-            won: true,
+            succeeded: true,
             version: 0,
             at: None,
             guards: Span::default(),
@@ -269,7 +269,7 @@ impl<'a> Prepared<'a> {
         if let Outcome::Ok(answer) = &operation.outcome {
             op.certain = true;
             self.add_answer(&mut op, &operation.call, answer)?;
-            if !op.won && self.guards.len() == starts.0 {
+            if !op.succeeded && self.guards.len() == starts.0 {
                 return Err(Violation {
                     rule: "guard",
                     what: "a command without guards lost; with nothing to fail it cannot".into(),
@@ -284,7 +284,7 @@ impl<'a> Prepared<'a> {
         op.guards = span(starts.0, self.guards.len());
         op.facts = span(starts.1, self.facts.len());
         op.edits = span(starts.2, self.edits.len());
-        // An unanswered read tells nothing.
+        // An unanswered read shows nothing.
         if op.certain || !op.edits.is_empty() {
             self.ops.push(op);
         }
@@ -335,10 +335,10 @@ impl<'a> Prepared<'a> {
     fn add_answer(&mut self, op: &mut Op, call: &'a Call, answer: &'a Answer) -> Result<(), Violation> {
         match (call, answer) {
             (_, Answer::Done { version }) => op.version = version.unwrap_or(0),
-            (_, Answer::Won { won, version }) => {
-                op.won = *won;
+            (_, Answer::Won { succeeded, version }) => {
+                op.succeeded = *succeeded;
                 op.version = version.unwrap_or(0);
-                if !won {
+                if !succeeded {
                     op.at = *version;
                 }
             }

@@ -56,7 +56,7 @@ fn finding(prepared: &Prepared<'_>, task: Task, steps: u64, key: &str) -> Findin
     let is_relaxed = task.is_relaxed;
     match walk::walk(task, steps) {
         Outcome::Found if is_relaxed => Finding::NotApplicable {
-            why: "a guard is on a version that no answer tells",
+            why: "a guard is on a version that no answer shows",
         },
         Outcome::Found => Finding::legal(),
         Outcome::OutOfBudget(what) => {

@@ -50,7 +50,7 @@ fn cas(
     invoke: u64,
     returned: u64,
     (from, to): (Option<&str>, Option<&str>),
-    won: Option<bool>,
+    succeeded: Option<bool>,
     version: u64,
 ) -> Operation {
     let call = Call::Cas {
@@ -58,9 +58,9 @@ fn cas(
         expected: from.map(Into::into),
         value: to.map(Into::into),
     };
-    let outcome = won.map_or(Outcome::Unknown, |won| {
+    let outcome = succeeded.map_or(Outcome::Unknown, |succeeded| {
         Outcome::Ok(Answer::Won {
-            won,
+            succeeded,
             version: (version > 0).then_some(version),
         })
     });
@@ -216,11 +216,11 @@ fn a_command_changes_all_keys_at_once() {
             })
             .into(),
     };
-    let won = Outcome::Ok(Answer::Won {
-        won: true,
+    let succeeded = Outcome::Ok(Answer::Won {
+        succeeded: true,
         version: Some(1),
     });
-    let command = op(1, 0, 9, command, won);
+    let command = op(1, 0, 9, command, succeeded);
     legal(
         &[
             command.clone(),

@@ -103,11 +103,11 @@ impl Witness<'_, '_> {
         // A placed unknown command has seen what its guards say, which may place another.
         while self.place_seen_values(&written)? {}
         let mut tries = TRIES_MAX;
-        self.settle(&mut tries)
+        self.resolve(&mut tries)
     }
 
     /// Checks all answers. Where an unknown operation could explain a wrong one, tries those that could, one by one.
-    fn settle(&mut self, tries: &mut u32) -> Result<(), Stop> {
+    fn resolve(&mut self, tries: &mut u32) -> Result<(), Stop> {
         let timelines = Timelines::of(self.prepared, &self.place);
         let Err(broken) = places::check(self.prepared, &self.place, &timelines) else {
             return Ok(());
@@ -148,7 +148,7 @@ impl Witness<'_, '_> {
             {
                 self.place[candidate] = change_at(version);
             }
-            if self.settle(tries).is_ok() {
+            if self.resolve(tries).is_ok() {
                 return Ok(());
             }
             self.place[candidate] = before;
@@ -187,7 +187,10 @@ impl Witness<'_, '_> {
         match makers.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             None => Ok(()),
             Some(pair) => {
-                let what = format!("two changes were both told that they made version {}", pair[0].0);
+                let what = format!(
+                    "two changes were both reported as having made version {}",
+                    pair[0].0
+                );
                 Err(self.illegal("version-twice", what, &[pair[0].1, pair[1].1]))
             }
         }
@@ -234,7 +237,7 @@ impl Witness<'_, '_> {
     /// Places unknown operations whose versions are known from the guards that held on them.
     fn place_guarded_versions(&mut self, makers: &BTreeMap<u64, usize>) {
         let prepared = self.prepared;
-        for op in prepared.ops.iter().filter(|op| op.certain && op.won) {
+        for op in prepared.ops.iter().filter(|op| op.certain && op.succeeded) {
             for guard in op.guards.of(&prepared.guards) {
                 let Condition::Version { key, is } = *guard else {
                     continue;
@@ -304,7 +307,7 @@ impl Witness<'_, '_> {
         let prepared = self.prepared;
         let mut first: BTreeMap<usize, Place> = BTreeMap::new();
         for (number, op) in prepared.ops.iter().enumerate() {
-            if !(op.certain && op.won) && self.place[number] == UNPLACED {
+            if !(op.certain && op.succeeded) && self.place[number] == UNPLACED {
                 continue;
             }
             let seen = op
@@ -318,7 +321,7 @@ impl Witness<'_, '_> {
                 .of(&prepared.guards)
                 .iter()
                 .filter_map(|guard| match guard {
-                    Condition::Value { key, is } if op.won => Some((*key, *is)),
+                    Condition::Value { key, is } if op.succeeded => Some((*key, *is)),
                     _ => None,
                 });
             for (key, value) in seen.chain(guarded) {

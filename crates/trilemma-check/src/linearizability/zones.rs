@@ -120,7 +120,7 @@ impl Zones<'_, '_> {
                     parts.len() - 1
                 })
             };
-            if !op.won {
+            if !op.succeeded {
                 self.is_partial = true;
                 continue;
             }
@@ -236,7 +236,7 @@ impl Zones<'_, '_> {
         Ok(())
     }
 
-    /// Gives each delete a value of its own; what was seen absent then tells nothing.
+    /// Gives each delete a value of its own; what was seen absent then shows nothing.
     fn single_out_deletes(&mut self, parts: &mut [Part]) {
         if !parts.iter().any(|part| part.writes == Some(ABSENT)) {
             return;

@@ -1,8 +1,8 @@
 //! Whether one process can have seen one key as it did, while the key went on from write to write and never back.
 //!
 //! The process's reads and writes of the key are walked in order. Each read is either of the write seen last, or the
-//! key has gone on: to a later version, or to a write whose version nobody tells and that was not seen before. Where a
-//! value was written several times, or deletes are not told apart, every way is tried (within a budget).
+//! key has gone on: to a later version, or to a write whose version nobody shows and that was not seen before. Where a
+//! value was written several times, or deletes are not distinguished, every way is tried (within a budget).
 
 use super::{Known, Order};
 use crate::convergence::{Content, Fate};
@@ -72,7 +72,7 @@ fn makers(known: &Known<'_>, process: u64, key: &str, value: Option<&str>) -> Ma
     for at in all.map_or(&[][..], |all| all) {
         let write = &known.all[*at];
         match write.version {
-            // What the process itself was told to have written it knows.
+            // What the process itself was answered about its writes it knows.
             _ if write.process == process && write.fate == Fate::Acknowledged => {}
             Some(version) => makers.versions.push(version),
             None if matches!(write.content, Content::Add(_)) => {}
@@ -87,9 +87,9 @@ fn makers(known: &Known<'_>, process: u64, key: &str, value: Option<&str>) -> Ma
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen<'a> {
     value: Option<&'a str>,
-    /// The version that a read told.
+    /// The version that a read reported.
     version: Option<u64>,
-    /// Whether it is one of those whose version nobody else tells.
+    /// Whether it is one of those whose version nobody else shows.
     is_open: bool,
 }
 
@@ -180,7 +180,7 @@ impl<'a> Walker<'_, 'a> {
         seen.any(|seen| seen.value == value && seen.version == Some(version))
     }
 
-    /// Goes on to a write whose version nobody tells, if one is left.
+    /// Goes on to a write whose version nobody shows, if one is left.
     fn open(&mut self, element: &Element<'a>, place: Place<'a>) -> Option<Place<'a>> {
         let makers = self.makers(element.value);
         if self.used(element.value) >= makers.open {
@@ -273,7 +273,7 @@ impl<'a> Walker<'_, 'a> {
         self.arrive(element, place, version)
     }
 
-    /// Where versions only name writes: the one seen now, whose name was not told before, or another one.
+    /// Where versions only name writes: the one seen now, whose name was not reported before, or another one.
     fn named(
         &mut self,
         element: &Element<'a>,
@@ -339,7 +339,7 @@ impl<'a> Walker<'_, 'a> {
         self.arrive(element, place, version)
     }
 
-    /// Where versions only name writes: goes on to any write of this value that was not seen; which one may be told
+    /// Where versions only name writes: goes on to any write of this value that was not seen; which one may be reported
     /// later.
     fn any(&mut self, element: &Element<'a>, place: Place<'a>, makers: &Makers) -> Option<Place<'a>> {
         if self.used(element.value) >= makers.versions.len() + makers.open {

@@ -6,7 +6,7 @@ use super::{Guarantees, Known, Order};
 use crate::convergence::{Content, Fate, Write};
 use crate::verdict::Verdict;
 
-/// Names a write: by its operation where its value tells it, else by its version. Never by both.
+/// Names a write: by its operation where its value shows it, else by its version. Never by both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Token {
     Version(u64),
@@ -289,7 +289,7 @@ impl<'a, 'k> Session<'a, 'k> {
     }
 
     /// Where one order is for all keys, a read stands at one version: not before what the process knows, and such that
-    /// each key that it read is as it was there. `reflects`: the version, if told.
+    /// each key that it read is as it was there. `reflects`: the version, if reported.
     pub(super) fn stands(
         &mut self,
         at: usize,
@@ -306,9 +306,9 @@ impl<'a, 'k> Session<'a, 'k> {
         for (key, _) in reads.iter().filter(|(_, read)| read.value.is_none()) {
             let versions = self.known.versions_of(key);
             let last = versions.partition_point(|(version, _)| *version <= here);
-            let (told, is_removed) = last.checked_sub(1).map_or((0, true), |last| versions[last]);
+            let (shown, is_removed) = last.checked_sub(1).map_or((0, true), |last| versions[last]);
             let seen = self.keys.get(key).and_then(|state| state.read);
-            let is_seen = seen.is_some_and(|seen| seen.version > told && seen.version <= here);
+            let is_seen = seen.is_some_and(|seen| seen.version > shown && seen.version <= here);
             if is_removed && !is_seen || self.known.has_open_delete(key) {
                 continue;
             }

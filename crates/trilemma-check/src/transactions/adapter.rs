@@ -7,7 +7,7 @@ use crate::history::{Answer, Call, Guard, Operation, Outcome, Step};
 /// Turns each operation into a transaction at the same position, for [`super::check`].
 ///
 /// Puts, compare-and-sets and the changes of commands become writes; gets, ranges and the guards that held become
-/// reads; appends and reads of lists stay. What a lost compare-and-set or command tells is not used.
+/// reads; appends and reads of lists stay. What a lost compare-and-set or command shows is not used.
 ///
 /// Fails with the reason where the method has nothing to go by: a delete has no value that would tell it from
 /// others.
@@ -25,7 +25,7 @@ pub fn from_key_value(history: &[Operation]) -> Result<Vec<Operation>, String> {
             Outcome::Ok(answer) => Some(answer),
             _ => None,
         };
-        if !matches!(answer, Some(Answer::Won { won: false, .. })) {
+        if !matches!(answer, Some(Answer::Won { succeeded: false, .. })) {
             steps = adapter.steps(&operation.call, answer).map_err(|what| {
                 format!("operation {at} {what}, which cannot be judged as a transaction on registers")
             })?;
@@ -70,7 +70,13 @@ fn write(key: &str, value: Option<&String>) -> Result<Step, &'static str> {
 impl<'a> Adapter<'a> {
     fn note(&mut self, operation: &'a Operation) {
         let version = match &operation.outcome {
-            Outcome::Ok(Answer::Done { version } | Answer::Won { won: true, version }) => *version,
+            Outcome::Ok(
+                Answer::Done { version }
+                | Answer::Won {
+                    succeeded: true,
+                    version,
+                },
+            ) => *version,
             _ => None,
         };
         let mut put = |key: &'a String, value: Option<&'a String>| {

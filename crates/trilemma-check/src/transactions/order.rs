@@ -229,7 +229,7 @@ impl Search<'_, '_> {
         Versions { writers, reads }
     }
 
-    /// The longest read tells the order of the writers that were read; the others come after them.
+    /// The longest read shows the order of the writers that were read; the others come after them.
     fn list(&mut self, key: &Key<'_>) -> Versions {
         let longest = key.longest.map_or(&[][..], |at| key.reads[at].found);
         let mut order: Vec<usize> = Vec::new();
@@ -415,7 +415,7 @@ impl Search<'_, '_> {
     /// Keeps one edge of the choice; false if that cannot be, whatever was chosen before.
     fn decide(&mut self, choice: Choice) -> bool {
         let is_before = |edge: Edge| self.place[edge.0 as usize] < self.place[edge.1 as usize];
-        // An earlier choice of the same round may have settled it.
+        // An earlier choice of the same round may have resolved it.
         if choice.edges.into_iter().any(is_before) {
             return true;
         }

@@ -13,7 +13,7 @@ use super::index::{Index, Key};
 use super::lists::edge;
 use crate::verdict::Verdict;
 
-/// What tells the order of versions in time.
+/// What shows the order of versions in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Inference {
     /// The transactions that wrote them.
@@ -52,9 +52,9 @@ pub(super) fn add<'a>(
 
 fn order<'a>(index: &Index<'a>, name: &str, key: &Key<'a>, level: Level, inference: Inference) -> Order<'a> {
     let mut order = Order::new();
-    let mut put = |from: Version<'a>, to: Version<'a>, told: (usize, usize)| {
+    let mut put = |from: Version<'a>, to: Version<'a>, shown: (usize, usize)| {
         if from != to {
-            order.entry(from).or_default().entry(to).or_insert(told);
+            order.entry(from).or_default().entry(to).or_insert(shown);
         }
     };
     for (at, own) in &key.by_transaction {
@@ -84,8 +84,12 @@ fn order<'a>(index: &Index<'a>, name: &str, key: &Key<'a>, level: Level, inferen
         .filter(|(_, wrote)| index.is_committed(wrote.transaction));
     for (value, wrote) in written {
         if !followed.contains(&Some(*value)) {
-            let told = (wrote.transaction, wrote.transaction);
-            order.entry(None).or_default().entry(Some(*value)).or_insert(told);
+            let shown = (wrote.transaction, wrote.transaction);
+            order
+                .entry(None)
+                .or_default()
+                .entry(Some(*value))
+                .or_insert(shown);
         }
     }
     order
@@ -195,12 +199,12 @@ fn cyclic(name: &str, order: &Order<'_>) -> Option<Verdict> {
         path.push(from);
     };
     let show = |version: &Version<'_>| version.unwrap_or("nothing").to_string();
-    let mut told = Vec::new();
+    let mut shown = Vec::new();
     let mut words = Vec::new();
     for (place, to) in cycle.iter().enumerate() {
         let from = &cycle[(place + 1) % cycle.len()];
         if let Some((first, second)) = order.get(from).and_then(|order| order.get(to)) {
-            told.extend([*first, *second]);
+            shown.extend([*first, *second]);
             words.push(format!(
                 "{} before {} by T{first} and T{second}",
                 show(from),
@@ -210,7 +214,7 @@ fn cyclic(name: &str, order: &Order<'_>) -> Option<Verdict> {
     }
     words.reverse();
     let what = format!("the versions of {name} have no order: {}", words.join(", "));
-    Some(Verdict::illegal("cyclic-versions", what, told))
+    Some(Verdict::illegal("cyclic-versions", what, shown))
 }
 
 fn add_key<'a>(index: &Index<'a>, name: &'a str, key: &Key<'a>, order: &Order<'a>, graph: &mut Graph<'a>) {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::State;
 use super::segment::Segment;
-use super::versus_history::{Known, told};
+use super::versus_history::{Known, shown};
 use crate::verdict::Verdict;
 
-/// Checks that what any of `segments` tells, all tell that should.
+/// Checks that what any of `segments` shows, all tell that should.
 pub(super) fn check(segments: &[&Segment<'_>]) -> Option<Verdict> {
     let mut ids: BTreeMap<u64, Vec<&Segment<'_>>> = BTreeMap::new();
     for segment in segments {
@@ -16,7 +16,7 @@ pub(super) fn check(segments: &[&Segment<'_>]) -> Option<Verdict> {
     for group in ids.values().filter(|group| group.len() > 1) {
         let known = merge(group);
         for segment in group {
-            if let Some(found) = told(segment, &known, 0) {
+            if let Some(found) = shown(segment, &known, 0) {
                 return Some(found);
             }
         }
@@ -27,7 +27,7 @@ pub(super) fn check(segments: &[&Segment<'_>]) -> Option<Verdict> {
     None
 }
 
-/// Everything that any of them tells, the first teller of each change counting.
+/// Everything that any of them shows, the first teller of each change counting.
 fn merge<'a>(group: &[&Segment<'a>]) -> Vec<Known<'a>> {
     let mut commits: BTreeMap<u64, BTreeMap<&str, (&State, Option<usize>)>> = BTreeMap::new();
     for segment in group {

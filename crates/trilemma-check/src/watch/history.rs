@@ -1,4 +1,4 @@
-//! Streams against what clients were told, where positions are versions: keyspaces with one order of changes.
+//! Streams against what clients were answered, where positions are versions: keyspaces with one order of changes.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ struct Writes<'a> {
 }
 
 /// Checks `streams` against a history of the same keyspace, in which each change's position in the stream is its
-/// version: no change that nobody made, every acknowledged change within a stream told there, and at its position.
+/// version: no change that nobody made, every acknowledged change within a stream reported there, and at its position.
 ///
 /// `operations` of a violation are those of the history; the sentence names the stream.
 #[must_use]
@@ -41,7 +41,7 @@ pub fn check_history(streams: &[Stream], history: &[Operation]) -> Verdict {
         }
     }
     for segment in &segments {
-        if let Some(found) = made(segment, &writes).or_else(|| told(segment, &writes)) {
+        if let Some(found) = made(segment, &writes).or_else(|| shown(segment, &writes)) {
             return found;
         }
     }
@@ -57,20 +57,20 @@ fn matches(write: &Write<'_>, state: &State, position: u64) -> bool {
     content && write.fate != Fate::Failed && write.version.is_none_or(|version| version == position)
 }
 
-/// Whether everything told was made, at the version told.
+/// Whether everything reported was made, at the version reported.
 fn made(segment: &Segment<'_>, writes: &Writes<'_>) -> Option<Verdict> {
     let given = segment
         .reset
         .iter()
         .flatten()
         .map(|(_, state)| (state.version, *state));
-    let told = segment.events.iter().flat_map(|event| {
+    let shown = segment.events.iter().flat_map(|event| {
         event
             .changes
             .iter()
             .map(move |change| (Some(event.position), *change))
     });
-    for (position, state) in given.chain(told) {
+    for (position, state) in given.chain(shown) {
         let of_key = writes
             .by_key
             .get(state.key.as_str())
@@ -93,7 +93,7 @@ fn made(segment: &Segment<'_>, writes: &Writes<'_>) -> Option<Verdict> {
             continue;
         }
         let at = at.map_or(String::new(), |at| format!(" at position {at}"));
-        let what = format!("{} tells {}{at}, which nobody made", segment.name(), state.show());
+        let what = format!("{} shows {}{at}, which nobody made", segment.name(), state.show());
         return Some(Verdict::illegal(
             "watch-thin-air",
             what,
@@ -143,8 +143,8 @@ fn reset(segment: &Segment<'_>, writes: &Writes<'_>) -> Option<Verdict> {
     None
 }
 
-/// Whether every acknowledged change within the segment was told.
-fn told(segment: &Segment<'_>, writes: &Writes<'_>) -> Option<Verdict> {
+/// Whether every acknowledged change within the segment was reported.
+fn shown(segment: &Segment<'_>, writes: &Writes<'_>) -> Option<Verdict> {
     if segment.end <= segment.begin {
         return None;
     }
@@ -158,11 +158,11 @@ fn told(segment: &Segment<'_>, writes: &Writes<'_>) -> Option<Verdict> {
             if write.fate != Fate::Acknowledged {
                 continue;
             }
-            let told = event.is_some_and(|event| event.changes.iter().any(|change| change.key == write.key));
-            if told || event.is_some_and(|event| event.cut) {
+            let shown = event.is_some_and(|event| event.changes.iter().any(|change| change.key == write.key));
+            if shown || event.is_some_and(|event| event.cut) {
                 continue;
             }
-            // Removing what does not exist need not be told.
+            // Removing what does not exist need not be reported.
             let existed = |state: &BTreeMap<&str, &State>| {
                 state.get(write.key).is_some_and(|state| state.value.is_some())
             };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Item, Keys, Position, State, Stream};
 use crate::verdict::Verdict;
 
-/// The changes of one commit, as a stream told them.
+/// The changes of one commit, as a stream showed them.
 #[derive(Debug)]
 pub(super) struct Event<'a> {
     pub(super) position: u64,
@@ -20,10 +20,10 @@ pub(super) struct Segment<'a> {
     /// Position of its stream in the slice.
     pub(super) stream: usize,
     pub(super) process: u64,
-    /// The stream of changes that it tells of.
+    /// The stream of changes that it shows of.
     pub(super) id: u64,
     pub(super) keys: &'a Keys,
-    /// It tells everything after this position.
+    /// It shows everything after this position.
     pub(super) begin: u64,
     /// Up to this position.
     pub(super) end: u64,
@@ -141,7 +141,10 @@ impl<'a> Reader<'a> {
                 let now = self.expect(*position)?;
                 let end = now.end;
                 if position.at < end {
-                    let what = format!("says it has told all up to {} after position {end}", position.at);
+                    let what = format!(
+                        "says it has reported all up to {} after position {end}",
+                        position.at
+                    );
                     return Err(self.wrong("watch-order", &what));
                 }
                 self.expect(*position)?.end = position.at;
@@ -209,7 +212,7 @@ impl<'a> Reader<'a> {
         }
         let Keys { start, end } = &self.stream.keys;
         let end = end.as_deref().unwrap_or("the last");
-        let what = format!("tells of {key}, which is not among the keys from {start:?} to {end:?}");
+        let what = format!("shows {key}, which is not among the keys from {start:?} to {end:?}");
         Err(self.wrong("watch-filter", &what))
     }
 
@@ -230,9 +233,9 @@ impl<'a> Reader<'a> {
                     format!("was continued from position {begin} and repeats position {at}"),
                 )
             } else if now.events.iter().any(|event| event.position == at) {
-                ("watch-unique", format!("tells position {at} twice"))
+                ("watch-unique", format!("shows position {at} twice"))
             } else {
-                ("watch-order", format!("tells position {at} after position {end}"))
+                ("watch-order", format!("shows position {at} after position {end}"))
             };
             return Err(self.wrong(rule, &what));
         }
@@ -254,7 +257,7 @@ impl<'a> Reader<'a> {
             event.changes.push(change);
             if twice {
                 let what = format!(
-                    "tells two changes of {} in the commit at position {at}",
+                    "shows two changes of {} in the commit at position {at}",
                     change.key
                 );
                 return Err(self.wrong("watch-unique", &what));
@@ -272,11 +275,11 @@ impl<'a> Reader<'a> {
         let key = change.key.as_str();
         match self.versions.insert(key, (version, value)) {
             Some((before, was)) if before == version && was == value => {
-                let what = format!("tells {} twice, again at position {at}", change.show());
+                let what = format!("shows {} twice, again at position {at}", change.show());
                 Err(self.wrong("watch-unique", &what))
             }
             Some((before, _)) if before > version => {
-                let what = format!("tells {} at position {at} after version {before}", change.show());
+                let what = format!("shows {} at position {at} after version {before}", change.show());
                 Err(self.wrong("watch-order", &what))
             }
             _ => Ok(()),

@@ -6,7 +6,7 @@ use super::segment::{Event, Segment};
 use super::{State, Truth};
 use crate::verdict::Verdict;
 
-/// A commit as far as it is known: its changes, and which stream told each (`None`: the truth).
+/// A commit as far as it is known: its changes, and which stream showed each (`None`: the truth).
 pub(super) struct Known<'a> {
     pub(super) position: u64,
     pub(super) changes: Vec<(&'a State, Option<usize>)>,
@@ -23,14 +23,14 @@ pub(super) fn truth(segments: &[&Segment<'_>], truth: &Truth) -> Option<Verdict>
         })
         .collect();
     resets(segments, truth).or_else(|| {
-        let told = |segment: &&Segment<'_>| told(segment, &known, truth.from);
+        let shown = |segment: &&Segment<'_>| shown(segment, &known, truth.from);
         segments
             .iter()
-            .find_map(|segment| told(segment).or_else(|| made(segment, &known, truth.from)))
+            .find_map(|segment| shown(segment).or_else(|| made(segment, &known, truth.from)))
     })
 }
 
-/// Whether everything that was told after `from` was made.
+/// Whether everything that was reported after `from` was made.
 fn made(segment: &Segment<'_>, known: &[Known<'_>], from: u64) -> Option<Verdict> {
     for event in segment.events.iter().filter(|event| event.position > from) {
         let commit = known
@@ -40,11 +40,11 @@ fn made(segment: &Segment<'_>, known: &[Known<'_>], from: u64) -> Option<Verdict
         let invented = event
             .changes
             .iter()
-            .find(|told| !changes.iter().any(|(made, _)| made.key == told.key));
+            .find(|shown| !changes.iter().any(|(made, _)| made.key == shown.key));
         if let Some(change) = invented {
             let (name, at) = (segment.name(), event.position);
             let what = format!(
-                "{name} tells {} at position {at}, which nobody made",
+                "{name} shows {} at position {at}, which nobody made",
                 change.show()
             );
             return Some(Verdict::illegal("watch-thin-air", what, [segment.stream]));
@@ -98,9 +98,9 @@ fn resets(segments: &[&Segment<'_>], truth: &Truth) -> Option<Verdict> {
     None
 }
 
-/// Whether the segment tells all of `commits` (ascending) within it and nothing else about them. Says nothing of
+/// Whether the segment shows all of `commits` (ascending) within it and nothing else about them. Says nothing of
 /// positions up to `from`.
-pub(super) fn told(segment: &Segment<'_>, commits: &[Known<'_>], from: u64) -> Option<Verdict> {
+pub(super) fn shown(segment: &Segment<'_>, commits: &[Known<'_>], from: u64) -> Option<Verdict> {
     let mut events = segment
         .events
         .iter()
@@ -128,7 +128,7 @@ pub(super) fn told(segment: &Segment<'_>, commits: &[Known<'_>], from: u64) -> O
     None
 }
 
-/// Whether the event of a commit tells one of its changes. `first`: nothing was told before.
+/// Whether the event of a commit shows one of its changes. `first`: nothing was reported before.
 fn same(
     segment: &Segment<'_>,
     event: Option<&Event<'_>>,
@@ -148,11 +148,11 @@ fn same(
             } else {
                 "watch-thin-air"
             };
-            let told = change.show();
+            let shown = change.show();
             (
                 rule,
                 format!(
-                    "{name} tells {told} at position {position}, which was {}",
+                    "{name} shows {shown} at position {position}, which was {}",
                     made.show()
                 ),
             )
@@ -162,7 +162,7 @@ fn same(
             let made = made.show();
             (
                 "watch-atomic",
-                format!("{name} tells the commit at position {position} without {made}"),
+                format!("{name} shows the commit at position {position} without {made}"),
             )
         }
         None if first && segment.reset.is_none() => {

@@ -61,7 +61,7 @@ impl Case {
     }
 
     /// Keys all of whose writes are acknowledged or failed.
-    fn settled(&self) -> Vec<String> {
+    fn resolved(&self) -> Vec<String> {
         let writes = writes(&self.history);
         let open: BTreeSet<&str> = writes
             .iter()
@@ -75,7 +75,7 @@ impl Case {
 
 const NODES: usize = 3;
 
-/// Three nodes that take writes and hear of each other's now and then; at the end of everything.
+/// Three nodes that take writes and learn of each other's now and then; at the end of everything.
 fn generate(random: &mut Random, merge: Merge) -> Case {
     let mut nodes: Vec<(u64, BTreeMap<u64, Made>)> = vec![(0, BTreeMap::new()); NODES];
     let mut history = Vec::new();
@@ -121,7 +121,7 @@ fn generate(random: &mut Random, merge: Merge) -> Case {
                 version: Some(version),
             }),
             _ => Outcome::Ok(Answer::Won {
-                won: true,
+                succeeded: true,
                 version: Some(version),
             }),
         };
@@ -257,7 +257,7 @@ fn pair(
     random: &mut Random,
     choose: impl Fn(&Write<'_>, &Write<'_>) -> bool,
 ) -> Option<(String, String, Option<u64>)> {
-    let settled = case.settled();
+    let resolved = case.resolved();
     let all = case.writes();
     let of_key = |key: &str| {
         all.iter()
@@ -265,7 +265,7 @@ fn pair(
             .collect::<Vec<_>>()
     };
     let mut found = Vec::new();
-    for key in &settled {
+    for key in &resolved {
         let Some(newest) = of_key(key).into_iter().max_by_key(|write| write.version) else {
             continue;
         };
@@ -425,7 +425,7 @@ fn lost_siblings_and_elements_are_found() {
     for merge in [Merge::MultiValue, Merge::AddWins] {
         let plant = |case: &mut Case, random: &mut Random| {
             let shown: Vec<(String, usize)> = case
-                .settled()
+                .resolved()
                 .into_iter()
                 .filter_map(|key| Some((key.clone(), case.replicas[0].entries.get(&key)?.len())))
                 .collect();
@@ -451,11 +451,11 @@ fn what_a_delete_observed_stays_away() {
     for merge in [Merge::MultiValue, Merge::AddWins] {
         let plant = |case: &mut Case, random: &mut Random| {
             let all = case.writes();
-            let settled = case.settled();
+            let resolved = case.resolved();
             let mut removed = Vec::new();
             for by in all
                 .iter()
-                .filter(|by| by.content == Content::Delete && settled.iter().any(|k| k == by.key))
+                .filter(|by| by.content == Content::Delete && resolved.iter().any(|k| k == by.key))
             {
                 let observed = by.observed.clone().unwrap_or_default();
                 let of_key = || {

@@ -62,9 +62,12 @@ impl Service {
                 done
             }
             Call::Use { token, .. } => {
-                let won = *token >= self.used;
+                let succeeded = *token >= self.used;
                 self.used = self.used.max(*token);
-                Outcome::Ok(Answer::Won { won, version: None })
+                Outcome::Ok(Answer::Won {
+                    succeeded,
+                    version: None,
+                })
             }
             _ => Outcome::Fail,
         }
@@ -214,7 +217,8 @@ fn tokens_that_do_not_grow_are_found() {
 #[test]
 fn old_tokens_that_are_accepted_are_found() {
     let plant = |history: &mut Vec<Operation>, random: &mut Random| {
-        let accepted = |line: &&Operation| matches!(line.outcome, Outcome::Ok(Answer::Won { won: true, .. }));
+        let accepted =
+            |line: &&Operation| matches!(line.outcome, Outcome::Ok(Answer::Won { succeeded: true, .. }));
         let uses: Vec<(u64, u64)> = history
             .iter()
             .filter(accepted)
@@ -246,7 +250,7 @@ fn old_tokens_that_are_accepted_are_found() {
             (at + 1, at + 5),
             call,
             Answer::Won {
-                won: true,
+                succeeded: true,
                 version: None,
             },
         );
@@ -280,7 +284,7 @@ fn old_tokens_are_found_by_what_was_issued() {
             (at + 1, at + 5),
             call,
             Answer::Won {
-                won: true,
+                succeeded: true,
                 version: None,
             },
         );
@@ -318,7 +322,7 @@ fn tokens_that_nobody_was_given_are_found() {
                 times,
                 Call::Use { lock, token },
                 Answer::Won {
-                    won: true,
+                    succeeded: true,
                     version: None,
                 },
             );

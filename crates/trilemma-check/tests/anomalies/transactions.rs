@@ -541,7 +541,7 @@ fn a_strict_history_is_legal_at_every_level() {
 }
 
 #[test]
-fn the_smallest_circle_is_told_in_words() {
+fn the_smallest_circle_is_reported_in_words() {
     let mut history = Vec::new();
     let parts = [timed(1, 0, 9, &["append p 1"]), timed(2, 20, 30, &["read p"])];
     plant(&mut history, &mut Random::new(1), &parts);
@@ -634,13 +634,13 @@ fn key_value_histories_are_judged_as_transactions() {
         expected: Some("b".into()),
         value: Some(value.into()),
     };
-    let won = || Answer::Won {
-        won: true,
+    let succeeded = || Answer::Won {
+        succeeded: true,
         version: None,
     };
-    history[3] = line(2, 30, cas("c"), won());
+    history[3] = line(2, 30, cas("c"), succeeded());
     assert_eq!(judge(&history), Ok(Verdict::Legal));
-    history.push(line(1, 40, cas("d"), won()));
+    history.push(line(1, 40, cas("d"), succeeded()));
     assert!(matches!(judge(&history), Ok(Verdict::Illegal(found)) if found.rule == "lost-update"));
     history.push(line(1, 50, Call::Delete { key: "k".into() }, done(9)));
     assert!(judge(&history).is_err());

@@ -62,7 +62,7 @@ fn generate_with(random: &mut Random, unknown: bool) -> Case {
         };
         let (invoke, returned) = (step * 10, Some(step * 10 + 5));
         let mut outcome = Outcome::Ok(Answer::Won {
-            won: true,
+            succeeded: true,
             version: Some(at),
         });
         let kind = random.below(10);
@@ -279,7 +279,7 @@ fn power_of(rule: &str, checks: &[Check], plant: impl Fn(&mut Case, &mut Random)
 }
 
 const ALL: [Check; 3] = [Case::with_truth, Case::among, Case::with_history];
-/// Those that know what should have been told.
+/// Those that know what should have been reported.
 const KNOWING: [Check; 2] = [Case::with_truth, Case::with_history];
 
 #[test]
@@ -330,7 +330,7 @@ fn torn_commits_are_found() {
         true
     });
     power_of("watch-atomic", &[Case::with_history], |case, random| {
-        // A delete of what the watcher does not have need not be told, and an unknown write was perhaps not made.
+        // A delete of what the watcher does not have need not be reported, and an unknown write was perhaps not made.
         let known: Vec<u64> = case
             .history
             .iter()
@@ -395,7 +395,7 @@ fn gaps_are_found() {
         let fits = |place: &Place| place.after > 0 && (place.before > 0 || !place.resumed);
         let fitting: Vec<Place> = places(case)
             .into_iter()
-            .filter(|place| fits(place) && tells(case, place, &puts))
+            .filter(|place| fits(place) && shows(case, place, &puts))
             .collect();
         let Some(place) = random.pick(&fitting) else {
             return false;
@@ -450,8 +450,8 @@ fn acknowledged_puts(case: &Case) -> Vec<(u64, String)> {
     puts
 }
 
-/// Whether the event tells an acknowledged put.
-fn tells(case: &Case, place: &Place, puts: &[(u64, String)]) -> bool {
+/// Whether the event shows an acknowledged put.
+fn shows(case: &Case, place: &Place, puts: &[(u64, String)]) -> bool {
     let Item::Changes {
         position, changes, ..
     } = &case.streams[place.stream].items[place.item]
@@ -479,7 +479,7 @@ fn skipping_and_repeating_at_resumption_are_found() {
         let fits = |place: &Place| place.resumed && place.before == 0 && place.after > 0;
         let fitting: Vec<Place> = places(case)
             .into_iter()
-            .filter(|place| fits(place) && tells(case, place, &puts))
+            .filter(|place| fits(place) && shows(case, place, &puts))
             .collect();
         let Some(place) = random.pick(&fitting) else {
             return false;
@@ -598,7 +598,7 @@ fn changes_from_nowhere_are_found() {
         let puts = acknowledged_puts(case);
         let fitting: Vec<Place> = places(case)
             .into_iter()
-            .filter(|place| place.after == 0 && tells(case, place, &puts))
+            .filter(|place| place.after == 0 && shows(case, place, &puts))
             .collect();
         let Some(place) = random.pick(&fitting).copied() else {
             return false;
@@ -612,24 +612,24 @@ fn changes_from_nowhere_are_found() {
             return false;
         };
         let at = last.at + 1;
-        let told = changes
+        let shown = changes
             .iter()
             .find(|change| puts.contains(&(last.at, change.key.clone())))
             .cloned();
-        let Some(told) = told.filter(|_| !case.truth.commits.iter().any(|commit| commit.position == at))
+        let Some(shown) = shown.filter(|_| !case.truth.commits.iter().any(|commit| commit.position == at))
         else {
             return false;
         };
         let changes = vec![State {
             version: Some(at),
-            ..told
+            ..shown
         }];
-        let told = Item::Changes {
+        let shown = Item::Changes {
             position: position(at),
             changes,
             more: false,
         };
-        case.streams[place.stream].items.insert(place.item + 1, told);
+        case.streams[place.stream].items.insert(place.item + 1, shown);
         true
     });
 }

@@ -136,11 +136,14 @@ fn run(held: &mut Option<String>, call: &Call) -> Answer {
             Answer::Done { version: None }
         }
         Call::Cas { expected, value, .. } => {
-            let won = held == expected;
-            if won {
+            let succeeded = held == expected;
+            if succeeded {
                 held.clone_from(value);
             }
-            Answer::Won { won, version: None }
+            Answer::Won {
+                succeeded,
+                version: None,
+            }
         }
         _ => Answer::Value {
             value: held.clone(),

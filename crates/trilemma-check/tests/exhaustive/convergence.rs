@@ -211,7 +211,10 @@ impl Case {
                             let (guards, changes) = (Vec::new(), changes.iter().map(change).collect());
                             (
                                 Call::Command { guards, changes },
-                                Answer::Won { won: true, version },
+                                Answer::Won {
+                                    succeeded: true,
+                                    version,
+                                },
                             )
                         }
                     }
@@ -272,7 +275,7 @@ fn random(seed: u64) -> Case {
     let is_set = rng.below(4) == 0;
     let count = 1 + rng.below(5) as usize;
     let values = 1 + rng.below(4);
-    let told = [0, 60, 100][rng.below(3) as usize];
+    let shown = [0, 60, 100][rng.below(3) as usize];
     let mut ops: Vec<Op> = Vec::new();
     // The greatest version wins; each is another one.
     let mut made: BTreeMap<usize, (u64, Option<u8>)> = BTreeMap::new();
@@ -310,7 +313,7 @@ fn random(seed: u64) -> Case {
             _ => {}
         }
         let is_write = !matches!(what, Do::Read(..));
-        let version = (is_write && fate == Fate::Answered && rng.below(100) < told).then_some(version);
+        let version = (is_write && fate == Fate::Answered && rng.below(100) < shown).then_some(version);
         ops.push(Op {
             invoke,
             returned,
@@ -320,14 +323,14 @@ fn random(seed: u64) -> Case {
         });
     }
     let shown = |rng: &mut Rng| -> Held {
-        let is_told = rng.below(100) < told;
+        let is_shown = rng.below(100) < shown;
         let held = |key: usize| -> Vec<(u8, Option<u64>)> {
             if is_set {
                 return sets[key].iter().map(|element| (*element, None)).collect();
             }
             let last = made
                 .get(&key)
-                .and_then(|(version, value)| Some(((*value)?, is_told.then_some(*version))));
+                .and_then(|(version, value)| Some(((*value)?, is_shown.then_some(*version))));
             last.into_iter().collect()
         };
         [held(0), held(1)]

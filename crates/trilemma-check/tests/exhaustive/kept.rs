@@ -247,7 +247,7 @@ fn a_value_from_the_start_is_there() {
     }
 }
 
-/// What a session did with single keys: process, `put` or `get`, key, value, version (0: not told).
+/// What a session did with single keys: process, `put` or `get`, key, value, version (0: not reported).
 fn session(operations: &[(u64, &str, &str, &str, u64)]) -> String {
     let mut text = String::new();
     for (at, (process, call, key, value, version)) in operations.iter().enumerate() {

@@ -22,8 +22,8 @@ enum Ask {
     Command {
         guards: Vec<(usize, u8)>,
         changes: Vec<(usize, u8)>,
-        /// How it is told: as a put, a delete, a compare-and-set or a command.
-        told: Told,
+        /// Its form: as a put, a delete, a compare-and-set or a command.
+        shown: Form,
     },
     Range {
         from: usize,
@@ -37,7 +37,7 @@ enum Ask {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Told {
+enum Form {
     Put,
     Delete,
     Cas,
@@ -85,15 +85,15 @@ impl State {
             Ask::Command {
                 guards,
                 changes,
-                told,
+                shown,
             } => {
-                let won = guards.iter().all(|(key, value)| self.values[*key] == *value);
-                for (key, value) in changes.iter().filter(|_| won) {
+                let succeeded = guards.iter().all(|(key, value)| self.values[*key] == *value);
+                for (key, value) in changes.iter().filter(|_| succeeded) {
                     self.values[*key] = *value;
                 }
-                match told {
-                    Told::Put | Told::Delete => Say::Done,
-                    Told::Cas | Told::Command => Say::Won(won),
+                match shown {
+                    Form::Put | Form::Delete => Say::Done,
+                    Form::Cas | Form::Command => Say::Won(succeeded),
                 }
             }
             Ask::Range { from, to, limit } => {
@@ -168,11 +168,11 @@ impl Draw<'_> {
 
     fn put(&mut self) -> Ask {
         let changes = vec![(self.key(), self.value())];
-        let (guards, told) = (Vec::new(), Told::Put);
+        let (guards, shown) = (Vec::new(), Form::Put);
         Ask::Command {
             guards,
             changes,
-            told,
+            shown,
         }
     }
 
@@ -180,20 +180,20 @@ impl Draw<'_> {
         let key = self.key();
         let removes = self.model != Model::CasRegister && self.rng.below(4) == 0;
         let changes = vec![(key, if removes { NONE } else { self.value() })];
-        let (guards, told) = (vec![(key, self.seen())], Told::Cas);
+        let (guards, shown) = (vec![(key, self.seen())], Form::Cas);
         Ask::Command {
             guards,
             changes,
-            told,
+            shown,
         }
     }
 
     fn delete(&mut self) -> Ask {
-        let (guards, changes, told) = (Vec::new(), vec![(self.key(), NONE)], Told::Delete);
+        let (guards, changes, shown) = (Vec::new(), vec![(self.key(), NONE)], Form::Delete);
         Ask::Command {
             guards,
             changes,
-            told,
+            shown,
         }
     }
 
@@ -220,11 +220,11 @@ impl Draw<'_> {
         if !is_wide && guards.is_empty() && changes.is_empty() {
             changes.push((own, self.value()));
         }
-        let told = Told::Command;
+        let shown = Form::Command;
         Ask::Command {
             guards,
             changes,
-            told,
+            shown,
         }
     }
 
@@ -252,9 +252,9 @@ impl Draw<'_> {
     fn say(&mut self, ask: &Ask) -> Say {
         match ask {
             Ask::Get(_) => Say::Value(self.seen()),
-            Ask::Command { told, .. } => match told {
-                Told::Put | Told::Delete => Say::Done,
-                Told::Cas | Told::Command => Say::Won(self.rng.below(2) == 0),
+            Ask::Command { shown, .. } => match shown {
+                Form::Put | Form::Delete => Say::Done,
+                Form::Cas | Form::Command => Say::Won(self.rng.below(2) == 0),
             },
             Ask::Range { from, to, limit } => {
                 let mut entries: Vec<(usize, u8)> = (*from..*to).map(|key| (key, self.seen())).collect();
@@ -356,14 +356,14 @@ fn call(ask: &Ask) -> Call {
         Ask::Command {
             guards,
             changes,
-            told,
-        } => match (told, &guards[..], &changes[..]) {
-            (Told::Put, [], [(at, written)]) => Call::Put {
+            shown,
+        } => match (shown, &guards[..], &changes[..]) {
+            (Form::Put, [], [(at, written)]) => Call::Put {
                 key: key(*at),
                 value: text(*written),
             },
-            (Told::Delete, [], [(at, _)]) => Call::Delete { key: key(*at) },
-            (Told::Cas, [(at, expected)], [(_, written)]) => Call::Cas {
+            (Form::Delete, [], [(at, _)]) => Call::Delete { key: key(*at) },
+            (Form::Cas, [(at, expected)], [(_, written)]) => Call::Cas {
                 key: key(*at),
                 expected: value(*expected),
                 value: value(*written),
@@ -410,8 +410,8 @@ fn answer(say: &Say) -> Answer {
             version: None,
             at: None,
         },
-        Say::Won(won) => Answer::Won {
-            won: *won,
+        Say::Won(succeeded) => Answer::Won {
+            succeeded: *succeeded,
             version: None,
         },
         Say::Entries(entries, more) => Answer::Entries {
@@ -467,7 +467,7 @@ fn compare(model: Model) {
             report.verdict,
             about()
         );
-        // Of several objects each has findings of its own, of which the worst is told: never worse than the truth.
+        // Of several objects each has findings of its own, of which the worst is reported: never worse than the truth.
         for (engine, finding) in report.engines.iter().filter(|_| is_legal) {
             if let Finding::Verdict(verdict) = finding {
                 assert!(verdict.is_legal(), "{engine}; {}", about());

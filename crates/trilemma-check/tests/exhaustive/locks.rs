@@ -187,10 +187,13 @@ fn operations(ops: &[Op]) -> Vec<Operation> {
                 Answer::Done { version: None },
             ),
             Do::Use { token } => {
-                let won = true;
+                let succeeded = true;
                 (
                     Call::Use { lock: lock(), token },
-                    Answer::Won { won, version: None },
+                    Answer::Won {
+                        succeeded,
+                        version: None,
+                    },
                 )
             }
         };

@@ -34,7 +34,7 @@ struct Op {
     key: usize,
     fate: Fate,
     what: Do,
-    /// Told with the answer. What an unknown write made is told by reads alone.
+    /// Reported with the answer. What an unknown write made is reported by reads alone.
     version: Option<u64>,
     at: Option<u64>,
 }
@@ -177,8 +177,8 @@ fn random(seed: u64, order: Order) -> Case {
     let count = 3 + rng.below(6) as usize;
     let values = 1 + rng.below(4);
     let is_unique = rng.below(3) == 0;
-    // In how many of a hundred answers versions are told: all of them where one order is for all keys.
-    let told = match order {
+    // In how many of a hundred answers versions are reported: all of them where one order is for all keys.
+    let shown = match order {
         Order::Keyspace => 100,
         _ => [0, 60, 100][rng.below(3) as usize],
     };
@@ -186,7 +186,7 @@ fn random(seed: u64, order: Order) -> Case {
     let mut ops: Vec<Op> = Vec::new();
     for at in 0..count {
         let (process, key) = (rng.below(PROCESSES), rng.below(KEYS as u64) as usize);
-        let is_told = rng.below(100) < told;
+        let is_shown = rng.below(100) < shown;
         if rng.below(2) == 0 {
             let value = match rng.below(5) {
                 0 => None,
@@ -205,7 +205,7 @@ fn random(seed: u64, order: Order) -> Case {
                 state[key] = Some((value, version));
                 states.push(state);
             }
-            let version = (is_told && fate == Fate::Answered).then_some(version);
+            let version = (is_shown && fate == Fate::Answered).then_some(version);
             let (what, at) = (Do::Write(value), None);
             ops.push(Op {
                 process,
@@ -222,7 +222,7 @@ fn random(seed: u64, order: Order) -> Case {
         let found = states[seen][key];
         let value = found.and_then(|(value, _)| value);
         let version = found
-            .filter(|(value, _)| is_told && value.is_some())
+            .filter(|(value, _)| is_shown && value.is_some())
             .map(|(_, version)| version);
         ops.push(Op {
             process,

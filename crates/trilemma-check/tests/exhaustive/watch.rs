@@ -53,8 +53,8 @@ impl Case {
 
     /// Replays the items; whether each is what had to come.
     fn is_right(&self) -> bool {
-        // Everything up to here was told; nothing yet, before a reset.
-        let mut told = self.stream.resume.map(|position| position.at);
+        // Everything up to here was reported; nothing yet, before a reset.
+        let mut shown = self.stream.resume.map(|position| position.at);
         let mut items = self.stream.items.iter().peekable();
         while let Some(item) = items.next() {
             match item {
@@ -82,25 +82,25 @@ impl Case {
                         (position, is_last) = (*at, *last);
                     }
                     let table = self.table_at(position.at);
-                    let is_late = told.is_some_and(|told| position.at < told);
+                    let is_late = shown.is_some_and(|shown| position.at < shown);
                     if is_late || position.stream != STREAM || !all.iter().copied().eq(table.values()) {
                         return false;
                     }
-                    told = Some(position.at);
+                    shown = Some(position.at);
                 }
                 Item::Progress { position } => {
-                    let Some(from) = told else { return false };
+                    let Some(from) = shown else { return false };
                     if position.at < from || !self.between(from, position.at).is_empty() {
                         return false;
                     }
-                    told = Some(position.at);
+                    shown = Some(position.at);
                 }
                 Item::Changes {
                     position,
                     changes,
                     more,
                 } => {
-                    let Some(from) = told else { return false };
+                    let Some(from) = shown else { return false };
                     let mut all: Vec<&State> = changes.iter().collect();
                     let mut has_more = *more;
                     while has_more {
@@ -119,10 +119,10 @@ impl Case {
                         all.extend(changes);
                         has_more = *more;
                     }
-                    if position.at <= from || !self.is_told(from, position.at, &all, has_more) {
+                    if position.at <= from || !self.is_shown(from, position.at, &all, has_more) {
                         return false;
                     }
-                    told = Some(position.at);
+                    shown = Some(position.at);
                 }
             }
         }
@@ -136,7 +136,7 @@ impl Case {
     }
 
     /// Whether `all` are the watched changes of the one commit after `from` up to `to`; a part of them if `is_cut`.
-    fn is_told(&self, from: u64, to: u64, all: &[&State], is_cut: bool) -> bool {
+    fn is_shown(&self, from: u64, to: u64, all: &[&State], is_cut: bool) -> bool {
         let mut missing = match &self.between(from, to)[..] {
             [] => Vec::new(),
             [(position, changes)] if *position == to => changes.clone(),

@@ -56,7 +56,7 @@ fn run(operation: &Operation, state: &mut State, lists: &mut Lists, model: Model
             };
         }
         match answer {
-            Some(Answer::Won { won, .. }) => *won == holds,
+            Some(Answer::Won { succeeded, .. }) => *succeeded == holds,
             _ => true,
         }
     };
@@ -117,7 +117,7 @@ pub(crate) fn random(seed: u64, model: Model, is_unique: bool) -> Vec<Operation>
             let mut draw = Draw {
                 rng: &mut rng,
                 keys,
-                fresh: is_unique.then(|| format!("{number}")),
+                unique: is_unique.then(|| format!("{number}")),
                 values: if is_unique { count } else { 2 },
             };
             let (call, answer) = draw.call(model);
@@ -141,7 +141,7 @@ struct Draw<'a> {
     rng: &'a mut Rng,
     keys: u64,
     /// The value that only this operation writes, if values are to be unique.
-    fresh: Option<String>,
+    unique: Option<String>,
     values: u64,
 }
 
@@ -157,13 +157,13 @@ impl Draw<'_> {
 
     fn written(&mut self) -> String {
         let value = self.rng.below(self.values).to_string();
-        self.fresh.clone().unwrap_or(value)
+        self.unique.clone().unwrap_or(value)
     }
 
     fn elements(&mut self) -> Answer {
         let mut elements = Vec::new();
         while let Some(element) = self.seen().filter(|_| elements.len() < 3) {
-            if !elements.contains(&element) || self.fresh.is_none() && self.rng.below(2) == 0 {
+            if !elements.contains(&element) || self.unique.is_none() && self.rng.below(2) == 0 {
                 elements.push(element);
             }
         }
@@ -173,8 +173,8 @@ impl Draw<'_> {
     fn call(&mut self, model: Model) -> (Call, Answer) {
         let key = self.key();
         let done = Answer::Done { version: None };
-        let won = Answer::Won {
-            won: self.rng.below(2) == 0,
+        let succeeded = Answer::Won {
+            succeeded: self.rng.below(2) == 0,
             version: None,
         };
         let element = self.written();
@@ -194,7 +194,7 @@ impl Draw<'_> {
             (Model::CasRegister | Model::PerKey | Model::KeyValue, 3..5) => {
                 let expected = self.seen();
                 let value = Some(element).filter(|_| model == Model::CasRegister || self.rng.below(4) > 0);
-                (Call::Cas { key, expected, value }, won)
+                (Call::Cas { key, expected, value }, succeeded)
             }
             (Model::PerKey | Model::KeyValue, 5) => (Call::Delete { key }, done),
             (Model::KeyValue, 6) => {
@@ -209,7 +209,7 @@ impl Draw<'_> {
                         guards,
                         changes: both.into(),
                     },
-                    won,
+                    succeeded,
                 )
             }
             (Model::KeyValue, 7..9) => self.range(),

@@ -56,17 +56,17 @@ impl Object {
     }
 
     fn command(&mut self, guards: &[Guard], changes: &[Change], key: &str) -> Answer {
-        let won = guards.iter().all(|guard| self.holds(guard));
+        let succeeded = guards.iter().all(|guard| self.holds(guard));
         let has_order = self.has_order;
         let clock = self.clock(key);
         // A log gives a losing command a version too; a register counts changes.
-        *clock += u64::from(has_order || won);
+        *clock += u64::from(has_order || succeeded);
         let version = *clock;
-        for change in changes.iter().filter(|_| won) {
+        for change in changes.iter().filter(|_| succeeded) {
             self.change(&change.key, change.value.as_ref(), version);
         }
         Answer::Won {
-            won,
+            succeeded,
             version: Some(version),
         }
     }
@@ -307,7 +307,7 @@ pub(crate) fn legal(seed: u64, shape: Shape) -> Vec<Operation> {
     operations
 }
 
-/// Makes the history one of a service that tells no versions.
+/// Makes the history one of a service that shows no versions.
 fn strip_versions(operations: &mut [Operation]) {
     for operation in operations {
         let Outcome::Ok(answer) = &mut operation.outcome else {

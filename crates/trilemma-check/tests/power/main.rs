@@ -241,7 +241,7 @@ fn engines_agree_with_trying_every_order() {
     }
 }
 
-/// What is cut out of a history with an anomaly is small, illegal by itself, and can be told and drawn.
+/// What is cut out of a history with an anomaly is small, illegal by itself, and can be explained and drawn.
 #[test]
 fn anomalies_are_cut_out() {
     for (anomaly, has_versions) in Anomaly::ALL

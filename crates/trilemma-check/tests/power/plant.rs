@@ -83,7 +83,11 @@ impl<'a> Planter<'a> {
                 continue;
             };
             match answer {
-                Answer::Done { version } | Answer::Won { won: true, version } => {
+                Answer::Done { version }
+                | Answer::Won {
+                    succeeded: true,
+                    version,
+                } => {
                     let version = version.unwrap_or(0);
                     writes.extend(writes_of(operation).into_iter().map(|(key, value)| Write {
                         index,
@@ -155,7 +159,7 @@ impl<'a> Planter<'a> {
     fn answer(&mut self, read: usize, key: &str, value: Option<(&str, u64)>) {
         let claims_old = self.rng.below(2) == 0;
         // A history without versions stays one.
-        let told = |version: u64| (version > 0 && self.has_versions).then_some(version);
+        let shown = |version: u64| (version > 0 && self.has_versions).then_some(version);
         let Outcome::Ok(answer) = &mut self.operations[read].outcome else {
             panic!("only answered reads are changed");
         };
@@ -166,7 +170,7 @@ impl<'a> Planter<'a> {
                 at,
             } => {
                 *found = value.map(|(value, _)| value.to_owned());
-                *version = value.and_then(|(_, version)| told(version));
+                *version = value.and_then(|(_, version)| shown(version));
                 if let (true, Some(at), Some(version)) = (claims_old, at, *version) {
                     *at = version;
                 }
@@ -177,7 +181,7 @@ impl<'a> Planter<'a> {
                     entries.push(Entry {
                         key: key.to_owned(),
                         value: value.to_owned(),
-                        version: told(version),
+                        version: shown(version),
                     });
                     entries.sort_by(|one, other| one.key.cmp(&other.key));
                 }
@@ -214,7 +218,7 @@ impl<'a> Planter<'a> {
         Some(())
     }
 
-    /// Whoever saw an acknowledged write sees what was there before: w1 < w2, and some reader began after w2. Only
+    /// A process that saw an acknowledged write sees what was there before: w1 < w2, and some reader began after w2. Only
     /// writes that nothing else hangs on (no command won from them).
     fn lost_write(&mut self) -> Option<()> {
         let mut found = Vec::new();
@@ -265,7 +269,10 @@ impl<'a> Planter<'a> {
             *value = Some("second".into());
         }
         let version = newest.map(|newest| newest + 1);
-        second.outcome = Outcome::Ok(Answer::Won { won: true, version });
+        second.outcome = Outcome::Ok(Answer::Won {
+            succeeded: true,
+            version,
+        });
         self.operations.push(second);
         Some(())
     }

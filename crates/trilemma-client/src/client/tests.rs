@@ -61,7 +61,7 @@ fn op(seq: u64) -> OpId {
 fn receipt(op: OpId) -> Receipt {
     Receipt {
         op,
-        won: true,
+        succeeded: true,
         version: Version(5),
         found: Version(0),
         epoch: Epoch(1),
@@ -353,7 +353,7 @@ fn read(backend: Backend) -> What {
         backend,
         request: Request::Read(ReadRequest {
             query: Query::Get("k".into()),
-            at_least: None,
+            level: None,
         }),
     }
 }

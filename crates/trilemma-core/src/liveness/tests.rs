@@ -31,14 +31,14 @@ impl Pair {
         let end = self.now + time;
         while self.now < end {
             let (mut from_a, mut from_b) = (Vec::new(), Vec::new());
-            self.a.tick(self.now, |_, beat| from_a.push(beat));
-            self.b.tick(self.now, |_, beat| from_b.push(beat));
+            self.a.tick(self.now, |_, ping| from_a.push(ping));
+            self.b.tick(self.now, |_, ping| from_b.push(ping));
             self.now = self.now + MS;
-            for beat in from_a.into_iter().filter(|_| a_to_b) {
-                self.b.receive(self.now, NodeId(1), beat);
+            for ping in from_a.into_iter().filter(|_| a_to_b) {
+                self.b.receive(self.now, NodeId(1), ping);
             }
-            for beat in from_b.into_iter().filter(|_| b_to_a) {
-                self.a.receive(self.now, NodeId(2), beat);
+            for ping in from_b.into_iter().filter(|_| b_to_a) {
+                self.a.receive(self.now, NodeId(2), ping);
             }
         }
     }
@@ -74,14 +74,14 @@ fn a_restart_is_reported_even_though_the_peer_never_seemed_away() {
     let mut pair = Pair::new();
     pair.run(200 * MS, true, true);
     pair.b = Liveness::new(LivenessConfig::default(), Incarnation(2), [NodeId(1)]);
-    let beat = Beat {
+    let ping = Ping {
         incarnation: Incarnation(2),
         number: 1,
         echo: None,
     };
     let view = pair
         .a
-        .receive(pair.now, NodeId(2), beat)
+        .receive(pair.now, NodeId(2), ping)
         .expect("a new incarnation is news");
     assert_eq!(
         view.peers[&NodeId(2)],
@@ -90,14 +90,14 @@ fn a_restart_is_reported_even_though_the_peer_never_seemed_away() {
             connected: false
         }
     );
-    let old = Beat {
+    let old = Ping {
         incarnation: Incarnation(1),
         number: 99,
         echo: None,
     };
     assert!(
         pair.a.receive(pair.now, NodeId(2), old).is_none(),
-        "a beat of the former incarnation is stale"
+        "a ping of the former incarnation is stale"
     );
 }
 

@@ -135,7 +135,7 @@ fn an_answer_is_of_the_kind_and_of_the_operation_that_it_answers() {
     let of = |seq| OpId { seq, ..op() };
     let receipt = |op| Receipt {
         op,
-        won: true,
+        succeeded: true,
         version: Version(1),
         found: Version::ABSENT,
         epoch: crate::id::Epoch(1),

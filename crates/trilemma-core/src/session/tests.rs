@@ -19,7 +19,7 @@ fn op(basis: u64, nonce: u64, seq: u64) -> OpId {
 
 fn applied(version: u64) -> OpResult {
     OpResult::Applied {
-        won: true,
+        succeeded: true,
         version: Version(version),
         found: Version::ABSENT,
     }
@@ -226,7 +226,7 @@ fn the_limit_of_all_results_holds_a_thousand_full_sessions() {
 fn stored_sessions_keep_their_bytes_and_impossible_ones_are_refused() {
     let mut sessions = Sessions::new(8);
     let lost = OpResult::Applied {
-        won: false,
+        succeeded: false,
         version: Version(300),
         found: Version(7),
     };

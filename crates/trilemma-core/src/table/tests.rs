@@ -14,8 +14,8 @@ fn op(seq: u64) -> OpId {
     }
 }
 
-fn won(effect: &Effect) -> bool {
-    matches!(effect.result, Some(OpResult::Applied { won: true, .. }))
+fn succeeded(effect: &Effect) -> bool {
+    matches!(effect.result, Some(OpResult::Applied { succeeded: true, .. }))
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn a_batch_happens_wholly_or_not_at_all() {
     assert_eq!(
         effect.result,
         Some(OpResult::Applied {
-            won: false,
+            succeeded: false,
             version: Version(2),
             found: Version(1)
         })
@@ -59,7 +59,7 @@ fn a_batch_happens_wholly_or_not_at_all() {
         key: "a".into(),
         is: Version(1),
     }];
-    assert!(won(&table.apply(op(3), &command, Version(3))));
+    assert!(succeeded(&table.apply(op(3), &command, Version(3))));
     assert_eq!(table.get(b"b").unwrap().modified, Version(3));
 }
 

@@ -3,8 +3,8 @@
 use super::*;
 use crate::tests::caught;
 
-fn applied(position: u64, key: &str) -> Applied {
-    Applied {
+fn applied(position: u64, key: &str) -> ChangeBatch {
+    ChangeBatch {
         position,
         changes: vec![Change {
             key: key.into(),

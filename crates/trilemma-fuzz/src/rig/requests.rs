@@ -53,13 +53,13 @@ fn read(source: &mut Source<'_>) -> ReadRequest {
             limit: source.below(4) as u32,
         },
     };
-    let at_least = match source.below(4) {
+    let level = match source.below(4) {
         0 => None,
         1 => Some(ReadLevel::Linearizable),
         2 => Some(ReadLevel::Local),
-        _ => Some(ReadLevel::AtLeast(Version(source.below(40) as u64))),
+        _ => Some(ReadLevel::MinVersion(Version(source.below(40) as u64))),
     };
-    ReadRequest { query, at_least }
+    ReadRequest { query, level }
 }
 
 fn command(source: &mut Source<'_>) -> Command {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use trilemma_client::wire::{
     ClientReply, ClientRequest, KeyspaceOverview, LogOverview, NodeOverview, PeerOverview,
 };
-use trilemma_core::liveness::Beat;
+use trilemma_core::liveness::Ping;
 use trilemma_core::{
     Achieved, Attempt, Backend, Change, Command, DiskId, Entry, Incarnation, KeyRange, KeyspaceId,
     LiveStatus, Message, NodeId, NodeSet, NotApplied, OpId, Outcome, ReadError, ReadLevel, ReadReply, Reason,
@@ -120,7 +120,7 @@ fn client_reply_of(input: &[u8]) {
 
 fn node_message_of(input: &[u8]) {
     let echo = Some((Incarnation(3), 300));
-    let ping = Beat {
+    let ping = Ping {
         incarnation: Incarnation(2),
         number: 70_000,
         echo,
@@ -224,7 +224,7 @@ fn replies() -> Vec<ClientReply> {
     };
     let receipt = Receipt {
         op: OpId::default(),
-        won: true,
+        succeeded: true,
         version: Version(9),
         found: Version(8),
         epoch: trilemma_core::Epoch(1),
@@ -254,7 +254,7 @@ fn replies() -> Vec<ClientReply> {
         entries: vec![entry.clone(), entry.clone()],
         more: true,
         version: Version(5),
-        achieved: ReadLevel::AtLeast(Version(3)),
+        achieved: ReadLevel::MinVersion(Version(3)),
         served_by: NodeId(2),
         round_trips: 0,
     };

@@ -24,7 +24,7 @@ fn with_sessions(sessions: u64) -> Gossip {
                 nonce: u64::MAX - nonce,
             };
             let result = OpResult::Applied {
-                won: true,
+                succeeded: true,
                 version: at,
                 found: Version::ABSENT,
             };
@@ -66,7 +66,7 @@ fn a_head_with_all_sessions_as_earlier_versions_wrote_it_is_read() {
     };
     let result = |seq: u64| {
         let result = OpResult::Applied {
-            won: true,
+            succeeded: true,
             version: Version(basis + seq),
             found: Version::ABSENT,
         };

@@ -1,7 +1,7 @@
 //! Bugs that a reading of the code found. Each test is named after its finding and fails without the correction.
 
 use trilemma_core::codec::encode;
-use trilemma_core::host::{Group, GroupInput, Host, Output};
+use trilemma_core::host::{DynProtocol, GroupInput, Host, Output};
 use trilemma_core::{
     Attempt, Incarnation, Instant, Mutation, Now, Proposal, Protocol, Reason, Ticket, WallTime, WriteError,
 };

@@ -111,7 +111,7 @@ fn what_would_weaken_a_promise_is_refused() {
     ));
     for level in [
         ReadLevel::Linearizable,
-        ReadLevel::AtLeast(trilemma_core::Version(1)),
+        ReadLevel::MinVersion(trilemma_core::Version(1)),
     ] {
         match cluster.ask(N1, read("k", Some(level)), ms(100)) {
             Some(Reply::Read(Err(error))) => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use trilemma_core::error::{UnknownCause, WriteError};
-use trilemma_core::liveness::Beat;
+use trilemma_core::liveness::Ping;
 use trilemma_core::{
     Attempt, Backend, Command, DiskId, Key, KeyRange, Now, OpId, Query, ReadRequest, Request, SessionId,
     Value, Version, WallTime, WatchItem, codec,
@@ -233,7 +233,7 @@ fn h1_messages_of_peers_are_dropped_while_too_much_waits_and_pings_are_not() {
     }
     rig.turn(false);
     assert!(rig.node.admission().log_bytes() > MIB / 2);
-    let ping = Beat {
+    let ping = Ping {
         incarnation: Incarnation(9),
         number: 1,
         echo: None,
@@ -353,7 +353,7 @@ fn every_request_is_answered_by_its_deadline_and_a_grace() {
     let mut rig = Rig::start(&settings(Backend::Raft, 2, Limits::default()), MemoryDisk::new());
     let read = ReadRequest {
         query: Query::Get(Key::from("a")),
-        at_least: None,
+        level: None,
     };
     rig.node
         .on_request(rig.now, ks(), Duration::from_millis(20), Request::Read(read), 901);

@@ -44,7 +44,7 @@ impl Rig {
         let value = Value::from(vec![b'x'; bytes]);
         let now = Some(versioned(value.clone(), self.position));
         self.state.insert(key.into(), (value, self.position));
-        self.watchers.publish(Applied {
+        self.watchers.publish(ChangeBatch {
             position: self.position,
             changes: vec![Change { key: key.into(), now }],
         });

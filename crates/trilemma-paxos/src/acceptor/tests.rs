@@ -30,15 +30,18 @@ fn acceptor() -> Acceptor {
     acceptor
 }
 
-fn slot(acceptor: &mut Acceptor) -> &mut Slot {
-    acceptor.slots.get_mut(&Key::from("x")).expect("it was accepted")
+fn key_state(acceptor: &mut Acceptor) -> &mut KeyState {
+    acceptor
+        .key_states
+        .get_mut(&Key::from("x"))
+        .expect("it was accepted")
 }
 
 #[test]
 fn the_check_sees_a_promise_below_what_was_accepted() {
     let mut acceptor = acceptor();
     acceptor.take_turn();
-    slot(&mut acceptor).promised = Ballot::ZERO;
+    key_state(&mut acceptor).promised = Ballot::ZERO;
     assert!(caught(|| acceptor.check()).contains("but promised only"));
 }
 
@@ -46,7 +49,7 @@ fn the_check_sees_a_promise_below_what_was_accepted() {
 fn the_check_sees_a_register_that_was_never_accepted() {
     let mut acceptor = acceptor();
     acceptor.take_turn();
-    slot(&mut acceptor).accepted = Ballot::ZERO;
+    key_state(&mut acceptor).accepted = Ballot::ZERO;
     assert!(caught(|| acceptor.check()).contains("holds a register that was never accepted"));
 }
 
@@ -62,10 +65,10 @@ fn the_check_sees_a_record_that_says_more_than_the_slot() {
 
 #[test]
 fn a_checkpoint_with_such_a_slot_is_refused_and_panics_nothing() {
-    let slot = Slot {
+    let key_state = KeyState {
         register: written(),
-        ..Slot::default()
+        ..KeyState::default()
     };
-    let refused = Acceptor::default().restore("x".into(), slot);
+    let refused = Acceptor::default().restore("x".into(), key_state);
     assert!(refused.is_err_and(|corrupt| corrupt.0.contains("never accepted")));
 }

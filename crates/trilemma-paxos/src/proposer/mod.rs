@@ -184,12 +184,12 @@ impl Proposer {
     }
 
     /// Finds out whether what is accepted for `key` is chosen, unless a round will tell anyway.
-    pub(crate) fn settle(&mut self, key: &Key, now: Instant) {
+    pub(crate) fn confirm(&mut self, key: &Key, now: Instant) {
         if self.rounds.contains_key(key) || self.rounds.len() >= self.shared.config.keys_max {
             return;
         }
         let operation = Operation {
-            kind: Kind::Settle,
+            kind: Kind::Confirm,
             ticket: None,
             deadline: Instant::NEVER,
             accepts: Vec::new(),
@@ -331,7 +331,7 @@ impl Proposer {
             self.run(&key, now, |round, shared| round.on_due(&key, now, shared));
             assert!(
                 self.rounds.get(&key).is_none_or(|round| round.due() > now),
-                "a timer is set anew or removed"
+                "a timer is set again or removed"
             );
         }
         while let Some((deadline, ticket)) = self.shared.deadlines.first().copied()

@@ -26,7 +26,7 @@ pub(crate) enum Kind {
     /// To learn what became of an operation.
     Outcome { op: OpId },
     /// To find out whether what this node's acceptor holds is chosen. Nobody waits for it.
-    Settle,
+    Confirm,
 }
 
 /// One operation on a key.
@@ -46,7 +46,7 @@ pub(crate) struct Operation {
 impl Operation {
     /// Whether it needs no further work.
     pub(crate) fn is_done(&self) -> bool {
-        self.ticket.is_none() && !matches!(self.kind, Kind::Settle)
+        self.ticket.is_none() && !matches!(self.kind, Kind::Confirm)
     }
 
     /// Whether a round that fails must try again for it.
@@ -58,7 +58,7 @@ impl Operation {
     pub(crate) fn is_certain(&self) -> bool {
         match self.kind {
             Kind::Write { attempt, .. } => self.accepts.is_empty() && attempt == Attempt::First,
-            Kind::Get | Kind::Outcome { .. } | Kind::Settle => true,
+            Kind::Get | Kind::Outcome { .. } | Kind::Confirm => true,
         }
     }
 
@@ -83,12 +83,12 @@ impl Operation {
                 Reply::Write(Err(WriteError::Unknown { op, cause }))
             }
             Kind::Outcome { .. } => Reply::Outcome(Err(ReadError::from(reason))),
-            Kind::Get | Kind::Settle => Reply::Read(Err(ReadError::from(reason))),
+            Kind::Get | Kind::Confirm => Reply::Read(Err(ReadError::from(reason))),
         }
     }
 }
 
-/// What a round found for one operation. Told to the client when the round has succeeded.
+/// What a round found for one operation. Reported to the client when the round has succeeded.
 #[derive(Clone, Debug)]
 pub(crate) enum Verdict {
     /// It was done already.
@@ -135,7 +135,7 @@ fn judge(operation: &Operation, draft: &mut Draft) -> Verdict {
         }
         Kind::Get => Verdict::Get(draft.register().state.clone()),
         Kind::Outcome { op } => Verdict::Outcome(*op, draft.fence(*op)),
-        Kind::Settle => Verdict::Skip,
+        Kind::Confirm => Verdict::Skip,
     }
 }
 
@@ -151,10 +151,10 @@ pub(crate) struct Achievement {
 }
 
 impl Achievement {
-    fn receipt(self, op: OpId, won: bool, version: Version, found: Version) -> Receipt {
+    fn receipt(self, op: OpId, succeeded: bool, version: Version, found: Version) -> Receipt {
         Receipt {
             op,
-            won,
+            succeeded,
             version,
             found,
             epoch: self.epoch,
@@ -186,9 +186,11 @@ impl Achievement {
             })),
             Verdict::Write(op, ruling) => Reply::Write(self.write(op, ruling, is_certain)),
             Verdict::Outcome(op, result) => Reply::Outcome(Ok(match result {
-                Some(OpResult::Applied { won, version, found }) => {
-                    Outcome::Applied(self.receipt(op, won, version, found))
-                }
+                Some(OpResult::Applied {
+                    succeeded,
+                    version,
+                    found,
+                }) => Outcome::Applied(self.receipt(op, succeeded, version, found)),
                 Some(OpResult::Fenced) => Outcome::NotApplied,
                 None => Outcome::Expired,
             })),
@@ -202,7 +204,11 @@ impl Achievement {
         };
         match ruling {
             Ruling::Result { result, .. } => match result {
-                OpResult::Applied { won, version, found } => Ok(self.receipt(op, won, version, found)),
+                OpResult::Applied {
+                    succeeded,
+                    version,
+                    found,
+                } => Ok(self.receipt(op, succeeded, version, found)),
                 OpResult::Fenced => Err(Reason::Fenced.into()),
             },
             Ruling::Forgotten => Err(expired),

@@ -132,7 +132,7 @@ impl Round {
             self.set_due(key, Instant::NEVER, shared);
             return;
         }
-        let only_reads = |kind: &Kind| matches!(kind, Kind::Get | Kind::Settle);
+        let only_reads = |kind: &Kind| matches!(kind, Kind::Get | Kind::Confirm);
         if self.batch.iter().all(|operation| only_reads(&operation.kind)) {
             self.start_read(key, now, shared);
             return;
@@ -347,8 +347,8 @@ impl Round {
         let Phase::Reading { votes, .. } = &self.phase else {
             return;
         };
-        if let Some(settled) = agreement(votes, shared.quorum) {
-            self.on_read(key, settled, now, shared);
+        if let Some(agreed) = agreement(votes, shared.quorum) {
+            self.on_read(key, agreed, now, shared);
             return;
         }
         let answered: Vec<NodeId> = votes.iter().map(|vote| vote.node).collect();
@@ -364,11 +364,11 @@ impl Round {
         }
     }
 
-    fn on_read(&mut self, key: &Key, settled: Settled, now: Instant, shared: &mut Shared) {
-        let plan = Plan::of(&self.batch, &settled.register, Ballot::ZERO, shared.keep());
+    fn on_read(&mut self, key: &Key, agreed: Agreed, now: Instant, shared: &mut Shared) {
+        let plan = Plan::of(&self.batch, &agreed.register, Ballot::ZERO, shared.keep());
         if plan.is_changed {
             match shared.cache.take(key) {
-                Some(cached) if cached.base == settled.accepted => {
+                Some(cached) if cached.base == agreed.accepted => {
                     let plan = Plan::of(&self.batch, &cached.register, cached.ballot, shared.keep());
                     self.start_accept(key, cached.ballot, plan, now, shared);
                 }
@@ -376,8 +376,8 @@ impl Round {
             }
             return;
         }
-        shared.learned(key, settled.accepted, &settled.register);
-        self.answer(key, plan.verdicts, settled.on, shared);
+        shared.learned(key, agreed.accepted, &agreed.register);
+        self.answer(key, plan.verdicts, agreed.on, shared);
         self.advance(key, now, shared);
     }
 
@@ -387,7 +387,7 @@ impl Round {
             return;
         };
         let ballot = *ballot;
-        let settled = agreement(votes, shared.quorum);
+        let agreed = agreement(votes, shared.quorum);
         let Some(highest) = votes.iter().max_by_key(|vote| vote.accepted) else {
             return;
         };
@@ -395,8 +395,8 @@ impl Round {
         let asked_before = self.batch.len();
         self.fill(shared);
         let plan = Plan::of(&self.batch, &register, ballot, shared.keep());
-        match settled {
-            Some(settled) if !plan.is_changed => {
+        match agreed {
+            Some(agreed) if !plan.is_changed => {
                 shared.cache.put(
                     key,
                     Cached {
@@ -405,7 +405,7 @@ impl Round {
                         register,
                     },
                 );
-                shared.learned(key, base, &settled.register);
+                shared.learned(key, base, &agreed.register);
                 // Operations that came after the prepare may have begun after another proposer's later write was
                 // acknowledged. Only an accept would prove that there is none; so they take a phase of their own.
                 let late = self.batch.split_off(asked_before);
@@ -414,7 +414,7 @@ impl Round {
                     .for_each(|operation| self.queue.push_front(operation));
                 let mut verdicts = plan.verdicts;
                 verdicts.truncate(asked_before);
-                self.answer(key, verdicts, settled.on, shared);
+                self.answer(key, verdicts, agreed.on, shared);
                 self.advance(key, now, shared);
             }
             _ => self.start_accept(key, ballot, plan, now, shared),
@@ -539,13 +539,13 @@ impl Round {
 }
 
 /// A register that a majority holds under one ballot.
-struct Settled {
+struct Agreed {
     accepted: Ballot,
     register: Arc<Register>,
     on: NodeSet,
 }
 
-fn agreement(votes: &[Vote], quorum: usize) -> Option<Settled> {
+fn agreement(votes: &[Vote], quorum: usize) -> Option<Agreed> {
     let same = |vote: &Vote| {
         votes
             .iter()
@@ -553,7 +553,7 @@ fn agreement(votes: &[Vote], quorum: usize) -> Option<Settled> {
             .count()
     };
     let vote = votes.iter().find(|vote| same(vote) >= quorum)?;
-    Some(Settled {
+    Some(Agreed {
         accepted: vote.accepted,
         register: Arc::clone(&vote.register),
         on: votes

@@ -11,7 +11,7 @@ use super::harness::op_of;
 use crate::message::{Answer, Ask, ChosenValue, ITEMS_MAX, Message, PAGE_MAX};
 use crate::record::{AcceptedRecord, ChosenRecord, Record};
 use crate::register::{RECENT_MAX, Recent, Register};
-use crate::{Ballot, checkpoint::Chunk, checkpoint::LearnedEntry, checkpoint::SlotEntry};
+use crate::{Ballot, checkpoint::Chunk, checkpoint::KeyStateEntry, checkpoint::LearnedEntry};
 
 fn ballot(counter: u64) -> Ballot {
     Ballot {
@@ -23,7 +23,7 @@ fn ballot(counter: u64) -> Ballot {
 
 fn register() -> Arc<Register> {
     let result = OpResult::Applied {
-        won: true,
+        succeeded: true,
         version: Version(5),
         found: Version(0),
     };
@@ -224,7 +224,7 @@ fn records_are_frozen() {
 
 #[test]
 fn checkpoints_are_frozen() {
-    let slot = SlotEntry {
+    let key_state = KeyStateEntry {
         key: key(),
         promised: ballot(8),
         accepted: ballot(7),
@@ -236,7 +236,7 @@ fn checkpoints_are_frozen() {
         register: None,
     };
     assert_eq!(
-        hex(&codec::encode(&Chunk::Slots(vec![slot]))),
+        hex(&codec::encode(&Chunk::KeyStates(vec![key_state]))),
         "0001016b080203070203000000000000000000"
     );
     assert_eq!(

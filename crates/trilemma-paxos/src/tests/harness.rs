@@ -43,8 +43,8 @@ pub(super) fn cluster(size: u32, seed: u64) -> Paxi {
 
 /// A cluster with changed settings.
 pub(super) fn cluster_with(size: u32, seed: u64, change: impl Fn(&mut PaxosConfig) + 'static) -> Paxi {
-    let mut cluster = Cluster::new(size, seed, move |node, life, seed| {
-        let mut config = PaxosConfig::new(node, (1..=size).map(NodeId), life, seed);
+    let mut cluster = Cluster::new(size, seed, move |node, incarnation, seed| {
+        let mut config = PaxosConfig::new(node, (1..=size).map(NodeId), incarnation, seed);
         change(&mut config);
         Paxos::new(config)
     });

@@ -12,18 +12,18 @@ use super::harness::Paxi;
 use crate::message::{Answer, Ask, Message};
 use crate::{Ballot, Register};
 
-/// Watches a cluster over its whole life, crashes included.
+/// Watches a cluster over its whole run, crashes included.
 #[derive(Debug, Default)]
 pub(super) struct Invariants {
-    /// The one value of each ballot, of whoever proposed, accepted or chose it.
+    /// The one value of each ballot, whether proposed, accepted or chosen.
     values: BTreeMap<(Key, Ballot), Arc<Register>>,
-    /// What acceptors have told others they promised: never lower again, over crashes.
+    /// What acceptors have said to others that they promised: never lower again, over crashes.
     promised: BTreeMap<(NodeId, Key), Ballot>,
     /// What was chosen.
     chosen: BTreeMap<Key, BTreeMap<Ballot, Arc<Register>>>,
     /// The version each node showed last; kept over crashes only as far as the node remembers.
     shown: BTreeMap<(NodeId, Key), (u64, Version)>,
-    lives: BTreeMap<NodeId, u64>,
+    incarnations: BTreeMap<NodeId, u64>,
 }
 
 impl Invariants {
@@ -128,12 +128,12 @@ impl Invariants {
 
     /// A node has crashed: what it shows may start again from what it remembers.
     pub(super) fn on_crash(&mut self, node: NodeId) {
-        *self.lives.entry(node).or_default() += 1;
+        *self.incarnations.entry(node).or_default() += 1;
     }
 
     /// How often the node has crashed.
-    pub(super) fn life(&self, node: NodeId) -> u64 {
-        self.lives.get(&node).copied().unwrap_or_default()
+    pub(super) fn incarnation(&self, node: NodeId) -> u64 {
+        self.incarnations.get(&node).copied().unwrap_or_default()
     }
 
     /// Looks at every running node.
@@ -155,14 +155,14 @@ impl Invariants {
             if held.accepted > Ballot::ZERO {
                 self.carries(&held.key, held.accepted, &held.register);
             }
-            let told = self
+            let said = self
                 .promised
                 .get(&(node, held.key.clone()))
                 .copied()
                 .unwrap_or_default();
             assert!(
-                held.promised >= told,
-                "node {node} told {told} for {} and remembers {}",
+                held.promised >= said,
+                "node {node} said {said} for {} and remembers {}",
                 held.key,
                 held.promised
             );
@@ -178,17 +178,17 @@ impl Invariants {
                 "node {node} forgot that it promised something for {key}"
             );
         }
-        let life = self.life(node);
+        let incarnation = self.incarnation(node);
         for (key, ballot, register) in protocol.learned() {
             self.chose(key, ballot, &Arc::new(register.clone()));
             let shown = self
                 .shown
                 .entry((node, key.clone()))
-                .or_insert((life, Version::ABSENT));
-            if shown.0 == life {
+                .or_insert((incarnation, Version::ABSENT));
+            if shown.0 == incarnation {
                 assert!(register.version >= shown.1, "node {node} shows {key} going back");
             }
-            *shown = (life, register.version);
+            *shown = (incarnation, register.version);
         }
     }
 }

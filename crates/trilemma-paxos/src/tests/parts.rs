@@ -7,7 +7,7 @@ use trilemma_core::{Command, Corrupt, Incarnation, Key, NodeId, OpId, Protocol, 
 
 use super::harness::op_of;
 use crate::acceptor::Acceptor;
-use crate::checkpoint::{Chunk, LearnedEntry, SlotEntry};
+use crate::checkpoint::{Chunk, KeyStateEntry, LearnedEntry};
 use crate::learner::Learner;
 use crate::record::{AcceptedRecord, ChosenRecord, Record};
 use crate::register::{Draft, Earlier, Keep, Ruling};
@@ -118,8 +118,11 @@ fn installing_never_disturbs_a_promise() {
         "below the promise"
     );
     assert!(acceptor.install(&key, ballot(8, 1), &register(8), 2));
-    let slot = acceptor.slot(&key).expect("it holds the key");
-    assert_eq!((slot.promised, slot.accepted), (ballot(8, 1), ballot(8, 1)));
+    let key_state = acceptor.key_state(&key).expect("it holds the key");
+    assert_eq!(
+        (key_state.promised, key_state.accepted),
+        (ballot(8, 1), ballot(8, 1))
+    );
 }
 
 fn put(base: &Arc<Register>, op: OpId, earlier: Earlier<'_>, at: Ballot) -> (Arc<Register>, Ruling) {
@@ -182,7 +185,7 @@ fn a_fence_tells_what_ran_and_stops_what_did_not() {
     let mut draft = Draft::new(base, ballot(2, 1), KEEP);
     assert!(matches!(
         draft.fence(op_of(1, 1)),
-        Some(OpResult::Applied { won: true, .. })
+        Some(OpResult::Applied { succeeded: true, .. })
     ));
     assert!(!draft.is_changed());
     assert_eq!(draft.fence(op_of(1, 2)), Some(OpResult::Fenced));
@@ -305,16 +308,16 @@ fn a_disk_that_contradicts_itself_is_refused() {
     assert!(replay(unheld(None)).is_err());
     assert_eq!(replay(unheld(Some(register(1)))), Ok(()));
     let restore = |chunk: &Chunk| -> Result<(), Corrupt> { node().restore(&codec::encode(chunk)) };
-    let slot = |promised, accepted| {
-        Chunk::Slots(vec![SlotEntry {
+    let key_state = |promised, accepted| {
+        Chunk::KeyStates(vec![KeyStateEntry {
             key: "k".into(),
             promised,
             accepted,
             register: register(1),
         }])
     };
-    assert_eq!(restore(&slot(ballot(2, 1), ballot(1, 1))), Ok(()));
-    assert!(restore(&slot(ballot(1, 1), ballot(2, 1))).is_err());
+    assert_eq!(restore(&key_state(ballot(2, 1), ballot(1, 1))), Ok(()));
+    assert!(restore(&key_state(ballot(1, 1), ballot(2, 1))).is_err());
     let learned = LearnedEntry {
         key: "k".into(),
         ballot: ballot(7, 1),

@@ -9,7 +9,7 @@ use trilemma_core::{
     Attempt, Command, Instant, KeyRange, NodeId, OpId, Outcome, Protocol, Reply, Rng, Ticket, Version,
     WriteError,
 };
-use trilemma_testkit::{Faults, get, value, won};
+use trilemma_testkit::{Faults, get, succeeded, value};
 
 use super::harness::*;
 use super::invariants::Invariants;
@@ -37,8 +37,8 @@ struct Asked {
     node: NodeId,
     ticket: Ticket,
     until: Instant,
-    /// The life of the node; its tickets die with it.
-    life: u64,
+    /// The incarnation of the node; its tickets die with it.
+    incarnation: u64,
     attempt: Attempt,
 }
 
@@ -71,7 +71,7 @@ impl Run {
             config.recent_max = recent;
             config.round_timeout = millis(30);
             config.sync_interval = millis(100);
-            config.settle_after = millis(200);
+            config.confirm_after = millis(200);
         });
         let invariants = Invariants::watch(&mut cluster);
         Self {
@@ -132,7 +132,7 @@ impl Run {
                 node,
                 ticket,
                 until: start + timeout + millis(20),
-                life: self.invariants.borrow().life(node),
+                incarnation: self.invariants.borrow().incarnation(node),
                 attempt: Attempt::First,
             }),
             result: Found::Nothing,
@@ -160,7 +160,7 @@ impl Run {
             node,
             ticket: self.cluster.propose(node, request, timeout),
             until: self.cluster.now() + timeout + millis(20),
-            life: self.invariants.borrow().life(node),
+            incarnation: self.invariants.borrow().incarnation(node),
             attempt: Attempt::Retry,
         });
     }
@@ -295,13 +295,13 @@ impl Operation {
     /// Takes the answer, if it has come.
     fn look(&mut self, cluster: &Paxi, invariants: &Invariants, seed: u64) {
         let Some(asked) = self.asked else { return };
-        let life = invariants.life(asked.node);
+        let incarnation = invariants.incarnation(asked.node);
         let reply = match cluster.reply(asked.node, asked.ticket) {
             Some(reply) => reply,
             // The node has crashed, or is down past the deadline: nobody will answer.
             None if cluster.now() > asked.until => {
                 assert!(
-                    !cluster.is_up(asked.node) || life != asked.life,
+                    !cluster.is_up(asked.node) || incarnation != asked.incarnation,
                     "seed {seed}: {} was not answered by its deadline",
                     self.op
                 );
@@ -328,7 +328,7 @@ impl Operation {
                 None => Found::Saw(Some(Version::ABSENT), None),
             },
             Reply::Write(Ok(receipt)) | Reply::Outcome(Ok(Outcome::Applied(receipt))) => {
-                if receipt.won {
+                if receipt.succeeded {
                     Found::Made(receipt.version)
                 } else {
                     Found::Saw(Some(receipt.version), None)
@@ -477,9 +477,11 @@ fn a_rolling_restart_from_checkpoints_loses_nothing() {
         }
         cluster.crash(victim);
         let command = Command::put(format!("k{}", seq % 5), format!("{seq}"));
-        assert!(won(cluster
-            .ask(node, write_as(op_of(1, seq), Attempt::First, command), SECOND)
-            .as_ref()));
+        assert!(succeeded(
+            cluster
+                .ask(node, write_as(op_of(1, seq), Attempt::First, command), SECOND)
+                .as_ref()
+        ));
         cluster.restart(victim);
         let read = value(cluster.get(victim, &format!("k{}", seq % 5)).as_ref());
         assert_eq!(read, Ok(Some(format!("{seq}"))));

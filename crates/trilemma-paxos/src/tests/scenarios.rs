@@ -4,7 +4,7 @@ use trilemma_core::{
     Attempt, Command, KeyRange, LeaseId, Mutation, NodeSet, Outcome, Protocol, Query, ReadLevel, ReadRequest,
     Reason, Reply, Request, UnknownCause, Version, WriteError,
 };
-use trilemma_testkit::{get, op, value, won, write};
+use trilemma_testkit::{get, op, succeeded, value, write};
 
 use super::harness::*;
 use crate::message::{Ask, Message};
@@ -13,8 +13,8 @@ fn text(value: &str) -> Option<String> {
     Some(value.to_owned())
 }
 
-fn read(query: Query, at_least: Option<ReadLevel>) -> Request {
-    Request::Read(ReadRequest { query, at_least })
+fn read(query: Query, level: Option<ReadLevel>) -> Request {
+    Request::Read(ReadRequest { query, level })
 }
 
 fn tally(cluster: &Paxi, node: trilemma_core::NodeId, name: &str) -> String {
@@ -36,7 +36,7 @@ fn a_write_is_read_at_every_node() {
     for size in [1, 2, 3, 5] {
         let mut cluster = cluster(size, 1);
         let receipt = receipt(cluster.write(N1, 1, Command::put("k", "a")));
-        assert_eq!((receipt.won, receipt.version), (true, Version(1)));
+        assert_eq!((receipt.succeeded, receipt.version), (true, Version(1)));
         for node in cluster.ids() {
             let reply = cluster.get(node, "k");
             assert_eq!(value(reply.as_ref()), Ok(text("a")), "at {node} of {size}");
@@ -103,7 +103,7 @@ fn a_failed_compare_and_set_accepts_nothing() {
             Command::compare_and_set("k", Some("x".into()), Some("y".into())),
         ));
         assert_eq!(
-            (lost.won, lost.version, lost.found),
+            (lost.succeeded, lost.version, lost.found),
             (false, Version(1), Version(1))
         );
     }
@@ -114,12 +114,12 @@ fn a_failed_compare_and_set_accepts_nothing() {
 fn compare_and_set_wins_and_deletes_keep_the_version() {
     let mut cluster = cluster(3, 5);
     let create = receipt(cluster.write(N1, 1, Command::compare_and_set("k", None, Some("a".into()))));
-    assert!(create.won);
+    assert!(create.succeeded);
     let delete = receipt(cluster.write(N2, 2, Command::delete("k")));
     assert_eq!(delete.version, Version(2));
     assert_eq!(value(cluster.get(N3, "k").as_ref()), Ok(None));
     let again = receipt(cluster.write(N3, 3, Command::compare_and_set("k", None, Some("b".into()))));
-    assert_eq!((again.won, again.version), (true, Version(3)));
+    assert_eq!((again.succeeded, again.version), (true, Version(3)));
     match cluster.get(N1, "k") {
         Some(Reply::Read(Ok(reply))) => {
             assert_eq!(
@@ -255,7 +255,7 @@ fn without_a_majority_the_refusal_comes_at_once() {
         value(cluster.ask(N1, get("k", Some(ReadLevel::Local)), SECOND).as_ref()),
         Ok(text("a"))
     );
-    assert!(won(cluster.write(N2, 4, Command::put("k", "d")).as_ref()));
+    assert!(succeeded(cluster.write(N2, 4, Command::put("k", "d")).as_ref()));
     cluster.heal();
     cluster.run_for(SECOND);
     assert_eq!(value(cluster.get(N1, "k").as_ref()), Ok(text("d")));
@@ -291,7 +291,7 @@ fn the_class_at_the_deadline_depends_on_whether_an_accept_was_sent() {
     }
     cluster.filter = None;
     let reply = outcome(cluster.ask(N2, outcome_of(op(2), Command::put("k", "b")), SECOND));
-    assert!(matches!(reply, Outcome::Applied(receipt) if receipt.won && receipt.version == Version(1)));
+    assert!(matches!(reply, Outcome::Applied(receipt) if receipt.succeeded && receipt.version == Version(1)));
 }
 
 #[test]
@@ -323,9 +323,9 @@ fn a_dropped_fence_still_fences() {
     let late = cluster.write(N2, 1, Command::put("k", "a"));
     assert_eq!(refusal(late), Reason::SessionExpired);
     let op = fresh_op(&cluster, N2, 1);
-    let fresh = write_as(op, Attempt::First, Command::put("k", "b"));
+    let first = write_as(op, Attempt::First, Command::put("k", "b"));
     assert!(
-        won(cluster.ask(N2, fresh, SECOND).as_ref()),
+        succeeded(cluster.ask(N2, first, SECOND).as_ref()),
         "a new session is served"
     );
 }
@@ -335,7 +335,7 @@ fn a_retry_finds_its_result_and_one_that_may_be_forgotten_is_unknown() {
     let mut cluster = cluster_with(3, 14, |config| config.recent_max = 4);
     let first = receipt(cluster.write(N1, 1, Command::put("k", "a")));
     let again = receipt(cluster.ask(N2, write(1, Attempt::Retry, Command::put("k", "a")), SECOND));
-    assert_eq!((again.version, again.won), (first.version, true));
+    assert_eq!((again.version, again.succeeded), (first.version, true));
     let unseen = receipt(cluster.ask(N3, write(2, Attempt::Retry, Command::put("k", "b")), SECOND));
     assert_eq!(
         unseen.version,
@@ -366,10 +366,10 @@ fn a_retry_that_lost_has_lost_for_good() {
     let _ = receipt(cluster.write(N1, 1, Command::put("k", "a")));
     let change = Command::compare_and_set("k", Some("b".into()), Some("c".into()));
     let lost = receipt(cluster.ask(N1, write(2, Attempt::Retry, change.clone()), SECOND));
-    assert!(!lost.won);
+    assert!(!lost.succeeded);
     let _ = receipt(cluster.write(N1, 3, Command::put("k", "b")));
     let late = receipt(cluster.ask(N2, write(2, Attempt::First, change), SECOND));
-    assert!(!late.won);
+    assert!(!late.succeeded);
     assert_eq!(value(cluster.get(N3, "k").as_ref()), Ok(text("b")));
 }
 
@@ -387,7 +387,7 @@ fn many_keys_share_messages() {
         cluster.run_until(millis(400), |cluster| {
             tickets.iter().all(|ticket| cluster.reply(N1, *ticket).is_some())
         });
-        assert!(tickets.iter().all(|ticket| won(cluster.reply(N1, *ticket))));
+        assert!(tickets.iter().all(|ticket| succeeded(cluster.reply(N1, *ticket))));
         // Two peers: asks and answers of two phases (then one), the news that they were chosen, and little more.
         let messages = sent.borrow().messages;
         assert!(
@@ -495,5 +495,5 @@ fn nonsense_from_a_peer_changes_nothing() {
     }
     let after: Vec<_> = cluster.protocol(N2).held().collect();
     assert_eq!(held, after);
-    assert!(won(cluster.write(N2, 2, Command::put("k", "b")).as_ref()));
+    assert!(succeeded(cluster.write(N2, 2, Command::put("k", "b")).as_ref()));
 }

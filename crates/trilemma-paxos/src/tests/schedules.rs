@@ -6,7 +6,7 @@ use std::rc::Rc;
 use trilemma_core::{
     Attempt, Command, Key, KeyRange, NodeId, Protocol, ReadLevel, Reply, Version, WriteError,
 };
-use trilemma_testkit::{get, value, won, write};
+use trilemma_testkit::{get, succeeded, value, write};
 
 use super::harness::*;
 use super::invariants::Invariants;
@@ -31,8 +31,8 @@ fn a_ballot_is_never_used_again_after_an_unknown_accept() {
     for seed in 0..20 {
         let mut cluster = cluster(3, seed);
         let invariants = Rc::new(RefCell::new(Invariants::default()));
-        assert!(won(cluster.write(N1, 1, Command::put("k", "w0")).as_ref()));
-        // accept(b, W1) reaches acceptor 3 alone: the proposer's own disk stands still, and 2 never hears of it.
+        assert!(succeeded(cluster.write(N1, 1, Command::put("k", "w0")).as_ref()));
+        // accept(b, W1) reaches acceptor 3 alone: the proposer's own disk stands still, and 2 never learns of it.
         cluster.hold_disk(N1, true);
         let used: Rc<RefCell<Vec<Ballot>>> = Rc::default();
         let (seen, listener) = (Rc::clone(&used), Rc::clone(&invariants));
@@ -67,7 +67,7 @@ fn a_ballot_is_never_used_again_after_an_unknown_accept() {
             }
             from == N3 || to == N3
         });
-        assert!(won(cluster.write(N1, 3, Command::put("k", "w2")).as_ref()));
+        assert!(succeeded(cluster.write(N1, 3, Command::put("k", "w2")).as_ref()));
         assert!(
             used.borrow().iter().filter(|ballot| **ballot == first).count() <= 4,
             "only repeats of the first"
@@ -93,7 +93,7 @@ fn a_ballot_is_never_used_again_after_an_unknown_accept() {
 #[test]
 fn a_late_accept_of_a_low_counter_is_refused() {
     let mut cluster = cluster(3, 21);
-    assert!(won(cluster.write(N1, 1, Command::put("k", "old")).as_ref()));
+    assert!(succeeded(cluster.write(N1, 1, Command::put("k", "old")).as_ref()));
     // The next accept of node 1 is under way to both others for a second, and node 1 takes no part in the delete.
     let mut delayed = 0;
     cluster.filter = Some(Box::new(move |from, to, message| {
@@ -113,13 +113,13 @@ fn a_late_accept_of_a_low_counter_is_refused() {
     );
     cluster.run_for(millis(5));
     let low = promised(&cluster, N2, "k");
-    assert!(won(cluster.write(N2, 3, Command::delete("k")).as_ref()));
+    assert!(succeeded(cluster.write(N2, 3, Command::delete("k")).as_ref()));
     assert!(promised(&cluster, N3, "k") > low);
     assert_eq!(value(cluster.get(N3, "k").as_ref()), Ok(None), "deleted");
     let reply = await_reply(&mut cluster, N1, late);
     let receipt = receipt(reply);
     assert!(
-        receipt.won && receipt.version > Version(2),
+        receipt.succeeded && receipt.version > Version(2),
         "it ran again, after the delete: {receipt:?}"
     );
     cluster.run_for(2 * SECOND);
@@ -171,7 +171,7 @@ fn a_late_read_is_not_answered_from_an_old_promise() {
                 config.round_timeout = 2 * SECOND;
             }
         });
-        assert!(won(cluster.write(N2, 1, Command::put("k", "old")).as_ref()));
+        assert!(succeeded(cluster.write(N2, 1, Command::put("k", "old")).as_ref()));
         cluster.run_for(millis(100));
         // Node 1 hears node 3 alone, and its first promise arrives late.
         let mut is_first = true;
@@ -191,11 +191,11 @@ fn a_late_read_is_not_answered_from_an_old_promise() {
         let losing = Command::compare_and_set("k", Some("none".into()), Some("x".into()));
         let lost = cluster.propose(N1, write(2, Attempt::First, losing), 5 * SECOND);
         cluster.run_for(millis(5));
-        assert!(won(cluster.write(N2, 3, Command::put("k", "new")).as_ref()));
+        assert!(succeeded(cluster.write(N2, 3, Command::put("k", "new")).as_ref()));
         assert_eq!(cluster.reply(N1, lost), None, "the promise is still under way");
         let late = cluster.get(N1, "k");
         assert_eq!(value(late.as_ref()), Ok(Some("new".into())), "seed {seed}");
-        assert!(!receipt(cluster.reply(N1, lost).cloned()).won);
+        assert!(!receipt(cluster.reply(N1, lost).cloned()).succeeded);
     }
 }
 
@@ -205,7 +205,7 @@ fn a_late_read_is_not_answered_from_an_old_promise() {
 fn a_read_during_a_partial_accept_writes_back() {
     for seed in 0..20 {
         let mut cluster = cluster(3, seed);
-        assert!(won(cluster.write(N1, 1, Command::put("k", "a")).as_ref()));
+        assert!(succeeded(cluster.write(N1, 1, Command::put("k", "a")).as_ref()));
         cluster.run_for(millis(100));
         // The second write reaches node 2 alone, and node 1 stops.
         cluster.hold_disk(N1, true);
@@ -218,7 +218,7 @@ fn a_read_during_a_partial_accept_writes_back() {
         assert_eq!(
             first,
             Ok(Some("b".into())),
-            "node 2 holds it, so the read must settle it"
+            "node 2 holds it, so the read must confirm it"
         );
         assert!(sent.borrow().accepts >= 1, "it was written back");
         // Now it is chosen for everybody, whichever majority answers.
@@ -321,7 +321,7 @@ impl Client {
             State::Writing(ticket, command) => match cluster.reply(self.node, *ticket) {
                 None => {}
                 Some(Reply::Write(Ok(receipt))) => {
-                    self.done += u64::from(receipt.won);
+                    self.done += u64::from(receipt.succeeded);
                     self.state = State::Idle;
                 }
                 Some(Reply::Write(Err(WriteError::Unknown { .. }))) => {
@@ -350,7 +350,7 @@ fn lost_answers_do_not_repeat_an_effect() {
             let command = Command::put("k", format!("{seq}"));
             let mut reply = cluster.ask(node, write(seq, Attempt::First, command.clone()), millis(150));
             for _ in 0..50 {
-                if !is_unknown(reply.as_ref()) && reply.as_ref().is_some_and(|reply| won(Some(reply))) {
+                if !is_unknown(reply.as_ref()) && reply.as_ref().is_some_and(|reply| succeeded(Some(reply))) {
                     break;
                 }
                 reply = cluster.ask(node, write(seq, Attempt::Retry, command.clone()), millis(150));
@@ -368,7 +368,7 @@ fn lost_answers_do_not_repeat_an_effect() {
 #[test]
 fn the_own_acceptor_counts_only_when_it_is_durable() {
     let mut cluster = cluster(3, 31);
-    assert!(won(cluster.write(N1, 1, Command::put("k", "a")).as_ref()));
+    assert!(succeeded(cluster.write(N1, 1, Command::put("k", "a")).as_ref()));
     cluster.crash(N3);
     cluster.hold_disk(N1, true);
     let ticket = cluster.propose(N1, write(2, Attempt::First, Command::put("k", "b")), 3 * SECOND);
@@ -379,12 +379,12 @@ fn the_own_acceptor_counts_only_when_it_is_durable() {
         "one durable acceptor is no majority"
     );
     cluster.hold_disk(N1, false);
-    assert!(won(await_reply(&mut cluster, N1, ticket).as_ref()));
+    assert!(succeeded(await_reply(&mut cluster, N1, ticket).as_ref()));
 }
 
-/// A crash between the append and its durability must not lose what anybody was told.
+/// A crash between the append and its durability must not lose what anybody has received.
 #[test]
-fn a_promise_is_durable_before_it_is_told() {
+fn a_promise_is_durable_before_it_is_sent() {
     for seed in 0..40 {
         let mut cluster = cluster(3, seed);
         let invariants = Invariants::watch(&mut cluster);
@@ -404,7 +404,7 @@ fn a_promise_is_durable_before_it_is_told() {
                 invariants.borrow_mut().check(cluster);
                 cluster.reply(node, ticket).is_some() || node == victim
             });
-            if won(cluster.reply(node, ticket)) {
+            if succeeded(cluster.reply(node, ticket)) {
                 acknowledged = seq;
             }
             let read = value(cluster.get(node, "k").as_ref()).expect("a majority is there");
@@ -445,7 +445,7 @@ fn a_node_that_missed_everything_catches_up() {
             && cluster.protocol(N3).scan(&KeyRange::all(), 10_000).len() == 1400
     });
     assert!(caught_up, "{} keys", cluster.protocol(N3).learned().count());
-    // And it knows without being told for each: local reads, and what it holds as an acceptor.
+    // And it knows without a notice for each: local reads, and what it holds as an acceptor.
     let reply = cluster.ask(N3, get("k1500", Some(ReadLevel::Local)), SECOND);
     assert_eq!(value(reply.as_ref()), Ok(Some("v".into())));
     assert_eq!(
@@ -458,10 +458,10 @@ fn a_node_that_missed_everything_catches_up() {
     );
 }
 
-/// A register that was chosen although its proposer crashed before anybody could learn it is settled by its
+/// A register that was chosen although its proposer crashed before anybody could learn it is confirmed by its
 /// acceptors, without a client.
 #[test]
-fn what_was_chosen_unseen_is_settled() {
+fn what_was_chosen_unseen_is_confirmed() {
     let mut cluster = cluster(3, 34);
     lose(&mut cluster, |_, to, message| to == N1 && has_accepted(message));
     cluster.propose(N1, write(1, Attempt::First, Command::put("k", "a")), SECOND);

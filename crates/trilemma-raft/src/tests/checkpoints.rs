@@ -77,7 +77,7 @@ fn c1_a_table_whose_first_chunk_has_up_to_16_mib_is_read() {
     for number in 0..SESSIONS {
         for seq in 1..=SESSION_RESULTS_MAX {
             let result = OpResult::Applied {
-                won: true,
+                succeeded: true,
                 version: position(number, seq),
                 found: Version::ABSENT,
             };

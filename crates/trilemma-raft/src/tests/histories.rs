@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use trilemma_core::{Attempt, Command, Reply, Rng, Ticket, WriteError};
-use trilemma_testkit::{Faults, get, won, write};
+use trilemma_testkit::{Faults, get, succeeded, write};
 
 use super::*;
 
@@ -277,7 +277,10 @@ impl Run {
         let ticket = self.cluster.propose(id, last, 2000 * MS);
         self.run_for(500 * MS);
         let reply = self.cluster.reply(id, ticket);
-        assert!(won(reply), "seed {seed}: no write after the heal: {reply:?}");
+        assert!(
+            succeeded(reply),
+            "seed {seed}: no write after the heal: {reply:?}"
+        );
         for key in 0..KEYS {
             let invoked = self.cluster.now();
             let ticket = self

@@ -32,7 +32,7 @@ fn broken(mut raft: Raft, words: &str, spoil: impl FnOnce(&mut Raft)) {
     assert!(found.contains(words), "expected {words:?}, found {found:?}");
 }
 
-/// A node without a host, so that its state can be spoiled.
+/// A node without a host, so that its state can be corrupted.
 struct Bare {
     raft: Raft,
     effects: Out,
@@ -171,7 +171,7 @@ fn a_read_for_a_version_that_is_there_does_not_wait() {
             query: trilemma_core::Query::Get("key".into()),
             deadline: Instant::NEVER,
         };
-        let level = trilemma_core::ReadLevel::AtLeast(Version(1));
+        let level = trilemma_core::ReadLevel::MinVersion(Version(1));
         raft.shared.version_reads.register(Index(1), read, level);
     });
 }

@@ -1,6 +1,6 @@
 //! Single nodes whose peers are played by the test.
 
-use trilemma_core::host::{Group, Host, Output};
+use trilemma_core::host::{DynProtocol, Host, Output};
 use trilemma_core::{AppendSeq, Attempt, Command, Incarnation, Proposal, Reply, Request, Ticket, WriteError};
 use trilemma_testkit::write;
 

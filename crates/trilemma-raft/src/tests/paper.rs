@@ -96,7 +96,7 @@ fn an_old_acknowledgement_never_counts_for_a_new_read_round() {
     assert_eq!(node.raft().commit(), last);
     let read = trilemma_core::ReadRequest {
         query: trilemma_core::Query::Get("key".into()),
-        at_least: None,
+        level: None,
     };
     let ticket = node.propose(Request::Read(read));
     acknowledge(&mut node, 0);

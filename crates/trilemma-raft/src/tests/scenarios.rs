@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use trilemma_core::{Attempt, Command, Outcome, ReadLevel, Reason, Reply, Request, UnknownCause, WriteError};
-use trilemma_testkit::{Verdict, get, op, value, won, write};
+use trilemma_testkit::{Verdict, get, op, succeeded, value, write};
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn a_write_at_any_node_is_read_at_every_node() {
     for (seq, id) in cluster.ids().into_iter().enumerate() {
         let text = format!("by {id}");
         let reply = cluster.write(id, seq as u64 + 1, Command::put("key", text.as_str()));
-        assert!(won(reply.as_ref()), "{reply:?}");
+        assert!(succeeded(reply.as_ref()), "{reply:?}");
         for reader in cluster.ids() {
             let reply = cluster.get(reader, "key");
             assert_eq!(value(reply.as_ref()), Ok(Some(text.clone())), "node {reader}");
@@ -36,7 +36,7 @@ fn one_node_alone_serves_itself() {
     let mut cluster = cluster(1, 1);
     elect(&mut cluster);
     let reply = cluster.write(NodeId(1), 1, Command::put("key", "1"));
-    assert!(won(reply.as_ref()), "{reply:?}");
+    assert!(succeeded(reply.as_ref()), "{reply:?}");
     cluster.crash(NodeId(1));
     cluster.restart(NodeId(1));
     elect(&mut cluster);
@@ -81,7 +81,9 @@ fn a_minority_refuses_at_once_and_names_who_is_missing() {
     assert_eq!(value(cluster.reply(old, local)), Ok(None), "a local read answers");
     let new = elect(&mut cluster);
     assert_ne!(new, old);
-    assert!(won(cluster.write(new, 2, Command::put("key", "y")).as_ref()));
+    assert!(succeeded(
+        cluster.write(new, 2, Command::put("key", "y")).as_ref()
+    ));
 }
 
 #[test]
@@ -140,7 +142,7 @@ fn nothing_is_acknowledged_or_applied_before_it_is_durable_on_a_majority() {
     assert_eq!(cluster.protocol(id).table().get(b"key"), None);
     let other = others(&cluster, id)[0];
     cluster.hold_disk(other, false);
-    assert!(cluster.run_until(1000 * MS, |cluster| won(cluster.reply(id, ticket))));
+    assert!(cluster.run_until(1000 * MS, |cluster| succeeded(cluster.reply(id, ticket))));
 }
 
 #[test]
@@ -158,7 +160,7 @@ fn a_leader_counts_itself_only_when_its_own_disk_has_the_entry() {
         "one durable copy of three is no majority"
     );
     cluster.hold_disk(id, false);
-    assert!(cluster.run_until(1000 * MS, |cluster| won(cluster.reply(id, ticket))));
+    assert!(cluster.run_until(1000 * MS, |cluster| succeeded(cluster.reply(id, ticket))));
 }
 
 #[test]
@@ -223,7 +225,7 @@ fn one_way_loss_in_either_direction_leaves_a_leader_that_commits() {
         let new = elect(&mut cluster);
         assert_ne!(new, id, "inbound {inbound}");
         assert!(
-            won(cluster.write(new, 1, Command::put("key", "x")).as_ref()),
+            succeeded(cluster.write(new, 1, Command::put("key", "x")).as_ref()),
             "inbound {inbound}"
         );
     }
@@ -248,7 +250,9 @@ fn a_bridge_between_two_halves_gets_a_leader() {
     cluster.run_for(1500 * MS);
     let new = elect(&mut cluster);
     assert!([a, b, bridge].contains(&new), "{new}");
-    assert!(won(cluster.write(new, 1, Command::put("key", "x")).as_ref()));
+    assert!(succeeded(
+        cluster.write(new, 1, Command::put("key", "x")).as_ref()
+    ));
 }
 
 #[test]
@@ -284,7 +288,7 @@ fn a_follower_far_behind_gets_a_snapshot_and_watchers_start_again() {
     cluster.run_for(400 * MS);
     for seq in 1..=60 {
         let command = Command::put(format!("key/{seq}"), "x".repeat(20_000));
-        assert!(won(cluster.write(id, seq, command).as_ref()), "write {seq}");
+        assert!(succeeded(cluster.write(id, seq, command).as_ref()), "write {seq}");
     }
     cluster.restart(behind);
     let same = |cluster: &Cluster<Raft>| {
@@ -296,7 +300,9 @@ fn a_follower_far_behind_gets_a_snapshot_and_watchers_start_again() {
         cluster.protocol(behind).log_end()
     );
     // The snapshot and what follows survive a restart.
-    assert!(won(cluster.write(id, 61, Command::put("key", "last")).as_ref()));
+    assert!(succeeded(
+        cluster.write(id, 61, Command::put("key", "last")).as_ref()
+    ));
     cluster.run_for(200 * MS);
     cluster.crash_losing_all(behind);
     cluster.restart(behind);
@@ -308,9 +314,11 @@ fn a_checkpoint_is_as_good_as_its_records() {
     let mut cluster = cluster(3, 12);
     let id = elect(&mut cluster);
     for seq in 1..=30 {
-        assert!(won(cluster
-            .write(id, seq, Command::put(format!("key/{seq}"), "x"))
-            .as_ref()));
+        assert!(succeeded(
+            cluster
+                .write(id, seq, Command::put(format!("key/{seq}"), "x"))
+                .as_ref()
+        ));
     }
     for node in cluster.ids() {
         cluster.checkpoint(node);
@@ -325,15 +333,19 @@ fn a_checkpoint_is_as_good_as_its_records() {
     cluster.run_for(500 * MS);
     let id = elect(&mut cluster);
     assert_eq!(value(cluster.get(id, "key/30").as_ref()), Ok(Some("x".into())));
-    assert!(won(cluster.write(id, 31, Command::put("key", "y")).as_ref()));
+    assert!(succeeded(
+        cluster.write(id, 31, Command::put("key", "y")).as_ref()
+    ));
 }
 
 #[test]
 fn a_new_leader_serves_no_read_before_its_first_entry_is_committed() {
-    // inside/raft#first-own-entry: the followers' acknowledgements are held back from the new leader.
+    // inside/raft#first-own-entry: the followers' acknowledgements are deferred from the new leader.
     let mut cluster = cluster(3, 13);
     let old = elect(&mut cluster);
-    assert!(won(cluster.write(old, 1, Command::put("key", "x")).as_ref()));
+    assert!(succeeded(
+        cluster.write(old, 1, Command::put("key", "x")).as_ref()
+    ));
     cluster.filter = Some(Box::new(|_, _, message| match message {
         Message::AppendReply {
             result: AppendResult::Matched(index),
@@ -364,7 +376,7 @@ fn a_retry_takes_effect_once_and_an_outcome_is_final() {
     let mut cluster = cluster(3, 14);
     let id = elect(&mut cluster);
     let first = cluster.write(id, 1, Command::put("key", "1"));
-    assert!(won(cluster.write(id, 2, Command::put("key", "2")).as_ref()));
+    assert!(succeeded(cluster.write(id, 2, Command::put("key", "2")).as_ref()));
     let other = others(&cluster, id)[0];
     let again = cluster.ask(
         other,
@@ -449,7 +461,7 @@ fn messages_of_strangers_and_nonsense_change_nothing() {
     }
     assert_eq!(cluster.protocol(id).term(), term);
     assert!(cluster.protocol(id).is_leader());
-    assert!(won(cluster.write(id, 1, Command::put("key", "x")).as_ref()));
+    assert!(succeeded(cluster.write(id, 1, Command::put("key", "x")).as_ref()));
 }
 
 #[test]
@@ -471,7 +483,7 @@ fn many_writes_of_one_turn_share_messages_and_records() {
         .map(|seq| cluster.propose(id, put(seq, "x"), 5000 * MS))
         .collect();
     assert!(cluster.run_until(1000 * MS, |cluster| {
-        tickets.iter().all(|ticket| won(cluster.reply(id, *ticket)))
+        tickets.iter().all(|ticket| succeeded(cluster.reply(id, *ticket)))
     }));
     assert!(sent.get() <= 6, "{} messages for 256 writes", sent.get());
     assert!(cluster.durable_records(id) - before <= 3);

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use trilemma_core::{AppendSeq, Attempt, Command};
-use trilemma_testkit::{Verdict, op, won, write};
+use trilemma_testkit::{Verdict, op, succeeded, write};
 
 use super::node::{Node, follow};
 use super::*;
@@ -18,7 +18,7 @@ fn late_answers_do_not_begin_a_transfer_again() {
     cluster.crash(behind);
     for seq in 1..=200 {
         let command = Command::put(format!("key/{seq}"), "x".repeat(20_000));
-        assert!(won(cluster.write(id, seq, command).as_ref()), "write {seq}");
+        assert!(succeeded(cluster.write(id, seq, command).as_ref()), "write {seq}");
     }
     let begun = Rc::new(Cell::new(0));
     let (firsts, answers) = (Rc::clone(&begun), Cell::new(0));
@@ -39,7 +39,9 @@ fn late_answers_do_not_begin_a_transfer_again() {
     }));
     cluster.restart(behind);
     for seq in 201..=220 {
-        assert!(won(cluster.write(id, seq, Command::put("key", "x")).as_ref()));
+        assert!(succeeded(
+            cluster.write(id, seq, Command::put("key", "x")).as_ref()
+        ));
         cluster.run_for(MS);
     }
     assert!(cluster.run_until(5000 * MS, |cluster| {
@@ -65,7 +67,7 @@ fn a_follower_catches_up_while_writes_go_on() {
     cluster.crash(behind);
     for seq in 1..=400 {
         let command = Command::put(format!("key/{seq:03}"), "x".repeat(1000));
-        assert!(won(cluster.write(id, seq, command).as_ref()), "write {seq}");
+        assert!(succeeded(cluster.write(id, seq, command).as_ref()), "write {seq}");
     }
     cluster.restart(behind);
     let lag = |cluster: &Cluster<Raft>| {
@@ -111,10 +113,12 @@ fn the_log_that_is_kept_for_followers_is_bounded() {
     cluster.crash(behind);
     for seq in 1..=50 {
         let command = Command::put(format!("key/{seq}"), "x".repeat(10_000));
-        assert!(won(cluster.write(id, seq, command).as_ref()), "write {seq}");
+        assert!(succeeded(cluster.write(id, seq, command).as_ref()), "write {seq}");
     }
     cluster.run_for(1000 * MS);
-    assert!(won(cluster.write(id, 51, Command::put("key", "x")).as_ref()));
+    assert!(succeeded(
+        cluster.write(id, 51, Command::put("key", "x")).as_ref()
+    ));
     cluster.run_for(10 * MS);
     assert!(
         cluster.protocol(id).shared.log.len() <= 5,
@@ -138,7 +142,7 @@ fn the_log_that_is_kept_for_followers_is_bounded() {
     assert_eq!(status(&cluster).why, "");
     for seq in 52..=60 {
         let command = Command::put(format!("key/{seq}"), "x".repeat(8_000));
-        assert!(won(cluster.write(id, seq, command).as_ref()), "write {seq}");
+        assert!(succeeded(cluster.write(id, seq, command).as_ref()), "write {seq}");
     }
     cluster.run_for(10 * MS);
     assert!(
@@ -149,7 +153,7 @@ fn the_log_that_is_kept_for_followers_is_bounded() {
     assert_eq!(status(&cluster).why, "");
     for seq in 61..=80 {
         let command = Command::put(format!("key/{seq}"), "x".repeat(10_000));
-        assert!(won(cluster.write(id, seq, command).as_ref()), "write {seq}");
+        assert!(succeeded(cluster.write(id, seq, command).as_ref()), "write {seq}");
     }
     assert!(held(&cluster) <= 120_000, "{} bytes are kept", held(&cluster));
     let why = status(&cluster).why;
@@ -160,7 +164,9 @@ fn the_log_that_is_kept_for_followers_is_bounded() {
     // It goes away while its transfer runs.
     cluster.crash(behind);
     cluster.run_for(1000 * MS);
-    assert!(won(cluster.write(id, 81, Command::put("key", "x")).as_ref()));
+    assert!(succeeded(
+        cluster.write(id, 81, Command::put("key", "x")).as_ref()
+    ));
     cluster.run_for(10 * MS);
     assert!(cluster.protocol(id).shared.log.len() <= 5);
 }
@@ -183,7 +189,9 @@ fn a_leader_never_names_an_entry_that_it_does_not_hold() {
         _ => Verdict::Deliver,
     }));
     for seq in 1..=100 {
-        assert!(won(cluster.write(id, seq, Command::put("key", "x")).as_ref()));
+        assert!(succeeded(
+            cluster.write(id, seq, Command::put("key", "x")).as_ref()
+        ));
         cluster.run_for(seq as u32 % 7 * MS);
     }
     cluster.run_for(1000 * MS);

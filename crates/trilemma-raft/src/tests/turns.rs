@@ -99,7 +99,7 @@ fn forwarded(node: &Node) -> u64 {
 fn receipt(seq: u64) -> Reply {
     Reply::Write(Ok(Receipt {
         op: op(seq),
-        won: true,
+        succeeded: true,
         version: Version(7),
         found: Version::ABSENT,
         epoch: Epoch(1),
@@ -209,7 +209,7 @@ fn a_round_of_an_older_term_is_echoed_in_no_other() {
 
 #[test]
 fn a_refused_pre_vote_teaches_the_higher_term() {
-    // Else nodes whose logs are the shorter the higher their terms are would refuse each other for ever.
+    // Else nodes whose logs are the shorter the higher their terms are would refuse each other without end.
     let mut node = Node::new(3, 1);
     node.now = node.now + 1000 * MS;
     node.step(Input::Wake);

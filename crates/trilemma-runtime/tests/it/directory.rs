@@ -188,7 +188,7 @@ async fn read_directory(authority: &Authority, data: &Path) {
                 for key in keys(backend, session, seq) {
                     let request = ReadRequest {
                         query: Query::Get(key.as_str().into()),
-                        at_least: Some(ReadLevel::Local),
+                        level: Some(ReadLevel::Local),
                     };
                     let reply = at.read(&context(0, 0, Attempt::First), request).await;
                     let reply = reply.unwrap_or_else(|error| panic!("{backend}, {key}: {error}"));
@@ -215,7 +215,7 @@ async fn repeats_have_no_effect(node: &NodeHandle) {
             let keys: Vec<String> = keys(backend, session, seq).collect();
             let request = ReadRequest {
                 query: Query::Get(keys[0].as_str().into()),
-                at_least: Some(ReadLevel::Local),
+                level: Some(ReadLevel::Local),
             };
             let reply = at
                 .read(&context(0, 0, Attempt::First), request)

@@ -32,7 +32,7 @@ async fn put(at: &SharedReplicator, seq: u64, key: &str, value: Vec<u8>) {
 async fn local(at: &SharedReplicator, key: &str) -> Option<Vec<u8>> {
     let request = ReadRequest {
         query: Query::Get(key.into()),
-        at_least: Some(ReadLevel::Local),
+        level: Some(ReadLevel::Local),
     };
     let reply = at.read(&context(0), request).await.expect("a local read answers");
     reply.value().map(|value| value.to_vec())
@@ -71,7 +71,7 @@ async fn what_was_acknowledged_survives_a_kill_of_all_nodes() {
         for seq in 1..=20 {
             let request = ReadRequest {
                 query: Query::Get(format!("key/{seq}").into()),
-                at_least: None,
+                level: None,
             };
             let reply = at
                 .read(&context(0), request)

@@ -171,10 +171,7 @@ async fn m12_a_client_leaves_a_node_that_has_no_quorum() {
         assert_ne!(receipt.served_by, ONE);
     }
     let query = Query::Get("k1".into());
-    let request = ReadRequest {
-        query,
-        at_least: None,
-    };
+    let request = ReadRequest { query, level: None };
     let read = raft.read(&context(0, PATIENCE), request).await;
     assert_eq!(read.expect("a majority is there").entries.len(), 1);
 }

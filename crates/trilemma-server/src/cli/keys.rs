@@ -51,7 +51,7 @@ impl Get {
         }
         let request = ReadRequest {
             query: Query::Get(key.clone()),
-            at_least: self.read.level,
+            level: self.read.level,
         };
         let began = Instant::now();
         let reply = keyspace.read(request).await?;
@@ -234,7 +234,7 @@ impl Range {
             let reply = keyspace
                 .read(ReadRequest {
                     query,
-                    at_least: self.read.level,
+                    level: self.read.level,
                 })
                 .await?;
             self::page(global, &keyspace, &reply, began.elapsed());
@@ -332,7 +332,11 @@ pub(super) async fn write(
     let took = began.elapsed();
     let receipt = result.map_err(|error: Error| Failure::from(error).with_op(op))?;
     report(global, keyspace, &receipt, took);
-    Ok(if receipt.won { Exit::Ok } else { Exit::GuardFailed })
+    Ok(if receipt.succeeded {
+        Exit::Ok
+    } else {
+        Exit::GuardFailed
+    })
 }
 
 fn report(global: &Global, keyspace: &Keyspace, receipt: &Receipt, took: std::time::Duration) {
@@ -343,14 +347,14 @@ fn report(global: &Global, keyspace: &Keyspace, receipt: &Receipt, took: std::ti
                 output::receipt_json(receipt, backend, took)
             } else {
                 let all = output::receipt_json(receipt, backend, took);
-                let short = ["op", "won", "version", "found"];
+                let short = ["op", "succeeded", "version", "found"];
                 all.into_iter()
                     .filter(|(name, _)| short.contains(&name.as_str()))
                     .collect()
             };
             output::line(Json::Object(object).to_string());
         }
-        Form::Table if receipt.won => output::line(format!("ok {}", receipt.version)),
+        Form::Table if receipt.succeeded => output::line(format!("ok {}", receipt.version)),
         Form::Table if receipt.found == trilemma::Version::ABSENT => {
             output::line("lost: a condition did not hold, the key does not exist; nothing was changed");
         }

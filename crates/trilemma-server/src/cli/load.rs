@@ -181,7 +181,7 @@ async fn apply(
             return lost;
         };
         match done {
-            Ok((keys, Ok(receipt))) if receipt.won => {
+            Ok((keys, Ok(receipt))) if receipt.succeeded => {
                 total.written += keys;
                 bar.advance(keys as u64);
             }

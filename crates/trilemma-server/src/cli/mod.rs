@@ -224,7 +224,7 @@ fn level(text: &str) -> Result<ReadLevel, String> {
                 .strip_prefix("at-least:")
                 .map(|version| version.trim_start_matches('v').parse());
             match version {
-                Some(Ok(version)) => Ok(ReadLevel::AtLeast(Version(version))),
+                Some(Ok(version)) => Ok(ReadLevel::MinVersion(Version(version))),
                 _ => Err("expected linearizable, local or at-least:VERSION".into()),
             }
         }

@@ -1,8 +1,8 @@
 //! What must hold of a convergent keyspace.
 //!
 //! Hybrid logical clocks (Kulkarni et al. 2014): a clock never runs further ahead of its wall clock than the drift that
-//! it accepts, so that one wrong clock cannot win over the honest ones for ever. What a node shows of a key never gets
-//! older within a life. The changes of one command come together, but for those that were overwritten meanwhile. In the
+//! it accepts, so that one wrong clock cannot win over the honest ones permanently. What a node shows of a key never gets
+//! older within a incarnation. The changes of one command come together, but for those that were overwritten meanwhile. In the
 //! end every value stands that no other change has observed and no newer delete hides: the fold of all changes that ever
 //! left their node, made here once more from what nodes log. Nodes that reflect the same changes never show different
 //! states; they would notice and repair it, and that they had to is a failure here.
@@ -16,7 +16,7 @@ mod disk;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trilemma_core::{Applied, Key, NodeId, Receipt, WallTime, codec};
+use trilemma_core::{ChangeBatch, Key, NodeId, Receipt, WallTime, codec};
 use trilemma_gossip::clock::Stamp;
 use trilemma_gossip::dot::Dot;
 use trilemma_gossip::replica::{Item, Replica};
@@ -37,7 +37,7 @@ pub(super) struct GossipInvariants {
     walls: BTreeMap<NodeId, u64>,
     /// Starts of all nodes together: what one has restarted with, others may follow.
     starts: u64,
-    /// The newest stamp that each node has shown of a key in its present life, tombstones included.
+    /// The newest stamp that each node has shown of a key in its present incarnation, tombstones included.
     shown: BTreeMap<(NodeId, Key), Stamp>,
     /// Every change of each key, and whether some node had it from another: at its origin alone it may be lost.
     changes: BTreeMap<Key, BTreeMap<Dot, (Item, bool)>>,
@@ -96,7 +96,7 @@ impl GossipInvariants {
         gossip: &Gossip,
         wall: WallTime,
         durable: LogSeq,
-        applied: &[Applied],
+        applied: &[ChangeBatch],
     ) -> Result<(), Broken> {
         self.disks.entry(id).or_default().sync(durable);
         self.forgotten(id, gossip)?;
@@ -177,7 +177,7 @@ impl GossipInvariants {
     /// A message is about to leave.
     pub(super) fn send(&mut self, sending: &Sending<'_>) -> Result<(), Broken> {
         let disk = self.disks.entry(sending.from).or_default();
-        disk.send(sending.from, sending.life, sending.durable, sending.bytes)
+        disk.send(sending.from, sending.incarnation, sending.durable, sending.bytes)
     }
 
     /// A client's write was acknowledged by a node whose log is written and durable up to there.

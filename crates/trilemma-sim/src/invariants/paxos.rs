@@ -1,5 +1,5 @@
 //! Paxos and CASPaxos (Lamport 1998; Rystsov 2018): promises are durable and only grow, a ballot carries one value and
-//! belongs to one life of its proposer, and what is known to be chosen is not forgotten for something older.
+//! belongs to one incarnation of its proposer, and what is known to be chosen is not forgotten for something older.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,13 +13,13 @@ use super::Broken;
 /// See the module.
 #[derive(Default)]
 pub(super) struct PaxosInvariants {
-    /// The highest ballot that each node has told somebody it promised or accepted, over all its lives.
-    told: BTreeMap<(NodeId, Key), (Ballot, Ballot)>,
+    /// The highest ballot of a promise or an acceptance that each node has sent, over all its incarnations.
+    sent: BTreeMap<(NodeId, Key), (Ballot, Ballot)>,
     /// The register that each ballot carries.
     values: BTreeMap<(Key, Ballot), u64>,
-    /// The life in which each ballot was first sent.
-    lives: BTreeMap<(Key, Ballot), (NodeId, Incarnation)>,
-    /// What each node knows to be chosen, in its present life.
+    /// The incarnation in which each ballot was first sent.
+    incarnations: BTreeMap<(Key, Ballot), (NodeId, Incarnation)>,
+    /// What each node knows to be chosen, in its present incarnation.
     learned: BTreeMap<(NodeId, Key), Ballot>,
     /// Nodes that have lost a disk.
     lost: BTreeSet<NodeId>,
@@ -40,11 +40,11 @@ impl PaxosInvariants {
             .held()
             .map(|held| (held.key, (held.promised, held.accepted)))
             .collect();
-        for ((_, key), (promised, accepted)) in self.told.iter().filter(|((node, _), _)| *node == id) {
+        for ((_, key), (promised, accepted)) in self.sent.iter().filter(|((node, _), _)| *node == id) {
             let (has_promised, has_accepted) = held.get(key).copied().unwrap_or_default();
             if has_promised < *promised || has_accepted < *accepted {
                 let what = format!(
-                    "node {id} has told of promise {promised:?} and accept {accepted:?} of {key} and starts with \
+                    "node {id} has sent promise {promised:?} and accept {accepted:?} of {key} and starts with \
                      {has_promised:?} and {has_accepted:?}"
                 );
                 return Err(("promise-durable", what));
@@ -66,9 +66,16 @@ impl PaxosInvariants {
         Ok(())
     }
 
-    pub(super) fn send(&mut self, from: NodeId, life: Incarnation, bytes: &[u8]) -> Result<(), Broken> {
+    pub(super) fn send(
+        &mut self,
+        from: NodeId,
+        incarnation: Incarnation,
+        bytes: &[u8],
+    ) -> Result<(), Broken> {
         match codec::decode::<Message>(bytes) {
-            Ok(Message::Asks(asks)) => asks.into_iter().try_for_each(|ask| self.ask(from, life, ask)),
+            Ok(Message::Asks(asks)) => asks
+                .into_iter()
+                .try_for_each(|ask| self.ask(from, incarnation, ask)),
             Ok(Message::Answers(answers)) => {
                 answers.into_iter().for_each(|answer| self.answer(from, answer));
                 Ok(())
@@ -78,14 +85,18 @@ impl PaxosInvariants {
         }
     }
 
-    fn ask(&mut self, from: NodeId, life: Incarnation, ask: Ask) -> Result<(), Broken> {
+    fn ask(&mut self, from: NodeId, incarnation: Incarnation, ask: Ask) -> Result<(), Broken> {
         let (key, ballot) = match &ask {
             Ask::Prepare { key, ballot } | Ask::Accept { key, ballot, .. } => (key, *ballot),
             _ => return Ok(()),
         };
-        let first = *self.lives.entry((key.clone(), ballot)).or_insert((from, life));
-        if first != (from, life) {
-            let what = format!("{ballot:?} of {key} is sent by node {from} in {life} and was by {first:?}");
+        let first = *self
+            .incarnations
+            .entry((key.clone(), ballot))
+            .or_insert((from, incarnation));
+        if first != (from, incarnation) {
+            let what =
+                format!("{ballot:?} of {key} is sent by node {from} in {incarnation} and was by {first:?}");
             return Err(("ballot-unique", what));
         }
         let Ask::Accept { key, register, .. } = ask else {
@@ -112,7 +123,7 @@ impl PaxosInvariants {
             Answer::Held { key, accepted, .. } => (key, Ballot::ZERO, accepted),
             Answer::Refused { .. } => return,
         };
-        let told = self.told.entry((from, key)).or_default();
-        *told = (told.0.max(promised), told.1.max(accepted));
+        let sent = self.sent.entry((from, key)).or_default();
+        *sent = (sent.0.max(promised), sent.1.max(accepted));
     }
 }

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Broken;
 
-/// What a restart of a node would find, told by its records alone and not by what the node believes.
+/// What a restart of a node would find, by its records alone and not by what the node believes.
 #[derive(Default)]
 struct Stored {
     /// The last entry that a snapshot reflects, and the terms of those behind it.
@@ -62,7 +62,7 @@ impl Stored {
     }
 }
 
-/// What is known of one node in its present life.
+/// What is known of one node in its present incarnation.
 #[derive(Default)]
 struct Seen {
     term: Term,
@@ -86,7 +86,7 @@ pub(super) struct RaftInvariants {
     states: BTreeMap<u64, u64>,
     /// Who was seen to lead each term.
     leaders: BTreeMap<Term, NodeId>,
-    /// To whom each node has given its vote, over all its lives.
+    /// To whom each node has given its vote, over all its incarnations.
     votes: BTreeMap<(NodeId, Term), NodeId>,
     /// The one committed log: term and digest of each entry.
     committed: BTreeMap<Index, (Term, u64)>,

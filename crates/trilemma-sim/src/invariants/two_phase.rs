@@ -1,5 +1,5 @@
 //! Atomic commitment (Bernstein, Hadzilacos and Goodman 1987, section 7.3): no batch is both committed and aborted
-//! anywhere, and nobody takes back a decision. Votes, refusals and decisions are on the disk before anybody is told.
+//! anywhere, and nobody takes back a decision. Votes, refusals and decisions are on the disk before anybody learns of them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -9,13 +9,13 @@ use trilemma_two_phase::{BatchId, Hello, Message, Record, TwoPhase};
 
 use super::Broken;
 
-/// What a restart of a node would find, told by its records alone and not by what the node believes.
+/// What a restart of a node would find, by its records alone and not by what the node believes.
 #[derive(Default)]
 struct Stored {
     prepared: BatchId,
     /// No batch up to here is prepared any more.
     fence: BatchId,
-    /// The same when the present life began. Messages may be older than what is on the disk by now.
+    /// The same when the present incarnation began. Messages may be older than what is on the disk by now.
     fence_at_start: BatchId,
     /// Committed up to here.
     decided: BatchId,
@@ -62,7 +62,7 @@ pub(super) struct TwoPhaseInvariants {
     aborted: BTreeSet<BatchId>,
     /// The one history: batch and digest of the state at each position.
     history: BTreeMap<Version, (BatchId, u64)>,
-    /// The position that each node shows in its present life.
+    /// The position that each node shows in its present incarnation.
     shown: BTreeMap<NodeId, Version>,
 }
 

@@ -13,7 +13,7 @@ long: minutes of little work
   time           heal after 10 to 15 minutes
   faults         as in standard, lasting up to a hundred times longer (at most 100 s, pauses 8 s); of gossip also lost disks
   clocks         2 to 6 jumps of up to 3 hours; with gossip back and, within 100 s, forth again, or forth on all nodes
-                 together: what is dated hours ahead is held back for hours
+                 together: what is dated hours ahead is deferred for hours
   tombstones     gossip.tombstone_age_min 1 s to 30 s, or the default
   also           a cut lets through what is under way (half of the seeds); gossip durability none, os or fsync
 ";

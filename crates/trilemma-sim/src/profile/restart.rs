@@ -37,7 +37,7 @@ const RAFT: &[(&str, &[u64])] = &[
 const PAXOS: &[(&str, &[u64])] = &[
     ("paxos.sync_interval", &[20_000, 100_000]),
     ("paxos.sync_page_max", &[1, 2, 100]),
-    ("paxos.settle_after", &[10_000, 100_000]),
+    ("paxos.confirm_after", &[10_000, 100_000]),
     ("paxos.cache_max", &[0, 1, 1000]),
     ("paxos.recent_max", &[2, 6, 1000]),
     ("paxos.combine_max", &[1, 2, 100]),
@@ -113,7 +113,7 @@ fn torn_start(scenario: &mut Scenario, draw: &mut Draw, node: NodeId) {
 }
 
 /// Disks are lost, of a minority where majorities are counted. Most are traps: one node lacks what the others acknowledge,
-/// then one of these loses its disk and another is away. Whoever counts the empty disk loses what was acknowledged.
+/// then one of these loses its disk and another is away. A node that counts the empty disk loses what was acknowledged.
 fn lost_disks(scenario: &mut Scenario, draw: &mut Draw) {
     let ids: Vec<NodeId> = (1..=scenario.nodes).map(NodeId).collect();
     let parts = scenario.protocol.parts();

@@ -14,7 +14,7 @@ const DEADLINE_SLACK: u64 = 25 * MS;
 impl World<'_> {
     /// A client's turn: it begins its next operation, or asks again about the one under way.
     pub(super) fn client(&mut self, client: usize) {
-        if self.ending.is_prober(client) {
+        if self.quiesce.is_prober(client) {
             return self.prober(client);
         }
         if self.has_libraries() {
@@ -74,12 +74,12 @@ impl World<'_> {
         let give_up = node.clock.time_of(instant).saturating_add(DEADLINE_SLACK);
         self.schedule_at(give_up, Event::GiveUp { client, ticket });
         let delay = self.clients[client].rng.below(MS / 5);
-        let life = self.node(id).life;
+        let incarnation = self.node(id).incarnation;
         self.schedule(
             delay,
             Event::Propose {
                 node: id,
-                life,
+                incarnation,
                 slot,
                 ticket,
                 deadline: instant,
@@ -91,12 +91,12 @@ impl World<'_> {
     pub(super) fn propose(
         &mut self,
         id: NodeId,
-        life: Incarnation,
+        incarnation: Incarnation,
         asked: Asked,
         deadline: Instant,
         request: Request,
     ) {
-        if self.process(id, life).is_some() {
+        if self.process(id, incarnation).is_some() {
             let keyspace = Process::keyspace(asked.0, self.parts[asked.0]);
             self.turn(id, |process, now| {
                 let timeout = deadline.since(now.instant);
@@ -167,7 +167,7 @@ impl World<'_> {
     /// Tells a client what came of its question and plans its next turn.
     pub(super) fn tell(&mut self, client: usize, reply: Option<Reply>) {
         let now = self.now;
-        if self.ending.is_prober(client) {
+        if self.quiesce.is_prober(client) {
             return self.probed(client, reply);
         }
         let think = self.scenario.workload.think;

@@ -14,8 +14,8 @@ use trilemma_core::{
 use trilemma_node::{Replica, WatchId};
 
 use super::{Event, MS, World};
-use crate::choices::{Choices, Purpose};
 use crate::node::Process;
+use crate::randomness::{Purpose, Randomness};
 use crate::scenario::{self, Scenario};
 
 /// When a connection counts as lost on which nothing comes.
@@ -94,14 +94,14 @@ pub(super) enum LibraryEvent {
         connection: ConnectionId,
         call: CallId,
         node: NodeId,
-        life: Incarnation,
+        incarnation: Incarnation,
         request: ClientRequest,
     },
     OpenWatch {
         connection: ConnectionId,
         ticket: Ticket,
         node: NodeId,
-        life: Incarnation,
+        incarnation: Incarnation,
         request: ClientRequest,
     },
     Answer {
@@ -163,12 +163,12 @@ impl Library {
     fn op(&mut self, slot: usize, of: &scenario::Library) -> OpId {
         let (basis, nonce, next) = (self.basis(slot), self.nonce(), self.nonce());
         let place = self.rng.below(u64::from(of.sessions)) as usize;
-        let fresh = self.rng.per_mille(30);
+        let is_new = self.rng.per_mille(30);
         let sessions = self.sessions.entry(slot).or_default();
         let new = || Session::with_spread(basis, nonce, of.spread);
         if place >= sessions.len() {
             sessions.push(new());
-        } else if fresh {
+        } else if is_new {
             sessions[place] = new();
         }
         let place = place.min(sessions.len() - 1);
@@ -202,9 +202,9 @@ impl World<'_> {
         let Some(scenario) = &self.scenario.library else {
             return;
         };
-        let choices = Choices::new(self.scenario.seed);
+        let randomness = Randomness::new(self.scenario.seed);
         for index in 0..scenario.count {
-            let rng = choices.stream(Purpose::Library, u64::from(index));
+            let rng = randomness.stream(Purpose::Library, u64::from(index));
             let mut library = Library::new(self.scenario, scenario, rng);
             let delay = library.rng.below(2 * scenario.sever + 1);
             self.libraries.all.push(library);
@@ -247,16 +247,16 @@ impl World<'_> {
                 connection,
                 call,
                 node,
-                life,
+                incarnation,
                 request,
-            } => return self.requested(library, (connection, call), (node, life), request),
+            } => return self.requested(library, (connection, call), (node, incarnation), request),
             LibraryEvent::OpenWatch {
                 connection,
                 ticket,
                 node,
-                life,
+                incarnation,
                 request,
-            } => self.open_watch(library, (connection, ticket), (node, life), request),
+            } => self.open_watch(library, (connection, ticket), (node, incarnation), request),
             LibraryEvent::Answer {
                 connection,
                 call,
@@ -318,14 +318,15 @@ impl World<'_> {
                 call,
                 request,
             } => {
-                let Some((node, life)) = self.libraries.all[library].up.get(&connection).copied() else {
+                let Some((node, incarnation)) = self.libraries.all[library].up.get(&connection).copied()
+                else {
                     return;
                 };
                 let event = LibraryEvent::Request {
                     connection,
                     call,
                     node,
-                    life,
+                    incarnation,
                     request,
                 };
                 self.library_later(library, delay, event);
@@ -335,14 +336,15 @@ impl World<'_> {
                 ticket,
                 request,
             } => {
-                let Some((node, life)) = self.libraries.all[library].up.get(&connection).copied() else {
+                let Some((node, incarnation)) = self.libraries.all[library].up.get(&connection).copied()
+                else {
                     return;
                 };
                 let event = LibraryEvent::OpenWatch {
                     connection,
                     ticket,
                     node,
-                    life,
+                    incarnation,
                     request,
                 };
                 self.library_later(library, delay, event);
@@ -367,11 +369,15 @@ impl World<'_> {
     /// A dial has come to a node. If nobody is there, sometimes nothing comes back.
     fn dialed(&mut self, library: usize, connection: ConnectionId, node: NodeId) {
         let delay = self.way(library);
-        let life = self.node(node).process.as_ref().map(|process| process.life);
+        let incarnation = self
+            .node(node)
+            .process
+            .as_ref()
+            .map(|process| process.incarnation);
         let this = &mut self.libraries.all[library];
-        match life {
-            Some(life) => {
-                this.up.insert(connection, (node, life));
+        match incarnation {
+            Some(incarnation) => {
+                this.up.insert(connection, (node, incarnation));
                 self.library_later(library, delay, LibraryEvent::Connected { connection });
             }
             None if this.rng.per_mille(500) => {
@@ -386,10 +392,10 @@ impl World<'_> {
         &mut self,
         library: usize,
         (connection, call): (ConnectionId, CallId),
-        (node, life): (NodeId, Incarnation),
+        (node, incarnation): (NodeId, Incarnation),
         request: ClientRequest,
     ) {
-        if self.process(node, life).is_none() {
+        if self.process(node, incarnation).is_none() {
             return;
         }
         let this = &mut self.libraries.all[library];
@@ -473,7 +479,7 @@ impl World<'_> {
             snapshot_failure: String::new(),
             cluster: "simulated".into(),
             node: id,
-            incarnation: process.life,
+            incarnation: process.incarnation,
             disk: process.node.process().disk,
             peers: Vec::new(),
             keyspaces: process.node.replicas().iter().map(keyspace).collect(),
@@ -763,10 +769,10 @@ impl World<'_> {
         &mut self,
         library: usize,
         (connection, ticket): (ConnectionId, Ticket),
-        (node, life): (NodeId, Incarnation),
+        (node, incarnation): (NodeId, Incarnation),
         request: ClientRequest,
     ) {
-        let alive = self.process(node, life).is_some();
+        let alive = self.process(node, incarnation).is_some();
         let this = &mut self.libraries.all[library];
         if !this.up.contains_key(&connection) {
             return;
@@ -817,9 +823,9 @@ impl World<'_> {
             return true;
         }
         let at = self.libraries.all[*library].up.get(connection);
-        at.is_none_or(|(id, life)| {
+        at.is_none_or(|(id, incarnation)| {
             let process = self.nodes[id.0 as usize - 1].process.as_ref();
-            process.is_none_or(|process| process.life != *life)
+            process.is_none_or(|process| process.incarnation != *incarnation)
         })
     }
 

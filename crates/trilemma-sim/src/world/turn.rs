@@ -2,7 +2,7 @@
 //! any two of them.
 
 use bytes::{Bytes, BytesMut};
-use trilemma_core::{Applied, Incarnation, KeyspaceId, NodeId, Now, ProcessId, WallTime};
+use trilemma_core::{ChangeBatch, Incarnation, KeyspaceId, NodeId, Now, ProcessId, WallTime};
 use trilemma_node::config::NODE_RECORDS;
 use trilemma_node::frame::put_item;
 use trilemma_node::{Engine, Envelope, Observer};
@@ -35,7 +35,7 @@ impl Observer for Watching<'_> {
         self.invariants.appended(self.id, replica, seq, bytes);
     }
 
-    fn stepped(&mut self, replica: usize, engine: &Engine, reset: Option<u64>, applied: &[Applied]) {
+    fn stepped(&mut self, replica: usize, engine: &Engine, reset: Option<u64>, applied: &[ChangeBatch]) {
         self.installed |= reset.is_some();
         let observed =
             self.invariants
@@ -67,9 +67,9 @@ impl World<'_> {
         // What a lost disk held is below the wall clock; see the runtime's recovery. The first incarnation is that clock,
         // which matters to the contexts of gossip alone.
         let wall = node.clock.wall(now).0;
-        let life_min = match scenario.protocol {
-            Protocol::Gossip => wall.max(node.life.0 + 1),
-            _ => node.life.0 + 1,
+        let incarnation_min = match scenario.protocol {
+            Protocol::Gossip => wall.max(node.incarnation.0 + 1),
+            _ => node.incarnation.0 + 1,
         };
         let knobs = node.knobs.clone();
         let start = Start {
@@ -77,11 +77,11 @@ impl World<'_> {
             node: id,
             knobs: &knobs,
             now: node.clock.now(now),
-            life_min,
+            incarnation_min,
         };
         let expected = node.durable;
         let changed = node.knobs != node.knobs_started;
-        let first = node.life.0 == 0;
+        let first = node.incarnation.0 == 0;
         match Process::start(&node.disk, start, &mut node.instances) {
             Ok((process, found)) => {
                 if found.last.max(found.snapshot) < expected {
@@ -91,7 +91,7 @@ impl World<'_> {
                     );
                     return self.fail("durability", what);
                 }
-                node.life = process.life;
+                node.incarnation = process.incarnation;
                 node.knobs_started.clone_from(&node.knobs);
                 node.torn_starts = 0;
                 node.durable = LogSeq(0);
@@ -194,14 +194,20 @@ impl World<'_> {
         if turn == 0 {
             return self.end_turn(id);
         }
-        let life = process.life;
+        let incarnation = process.incarnation;
         if !std::mem::replace(&mut node.in_turn, true) {
-            self.schedule(turn, Event::TurnEnds { node: id, life });
+            self.schedule(
+                turn,
+                Event::TurnEnds {
+                    node: id,
+                    incarnation,
+                },
+            );
         }
     }
 
-    pub(super) fn turn_ends(&mut self, id: NodeId, life: Incarnation) {
-        if self.process(id, life).is_some() {
+    pub(super) fn turn_ends(&mut self, id: NodeId, incarnation: Incarnation) {
+        if self.process(id, incarnation).is_some() {
             self.node(id).in_turn = false;
             self.end_turn(id);
         }
@@ -210,37 +216,41 @@ impl World<'_> {
     /// Ends a turn and carries out what it wants, in the order of its effects.
     fn end_turn(&mut self, id: NodeId) {
         let time = self.now;
-        let Some((life, now)) = self.make_turn(id) else {
+        let Some((incarnation, now)) = self.make_turn(id) else {
             return;
         };
-        if !self.log_records(id, life, now) {
+        if !self.log_records(id, incarnation, now) {
             return;
         }
-        for message in self.taken(id, life, |process| std::mem::take(&mut process.effects.messages)) {
-            if self.process(id, life).is_none() {
+        for message in self.taken(id, incarnation, |process| {
+            std::mem::take(&mut process.effects.messages)
+        }) {
+            if self.process(id, incarnation).is_none() {
                 return;
             }
             self.send(id, message);
         }
-        for ((slot, ticket), reply) in
-            self.taken(id, life, |process| std::mem::take(&mut process.effects.replies))
-        {
+        for ((slot, ticket), reply) in self.taken(id, incarnation, |process| {
+            std::mem::take(&mut process.effects.replies)
+        }) {
             self.answered(id, slot, ticket, reply);
         }
-        for (watch, item) in self.taken(id, life, |process| std::mem::take(&mut process.effects.items)) {
+        for (watch, item) in self.taken(id, incarnation, |process| {
+            std::mem::take(&mut process.effects.items)
+        }) {
             self.watch_item(id, watch, item);
         }
-        self.after_turn(id, life, time, now);
+        self.after_turn(id, incarnation, time, now);
     }
 
     /// Takes a list of effects from a process, if it still runs.
     fn taken<T>(
         &mut self,
         id: NodeId,
-        life: Incarnation,
+        incarnation: Incarnation,
         take: impl FnOnce(&mut Process) -> Vec<T>,
     ) -> Vec<T> {
-        self.process(id, life).map(take).unwrap_or_default()
+        self.process(id, incarnation).map(take).unwrap_or_default()
     }
 
     /// Has the node make its turn, and the invariants look at it.
@@ -249,10 +259,10 @@ impl World<'_> {
         let node = &mut self.nodes[id.0 as usize - 1];
         let now = node.clock.now(time);
         let process = node.process.as_mut()?;
-        let life = process.life;
+        let incarnation = process.incarnation;
         let stream = |part: &Protocol| {
             let shared = matches!(part, Protocol::Raft | Protocol::TwoPhase);
-            Self::stream_of(id, life, shared)
+            Self::stream_of(id, incarnation, shared)
         };
         let watched = (!self.watchers.is_empty()).then(|| self.parts.iter().map(stream).collect());
         let mut watching = Watching {
@@ -274,7 +284,7 @@ impl World<'_> {
         if let Err((checker, what)) = broken.map_or(Ok(()), Err).and_then(|()| self.node_is_sound(id)) {
             self.fail(checker, what);
         }
-        Some((life, now))
+        Some((incarnation, now))
     }
 
     /// What every node owes, whatever it serves: what was handed to its log becomes durable soon, and its view of a peer
@@ -310,8 +320,8 @@ impl World<'_> {
 
     /// Hands the turn's records to the log, and what waits there to the disk. Without any the log is not looked at, as in
     /// production. `false` if that has ended the process.
-    fn log_records(&mut self, id: NodeId, life: Incarnation, now: Now) -> bool {
-        let Some(process) = self.process(id, life) else {
+    fn log_records(&mut self, id: NodeId, incarnation: Incarnation, now: Now) -> bool {
+        let Some(process) = self.process(id, incarnation) else {
             return false;
         };
         match process.submit(now) {
@@ -319,21 +329,25 @@ impl World<'_> {
                 let time = self.now;
                 self.node(id).unsynced_since.get_or_insert(time);
                 self.probe(id, &Probe::Append);
-                self.write(id, life);
+                self.write(id, incarnation);
             }
             Ok(false) => {}
             Err(stopped) => self.disk_failed(id, &stopped),
         }
-        self.process(id, life).is_some()
+        self.process(id, incarnation).is_some()
     }
 
     /// Hands what waits to the disk.
-    fn write(&mut self, id: NodeId, life: Incarnation) {
+    fn write(&mut self, id: NodeId, incarnation: Incarnation) {
         let sync = self.scenario.disk.sync;
         let time = self.now;
         let node = self.node(id);
         let now = node.clock.now(time);
-        let Some(process) = node.process.as_mut().filter(|process| process.life == life) else {
+        let Some(process) = node
+            .process
+            .as_mut()
+            .filter(|process| process.incarnation == incarnation)
+        else {
             return;
         };
         match process.write(now) {
@@ -341,33 +355,57 @@ impl World<'_> {
                 let latency = sync.0 + node.rng.below(sync.1 - sync.0 + 1);
                 let latency = node.slow_disk.map_or(latency, |slow| slow.max(latency));
                 self.did(id, "syncing");
-                self.schedule(latency, Event::DiskDone { node: id, life });
-                self.schedule(0, Event::LogReport { node: id, life });
+                self.schedule(
+                    latency,
+                    Event::DiskDone {
+                        node: id,
+                        incarnation,
+                    },
+                );
+                self.schedule(
+                    0,
+                    Event::LogReport {
+                        node: id,
+                        incarnation,
+                    },
+                );
                 self.probe(id, &Probe::Write);
             }
             Ok(Some(Due::At(due))) => {
                 let at = node.clock.time_of(due);
                 if at < node.log_due {
                     node.log_due = at;
-                    self.schedule_at(at, Event::LogDue { node: id, life });
+                    self.schedule_at(
+                        at,
+                        Event::LogDue {
+                            node: id,
+                            incarnation,
+                        },
+                    );
                 }
-                self.schedule(0, Event::LogReport { node: id, life });
+                self.schedule(
+                    0,
+                    Event::LogReport {
+                        node: id,
+                        incarnation,
+                    },
+                );
             }
             Ok(None) => {}
             Err(stopped) => self.disk_failed(id, &stopped),
         }
     }
 
-    pub(super) fn log_due(&mut self, id: NodeId, life: Incarnation) {
-        if self.process(id, life).is_some() {
+    pub(super) fn log_due(&mut self, id: NodeId, incarnation: Incarnation) {
+        if self.process(id, incarnation).is_some() {
             self.node(id).log_due = u64::MAX;
-            self.write(id, life);
+            self.write(id, incarnation);
         }
     }
 
     /// Tells the node what its log has to report, if that is something.
-    pub(super) fn log_report(&mut self, id: NodeId, life: Incarnation) {
-        let events = self.taken(id, life, Process::log_events);
+    pub(super) fn log_report(&mut self, id: NodeId, incarnation: Incarnation) {
+        let events = self.taken(id, incarnation, Process::log_events);
         if events.is_empty() {
             return;
         }
@@ -382,11 +420,15 @@ impl World<'_> {
         });
     }
 
-    pub(super) fn disk_done(&mut self, id: NodeId, life: Incarnation) {
+    pub(super) fn disk_done(&mut self, id: NodeId, incarnation: Incarnation) {
         let time = self.now;
         let node = self.node(id);
         let now = node.clock.now(time);
-        let Some(process) = node.process.as_mut().filter(|process| process.life == life) else {
+        let Some(process) = node
+            .process
+            .as_mut()
+            .filter(|process| process.incarnation == incarnation)
+        else {
             return;
         };
         match process.sync(now) {
@@ -394,9 +436,9 @@ impl World<'_> {
                 node.unsynced_since = process.is_writing().then_some(time);
                 self.trace.number(durable.0);
                 self.probe(id, &Probe::Persist);
-                self.log_report(id, life);
+                self.log_report(id, incarnation);
                 // What has come meanwhile.
-                self.write(id, life);
+                self.write(id, incarnation);
             }
             Err(stopped) => self.disk_failed(id, &stopped),
         }
@@ -420,34 +462,46 @@ impl World<'_> {
     }
 
     /// Snapshots, and the next wake.
-    fn after_turn(&mut self, id: NodeId, life: Incarnation, time: u64, now: Now) {
-        let Some(process) = self.process(id, life) else {
+    fn after_turn(&mut self, id: NodeId, incarnation: Incarnation, time: u64, now: Now) {
+        let Some(process) = self.process(id, incarnation) else {
             return;
         };
         let releases = process.effects.release.is_some();
         match process.background(now) {
             Ok(true) => {
                 let latency = self.node(id).rng.below(5 * MS);
-                self.schedule(latency, Event::WriteSnapshot { node: id, life });
+                self.schedule(
+                    latency,
+                    Event::WriteSnapshot {
+                        node: id,
+                        incarnation,
+                    },
+                );
             }
             Ok(false) => {}
             Err(stopped) => return self.disk_failed(id, &stopped),
         }
         if releases {
-            self.write(id, life);
+            self.write(id, incarnation);
         }
         let node = self.node(id);
         let Some(process) = &node.process else { return };
         let at = node.clock.time_of(process.node.wake_at()).max(time + 1);
         if at < node.wake_at {
             node.wake_at = at;
-            self.schedule_at(at, Event::Wake { node: id, life });
+            self.schedule_at(
+                at,
+                Event::Wake {
+                    node: id,
+                    incarnation,
+                },
+            );
         }
     }
 
-    pub(super) fn wake(&mut self, id: NodeId, life: Incarnation) {
+    pub(super) fn wake(&mut self, id: NodeId, incarnation: Incarnation) {
         let now = self.now;
-        if self.process(id, life).is_none() {
+        if self.process(id, incarnation).is_none() {
             return;
         }
         let node = self.node(id);
@@ -458,8 +512,8 @@ impl World<'_> {
         self.turn(id, |_, _| {});
     }
 
-    pub(super) fn write_snapshot(&mut self, id: NodeId, life: Incarnation) {
-        let Some(process) = self.process(id, life) else {
+    pub(super) fn write_snapshot(&mut self, id: NodeId, incarnation: Incarnation) {
+        let Some(process) = self.process(id, incarnation) else {
             return;
         };
         if let Err(why) = process.write_snapshot() {
@@ -504,7 +558,7 @@ impl World<'_> {
         let sending = Sending {
             from,
             to,
-            life: process.life,
+            incarnation: process.incarnation,
             slot,
             engine: process.engine(slot),
             durable: process.durable(),
@@ -516,14 +570,14 @@ impl World<'_> {
         self.did(from, kind);
         if let Some(delays) = self.transmit(from, to, kind) {
             for delay in delays.into_iter().flatten() {
-                let life = self.node(to).life;
+                let incarnation = self.node(to).incarnation;
                 let bytes = bytes.clone();
                 self.schedule(
                     delay,
                     Event::Deliver {
                         from: sender,
                         to,
-                        life,
+                        incarnation,
                         slot,
                         kind,
                         bytes,
@@ -536,7 +590,7 @@ impl World<'_> {
     /// Sends a message of the node itself.
     fn send_node_message(&mut self, from: ProcessId, to: NodeId, kind: &'static str, bytes: &Bytes) {
         if let Some(delays) = self.transmit(from.node, to, kind) {
-            let life = self.node(to).life;
+            let incarnation = self.node(to).incarnation;
             for delay in delays.into_iter().flatten() {
                 let bytes = bytes.clone();
                 self.schedule(
@@ -544,7 +598,7 @@ impl World<'_> {
                     Event::NodeMessage {
                         from,
                         to,
-                        life,
+                        incarnation,
                         bytes,
                     },
                 );
@@ -556,13 +610,13 @@ impl World<'_> {
         &mut self,
         sender: ProcessId,
         to: NodeId,
-        life: Incarnation,
+        incarnation: Incarnation,
         slot: usize,
         kind: &'static str,
         bytes: Bytes,
     ) {
         let from = sender.node;
-        if self.process(to, life).is_none() || self.is_stopped(from, to) {
+        if self.process(to, incarnation).is_none() || self.is_stopped(from, to) {
             return;
         }
         self.trace.number(u64::from(from.0) << 32 | u64::from(to.0));
@@ -577,13 +631,19 @@ impl World<'_> {
         self.turn(to, |process, now| process.node.on_frame(now, &sender, frame));
     }
 
-    pub(super) fn node_message(&mut self, from: ProcessId, to: NodeId, life: Incarnation, bytes: Bytes) {
-        if self.process(to, life).is_none() || self.is_stopped(from.node, to) {
+    pub(super) fn node_message(
+        &mut self,
+        from: ProcessId,
+        to: NodeId,
+        incarnation: Incarnation,
+        bytes: Bytes,
+    ) {
+        if self.process(to, incarnation).is_none() || self.is_stopped(from.node, to) {
             return;
         }
         let is_running = self.process(from.node, from.incarnation).is_some();
         let is_first_disk = !self.node(from.node).lost_disk;
-        if let Some(process) = self.process(to, life)
+        if let Some(process) = self.process(to, incarnation)
             && is_running
             && is_first_disk
             && let Err(refused) = process.node.peers().admit(&from)

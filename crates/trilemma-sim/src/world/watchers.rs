@@ -4,10 +4,10 @@ use trilemma_core::{Incarnation, KeyRange, NodeId, ReadError, WatchItem, WatchSp
 use trilemma_node::{ReaderEvent, WatchId};
 
 use super::{Event, MS, World};
-use crate::choices::{Choices, Purpose};
 use crate::engine::entries;
 use crate::invariants::Broken;
 use crate::node::Process;
+use crate::randomness::{Purpose, Randomness};
 use crate::scenario::Protocol;
 use crate::watching::Watcher;
 
@@ -21,9 +21,9 @@ const PAUSES: u32 = 30;
 impl World<'_> {
     /// Puts the watchers of the scenario into the world.
     pub(super) fn plan_watchers(&mut self) {
-        let choices = Choices::new(self.scenario.seed);
+        let randomness = Randomness::new(self.scenario.seed);
         for index in 0..self.scenario.watchers {
-            let mut rng = choices.stream(Purpose::Watcher, u64::from(index));
+            let mut rng = randomness.stream(Purpose::Watcher, u64::from(index));
             let slot = rng.below(self.parts.len() as u64) as usize;
             let range = if rng.per_mille(500) {
                 KeyRange::all()
@@ -256,8 +256,12 @@ impl World<'_> {
     }
 
     /// The number that a node's tokens of a keyspace carry.
-    pub(super) fn stream_of(id: NodeId, life: Incarnation, shared: bool) -> u64 {
-        if shared { 0 } else { u64::from(id.0) << 48 ^ life.0 }
+    pub(super) fn stream_of(id: NodeId, incarnation: Incarnation, shared: bool) -> u64 {
+        if shared {
+            0
+        } else {
+            u64::from(id.0) << 48 ^ incarnation.0
+        }
     }
 }
 

@@ -54,10 +54,10 @@ pub fn op(seq: u64) -> OpId {
 
 /// A request to read one key.
 #[must_use]
-pub fn get(key: &str, at_least: Option<ReadLevel>) -> Request {
+pub fn get(key: &str, level: Option<ReadLevel>) -> Request {
     Request::Read(ReadRequest {
         query: Query::Get(key.into()),
-        at_least,
+        level,
     })
 }
 
@@ -71,6 +71,6 @@ pub fn value(reply: Option<&Reply>) -> Result<Option<String>, String> {
 
 /// Whether the answer is a receipt of a write that won.
 #[must_use]
-pub fn won(reply: Option<&Reply>) -> bool {
-    matches!(reply, Some(Reply::Write(Ok(receipt))) if receipt.won)
+pub fn succeeded(reply: Option<&Reply>) -> bool {
+    matches!(reply, Some(Reply::Write(Ok(receipt))) if receipt.succeeded)
 }

@@ -100,19 +100,21 @@ pub(super) async fn compare_and_set(suite: &Suite<'_>) -> Outcome {
         unsupported(suite.write_once(&at, create).await)?;
         return Ok(true);
     }
-    let won = suite.write(&at, create.clone()).await?;
-    ensure(won.won, || "creating an absent key did not win".into())?;
+    let succeeded = suite.write(&at, create.clone()).await?;
+    ensure(succeeded.succeeded, || {
+        "creating an absent key did not win".into()
+    })?;
     let other = suite.deployment.replicator(suite.nodes()[1]);
     let lost = suite.write(&other, create).await?;
-    ensure(!lost.won && lost.found == won.version, || {
+    ensure(!lost.succeeded && lost.found == succeeded.version, || {
         format!("creating it again: {lost:?}")
     })?;
     let stale = Command::compare_and_set(key.clone(), Some("x".into()), Some("b".into()));
-    ensure(!suite.write(&at, stale).await?.won, || {
+    ensure(!suite.write(&at, stale).await?.succeeded, || {
         "a wrong expectation won".into()
     })?;
     let right = Command::compare_and_set(key.clone(), Some("a".into()), Some("b".into()));
-    ensure(suite.write(&other, right).await?.won, || {
+    ensure(suite.write(&other, right).await?.succeeded, || {
         "a right expectation lost".into()
     })?;
     let found = suite.text(&at, &key).await?;
@@ -179,7 +181,7 @@ pub(super) async fn guarded_batch(suite: &Suite<'_>) -> Outcome {
         return Ok(true);
     }
     let lost = suite.write(&at, command.clone()).await?;
-    ensure(!lost.won && lost.found == Version::ABSENT, || {
+    ensure(!lost.succeeded && lost.found == Version::ABSENT, || {
         format!("a failed guard: {lost:?}")
     })?;
     let left = suite.text(&at, &suite.key("guarded/left")).await?;
@@ -188,7 +190,7 @@ pub(super) async fn guarded_batch(suite: &Suite<'_>) -> Outcome {
         key: suite.key("guarded/absent"),
         is: None,
     }];
-    ensure(suite.write(&at, command).await?.won, || {
+    ensure(suite.write(&at, command).await?.succeeded, || {
         "a batch whose guard holds lost".into()
     })?;
     Ok(true)
@@ -274,9 +276,10 @@ pub(super) async fn repeat(suite: &Suite<'_>) -> Outcome {
         .write(&suite.context(op, Attempt::Retry), command)
         .await
         .map_err(|error| error.to_string())?;
-    ensure(again.version == first.version && again.won == first.won, || {
-        format!("first {first:?}, repeat {again:?}")
-    })?;
+    ensure(
+        again.version == first.version && again.succeeded == first.succeeded,
+        || format!("first {first:?}, repeat {again:?}"),
+    )?;
     let found = suite.text(&at, &key).await?;
     ensure(found.as_deref() == Some("2"), || {
         format!("the repeat took effect: {found:?}")
@@ -298,7 +301,7 @@ pub(super) async fn outcome(suite: &Suite<'_>) -> Outcome {
         .await
     {
         Ok(receipt::Outcome::Applied(found))
-            if found.version == receipt.version && found.won == receipt.won => {}
+            if found.version == receipt.version && found.succeeded == receipt.succeeded => {}
         other => return Err(format!("of a write that was acknowledged: {other:?}")),
     }
     let never = suite.op(&at);

@@ -43,7 +43,7 @@ async fn increment(suite: &Suite<'_>, node: NodeId, client: usize) -> Result<(),
     let at = suite.deployment.replicator(node);
     let key = suite.key("counter");
     for _ in 0..INCREMENTS {
-        let mut won = false;
+        let mut succeeded = false;
         for _ in 0..TRIES {
             let text = suite.text(&at, &key).await?.ok_or("the counter is gone")?;
             let count: u32 = text
@@ -51,8 +51,8 @@ async fn increment(suite: &Suite<'_>, node: NodeId, client: usize) -> Result<(),
                 .map_err(|error| format!("counter {text:?}: {error}"))?;
             let next = (count + 1).to_string();
             let command = Command::compare_and_set(key.clone(), Some(text.into()), Some(next.into()));
-            won = suite.write(&at, command).await?.won;
-            if won {
+            succeeded = suite.write(&at, command).await?.succeeded;
+            if succeeded {
                 break;
             }
             suite
@@ -60,7 +60,7 @@ async fn increment(suite: &Suite<'_>, node: NodeId, client: usize) -> Result<(),
                 .sleep(Duration::from_millis(1 + client as u64))
                 .await;
         }
-        ensure(won, || {
+        ensure(succeeded, || {
             format!("client {client} at node {node} lost {TRIES} races in a row")
         })?;
     }

@@ -286,8 +286,8 @@ impl<S: Stage> Play<S> {
             "siblings" => (Query::Siblings((*key).into()), "siblings of"),
             _ => (Query::Get((*key).into()), "get"),
         };
-        let at_least = options.contains(&"local").then_some(ReadLevel::Local);
-        let request = Request::Read(ReadRequest { query, at_least });
+        let level = options.contains(&"local").then_some(ReadLevel::Local);
+        let request = Request::Read(ReadRequest { query, level });
         self.propose(at, request, format!("{what} {key}"), Duration::from_secs(2))
     }
 

@@ -70,7 +70,7 @@ pub fn show_reply(reply: &Reply, version: fn(Version) -> String) -> String {
 }
 
 fn show_receipt(receipt: &Receipt, version: fn(Version) -> String) -> String {
-    let made = if receipt.won {
+    let made = if receipt.succeeded {
         format!("written as {}", version(receipt.version))
     } else {
         format!("guard failed, found {}", version(receipt.found))

@@ -96,7 +96,7 @@ fn messages_are_frozen() {
     };
     let answer = |verdict| Answer { number: 5, verdict };
     let result = OpResult::Applied {
-        won: true,
+        succeeded: true,
         version: Version(8),
         found: Version(0),
     };

@@ -4,7 +4,7 @@
 use trilemma_core::{
     Attempt, Command, NodeSet, Outcome, Protocol, ReadLevel, Reason, Reply, Request, UnknownCause, WriteError,
 };
-use trilemma_testkit::{get, op, value, won, write};
+use trilemma_testkit::{get, op, succeeded, value, write};
 
 use super::harness::*;
 use crate::Message;
@@ -51,7 +51,7 @@ fn nothing_in_flight_writes_refuse_at_once_and_reads_go_on_everywhere() {
     readable(&mut cluster, "k", Some("1"));
     cluster.heal();
     resolve(&mut cluster);
-    assert!(won(put(&mut cluster, N3, 5, "k").as_ref()));
+    assert!(succeeded(put(&mut cluster, N3, 5, "k").as_ref()));
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn prepare_sent_and_a_vote_missing_the_sequencer_aborts_and_keys_are_readable_at
 fn all_votes_in_the_decision_stands_and_the_other_side_learns_it() {
     let mut cluster = cluster(3, 4);
     let sent = lose(&mut cluster, &["announce"]);
-    assert!(won(put(&mut cluster, N1, 1, "k").as_ref()));
+    assert!(succeeded(put(&mut cluster, N1, 1, "k").as_ref()));
     assert_eq!(count(&sent, "vote"), 2);
     cluster.split(&[N1]);
     cluster.run_for(2 * SECOND);
@@ -169,7 +169,7 @@ fn one_that_knows_the_decision_tells_its_side() {
     let lost = tap(&mut cluster, |_, to, message| {
         matches!(message, Message::Announce { .. }) && to == N3
     });
-    assert!(won(put(&mut cluster, N1, 1, "k").as_ref()));
+    assert!(succeeded(put(&mut cluster, N1, 1, "k").as_ref()));
     cluster.run_until(SECOND, |_| count(&lost, "announce") > 0);
     cluster.run_for(millis(1));
     cluster.split(&[N1]);
@@ -227,7 +227,7 @@ fn the_sequencer_dies_before_it_decides_and_its_next_incarnation_aborts() {
 fn the_sequencer_dies_after_it_decided_and_its_next_incarnation_commits() {
     let mut cluster = cluster(3, 8);
     lose(&mut cluster, &["announce"]);
-    assert!(won(put(&mut cluster, N1, 1, "k").as_ref()));
+    assert!(succeeded(put(&mut cluster, N1, 1, "k").as_ref()));
     cluster.crash_losing_all(N1);
     cluster.filter = None;
     cluster.run_for(SECOND);
@@ -252,7 +252,7 @@ fn a_forwarded_write_whose_sequencer_dies_is_unknown_or_resolved() {
         let reply = await_reply(&mut cluster, N2, ticket);
         if restarts {
             // The old incarnation aborted it; passed on again under the same id it has one effect.
-            assert!(won(reply.as_ref()), "{reply:?}");
+            assert!(succeeded(reply.as_ref()), "{reply:?}");
         } else {
             let lost = Some(Reply::Write(Err(WriteError::Unknown {
                 op: op(1),
@@ -282,7 +282,7 @@ fn a_silent_member_that_seems_alive_costs_a_timeout_and_a_typed_refusal() {
     cluster.hold_disk(N2, false);
     resolve(&mut cluster);
     assert_eq!(result_at(&cluster, N2, op(1)), None);
-    assert!(won(put(&mut cluster, N1, 2, "k").as_ref()));
+    assert!(succeeded(put(&mut cluster, N1, 2, "k").as_ref()));
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn a_member_that_lost_its_disk_is_no_evidence_gets_the_state_and_serves_again() 
         put(&mut cluster, N1, seq, &format!("k{seq}"));
     }
     lose(&mut cluster, &["announce", "resolved"]);
-    assert!(won(put(&mut cluster, N1, 21, "k").as_ref()));
+    assert!(succeeded(put(&mut cluster, N1, 21, "k").as_ref()));
     // Node 3 has voted for it; then its disk is gone and the sequencer is cut off.
     cluster.wipe(N3);
     cluster.cut(N1, N2);
@@ -331,7 +331,7 @@ fn a_member_that_lost_its_disk_is_no_evidence_gets_the_state_and_serves_again() 
     resolve(&mut cluster);
     readable(&mut cluster, "k", Some("21"));
     readable(&mut cluster, "k7", Some("7"));
-    assert!(won(put(&mut cluster, N3, 22, "k").as_ref()));
+    assert!(succeeded(put(&mut cluster, N3, 22, "k").as_ref()));
     // What was transferred is durable, and it remembers what it cannot know.
     cluster.crash_losing_all(N3);
     cluster.restart(N3);
@@ -345,7 +345,7 @@ fn a_transfer_of_many_pieces_survives_loss_crash_and_checkpoint() {
     let mut cluster = cluster(3, 13);
     for seq in 1..=12 {
         let command = Command::put(format!("k{seq}"), vec![seq as u8; 120_000]);
-        assert!(won(cluster.write(N1, seq, command).as_ref()));
+        assert!(succeeded(cluster.write(N1, seq, command).as_ref()));
     }
     resolve(&mut cluster);
     cluster.wipe(N2);

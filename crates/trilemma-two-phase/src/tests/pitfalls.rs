@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use trilemma_core::{Attempt, Command, Outcome, Reason, Reply, Value};
-use trilemma_testkit::{op, value, won, write};
+use trilemma_testkit::{op, succeeded, value, write};
 
 use super::harness::*;
 use super::invariants::Invariants;
@@ -64,7 +64,7 @@ fn the_watermark_waits_for_durable_acknowledgements_of_all() {
     let mut cluster = cluster(3, 3);
     rest(&mut cluster);
     let sent = lose(&mut cluster, &[]);
-    assert!(won(put(&mut cluster, N1, 1, "k").as_ref()));
+    assert!(succeeded(put(&mut cluster, N1, 1, "k").as_ref()));
     let (batch, _) = cluster.protocol(N1).decided();
     cluster.hold_disk(N3, true);
     cluster.run_for(millis(400));
@@ -160,7 +160,7 @@ fn retries_over_restarts_have_one_effect() {
             attempt = Attempt::Retry;
             match cluster.ask(node, write(seq, attempt, command.clone()), millis(300)) {
                 Some(Reply::Write(Ok(receipt))) => {
-                    assert!(receipt.won, "increment {seq} lost against itself");
+                    assert!(receipt.succeeded, "increment {seq} lost against itself");
                     break;
                 }
                 Some(_) => {}
@@ -179,7 +179,7 @@ fn retries_over_restarts_have_one_effect() {
 fn a_week_changes_nothing() {
     let mut cluster = cluster(3, 10);
     lose(&mut cluster, &["announce"]);
-    assert!(won(put(&mut cluster, N1, 1, "k").as_ref()));
+    assert!(succeeded(put(&mut cluster, N1, 1, "k").as_ref()));
     cluster.crash_losing_all(N1);
     // Timers are coarse while nothing can be done, so a week costs little.
     for node in [N2, N3] {
@@ -204,7 +204,7 @@ fn a_restarted_member_does_not_show_the_old_value() {
     put(&mut cluster, N1, 1, "k");
     rest(&mut cluster);
     lose(&mut cluster, &["announce"]);
-    assert!(won(put(&mut cluster, N1, 2, "k").as_ref()));
+    assert!(succeeded(put(&mut cluster, N1, 2, "k").as_ref()));
     for node in [N2, N3] {
         let waits = cluster.propose(node, trilemma_testkit::get("k", None), 5 * SECOND);
         assert_eq!(
@@ -233,7 +233,7 @@ fn after_ok_no_node_shows_the_old_value() {
         let mut cluster = cluster(3, 1400 + seed);
         for seq in 1..=5 {
             let writer = [N1, N2, N3][(seed as usize + seq as usize) % 3];
-            assert!(won(put(&mut cluster, writer, seq, "k").as_ref()));
+            assert!(succeeded(put(&mut cluster, writer, seq, "k").as_ref()));
             for node in [N1, N2, N3] {
                 let reply = cluster.get(node, "k");
                 assert_eq!(
@@ -295,9 +295,9 @@ fn a_failed_guard_is_answered_only_when_what_it_saw_is_decided() {
     assert!(cluster.applied(N1).is_empty());
     cluster.filter = None;
     resolve(&mut cluster);
-    assert!(won(cluster
-        .ask(N2, write(3, Attempt::First, create), SECOND)
-        .as_ref()));
+    assert!(succeeded(
+        cluster.ask(N2, write(3, Attempt::First, create), SECOND).as_ref()
+    ));
 }
 
 /// inside/two-phase#discarded-batch: batches prepared out of order, duplicated and re-sent after an abort.
@@ -320,7 +320,7 @@ fn a_discarded_batch_is_never_prepared_again() {
     };
     cluster.filter = None;
     resolve(&mut cluster);
-    assert!(won(put(&mut cluster, N1, 2, "k").as_ref()));
+    assert!(succeeded(put(&mut cluster, N1, 2, "k").as_ref()));
     for (node, prepare) in [N2, N3].into_iter().zip(&aborted) {
         inject(&mut cluster, N1, node, prepare);
         inject(&mut cluster, node, N1, &vote);
@@ -345,9 +345,9 @@ fn limits_are_checked_before_the_vote_not_after() {
         config.batch_bytes = 100;
     });
     let value = Value::from(vec![1; 900]);
-    assert!(won(cluster
-        .write(N1, 1, Command::put("a", value.clone()))
-        .as_ref()));
+    assert!(succeeded(
+        cluster.write(N1, 1, Command::put("a", value.clone())).as_ref()
+    ));
     let reply = cluster.write(N1, 2, Command::put("b", vec![1; 1100]));
     assert!(matches!(refusal(reply), Reason::Overloaded { .. }));
     resolve(&mut cluster);
@@ -406,7 +406,7 @@ fn messages_that_make_no_sense_are_survived() {
     }
     cluster.filter = None;
     resolve(&mut cluster);
-    assert!(won(put(&mut cluster, N3, 3, "k").as_ref()));
+    assert!(succeeded(put(&mut cluster, N3, 3, "k").as_ref()));
 }
 
 /// A read that waits for a batch which then aborts goes on waiting for the one before it: that one may have been
@@ -422,7 +422,7 @@ fn a_read_whose_batch_aborts_waits_for_the_batch_before() {
     let acknowledged = propose_put(&mut cluster, N1, 1, "k", SECOND);
     cluster.run_for(Duration::from_micros(10));
     propose_put(&mut cluster, N1, 2, "k", SECOND);
-    assert!(won(await_reply(&mut cluster, N1, acknowledged).as_ref()));
+    assert!(succeeded(await_reply(&mut cluster, N1, acknowledged).as_ref()));
     assert_eq!(count(&sent, "prepare"), 4);
     cluster.run_until(millis(20), |cluster| in_doubt(cluster, N3) == 2);
     cluster.crash_losing_all(N1);
@@ -456,7 +456,7 @@ fn a_refusal_of_a_former_incarnation_is_not_believed() {
     inject(&mut cluster, N1, N2, &refused);
     assert_eq!(cluster.reply(N2, ticket), None, "the write is under way again");
     cluster.filter = None;
-    assert!(won(await_reply(&mut cluster, N2, ticket).as_ref()));
+    assert!(succeeded(await_reply(&mut cluster, N2, ticket).as_ref()));
 }
 
 /// A member that got its state by transfer knows the last decided batch; a peer in doubt learns from it.
@@ -470,7 +470,7 @@ fn a_restored_member_tells_what_it_knows_and_no_more() {
         let ticket = propose_put(&mut cluster, N1, seq, "k", SECOND);
         cluster.run_for(Duration::from_micros(10 * seq));
         if seq == 2 {
-            assert!(won(await_reply(&mut cluster, N1, ticket).as_ref()));
+            assert!(succeeded(await_reply(&mut cluster, N1, ticket).as_ref()));
         }
     }
     assert_eq!(in_doubt(&cluster, N2), 2);

@@ -18,7 +18,7 @@ const KEYS: [&str; 3] = ["a", "b", "c"];
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
     Nothing,
-    Wrote { won: bool, version: Version },
+    Wrote { succeeded: bool, version: Version },
     Refused,
     Unknown,
     Read { value: Option<(Version, String)> },
@@ -212,7 +212,11 @@ impl Run {
         let seq = self.history.len() as u64 + 1;
         for (index, node) in self.cluster.ids().into_iter().enumerate() {
             let reply = put(&mut self.cluster, node, seq + index as u64, "after");
-            assert!(receipt(reply).won, "seed {}: no write after the heal", self.seed);
+            assert!(
+                receipt(reply).succeeded,
+                "seed {}: no write after the heal",
+                self.seed
+            );
         }
         resolve(&mut self.cluster);
         self.judge_answers();
@@ -242,14 +246,14 @@ impl Run {
             );
             match (&operation.answer, results[0]) {
                 (
-                    Answer::Wrote { won, version },
+                    Answer::Wrote { succeeded, version },
                     Some(OpResult::Applied {
-                        won: did,
+                        succeeded: did,
                         version: at,
                         ..
                     }),
                 ) => {
-                    assert_eq!((*won, *version), (did, at), "seed {seed}: {operation:?}");
+                    assert_eq!((*succeeded, *version), (did, at), "seed {seed}: {operation:?}");
                 }
                 (Answer::Wrote { .. }, other) => panic!("seed {seed}: {operation:?} is lost: {other:?}"),
                 (Answer::Refused, Some(OpResult::Applied { .. })) => {
@@ -307,7 +311,7 @@ impl Run {
         );
         let result = result_at(&self.cluster, N1, op(seq));
         assert!(
-            matches!(result, Some(OpResult::Applied { won: true, version: at, .. }) if at == *version),
+            matches!(result, Some(OpResult::Applied { succeeded: true, version: at, .. }) if at == *version),
             "seed {}: {read:?} but the write {result:?}",
             self.seed
         );
@@ -318,7 +322,7 @@ impl Operation {
     /// (whether it is a write, its position, whether the key then has that position)
     fn position(&self) -> Option<(bool, Version, bool)> {
         match &self.answer {
-            Answer::Wrote { won, version } => Some((true, *version, *won)),
+            Answer::Wrote { succeeded, version } => Some((true, *version, *succeeded)),
             Answer::Read { value } => Some((
                 false,
                 value.as_ref().map_or(Version::ABSENT, |(version, _)| *version),
@@ -350,7 +354,7 @@ impl Operation {
         self.end = Some(cluster.now());
         self.answer = match reply {
             Reply::Write(Ok(receipt)) => Answer::Wrote {
-                won: receipt.won,
+                succeeded: receipt.succeeded,
                 version: receipt.version,
             },
             Reply::Write(Err(WriteError::NotApplied(_))) => Answer::Refused,
@@ -363,7 +367,7 @@ impl Operation {
             },
             Reply::Read(Err(_)) => Answer::Refused,
             Reply::Outcome(Ok(Outcome::Applied(receipt))) => Answer::Wrote {
-                won: receipt.won,
+                succeeded: receipt.succeeded,
                 version: receipt.version,
             },
             Reply::Outcome(Ok(Outcome::NotApplied)) => Answer::Refused,

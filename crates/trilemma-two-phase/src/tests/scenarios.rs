@@ -1,12 +1,12 @@
 //! What works when all is well, and what each answer says.
 
-use trilemma_core::host::{Group, GroupInput, Host, Output};
+use trilemma_core::host::{DynProtocol, GroupInput, Host, Output};
 use trilemma_core::session::OpResult;
 use trilemma_core::{
     Achieved, Attempt, Command, Incarnation, Instant, KeyRange, Now, Outcome, Proposal, Protocol, Query,
     ReadLevel, ReadRequest, Reason, Reply, Request, Ticket, Value, Version,
 };
-use trilemma_testkit::{get, op, value, won, write};
+use trilemma_testkit::{get, op, succeeded, value, write};
 
 use super::harness::*;
 use crate::{Message, Transaction, TwoPhase, TwoPhaseConfig};
@@ -16,7 +16,7 @@ fn a_write_is_durable_everywhere_and_readable_everywhere() {
     for size in [1, 2, 3, 5] {
         let mut cluster = cluster(size, 1);
         let receipt = receipt(put(&mut cluster, N1, 1, "k"));
-        assert!(receipt.won);
+        assert!(receipt.succeeded);
         assert_eq!(receipt.version, Version(1));
         assert_eq!(receipt.durable_on.len(), size as usize);
         assert_eq!(receipt.achieved, Achieved::StrictSerializable);
@@ -54,7 +54,7 @@ fn the_decision_costs_one_forced_record_per_node() {
         .map(|node| cluster.durable_records(*node))
         .collect();
     let sent = lose(&mut cluster, &[]);
-    assert!(won(put(&mut cluster, N1, 1, "k").as_ref()));
+    assert!(succeeded(put(&mut cluster, N1, 1, "k").as_ref()));
     // N forced writes per batch, not 2N+1: a `Decision` at the sequencer, a `Prepare` at each other member. The lazy
     // records (outcome, watermark) ride along.
     assert_eq!((count(&sent, "prepare"), count(&sent, "vote")), (2, 2));
@@ -77,7 +77,7 @@ fn proposals_of_one_turn_share_a_batch() {
         .map(|seq| propose_put(&mut cluster, N1, seq, &format!("k{seq}"), SECOND))
         .collect();
     for ticket in tickets {
-        assert!(won(await_reply(&mut cluster, N1, ticket).as_ref()));
+        assert!(succeeded(await_reply(&mut cluster, N1, ticket).as_ref()));
     }
     assert_eq!(count(&sent, "prepare"), 2);
 }
@@ -108,9 +108,9 @@ fn guards_hold_or_nothing_happens() {
     put(&mut cluster, N1, 1, "k");
     let command = Command::compare_and_set("k", expected("other"), expected("2"));
     let lost = receipt(cluster.write(N2, 2, command));
-    assert_eq!((lost.won, lost.found), (false, Version(1)));
+    assert_eq!((lost.succeeded, lost.found), (false, Version(1)));
     let command = Command::compare_and_set("k", expected("1"), expected("3"));
-    assert!(receipt(cluster.write(N3, 3, command)).won);
+    assert!(receipt(cluster.write(N3, 3, command)).succeeded);
     resolve(&mut cluster);
     assert_eq!(local(&cluster, N2, "k").as_deref(), Some("3"));
 }
@@ -119,10 +119,10 @@ fn guards_hold_or_nothing_happens() {
 fn a_failed_guard_is_final_for_a_late_copy_of_its_request() {
     let mut cluster = cluster(3, 7);
     let command = Command::compare_and_set("k", Some("1".into()), Some("2".into()));
-    assert!(!receipt(cluster.write(N2, 2, command.clone())).won);
+    assert!(!receipt(cluster.write(N2, 2, command.clone())).succeeded);
     put(&mut cluster, N1, 1, "k");
     let again = cluster.ask(N3, write(2, Attempt::Retry, command), SECOND);
-    assert!(!receipt(again).won, "the answer says that it lost");
+    assert!(!receipt(again).succeeded, "the answer says that it lost");
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_transaction_of_many_keys_is_one_event_everywhere() {
     let mut cluster = cluster(3, 8);
     let mut command = Command::put("a", "1");
     command.mutations.extend(Command::put("b", "1").mutations);
-    assert!(receipt(cluster.write(N2, 1, command)).won);
+    assert!(receipt(cluster.write(N2, 1, command)).succeeded);
     resolve(&mut cluster);
     for node in cluster.ids() {
         let applied = cluster.applied(node);
@@ -166,7 +166,7 @@ fn an_outcome_is_final() {
     rest(&mut cluster);
     for node in cluster.ids() {
         match outcome(ask_outcome(&mut cluster, node, 1)) {
-            Outcome::Applied(found) => assert_eq!((found.version, found.won), (receipt.version, true)),
+            Outcome::Applied(found) => assert_eq!((found.version, found.succeeded), (receipt.version, true)),
             other => panic!("{other:?}"),
         }
     }
@@ -184,13 +184,13 @@ fn reads_come_at_every_level_and_never_weaker() {
     for seq in 1..=5 {
         put(&mut cluster, N1, seq, &format!("k{seq}"));
     }
-    let range = |at_least| {
+    let range = |level| {
         Request::Read(ReadRequest {
             query: Query::Range {
                 range: KeyRange::prefix("k"),
                 limit: 3,
             },
-            at_least,
+            level,
         })
     };
     for node in cluster.ids() {
@@ -206,16 +206,20 @@ fn reads_come_at_every_level_and_never_weaker() {
         assert!(matches!(local, Some(Reply::Read(Ok(read))) if read.achieved == ReadLevel::Local));
     }
     // A version of the future is waited for, and refused at the deadline.
-    let request = get("k6", Some(ReadLevel::AtLeast(Version(6))));
+    let request = get("k6", Some(ReadLevel::MinVersion(Version(6))));
     let waits = cluster.propose(N2, request.clone(), SECOND);
     put(&mut cluster, N1, 6, "k6");
     let answer = await_reply(&mut cluster, N2, waits);
     assert_eq!(value(answer.as_ref()), Ok(Some("6".into())));
-    let late = cluster.ask(N3, get("k6", Some(ReadLevel::AtLeast(Version(70)))), millis(200));
+    let late = cluster.ask(
+        N3,
+        get("k6", Some(ReadLevel::MinVersion(Version(70)))),
+        millis(200),
+    );
     assert_eq!(refusal(late), Reason::Deadline);
     let siblings = Request::Read(ReadRequest {
         query: Query::Siblings("k1".into()),
-        at_least: None,
+        level: None,
     });
     assert!(matches!(
         refusal(cluster.ask(N2, siblings, SECOND)),
@@ -271,7 +275,7 @@ fn a_member_that_missed_a_prepare_asks_for_it_and_skips_nothing() {
         ticket
     });
     for ticket in tickets {
-        assert!(won(await_reply(&mut cluster, N1, ticket).as_ref()));
+        assert!(succeeded(await_reply(&mut cluster, N1, ticket).as_ref()));
     }
     resolve(&mut cluster);
     assert!(count(&sent, "prepare") > 6, "the lost one was sent again");
@@ -297,7 +301,7 @@ fn checkpoints_give_back_what_the_log_would() {
     }
     resolve(&mut cluster);
     assert_eq!(cluster.protocol(N3).digest(), digest);
-    assert!(won(put(&mut cluster, N3, 31, "k").as_ref()));
+    assert!(succeeded(put(&mut cluster, N3, 31, "k").as_ref()));
 }
 
 #[test]
@@ -306,7 +310,7 @@ fn a_transaction_whose_guard_fails_travels_without_its_values() {
     let sent = lose(&mut cluster, &[]);
     let value = Value::from(vec![7; 100_000]);
     let command = Command::compare_and_set("k", Some("absent".into()), Some(value));
-    assert!(!receipt(cluster.write(N1, 1, command)).won);
+    assert!(!receipt(cluster.write(N1, 1, command)).succeeded);
     let Some(Message::Prepare { batch, .. }) = first(&sent, "prepare", N2) else {
         panic!("nothing was prepared");
     };

@@ -36,7 +36,7 @@ impl Sightings {
     fn add(&mut self, prepared: &Prepared<'_>, op: &Op, end: u64) {
         let facts = op.facts.of(&prepared.facts).iter();
         self.0.extend(facts.map(|fact| (fact.key, fact.value, end)));
-        if op.won {
+        if op.succeeded {
             for guard in op.guards.of(&prepared.guards) {
                 if let Condition::Value { key, is } = guard {
                     self.0.push((*key, *is, end));
@@ -125,7 +125,7 @@ fn leave_out_hidden(prepared: &Prepared<'_>, fates: &mut [Option<Fate>], sightin
     }
 }
 
-/// Marks the unknown operations that must have taken effect; tells whether there were more.
+/// Marks the unknown operations that must have taken effect; shows whether there were more.
 fn require_seen(
     prepared: &Prepared<'_>,
     fates: &mut [Option<Fate>],
@@ -163,7 +163,7 @@ fn noticeable_keys(prepared: &Prepared<'_>) -> Vec<bool> {
     let mut noticeable = vec![false; prepared.keys.len()];
     for op in &prepared.ops {
         for guard in op.guards.of(&prepared.guards) {
-            if !op.won || matches!(guard, Condition::Version { .. }) {
+            if !op.succeeded || matches!(guard, Condition::Version { .. }) {
                 noticeable[guard.key() as usize] = true;
             }
         }

@@ -14,7 +14,7 @@ pub(super) struct Item {
     pub(super) invoke: u64,
     pub(super) end: u64,
     pub(super) is_certain: bool,
-    pub(super) won: bool,
+    pub(super) succeeded: bool,
     /// Whether a guard on a version could not be read as one on a value.
     pub(super) has_open_guard: bool,
     pub(super) some_of: Option<(u32, u32)>,
@@ -69,7 +69,7 @@ impl Task {
             for guard in op.guards.of(&prepared.guards) {
                 task.add_guard(versions.read(prepared, *guard));
             }
-            for edit in op.edits.of(&prepared.edits).iter().filter(|_| op.won) {
+            for edit in op.edits.of(&prepared.edits).iter().filter(|_| op.succeeded) {
                 task.add_edit(*edit);
             }
         }
@@ -91,7 +91,7 @@ impl Task {
             let guards = op.guards.of(&prepared.guards);
             let only = guards.first().map(|guard| guard.key());
             let is_wide = guards.iter().any(|guard| Some(guard.key()) != only);
-            is_exact &= op.some_of.is_none() && (op.won || !is_wide);
+            is_exact &= op.some_of.is_none() && (op.succeeded || !is_wide);
             let mut touched: Option<u32> = None;
             let mut open = |tasks: &mut Vec<Task>, key: u32| {
                 is_exact &= touched.is_none_or(|touched| touched == key);
@@ -106,12 +106,12 @@ impl Task {
                 tasks[fact.key as usize].add_seen(0, fact.value);
             }
             // Which guard failed is not known if they are on several keys.
-            for guard in guards.iter().filter(|_| op.won || !is_wide) {
+            for guard in guards.iter().filter(|_| op.succeeded || !is_wide) {
                 open(&mut tasks, guard.key());
                 let read = versions.read(prepared, *guard);
                 tasks[guard.key() as usize].add_guard(read.map(|(_, value)| (0, value)));
             }
-            for edit in op.edits.of(&prepared.edits).iter().filter(|_| op.won) {
+            for edit in op.edits.of(&prepared.edits).iter().filter(|_| op.succeeded) {
                 open(&mut tasks, edit.key);
                 tasks[edit.key as usize].add_edit(Edit { key: 0, ..*edit });
             }
@@ -133,7 +133,7 @@ impl Task {
             invoke: op.invoke,
             end: fate.end,
             is_certain: fate.is_certain,
-            won: op.won,
+            succeeded: op.succeeded,
             has_open_guard: false,
             some_of: op.some_of,
             sees: (sees, sees),
@@ -226,7 +226,7 @@ struct Versions {
     known: Vec<(u32, u64, u64)>,
     /// The versions that are known to have been made, on whatever key.
     made: Vec<u64>,
-    /// The keys to which an unknown operation may have given a version that nobody tells.
+    /// The keys to which an unknown operation may have given a version that nobody shows.
     doubtful: Vec<bool>,
 }
 

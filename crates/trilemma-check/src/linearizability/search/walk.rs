@@ -87,7 +87,7 @@ const READ: u8 = 0;
 const HIDDEN: u8 = 0;
 const HIDDEN_LATE: u8 = 9;
 
-/// How likely a candidate helps, the smaller the likelier, and what tells equal ones apart. Those at one state are
+/// How likely a candidate helps, the smaller the likelier, and what shows equal ones apart. Those at one state are
 /// tried in this order.
 type Rank = (u8, u64, u32);
 
@@ -192,7 +192,7 @@ fn count(task: &Task, item: &Item, mut each: impl FnMut(u32)) {
 
 /// Calls `each` with everything that `item` sees.
 fn count_cells(task: &Task, item: &Item, each: impl FnMut(&Cell)) {
-    let guards = if item.won { item.guards } else { (0, 0) };
+    let guards = if item.succeeded { item.guards } else { (0, 0) };
     let cells = task.sees[item.sees.0 as usize..item.sees.1 as usize]
         .iter()
         .chain(&task.guards[guards.0 as usize..guards.1 as usize]);
@@ -344,7 +344,7 @@ impl Walk {
 
     /// Whether `item` makes something that `due` sees and that is not there.
     fn helps(&self, item: &Item, due: &Item) -> bool {
-        let guards = if due.won { due.guards } else { (0, 0) };
+        let guards = if due.succeeded { due.guards } else { (0, 0) };
         let needs = self.task.sees[due.sees.0 as usize..due.sees.1 as usize]
             .iter()
             .chain(&self.task.guards[guards.0 as usize..guards.1 as usize]);
@@ -447,7 +447,7 @@ impl Walk {
             return false;
         }
         let guarded = guards.iter().all(|cell| holds(cell.key, cell.value));
-        if item.won && !guarded || !item.won && guarded && !item.has_open_guard {
+        if item.succeeded && !guarded || !item.succeeded && guarded && !item.has_open_guard {
             return false;
         }
         item.some_of

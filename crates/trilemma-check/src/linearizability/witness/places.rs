@@ -10,7 +10,7 @@ pub(super) fn check(prepared: &Prepared<'_>, place: &[Place], timelines: &Timeli
     real_time(prepared, place, timelines)
 }
 
-/// Checks the operations whose place is known; the first wrong one in the order is told.
+/// Checks the operations whose place is known; the first wrong one in the order is reported.
 fn answers(prepared: &Prepared<'_>, place: &[Place], timelines: &Timelines) -> Result<(), Broken> {
     let mut first: Option<(Place, Broken)> = None;
     for (number, op) in prepared.ops.iter().enumerate() {
@@ -69,7 +69,7 @@ impl Judge<'_, '_> {
         let failed = guards
             .iter()
             .find(|guard| !self.timelines.holds(**guard, self.here));
-        match (op.won, failed) {
+        match (op.succeeded, failed) {
             (true, Some(guard)) => {
                 let key = guard.key();
                 let what = format!(
@@ -146,7 +146,7 @@ impl Judge<'_, '_> {
 /// Sweeps over time: each operation gets the earliest place that is right and behind all that returned before it.
 fn real_time(prepared: &Prepared<'_>, place: &[Place], timelines: &Timelines) -> Result<(), Broken> {
     let ops = &prepared.ops;
-    let place = &settled(prepared, place);
+    let place = &resolved(prepared, place);
     let takes_part = |number: &usize| ops[*number].certain || place[*number] != UNPLACED;
     let mut begins: Vec<usize> = (0..ops.len()).filter(takes_part).collect();
     let mut returns = begins.clone();
@@ -196,14 +196,14 @@ fn real_time(prepared: &Prepared<'_>, place: &[Place], timelines: &Timelines) ->
 
 /// Places with every reader right behind the last change that it reflects: versions at which nothing changed (a lost
 /// command may have one) make no other state, so they put nothing in order.
-fn settled(prepared: &Prepared<'_>, place: &[Place]) -> Vec<Place> {
+fn resolved(prepared: &Prepared<'_>, place: &[Place]) -> Vec<Place> {
     let is_change = |number: &usize| prepared.ops[*number].changes() && place[*number] != UNPLACED;
     let mut changes: Vec<Place> = (0..place.len())
         .filter(is_change)
         .map(|number| place[number])
         .collect();
     changes.sort_unstable();
-    let settle = |(number, here): (usize, &Place)| {
+    let resolve = |(number, here): (usize, &Place)| {
         if *here == UNPLACED || prepared.ops[number].changes() {
             return *here;
         }
@@ -212,7 +212,7 @@ fn settled(prepared: &Prepared<'_>, place: &[Place]) -> Vec<Place> {
             reflected => changes[reflected - 1] + 1,
         }
     };
-    place.iter().enumerate().map(settle).collect()
+    place.iter().enumerate().map(resolve).collect()
 }
 
 /// What would move the operations that only the sweep has placed.

@@ -128,7 +128,7 @@ impl Timelines {
             };
             held = meet(&held, &self.stretches_where(guard.key(), holds));
         }
-        if !op.won {
+        if !op.succeeded {
             held = outside(&held);
         }
         allowed = meet(&allowed, &held);

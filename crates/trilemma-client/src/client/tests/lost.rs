@@ -158,7 +158,7 @@ fn an_answer_that_is_none_leaves_a_write_unknown() {
             timeout_ms: 1,
             request: Request::Read(ReadRequest {
                 query: Query::Get("k".into()),
-                at_least: None,
+                level: None,
             }),
         }))),
     ] {

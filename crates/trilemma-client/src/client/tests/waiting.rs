@@ -139,7 +139,7 @@ fn a_keyspace_that_the_node_does_not_serve_is_refused_with_those_it_does() {
         backend: Backend::Raft,
         request: Request::Read(ReadRequest {
             query: Query::Get("k".into()),
-            at_least: None,
+            level: None,
         }),
     };
     let call = bench.call(what, 1000 * MS);

@@ -27,11 +27,11 @@ pub enum Purpose {
 
 /// The source of all streams of one run.
 #[derive(Clone, Copy, Debug)]
-pub struct Choices {
+pub struct Randomness {
     seed: u64,
 }
 
-impl Choices {
+impl Randomness {
     /// The choices of a seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {

@@ -4,9 +4,9 @@ use trilemma_check::history::Call;
 use trilemma_core::{NodeId, Outcome, Reply};
 
 use super::{Event, MS, RECOVERY_BOUND, World};
-use crate::choices::{Choices, Purpose};
 use crate::client::{Client, Next};
 use crate::engine::{digest, entries, hidden};
+use crate::randomness::{Purpose, Randomness};
 use crate::scenario::Protocol;
 
 /// Time between two looks at a healed cluster.
@@ -43,7 +43,7 @@ struct Prober {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Ending {
+pub(super) struct Quiesce {
     healed_at: u64,
     /// When all nodes began to show the same, with nothing left to do for anybody.
     rest_at: Option<u64>,
@@ -51,7 +51,7 @@ pub(super) struct Ending {
     over: bool,
 }
 
-impl Ending {
+impl Quiesce {
     pub(super) fn is_over(&self) -> bool {
         self.over
     }
@@ -78,18 +78,18 @@ impl World<'_> {
         self.healed = true;
         self.end_all_faults();
         self.accept_disks();
-        self.ending.healed_at = now;
-        let choices = Choices::new(self.scenario.seed);
+        self.quiesce.healed_at = now;
+        let randomness = Randomness::new(self.scenario.seed);
         for index in 0..self.nodes.len() {
             for slot in 0..self.parts.len() {
                 if self.is_excused(&self.nodes[index], slot) {
                     continue;
                 }
                 let client = self.clients.len();
-                let stream = choices.stream(Purpose::Client, client as u64);
+                let stream = randomness.stream(Purpose::Client, client as u64);
                 self.clients
                     .push(Client::new(client as u64, stream, self.scenario));
-                self.ending.probers.push(Prober {
+                self.quiesce.probers.push(Prober {
                     client,
                     node: NodeId(index as u32 + 1),
                     slot,
@@ -108,7 +108,7 @@ impl World<'_> {
         let keys = self.scenario.workload.keys.min(READ_MAX);
         let Prober {
             node, slot, stage, ..
-        } = *self.ending.of(client);
+        } = *self.quiesce.of(client);
         if self.clients[client].pending.is_none() {
             let this = &mut self.clients[client];
             match stage {
@@ -141,7 +141,7 @@ impl World<'_> {
         let time = self.now;
         let next = self.clients[client].answer(reply, time, &mut self.book);
         let keys = self.scenario.workload.keys.min(READ_MAX);
-        let prober = self.ending.of(client);
+        let prober = self.quiesce.of(client);
         prober.last = last;
         match prober.stage {
             Stage::Writing if good => prober.stage = Stage::Written,
@@ -159,24 +159,24 @@ impl World<'_> {
 
     /// Looks how far the cluster has recovered.
     pub(super) fn look(&mut self) {
-        if self.ending.rest_at.is_none() && self.now > self.ending.healed_at + RECOVERY_BOUND {
+        if self.quiesce.rest_at.is_none() && self.now > self.quiesce.healed_at + RECOVERY_BOUND {
             return self.not_recovered();
         }
         self.schedule(LOOK_INTERVAL, Event::Look);
-        if let Some(rest) = self.ending.rest_at {
+        if let Some(rest) = self.quiesce.rest_at {
             return self.look_at_rest(rest);
         }
         let stages =
-            |world: &Self, wanted: Stage| world.ending.probers.iter().all(|prober| prober.stage == wanted);
-        let first = self.ending.probers[0].client;
+            |world: &Self, wanted: Stage| world.quiesce.probers.iter().all(|prober| prober.stage == wanted);
+        let first = self.quiesce.probers[0].client;
         let idle = self.asked >= u64::from(self.scenario.workload.operations)
             && self.clients[..first]
                 .iter()
                 .all(|client| client.pending.is_none());
         // All must show the same before anybody reads: a read brings what its node lacks.
         if idle && stages(self, Stage::Written) && self.differing().is_none() {
-            for index in 0..self.ending.probers.len() {
-                let prober = &mut self.ending.probers[index];
+            for index in 0..self.quiesce.probers.len() {
+                let prober = &mut self.quiesce.probers[index];
                 // A convergent keyspace has no reads but local ones; its replicas are compared instead.
                 let reads = self.parts[prober.slot] != Protocol::Gossip;
                 prober.stage = if reads { Stage::Reading(0) } else { Stage::Done };
@@ -184,7 +184,7 @@ impl World<'_> {
                 self.schedule(0, Event::Client { client });
             }
         } else if stages(self, Stage::Done) && self.differing().is_none() && !self.watchers_busy() {
-            self.ending.rest_at = Some(self.now);
+            self.quiesce.rest_at = Some(self.now);
             self.look_at_rest(self.now);
         }
     }
@@ -192,7 +192,7 @@ impl World<'_> {
     /// Looks at a cluster that has come to rest until nothing is left to be collected.
     fn look_at_rest(&mut self, rest: u64) {
         if !self.is_collecting(rest) {
-            self.ending.over = true;
+            self.quiesce.over = true;
             self.at_rest();
             self.watchers_at_rest();
         }
@@ -215,7 +215,7 @@ impl World<'_> {
     fn not_recovered(&mut self) {
         let seconds = RECOVERY_BOUND / 1_000_000_000;
         let waiting = self
-            .ending
+            .quiesce
             .probers
             .iter()
             .find(|prober| !matches!(prober.stage, Stage::Written | Stage::Done));
