@@ -146,8 +146,36 @@ impl<T> Pending<T> {
             deadline,
             bytes,
         };
-        self.waiting.insert(self.last, waiting);
+        let before = self.waiting.insert(self.last, waiting);
+        assert!(before.is_none(), "a ticket is given once");
+        self.check();
         self.last
+    }
+
+    /// The invariants: each request that waits has its deadline in the order, and the bytes are theirs.
+    fn check(&self) {
+        assert_eq!(
+            self.waiting.len(),
+            self.deadlines.len(),
+            "each request that waits has one deadline"
+        );
+        assert!(
+            !self.waiting.is_empty() || self.bytes == 0,
+            "{} B are held for nobody",
+            self.bytes
+        );
+        // All of them are counted while they are few: a test may hold many thousands.
+        if cfg!(debug_assertions) && self.waiting.len() <= 256 {
+            let bytes: usize = self.waiting.values().map(|waiting| waiting.bytes).sum();
+            assert_eq!(bytes, self.bytes, "bytes are counted");
+            let has_deadline = |(ticket, waiting): (&Ticket, &Waiting<T>)| {
+                self.deadlines.contains(&(waiting.deadline, *ticket)) && *ticket <= self.last
+            };
+            assert!(
+                self.waiting.iter().all(has_deadline),
+                "a request waits under its own deadline and a ticket that was given"
+            );
+        }
     }
 
     /// Takes a request that is answered now. `None` if it was answered before.
@@ -165,8 +193,12 @@ impl<T> Pending<T> {
             kind.is_answered_by(reply),
             "a protocol answered {kind:?} with {reply:?}"
         );
-        self.deadlines.remove(&(deadline, ticket));
+        assert!(
+            self.deadlines.remove(&(deadline, ticket)),
+            "what waits has a deadline"
+        );
         self.bytes -= bytes;
+        self.check();
         Some(reply_to)
     }
 
@@ -204,6 +236,7 @@ impl<T> Pending<T> {
             self.deadlines.pop_first();
             if let Some(waiting) = self.waiting.remove(&ticket) {
                 self.bytes -= waiting.bytes;
+                self.check();
                 let reply = waiting.kind.lost(UnknownCause::Deadline, Reason::Deadline);
                 return Some((waiting.reply_to, reply));
             }
@@ -221,6 +254,7 @@ impl<T> Pending<T> {
                 closed.push((waiting.reply_to, reply));
             }
         }
+        self.check();
         closed
     }
 }

@@ -221,7 +221,12 @@ impl Peers {
                 heard.keep = Some(newest);
             }
         }
-        if heard.keep.is_some() {
+        if let Some(keep) = heard.keep {
+            assert!(
+                peer.kept.is_none_or(|kept| kept.incarnation < keep.incarnation),
+                "{from} is no newer than what is kept: {:?}",
+                peer.kept
+            );
             peer.kept = heard.keep;
             self.changes += 1;
         }
@@ -244,6 +249,10 @@ impl Peers {
     /// What was to be kept of a peer stands in the log here.
     pub(crate) fn appended(&mut self, node: NodeId, at: LogSeq) {
         if let Some(peer) = self.peers.get_mut(&node) {
+            assert!(
+                peer.kept.is_some(),
+                "what stands in the log of node {node} is kept"
+            );
             peer.at = Some(at);
         }
     }
@@ -280,6 +289,10 @@ impl Peers {
         }
         let all = |peer: &Peer| peer.keeps == Some(self.this.disk);
         let founds = !self.is_founded && self.peers.values().all(all);
+        assert!(
+            !founds || !self.peers.is_empty(),
+            "a node without peers needs nobody to found its cluster"
+        );
         self.is_founded |= founds;
         self.changes += u64::from(founds);
         founds

@@ -140,6 +140,10 @@ impl Replica {
         if let Some((last, last_at, _)) = self.appends.back() {
             assert!(*last < seq && *last_at < at, "appends get places in their order");
         }
+        assert!(
+            seq > self.persisted && at > self.reached,
+            "append {seq} at {at} is durable before it is appended"
+        );
         let cost = RECORD_OVERHEAD_BYTES + bytes;
         self.appends.push_back((seq, at, cost));
         cost
@@ -164,6 +168,7 @@ impl Replica {
         while let Some((seq, at, cost)) = self.appends.front()
             && *at <= reached
         {
+            assert!(*seq > self.persisted, "appends become durable in their order");
             self.persisted = *seq;
             freed += cost;
             self.appends.pop_front();

@@ -132,6 +132,7 @@ impl Snapshots {
         if !due || self.is_busy() || last <= self.covered {
             return;
         }
+        assert!(last > self.covered, "a snapshot covers more than the one before");
         self.wanted = false;
         self.bytes = 0;
         self.state = State::Taken(last, sections());
@@ -163,6 +164,11 @@ impl Snapshots {
         match result {
             Ok(()) => {
                 tracing::info!(%at, "snapshot written");
+                assert!(
+                    at > self.covered,
+                    "a snapshot at {at} covers no more than the one at {}",
+                    self.covered
+                );
                 self.failure = None;
                 self.covered = at;
                 Some(at)

@@ -231,7 +231,42 @@ impl<D: Disk> Log<D> {
         let at = self.offset + self.buffer.len() as u64;
         header.write(&mut self.buffer, payload, self.id, index, at);
         self.last = seq;
+        self.check();
         Ok(seq)
+    }
+
+    /// The log's invariants, while it is open. Records reach the disk in their order, a segment holds what is written
+    /// into it, and what waits in the buffer is exactly what is appended and not written.
+    pub(crate) fn check(&self) {
+        if self.closed {
+            return;
+        }
+        assert!(
+            self.durable <= self.written && self.written <= self.last,
+            "durable {}, written {}, appended {}",
+            self.durable,
+            self.written,
+            self.last
+        );
+        assert_eq!(
+            self.buffer.is_empty(),
+            self.written == self.last,
+            "the buffer holds what is not written"
+        );
+        let current = self.current();
+        assert!(
+            self.offset >= HEADER_BYTES && self.offset + self.buffer.len() as u64 <= current.bytes,
+            "segment {} of {} B is written to at {}",
+            current.index,
+            current.bytes,
+            self.offset
+        );
+        assert!(
+            current.first <= self.last.plus(1),
+            "segment {} begins after the last record",
+            current.index
+        );
+        assert!(self.spares.len() <= SPARES_MAX + 1, "spares are bounded");
     }
 
     fn current(&self) -> Segment {
@@ -269,6 +304,7 @@ impl<D: Disk> Log<D> {
             self.buffer.clear();
             self.written = self.last;
         }
+        self.check();
         Ok(self.written)
     }
 
@@ -281,6 +317,7 @@ impl<D: Disk> Log<D> {
             self.fatal(result)?;
             self.durable = written;
         }
+        self.check();
         Ok(self.durable)
     }
 
@@ -306,6 +343,10 @@ impl<D: Disk> Log<D> {
     }
 
     fn start_segment(&mut self, spare: &str, index: u64) -> Result<(), LogError> {
+        assert!(
+            self.durable == self.last,
+            "a segment ends with what is durable, so that only the last one can be torn"
+        );
         let (file, segment) = begin(
             &self.disk,
             spare,
@@ -356,6 +397,11 @@ impl<D: Disk> Log<D> {
     /// Recycles the segments whose records are all at or before `up_to`, which a durable snapshot covers.
     pub fn release(&mut self, up_to: LogSeq) -> Result<(), LogError> {
         self.check_open()?;
+        assert!(
+            up_to <= self.durable,
+            "a snapshot covers records up to {up_to}, and only those up to {} are durable",
+            self.durable
+        );
         let mut changed = false;
         while self.segments.len() > 1 && self.segments[1].first <= up_to.plus(1) {
             let name = segment_name(self.segments[0].index);
@@ -382,6 +428,7 @@ impl<D: Disk> Log<D> {
                 .map_err(LogError::io("data directory", "sync"));
             self.fatal(result)?;
         }
+        self.check();
         Ok(())
     }
 

@@ -161,7 +161,9 @@ impl<D: Disk> WriteQueue<D> {
     pub fn submit(&mut self, now: Instant, batch: Batch) -> Result<(), LogError> {
         self.forced |= batch.forced;
         self.backlog.extend(batch.records);
-        self.append_or_wait(now)
+        self.append_or_wait(now)?;
+        self.check();
+        Ok(())
     }
 
     /// Hands what waits to the operating system and says what is due.
@@ -174,10 +176,12 @@ impl<D: Disk> WriteQueue<D> {
             let since = *self.lazy_since.get_or_insert(now);
             if self.forced || now.since(since) >= LAZY_DELAY {
                 self.report_written();
+                self.check();
                 return Ok(Due::Sync);
             }
         }
         self.report_written();
+        self.check();
         Ok(Due::At(self.next_due()))
     }
 
@@ -198,6 +202,11 @@ impl<D: Disk> WriteQueue<D> {
         self.forced &= !self.backlog.is_empty();
         self.lazy_since = None;
         self.report_progress();
+        assert!(
+            self.log.durable() == self.log.last(),
+            "a sync leaves nothing of the log behind"
+        );
+        self.check();
         Ok(())
     }
 
@@ -230,6 +239,7 @@ impl<D: Disk> WriteQueue<D> {
             return None;
         }
         self.spare = Spare::InWork;
+        self.check();
         Some(SpareJob {
             name: self.log.spare_name(),
             bytes: self.log.segment_bytes(),
@@ -304,7 +314,9 @@ impl<D: Disk> WriteQueue<D> {
     fn on_space(&mut self, now: Instant) -> Result<(), LogError> {
         self.blocked = false;
         self.report_space(None);
-        self.append_or_wait(now)
+        self.append_or_wait(now)?;
+        self.check();
+        Ok(())
     }
 
     /// After a write: reports what it has made durable on its way (a new segment begins with a sync of the old one),
@@ -324,6 +336,32 @@ impl<D: Disk> WriteQueue<D> {
             self.reported = progress;
             self.events.push(LogEvent::Progress(progress));
         }
+    }
+
+    /// The queue's invariants. Records wait for one reason only, which is reported and looked at again; nothing is
+    /// reported that the log has not reached.
+    fn check(&self) {
+        assert_eq!(
+            self.blocked,
+            !self.backlog.is_empty(),
+            "records wait for space and for nothing else"
+        );
+        assert!(
+            !self.blocked || self.reported_full,
+            "records wait for space and nobody knows that there is none"
+        );
+        assert!(
+            !self.blocked || self.spare != Spare::Idle,
+            "records wait for space and nothing looks for it"
+        );
+        assert!(
+            self.reported.written <= self.log.written() && self.reported.durable <= self.log.durable(),
+            "{:?} is reported, the log has come to {} and {}",
+            self.reported,
+            self.log.written(),
+            self.log.durable()
+        );
+        self.log.check();
     }
 
     /// Reports a change, each once.
