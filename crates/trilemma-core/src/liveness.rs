@@ -152,7 +152,14 @@ impl Liveness {
         }
         let view = self.refresh(now);
         // A restarted process is news even where it is connected before and after.
+        self.reported |= renewed;
         if renewed { Some(self.view()) } else { view }
+    }
+
+    /// Whether a view was given: by [`Liveness::tick`] or [`Liveness::receive`].
+    #[must_use]
+    pub fn has_reported(&self) -> bool {
+        self.reported
     }
 
     fn refresh(&mut self, now: Instant) -> Option<PeerView> {

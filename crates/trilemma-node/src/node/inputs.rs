@@ -89,22 +89,29 @@ impl<W> Node<W> {
             }
         };
         self.records.extend(heard.keep.map(NodeRecord::Met));
-        if heard.count_changed {
-            if let Some(why) = self.peers.refusal(from.node) {
-                tracing::error!(%from, "{why}");
-            }
-            self.recount(now);
+        if heard.count_changed
+            && let Some(why) = self.peers.refusal(from.node)
+        {
+            tracing::error!(%from, "{why}");
         }
+        let mut count_changed = heard.count_changed;
         loop {
             match take_item(&mut frame) {
-                Ok(Some((NODE_RECORDS, bytes))) => self.on_node_message(now, from.node, &bytes),
+                Ok(Some((NODE_RECORDS, bytes))) => {
+                    count_changed |= self.on_node_message(now, from.node, &bytes);
+                }
                 Ok(Some((keyspace, bytes))) => self.on_message(now, from, keyspace, bytes),
-                Ok(None) => return,
+                Ok(None) => break,
                 Err(why) => {
                     tracing::warn!(%from, why, "a malformed frame; the rest of it is dropped");
-                    return;
+                    break;
                 }
             }
+        }
+        // Not before: the frame's ping may show that its sender is connected, without which keyspaces would refuse for want
+        // of a majority.
+        if count_changed {
+            self.recount(now);
         }
     }
 
@@ -122,7 +129,8 @@ impl<W> Node<W> {
         }
     }
 
-    fn on_node_message(&mut self, now: Now, from: NodeId, bytes: &[u8]) {
+    /// Whether some node is counted from now on that was not before.
+    fn on_node_message(&mut self, now: Now, from: NodeId, bytes: &[u8]) -> bool {
         match codec::decode(bytes) {
             Ok(NodeMessage::Ping(ping)) => {
                 if let Some(view) = self.liveness.receive(now.instant, from, ping) {
@@ -131,15 +139,17 @@ impl<W> Node<W> {
             }
             Ok(NodeMessage::Meet) => self.peers.asked(from),
             Ok(NodeMessage::Keeps(disk)) => {
-                if self.peers.keeps(from, disk) {
+                let founded = self.peers.keeps(from, disk);
+                if founded {
                     tracing::info!("all members have met");
                     self.records.push(NodeRecord::Founded);
-                    self.recount(now);
                 }
                 self.explain_silence();
+                return founded;
             }
             Err(error) => tracing::warn!(%from, %error, "a malformed message between nodes is dropped"),
         }
+        false
     }
 
     pub(super) fn on_view(&mut self, now: Now, view: PeerView) {
@@ -151,8 +161,12 @@ impl<W> Node<W> {
         }
     }
 
-    /// Some node is counted from now on, or no more.
+    /// Some node is counted from now on, or no more. News only where a view was given: before the first, nobody is known to
+    /// be silent, and a keyspace may hope for all.
     fn recount(&mut self, now: Now) {
+        if !self.liveness.has_reported() {
+            return;
+        }
         self.next_status = now.instant;
         for index in 0..self.replicas.len() {
             if self.replicas[index].counts_majorities() {
