@@ -80,7 +80,7 @@ impl Tune for Small {
     }
 
     fn paxos(&self, config: &mut PaxosConfig) {
-        (config.recent_max, config.combine_max) = (4, 2);
+        (config.recent_max, config.sessions_max, config.combine_max) = (4, 2, 2);
         (config.sync_page_max, config.cache_max) = (1, 4);
     }
 

@@ -6,11 +6,16 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use trilemma_core::{Incarnation, NodeId};
+use trilemma_core::{Incarnation, NodeId, Version};
 
 /// Highest counter that is accepted from a peer. A peer that sends more is broken; believing it would use up the
 /// counters that are left.
 pub(crate) const COUNTER_MAX: u64 = 1 << 62;
+
+/// How far the basis of a session may be ahead of a node's clock. A client knows it from another node, whose clock may be
+/// ahead by the reads that it has served; this many take years. A basis that a client has made up must not use up the
+/// counters.
+const AHEAD_MAX: u64 = 1 << 48;
 
 /// A ballot: ordered by counter, then node, then incarnation. **Carries at most one accept value, ever.**
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -69,6 +74,18 @@ impl Clock {
     pub(crate) fn observe(&mut self, ballot: Ballot) {
         if ballot.counter <= COUNTER_MAX {
             self.last = self.last.max(ballot.counter);
+        }
+    }
+
+    /// Whether some node's clock may have shown this position to a client.
+    pub(crate) fn may_reach(&self, position: Version) -> bool {
+        position.0 <= self.last.saturating_add(AHEAD_MAX).min(COUNTER_MAX)
+    }
+
+    /// Moves to a position that a client knew of, if it may be one.
+    pub(crate) fn reach(&mut self, position: Version) {
+        if self.may_reach(position) {
+            self.last = self.last.max(position.0);
         }
     }
 

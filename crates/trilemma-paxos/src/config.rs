@@ -47,8 +47,12 @@ pub struct PaxosConfig {
     pub cache_max: usize,
     /// Results remembered in each register for exactly-once; also fences. Default 64, at most
     /// [`super::register::RECENT_MAX`]. More lets later retries be answered and makes every accept larger (about
-    /// 25 bytes each).
+    /// 20 bytes each).
     pub recent_max: usize,
+    /// Sessions of which a register remembers up to where it has dropped results. Default 128, at most
+    /// [`super::register::FLOORS_MAX`]. Where more sessions write one key in turn, the oldest are refused there and
+    /// must begin again. More makes every accept of a key that many sessions write larger (about 15 bytes each).
+    pub sessions_max: usize,
     /// Most operations on one key that share an accept. Default 32; at most half of `recent_max`, so that a batch
     /// whose answer was lost is still remembered when the next one has run.
     pub combine_max: usize,
@@ -80,6 +84,7 @@ impl PaxosConfig {
             keys_max: 16_384,
             cache_max: 65_536,
             recent_max: 64,
+            sessions_max: 128,
             combine_max: 32,
         }
     }
@@ -87,6 +92,7 @@ impl PaxosConfig {
     /// Brings limits into the ranges that their fields name.
     pub(crate) fn clamp(mut self) -> Self {
         self.recent_max = self.recent_max.clamp(2, super::register::RECENT_MAX);
+        self.sessions_max = self.sessions_max.clamp(1, super::register::FLOORS_MAX);
         self.combine_max = self.combine_max.clamp(1, self.recent_max / 2);
         self.sync_page_max = self.sync_page_max.clamp(1, super::message::PAGE_MAX);
         self.round_timeout = self.round_timeout.max(TIMER_MIN);

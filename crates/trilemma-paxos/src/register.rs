@@ -2,27 +2,47 @@
 //!
 //! This is the *state* of CASPaxos (Rystsov 2018, section 2.2); a batch of operations is the *change function*. The
 //! paper's retry of an unknown outcome may run an operation twice; here the state remembers operations, so that a
-//! repeat finds its result. What has been forgotten is remembered as one mark, so that *not found* is never taken
-//! for *never ran* without cause:
+//! repeat finds its result. What it has dropped it remembers by session, so that *not found* is never taken for *never
+//! ran* without cause:
 //!
-//! - `evicted` is the highest ballot of a result that was dropped. While it is zero, what is not found never ran.
-//! - `proposers` holds, for each proposer, the last of its ballots that changed the register. A proposer has one
-//!   accept of a key under way at a time and puts an operation in doubt into its next one, so this tells it exactly
-//!   which of its accepts took effect, however many results were dropped since.
-//! - `fences_evicted` is the highest session basis of a fence that was dropped. A session made after that has a
-//!   greater basis, or is refused: an operation that was reported as "not applied" can never run.
+//! - `recent` holds what the last operations did: they ran, or were fenced before they ran and never will.
+//! - `floors` holds, for each session of which it has dropped something, the highest number dropped.
+//! - `horizon` stands for the floors that were dropped themselves, those of the sessions with the lowest basis: every
+//!   session with a basis up to it counts as forgotten as a whole.
+//!
+//! **Nothing runs twice.** Let an operation be recorded in a register that was chosen. Each later register of the key is
+//! computed from the one before, and *remembers* it: it finds the operation, or its session's floor is not below it, or
+//! the horizon is not below the basis of its session. For a result leaves `recent` only when the floor of its session has
+//! reached it or the horizon covers the session, a floor leaves only when the horizon covers its session, and neither a
+//! floor nor the horizon goes back. So an operation of which none of the three is true has not been recorded, hence has
+//! had no effect and no fence, be it called a first attempt or a repeat, and however late it comes. If only
+//! the first is false, it may have been recorded, and does not run.
+//!
+//! **Little is refused for nothing.** An operation that never ran is refused only if a later one of its session was
+//! recorded here and has been dropped since, or if floors of sessions with as high a basis were dropped. Both are cured by
+//! a new session: it has no floor, and the node that refused has met the horizon, so that the basis that it names now is
+//! above.
+//!
+//! `proposers` holds, for each proposer, the last of its ballots that changed the register. A proposer has one accept of a
+//! key under way at a time and puts an operation in doubt into its next one, so this tells it which of its accepts took
+//! effect, however many results were dropped since.
+
+mod format;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use trilemma_core::codec::bounded_vec;
 use trilemma_core::session::OpResult;
-use trilemma_core::{Command, Mutation, NodeId, OpId, Version, Versioned};
+use trilemma_core::{Command, Mutation, NodeId, OpId, SessionId, Version, Versioned};
 
 use super::ballot::Ballot;
+use format::Stored;
 
-/// Most results, and most fences, that a register may hold; a larger one does not decode.
+/// Most results that a register may hold; a larger one does not decode.
 pub const RECENT_MAX: usize = 256;
+
+/// Most floors of sessions that a register may hold; a larger one does not decode.
+pub const FLOORS_MAX: usize = 1024;
 
 /// Most proposers that a register remembers; a keyspace has fewer members.
 pub const PROPOSERS_MAX: usize = 256;
@@ -32,39 +52,42 @@ pub const PROPOSERS_MAX: usize = 256;
 pub struct Recent {
     /// The operation.
     pub op: OpId,
-    /// Its result; never [`OpResult::Fenced`].
+    /// Its result.
     pub result: OpResult,
-    /// The ballot of the accept in which it ran.
-    pub ballot: Ballot,
+}
+
+/// Up to where the operations of a session may have been forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Floor {
+    /// The session.
+    pub session: SessionId,
+    /// The highest number of it whose result was dropped.
+    pub seq: u64,
 }
 
 /// The state of one key that acceptors hold: a value or a tombstone, with what exactly-once needs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Stored")]
 pub struct Register {
     /// Number of writes that took effect on the key, over deletes and new creations. 0: never written.
     pub version: Version,
     /// The value; `None` after a delete (a tombstone) or before the first write.
     pub state: Option<Versioned>,
     /// What recent operations did, oldest first.
-    #[serde(deserialize_with = "bounded_vec::<_, _, RECENT_MAX>")]
     pub recent: Vec<Recent>,
-    /// The highest ballot of a result that was dropped; [`Ballot::ZERO`] if none was.
-    pub evicted: Ballot,
+    /// Of which sessions results were dropped, ordered by session, hence by basis.
+    pub floors: Vec<Floor>,
+    /// Sessions with a basis up to this one may have been forgotten as a whole; `None`: none was. Never goes back.
+    pub horizon: Option<Version>,
     /// For each proposer, the last of its ballots that changed the register, ordered by node.
-    #[serde(deserialize_with = "bounded_vec::<_, _, PROPOSERS_MAX>")]
     pub proposers: Vec<Ballot>,
-    /// Operations that were asked for and will never run, oldest first.
-    #[serde(deserialize_with = "bounded_vec::<_, _, RECENT_MAX>")]
-    pub fences: Vec<OpId>,
-    /// The highest session basis of a fence that was dropped; `None` if none was.
-    pub fences_evicted: Option<Version>,
 }
 
-/// How many results and fences to keep.
+/// How many results, and floors of sessions, to keep.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Keep {
     pub(crate) recent: usize,
-    pub(crate) fences: usize,
+    pub(crate) floors: usize,
 }
 
 /// What is known about earlier runs of an operation.
@@ -92,10 +115,8 @@ pub(crate) enum Ruling {
         /// Whether it ran in this draft and left its mark there; else it ran before, or did nothing.
         is_recorded: bool,
     },
-    /// It may have run, and its result may have been dropped.
+    /// It may have run or been fenced, and that may have been dropped: it does not run.
     Forgotten,
-    /// It may have been fenced, and the fence may have been dropped: it does not run.
-    MayBeFenced,
 }
 
 impl Register {
@@ -107,17 +128,57 @@ impl Register {
     /// What `op` did here, if that is remembered.
     pub(crate) fn find(&self, op: OpId) -> Option<OpResult> {
         let recent = self.recent.iter().rev().find(|recent| recent.op == op);
-        recent
-            .map(|recent| recent.result)
-            .or_else(|| self.fences.contains(&op).then_some(OpResult::Fenced))
+        recent.map(|recent| recent.result)
+    }
+
+    /// Whether `op`, which is not found, may have been recorded and dropped. If not, it never was; see the module.
+    fn may_have_dropped(&self, op: OpId) -> bool {
+        let is_below_floor = |place: usize| op.seq <= self.floors[place].seq;
+        Some(op.session.basis) <= self.horizon || self.floor(op.session).is_ok_and(is_below_floor)
+    }
+
+    fn floor(&self, session: SessionId) -> Result<usize, usize> {
+        self.floors.binary_search_by_key(&session, |floor| floor.session)
+    }
+
+    /// Drops the oldest results beyond `recent_max`, but for what must be remembered of them.
+    fn shorten(&mut self, recent_max: usize, floors_max: usize) {
+        let surplus = self.recent.len().saturating_sub(recent_max);
+        let dropped: Vec<Recent> = self.recent.drain(..surplus).collect();
+        for Recent { op, .. } in dropped {
+            self.note_dropped(op, floors_max);
+            assert!(self.may_have_dropped(op), "what is dropped does not run again");
+        }
+    }
+
+    /// Remembers that the record of `op` is dropped.
+    fn note_dropped(&mut self, op: OpId, floors_max: usize) {
+        let OpId { session, seq } = op;
+        if Some(session.basis) <= self.horizon {
+            return;
+        }
+        match self.floor(session) {
+            Ok(place) => self.floors[place].seq = self.floors[place].seq.max(seq),
+            Err(place) => self.floors.insert(place, Floor { session, seq }),
+        }
+        if let Some(surplus) = self.floors.len().checked_sub(floors_max)
+            && surplus > 0
+        {
+            let lowest = self.floors[surplus - 1].session.basis;
+            self.horizon = self.horizon.max(Some(lowest));
+            self.floors
+                .retain(|floor| Some(floor.session.basis) > self.horizon);
+        }
     }
 
     /// Bytes it takes in a message, roughly.
     pub(crate) fn size(&self) -> usize {
-        const ENTRY: usize = 32;
+        const ENTRY: usize = 24;
+        const FLOOR: usize = 18;
         const BALLOT: usize = 12;
         let value = self.state.as_ref().map_or(0, |state| state.value.len());
-        ENTRY * (2 + self.recent.len() + self.fences.len()) + BALLOT * self.proposers.len() + value
+        let (recent, floors, proposers) = (self.recent.len(), self.floors.len(), self.proposers.len());
+        ENTRY * (3 + recent) + FLOOR * floors + BALLOT * proposers + value
     }
 
     /// The last ballot of this proposer that changed the register; [`Ballot::ZERO`] if none did.
@@ -209,15 +270,8 @@ impl Draft {
                 is_recorded: false,
             };
         }
-        let ran_unseen = earlier.by_us.iter().any(|(ballot, _)| *ballot < last);
-        if ran_unseen || (earlier.by_others && register.evicted > Ballot::ZERO) {
+        if register.may_have_dropped(op) {
             return Ruling::Forgotten;
-        }
-        if register
-            .fences_evicted
-            .is_some_and(|basis| op.session.basis <= basis)
-        {
-            return Ruling::MayBeFenced;
         }
         let result = self.run(command);
         let had_effect =
@@ -259,34 +313,31 @@ impl Draft {
     }
 
     fn record(&mut self, op: OpId, result: OpResult) {
-        let (ballot, keep) = (self.ballot, self.keep.recent);
+        let keep = self.keep;
         let register = self.change();
-        register.recent.push(Recent { op, result, ballot });
-        let surplus = register.recent.len().saturating_sub(keep);
-        for dropped in register.recent.drain(..surplus) {
-            register.evicted = register.evicted.max(dropped.ballot);
-        }
-        assert!(register.recent.len() <= keep, "remembered results are bounded");
+        register.recent.push(Recent { op, result });
+        register.shorten(keep.recent, keep.floors);
+        assert!(
+            register.recent.len() <= keep.recent,
+            "remembered results are bounded"
+        );
+        assert!(
+            register.floors.len() <= keep.floors,
+            "remembered sessions are bounded"
+        );
         assert!(register.find(op).is_some(), "a result that was recorded is found");
     }
 
-    /// Resolves `op`: what it did, or a fence so that it never will. `None`: its result may have been dropped.
+    /// Resolves `op`: what it did, or a fence so that it never will. `None`: either may have been dropped.
     pub(crate) fn fence(&mut self, op: OpId) -> Option<OpResult> {
         let register = self.register();
         if let Some(result) = register.find(op) {
             return Some(result);
         }
-        if register.evicted > Ballot::ZERO {
+        if register.may_have_dropped(op) {
             return None;
         }
-        let keep = self.keep.fences;
-        let register = self.change();
-        register.fences.push(op);
-        let surplus = register.fences.len().saturating_sub(keep);
-        for dropped in register.fences.drain(..surplus) {
-            register.fences_evicted = register.fences_evicted.max(Some(dropped.session.basis));
-        }
-        assert!(register.fences.len() <= keep, "fences are bounded");
+        self.record(op, OpResult::Fenced);
         Some(OpResult::Fenced)
     }
 }

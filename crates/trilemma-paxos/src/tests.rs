@@ -1,6 +1,7 @@
 //! Tests of the paxos backend: single schedules, then random ones with invariants after every event.
 
 mod checks;
+mod forgotten;
 mod format;
 pub(crate) mod harness;
 mod invariants;

@@ -155,9 +155,6 @@ fn without(protocol: Protocol, event: &str, met: &str) -> Option<&'static str> {
             Some("what a lost disk does is seen in minutes of gossip, and elsewhere in profile restart")
         }
         (Protocol::TwoPhase | Protocol::Mixed, "disk", _) => Some("no disk is lost there"),
-        (Protocol::Paxos, "evicted", _) => {
-            Some("registers forget results, not sessions, and in this profile none")
-        }
         (Protocol::Gossip, "operation", "other-node") => Some(
             "one node alone knows an operation of gossip, so no other is asked once it may have run there",
         ),

@@ -81,6 +81,7 @@ knobs!(PAXOS, PaxosConfig,
     "paxos.keys_max" => keys_max: size,
     "paxos.cache_max" => cache_max: size,
     "paxos.recent_max" => recent_max: size,
+    "paxos.sessions_max" => sessions_max: size,
     "paxos.combine_max" => combine_max: size,
 );
 knobs!(GOSSIP, GossipConfig,

@@ -284,6 +284,12 @@ impl Swarm {
                 knobs.insert("raft.pinned_bytes_max".to_owned(), pinned);
             }
         }
+        if self.protocol.parts().contains(&Protocol::Paxos) {
+            let sessions = self.pick(&[1, 2, 8, DEFAULT, DEFAULT]);
+            if sessions != DEFAULT {
+                knobs.insert("paxos.sessions_max".to_owned(), sessions);
+            }
+        }
     }
 
     fn network(&mut self) -> Network {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use trilemma_core::{Instant, Key, NodeId, NodeSet, PeerView, Reason, Reply, Rng, Ticket};
+use trilemma_core::{Instant, Key, NodeId, NodeSet, OpId, PeerView, Reason, Reply, Rng, Ticket};
 
 use super::acceptor::CHECKED_KEYS_MAX;
 use super::ballot::{Ballot, Clock};
@@ -74,6 +74,10 @@ impl Shared {
     }
 
     fn learned(&mut self, key: &Key, ballot: Ballot, register: &Arc<Register>) {
+        // A session that begins here from now on is not one of those that the register has forgotten.
+        if let Some(horizon) = register.horizon {
+            self.clock.reach(horizon.next());
+        }
         if ballot > Ballot::ZERO {
             self.actions
                 .learned
@@ -96,7 +100,7 @@ impl Shared {
     fn keep(&self) -> Keep {
         Keep {
             recent: self.config.recent_max,
-            fences: self.config.recent_max,
+            floors: self.config.sessions_max,
         }
     }
 
@@ -172,7 +176,7 @@ impl Proposer {
             trips_before: 0,
             syncs_before: 0,
         };
-        if let Some(reason) = self.obstacle(key, deadline, now) {
+        if let Some(reason) = self.obstacle(key, deadline, &operation.kind, now) {
             let reply = operation.refusal(reason);
             self.shared.actions.replies.push((ticket, reply));
             return;
@@ -199,8 +203,12 @@ impl Proposer {
         self.run(key, now, |round, shared| round.push(key, operation, now, shared));
     }
 
-    fn obstacle(&self, key: &Key, deadline: Instant, now: Instant) -> Option<Reason> {
+    fn obstacle(&self, key: &Key, deadline: Instant, kind: &Kind, now: Instant) -> Option<Reason> {
         let config = &self.shared.config;
+        let is_from_nowhere = |op: OpId| !self.shared.clock.may_reach(op.session.basis);
+        if kind.op().is_some_and(is_from_nowhere) {
+            return Some(Reason::SessionExpired);
+        }
         let overloaded = |what: String| Some(Reason::Overloaded { what });
         if let Some(reason) = self.shared.no_quorum() {
             return Some(reason);

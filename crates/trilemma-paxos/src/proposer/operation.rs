@@ -29,6 +29,16 @@ pub(crate) enum Kind {
     Confirm,
 }
 
+impl Kind {
+    /// The id that it carries or asks about.
+    pub(crate) fn op(&self) -> Option<OpId> {
+        match self {
+            Kind::Write { op, .. } | Kind::Outcome { op } => Some(*op),
+            Kind::Get | Kind::Confirm => None,
+        }
+    }
+}
+
 /// One operation on a key.
 #[derive(Clone, Debug)]
 pub(crate) struct Operation {
@@ -198,10 +208,6 @@ impl Achievement {
     }
 
     fn write(self, op: OpId, ruling: Ruling, is_certain: bool) -> Result<Receipt, WriteError> {
-        let expired = WriteError::Unknown {
-            op,
-            cause: UnknownCause::SessionExpired,
-        };
         match ruling {
             Ruling::Result { result, .. } => match result {
                 OpResult::Applied {
@@ -211,9 +217,11 @@ impl Achievement {
                 } => Ok(self.receipt(op, succeeded, version, found)),
                 OpResult::Fenced => Err(Reason::Fenced.into()),
             },
-            Ruling::Forgotten => Err(expired),
-            Ruling::MayBeFenced if is_certain => Err(Reason::SessionExpired.into()),
-            Ruling::MayBeFenced => Err(expired),
+            Ruling::Forgotten if is_certain => Err(Reason::SessionExpired.into()),
+            Ruling::Forgotten => Err(WriteError::Unknown {
+                op,
+                cause: UnknownCause::SessionExpired,
+            }),
         }
     }
 }

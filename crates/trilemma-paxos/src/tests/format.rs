@@ -10,7 +10,7 @@ use trilemma_core::{Incarnation, Key, NodeId, Version, Versioned, codec};
 use super::harness::op_of;
 use crate::message::{Answer, Ask, ChosenValue, ITEMS_MAX, Message, PAGE_MAX};
 use crate::record::{AcceptedRecord, ChosenRecord, Record};
-use crate::register::{RECENT_MAX, Recent, Register};
+use crate::register::{FLOORS_MAX, Floor, RECENT_MAX, Recent, Register};
 use crate::{Ballot, checkpoint::Chunk, checkpoint::KeyStateEntry, checkpoint::LearnedEntry};
 
 fn ballot(counter: u64) -> Ballot {
@@ -38,12 +38,13 @@ fn register() -> Arc<Register> {
         recent: vec![Recent {
             op: op_of(9, 1),
             result,
-            ballot: ballot(300),
         }],
-        evicted: Ballot::ZERO,
+        floors: vec![Floor {
+            session: op_of(8, 0).session,
+            seq: 7,
+        }],
+        horizon: Some(Version(6)),
         proposers: vec![ballot(300)],
-        fences: vec![op_of(9, 2)],
-        fences_evicted: Some(Version(6)),
     })
 }
 
@@ -72,9 +73,9 @@ fn frozen<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: 
 fn registers_are_frozen() {
     frozen(
         &*register(),
-        "050101760405000100090100010500ac02020300000001ac020203010009020106",
+        "05030176040500010009010001050001000807010601ac020203",
     );
-    frozen(&Register::default(), "000000000000000000");
+    frozen(&Register::default(), "000200000000");
 }
 
 #[test]
@@ -96,7 +97,7 @@ fn asks_are_frozen() {
             register,
             next: ballot(8),
         }),
-        "000101016b070203050101760405000100090100010500ac02020300000001ac020203010009020106080203",
+        "000101016b07020305030176040500010009010001050001000807010601ac020203080203",
     );
     frozen(
         &ask(Ask::Read {
@@ -125,7 +126,7 @@ fn answers_are_frozen() {
             accepted: ballot(6),
             register: Arc::clone(&register),
         }),
-        "010100016b070203060203000000000000000000",
+        "010100016b070203060203000200000000",
     );
     frozen(
         &answer(Answer::Accepted {
@@ -150,7 +151,7 @@ fn answers_are_frozen() {
             accepted: ballot(6),
             register,
         }),
-        "010103016b09060203000000000000000000",
+        "010103016b09060203000200000000",
     );
 }
 
@@ -192,7 +193,7 @@ fn anti_entropy_is_frozen() {
     };
     frozen(
         &Message::Values { items: vec![item] },
-        "0601016b070203000000000000000000",
+        "0601016b070203000200000000",
     );
 }
 
@@ -217,7 +218,7 @@ fn records_are_frozen() {
     };
     frozen(
         &record,
-        "01016b09020301016b07020308020300000000000000000002016b07020300016b07020301000000000000000000",
+        "01016b09020301016b07020308020300020000000002016b07020300016b07020301000200000000",
     );
     frozen(&Record::default(), "000000");
 }
@@ -237,7 +238,7 @@ fn checkpoints_are_frozen() {
     };
     assert_eq!(
         hex(&codec::encode(&Chunk::KeyStates(vec![key_state]))),
-        "0001016b080203070203000000000000000000"
+        "0001016b080203070203000200000000"
     );
     assert_eq!(
         hex(&codec::encode(&Chunk::Learned(vec![learned]))),
@@ -266,10 +267,52 @@ fn lists_are_bounded() {
     };
     assert!(codec::decode::<Message>(&digest(256)).is_ok());
     assert!(codec::decode::<Message>(&digest(257)).is_err());
-    let fences = |count: usize| Register {
-        fences: vec![op_of(1, 1); count],
+    let recent = Recent {
+        op: op_of(1, 1),
+        result: OpResult::Fenced,
+    };
+    let floor = |client: usize| Floor {
+        session: op_of(client as u64, 1).session,
+        seq: 1,
+    };
+    let holds = |recents: usize, floors: usize| {
+        let register = Register {
+            recent: vec![recent; recents],
+            floors: (0..floors).map(floor).collect(),
+            ..Register::default()
+        };
+        codec::decode::<Register>(&codec::encode(&register)).is_ok()
+    };
+    assert!(holds(RECENT_MAX, FLOORS_MAX));
+    assert!(!holds(RECENT_MAX + 1, 0));
+    assert!(!holds(0, FLOORS_MAX + 1));
+    let disordered = Register {
+        floors: [2, 1].map(floor).to_vec(),
         ..Register::default()
     };
-    assert!(codec::decode::<Register>(&codec::encode(&fences(RECENT_MAX))).is_ok());
-    assert!(codec::decode::<Register>(&codec::encode(&fences(RECENT_MAX + 1))).is_err());
+    assert!(codec::decode::<Register>(&codec::encode(&disordered)).is_err());
+}
+
+/// Registers as they were stored before they had floors. What they have dropped counts as forgotten for all sessions of
+/// that time.
+#[test]
+fn former_registers_are_read() {
+    let read = |hex: &str| -> Register {
+        let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("it is hexadecimal");
+        let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+        codec::decode(&bytes).expect("it is read")
+    };
+    assert_eq!(read("000000000000000000"), Register::default());
+    let with_value = read("050101760405000100090100010500ac02020300000001ac020203010009020106");
+    let fence = Recent {
+        op: op_of(9, 2),
+        result: OpResult::Fenced,
+    };
+    let mut expected = (*register()).clone();
+    expected.recent.insert(0, fence);
+    expected.floors.clear();
+    assert_eq!(with_value, expected);
+    // The same, but a result under ballot 7 was dropped.
+    let dropped = read("050101760405000100090100010500ac02020307020301ac020203010009020106");
+    assert_eq!(dropped.horizon, Some(Version(300)));
 }

@@ -13,7 +13,7 @@ use crate::record::{AcceptedRecord, ChosenRecord, Record};
 use crate::register::{Draft, Earlier, Keep, Ruling};
 use crate::{Ballot, Paxos, PaxosConfig, Register};
 
-const KEEP: Keep = Keep { recent: 3, fences: 3 };
+const KEEP: Keep = Keep { recent: 3, floors: 3 };
 const FIRST: Earlier<'static> = Earlier {
     by_others: false,
     by_us: &[],

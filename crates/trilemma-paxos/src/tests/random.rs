@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use trilemma_core::{
-    Attempt, Command, Instant, KeyRange, NodeId, OpId, Outcome, Protocol, Reply, Rng, Ticket, Version,
-    WriteError,
+    Attempt, Command, Instant, KeyRange, NodeId, OpId, Outcome, Protocol, Reason, Reply, Rng, SessionId,
+    Ticket, Version, WriteError,
 };
 use trilemma_testkit::{Faults, get, succeeded, value};
 
@@ -59,6 +59,8 @@ struct Run {
     rng: Rng,
     invariants: Rc<RefCell<Invariants>>,
     history: Vec<Operation>,
+    /// Sessions of the clients; the one that begins next takes the place of the first.
+    sessions: Vec<SessionId>,
     seed: u64,
 }
 
@@ -66,9 +68,11 @@ impl Run {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x9a_05);
         let size = if rng.per_mille(300) { 5 } else { 3 };
-        let recent = if rng.per_mille(200) { 4 } else { 64 };
+        let recent = *rng.pick(&[2, 4, 64, 64]).expect("there are some");
+        let sessions = *rng.pick(&[1, 3, 128]).expect("there are some");
         let mut cluster = cluster_with(size, seed, move |config| {
             config.recent_max = recent;
+            config.sessions_max = sessions;
             config.round_timeout = millis(30);
             config.sync_interval = millis(100);
             config.confirm_after = millis(200);
@@ -79,6 +83,7 @@ impl Run {
             rng,
             invariants,
             history: Vec::new(),
+            sessions: vec![op_of(7, 0).session],
             seed,
         }
     }
@@ -94,7 +99,16 @@ impl Run {
             return;
         }
         let seq = self.history.len() as u64 + 1;
-        let op = op_of(7, seq);
+        if self.rng.per_mille(100) {
+            let nonce = 100 + seq;
+            let basis = fresh_op(&self.cluster, node, 0).session.basis;
+            self.sessions.push(SessionId { basis, nonce });
+            if self.sessions.len() > 4 {
+                self.sessions.remove(0);
+            }
+        }
+        let session = *self.rng.pick(&self.sessions).expect("there is one");
+        let op = OpId { session, seq };
         let key = *self.rng.pick(&KEYS).expect("there are keys");
         let text = format!("{seq}");
         let (command, value) = match self.rng.below(10) {
@@ -150,12 +164,12 @@ impl Run {
         let (Some(command), true) = (operation.command.clone(), self.cluster.is_up(node)) else {
             return;
         };
+        let timeout = millis(20 + self.rng.below(300));
         let request = if self.rng.per_mille(500) {
             write_as(operation.op, Attempt::Retry, command)
         } else {
             outcome_of(operation.op, command)
         };
-        let timeout = millis(20 + self.rng.below(300));
         operation.asked = Some(Asked {
             node,
             ticket: self.cluster.propose(node, request, timeout),
@@ -163,6 +177,19 @@ impl Run {
             incarnation: self.invariants.borrow().incarnation(node),
             attempt: Attempt::Retry,
         });
+    }
+
+    /// A copy of the first attempt of a write that was done was long on its way. Nobody waits for its answer.
+    fn late(&mut self) {
+        let node = self.node();
+        let made = |operation: &&Operation| matches!(operation.result, Found::Made(_));
+        let made: Vec<&Operation> = self.history.iter().filter(made).collect();
+        if let Some(operation) = self.rng.pick(&made)
+            && let (Some(command), true) = (operation.command.clone(), self.cluster.is_up(node))
+        {
+            let first = write_as(operation.op, Attempt::First, command);
+            self.cluster.propose(node, first, millis(200));
+        }
     }
 
     fn run_for(&mut self, time: Duration) {
@@ -235,10 +262,16 @@ impl Run {
             for key in KEYS {
                 let seq = self.history.len() as u64 + 1;
                 let (start, command) = (self.cluster.now(), Command::put(key, format!("{seq}")));
-                // A session of now: older ones may have been fenced by questions whose fences were dropped.
-                let op = fresh_op(&self.cluster, node, seq);
+                // A session of now: older ones may have been forgotten. If the node was behind, it is not after that.
+                let mut op = fresh_op(&self.cluster, node, seq);
                 let request = write_as(op, Attempt::First, command.clone());
-                let reply = self.cluster.ask(node, request, SECOND);
+                let mut reply = self.cluster.ask(node, request, SECOND);
+                if !succeeded(reply.as_ref()) {
+                    assert_eq!(refusal(reply), Reason::SessionExpired);
+                    op = fresh_op(&self.cluster, node, seq);
+                    let request = write_as(op, Attempt::First, command.clone());
+                    reply = self.cluster.ask(node, request, SECOND);
+                }
                 let receipt = receipt(reply);
                 self.history.push(Operation {
                     op,
@@ -335,7 +368,7 @@ impl Operation {
                 }
             }
             Reply::Write(Err(WriteError::NotApplied(error))) => {
-                let fenced = matches!(error.reason, trilemma_core::Reason::Fenced);
+                let fenced = matches!(error.reason, Reason::Fenced);
                 assert!(
                     attempt == Attempt::First || fenced,
                     "a retry was refused for certain: {error:?}"
@@ -425,6 +458,9 @@ fn random_histories_are_linearizable() {
             }
             if run.rng.per_mille(300) {
                 run.follow_up();
+            }
+            if run.rng.per_mille(300) {
+                run.late();
             }
             if run.rng.per_mille(350) {
                 run.fault();

@@ -312,53 +312,6 @@ fn an_operation_that_did_not_run_is_fenced_for_good() {
     );
 }
 
-/// When so many fences were dropped that a late copy could slip through, sessions as old as they are refused.
-#[test]
-fn a_dropped_fence_still_fences() {
-    let mut cluster = cluster_with(3, 13, |config| config.recent_max = 2);
-    for seq in 1..=4 {
-        let question = outcome_of(op(seq), Command::put("k", "a"));
-        assert_eq!(outcome(cluster.ask(N1, question, SECOND)), Outcome::NotApplied);
-    }
-    let late = cluster.write(N2, 1, Command::put("k", "a"));
-    assert_eq!(refusal(late), Reason::SessionExpired);
-    let op = fresh_op(&cluster, N2, 1);
-    let first = write_as(op, Attempt::First, Command::put("k", "b"));
-    assert!(
-        succeeded(cluster.ask(N2, first, SECOND).as_ref()),
-        "a new session is served"
-    );
-}
-
-#[test]
-fn a_retry_finds_its_result_and_one_that_may_be_forgotten_is_unknown() {
-    let mut cluster = cluster_with(3, 14, |config| config.recent_max = 4);
-    let first = receipt(cluster.write(N1, 1, Command::put("k", "a")));
-    let again = receipt(cluster.ask(N2, write(1, Attempt::Retry, Command::put("k", "a")), SECOND));
-    assert_eq!((again.version, again.succeeded), (first.version, true));
-    let unseen = receipt(cluster.ask(N3, write(2, Attempt::Retry, Command::put("k", "b")), SECOND));
-    assert_eq!(
-        unseen.version,
-        Version(2),
-        "nothing was ever dropped, so it certainly had not run"
-    );
-    for seq in 3..=8 {
-        let _ = receipt(cluster.write(N1, seq, Command::put("k", "c")));
-    }
-    let forgotten = cluster.ask(N2, write(1, Attempt::Retry, Command::put("k", "a")), SECOND);
-    match forgotten {
-        Some(Reply::Write(Err(WriteError::Unknown { cause, .. }))) => {
-            assert_eq!(cause, UnknownCause::SessionExpired)
-        }
-        other => panic!("{other:?}"),
-    }
-    assert_eq!(value(cluster.get(N2, "k").as_ref()), Ok(text("c")));
-    assert_eq!(
-        outcome(cluster.ask(N2, outcome_of(op(1), Command::put("k", "a")), SECOND)),
-        Outcome::Expired
-    );
-}
-
 /// A retry's failed guard is recorded: a late copy of the same operation must not win after it.
 #[test]
 fn a_retry_that_lost_has_lost_for_good() {

@@ -4,6 +4,10 @@ use super::{Draw, MS};
 use crate::scenario::{Library, Protocol, Scenario};
 use crate::swarm::{self, Shape};
 
+/// Sessions that a node remembers, and results of each.
+const SESSIONS: &[u64] = &[1, 2, 8, 10_000];
+const RESULTS: &[u64] = &[1, 2, 4, 1024];
+
 pub(super) const DESCRIPTION: &str = "\
 client: clients and watchers go through the client library, as applications do
   nodes          3, sometimes 2 or 5
@@ -11,7 +15,7 @@ client: clients and watchers go through the client library, as applications do
   library        1 to 4 instances, each losing a connection about every 30 ms to 1 s, at once or after a silence; 1, 2,
                  16 or 4096 calls under way on one; no, 3 % or 15 % of the calls are dropped by their callers
   sessions       1 to 8 of each instance and keyspace; nodes remember 1, 2, 8 or 10,000, with 1, 2, 4 or 1,024 results
-                 each; registers of paxos forget nothing
+                 each; registers of paxos 2, 4, 8 or 64 results, and of 1, 2, 8 or 128 sessions what they have forgotten
   watchers       none to 6
   time           heal after 2.5 s or 4 s
   faults         as in standard
@@ -40,29 +44,34 @@ pub(super) fn scenario(protocol: Protocol, seed: u64, mut draw: Draw) -> Scenari
     });
     scenario.watchers = draw.between(0, 6) as u32;
     sessions(&mut scenario, &mut draw);
-    // A register that has forgotten what a repeat did runs a late first attempt once more: a known limit, see the page
-    // on clients.
-    if protocol.parts().contains(&Protocol::Paxos) {
-        scenario.knobs.insert("paxos.recent_max".to_owned(), 256);
-    }
     draw.common(&mut scenario);
     scenario
 }
 
-/// What nodes remember of sessions.
+/// What nodes, or registers, remember of sessions.
 fn sessions(scenario: &mut Scenario, draw: &mut Draw) {
     for part in scenario.protocol.parts() {
-        let name = match part {
-            Protocol::Raft => "raft",
-            Protocol::Gossip => "gossip",
-            Protocol::TwoPhase => "two-phase",
-            Protocol::Paxos | Protocol::Mixed => continue,
+        let limits: [(&str, &[u64]); 2] = match part {
+            Protocol::Raft => [
+                ("raft.sessions_max", SESSIONS),
+                ("raft.session_results_max", RESULTS),
+            ],
+            Protocol::Gossip => [
+                ("gossip.sessions_max", SESSIONS),
+                ("gossip.session_results_max", RESULTS),
+            ],
+            Protocol::TwoPhase => [
+                ("two-phase.sessions_max", SESSIONS),
+                ("two-phase.session_results_max", RESULTS),
+            ],
+            Protocol::Paxos => [
+                ("paxos.sessions_max", &[1, 2, 8, 128]),
+                ("paxos.recent_max", &[2, 4, 8, 64]),
+            ],
+            Protocol::Mixed => continue,
         };
-        let sessions = draw.pick(&[1, 2, 8, 10_000]);
-        let results = draw.pick(&[1, 2, 4, 1024]);
-        scenario.knobs.insert(format!("{name}.sessions_max"), sessions);
-        scenario
-            .knobs
-            .insert(format!("{name}.session_results_max"), results);
+        for (name, values) in limits {
+            scenario.knobs.insert(name.to_owned(), draw.pick(values));
+        }
     }
 }

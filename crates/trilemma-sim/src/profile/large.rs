@@ -32,6 +32,7 @@ const TOO_FEW: &[&str] = &[
     "two-phase.sessions_max",
     "raft.waiting_max",
     "paxos.operations_max",
+    "paxos.sessions_max",
     "paxos.keys_max",
     "two-phase.queue_max",
     "two-phase.queue_bytes",

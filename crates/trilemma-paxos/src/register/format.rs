@@ -1,0 +1,127 @@
+//! The bytes of a register: on the wire, in records and in checkpoints.
+//!
+//! What follows the version begins with a number: 2, without a value, or 3, with one. Registers that were stored before
+//! they had floors have 0 or 1 there, and are still read.
+
+use serde::{Deserialize, Serialize, Serializer};
+use trilemma_core::codec::bounded_vec;
+use trilemma_core::session::OpResult;
+use trilemma_core::{Corrupt, OpId, Version, Versioned};
+
+use super::{FLOORS_MAX, Floor, PROPOSERS_MAX, RECENT_MAX, Recent, Register};
+use crate::ballot::Ballot;
+
+const ABSENT: u8 = 2;
+const PRESENT: u8 = 3;
+
+/// A register as it is read.
+#[derive(Deserialize)]
+pub(super) struct Stored {
+    version: Version,
+    body: Body,
+}
+
+#[derive(Deserialize)]
+enum Body {
+    FormerAbsent(Former),
+    FormerPresent(Versioned, Former),
+    Absent(Rest),
+    Present(Versioned, Rest),
+}
+
+#[derive(Deserialize)]
+struct Rest {
+    #[serde(deserialize_with = "bounded_vec::<_, _, RECENT_MAX>")]
+    recent: Vec<Recent>,
+    #[serde(deserialize_with = "bounded_vec::<_, _, FLOORS_MAX>")]
+    floors: Vec<Floor>,
+    horizon: Option<Version>,
+    #[serde(deserialize_with = "bounded_vec::<_, _, PROPOSERS_MAX>")]
+    proposers: Vec<Ballot>,
+}
+
+/// Before floors: one mark for all results that were dropped, one for all fences.
+#[derive(Deserialize)]
+struct Former {
+    #[serde(deserialize_with = "bounded_vec::<_, _, RECENT_MAX>")]
+    recent: Vec<(Recent, Ballot)>,
+    /// The highest ballot of a result that was dropped.
+    evicted: Ballot,
+    #[serde(deserialize_with = "bounded_vec::<_, _, PROPOSERS_MAX>")]
+    proposers: Vec<Ballot>,
+    #[serde(deserialize_with = "bounded_vec::<_, _, RECENT_MAX>")]
+    fences: Vec<OpId>,
+    /// The highest session basis of a fence that was dropped.
+    fences_evicted: Option<Version>,
+}
+
+impl Serialize for Register {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let rest = (&self.recent, &self.floors, self.horizon, &self.proposers);
+        match &self.state {
+            None => (self.version, ABSENT, rest).serialize(serializer),
+            Some(state) => (self.version, PRESENT, state, rest).serialize(serializer),
+        }
+    }
+}
+
+impl TryFrom<Stored> for Register {
+    type Error = Corrupt;
+
+    fn try_from(Stored { version, body }: Stored) -> Result<Self, Corrupt> {
+        let (state, rest) = match body {
+            Body::FormerAbsent(former) => (None, former.into()),
+            Body::FormerPresent(state, former) => (Some(state), former.into()),
+            Body::Absent(rest) => (None, rest),
+            Body::Present(state, rest) => (Some(state), rest),
+        };
+        let Rest {
+            recent,
+            floors,
+            horizon,
+            proposers,
+        } = rest;
+        if !floors.is_sorted_by(|a, b| a.session < b.session) {
+            return Err(Corrupt("the floors of a register are out of order".into()));
+        }
+        Ok(Self {
+            version,
+            state,
+            recent,
+            floors,
+            horizon,
+            proposers,
+        })
+    }
+}
+
+impl From<Former> for Rest {
+    /// Results were dropped without a word of their sessions. Every session counts as forgotten that may have begun before
+    /// the register was written.
+    fn from(former: Former) -> Self {
+        let ballots = former.proposers.iter().map(|ballot| ballot.counter);
+        let last = ballots.max().filter(|_| former.evicted > Ballot::ZERO);
+        let horizon = former.fences_evicted.max(last.map(Version));
+        let fence = |op| Recent {
+            op,
+            result: OpResult::Fenced,
+        };
+        let fences = former.fences.into_iter().map(fence);
+        let recent: Vec<Recent> = fences
+            .chain(former.recent.into_iter().map(|(recent, _)| recent))
+            .collect();
+        let mut register = Register {
+            horizon,
+            proposers: former.proposers,
+            recent,
+            ..Register::default()
+        };
+        register.shorten(RECENT_MAX, FLOORS_MAX);
+        Self {
+            recent: register.recent,
+            floors: register.floors,
+            horizon: register.horizon,
+            proposers: register.proposers,
+        }
+    }
+}
