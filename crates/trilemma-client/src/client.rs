@@ -237,15 +237,15 @@ impl Pending {
     }
 
     /// Whether it may be asked again by itself although an earlier attempt may have had an effect, or may yet. A write may
-    /// where every replica remembers each session as a whole: a late copy of the first attempt then never runs, even if its
-    /// result was forgotten meanwhile. A `paxos` register forgets single results.
+    /// where every replica remembers each session: a late copy of the first attempt then never runs, even if its result
+    /// was forgotten meanwhile.
     fn may_repeat(&self) -> bool {
         match &self.what {
             What::Request {
                 backend,
                 request: Request::Write { .. },
                 ..
-            } => matches!(backend, Backend::Raft | Backend::TwoPhase),
+            } => *backend != Backend::Gossip,
             _ => true,
         }
     }

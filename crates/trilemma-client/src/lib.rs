@@ -12,8 +12,8 @@
 //!    ([`Reason::may_differ_elsewhere`](trilemma_core::Reason::may_differ_elsewhere)) moves the call on; when every server
 //!    has refused, the first refusal is the answer, at once.
 //! 4. **At most one effect.** A read whose connection was lost is asked again by itself; a write where all replicas
-//!    remember its session (`raft`, `two-phase`), as [`Attempt::Retry`](trilemma_core::Attempt::Retry). A `gossip` write
-//!    is known to the node that took it alone: the caller's own retry goes to that node only.
+//!    remember its session, as [`Attempt::Retry`](trilemma_core::Attempt::Retry). A `gossip` write is known to the node
+//!    that took it alone: the caller's own retry goes to that node only.
 //! 5. **It waits for room** rather than to overrun a connection: what is under way on each is bounded.
 //! 6. **Nothing stays behind** a call that was answered or dropped.
 //!

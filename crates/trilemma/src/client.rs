@@ -108,9 +108,9 @@ impl ClientConfig {
 /// another may serve (no majority, no leader, recovering, stopping). When every server has refused, the first refusal
 /// is the answer, at once. The time limit of an operation covers all of it.
 ///
-/// A read whose connection was lost goes again by itself, and so does a write of a `raft` or `two-phase` keyspace, under the
-/// same id, so that it has one effect. Other writes end as [`WriteError::Unknown`](crate::WriteError::Unknown). One of a
-/// `gossip` keyspace is known by its id to the node that took it alone: repeating it under its id goes to that node only.
+/// A read whose connection was lost goes again by itself, and so does a write, under the same id, so that it has one effect.
+/// A write of a `gossip` keyspace does not, and ends as [`WriteError::Unknown`](crate::WriteError::Unknown): its id is known
+/// to the node that took it alone, and repeating it under its id goes to that node only.
 #[derive(Clone, Debug)]
 pub struct Client(Arc<Remote>);
 

@@ -22,7 +22,7 @@ fn a_read_is_asked_again_at_the_next_server() {
 
 #[test]
 fn a_write_whose_session_all_replicas_remember_is_asked_again_as_a_retry() {
-    for backend in [Backend::Raft, Backend::TwoPhase] {
+    for backend in [Backend::Raft, Backend::Paxos, Backend::TwoPhase] {
         let mut bench = Bench::connected(2);
         let call = bench.call(write(backend, 1), 1000 * MS);
         let sent = bench.sent_to(1);
@@ -32,21 +32,6 @@ fn a_write_whose_session_all_replicas_remember_is_asked_again_as_a_retry() {
         bench.succeed(&again);
         assert!(is_ok(&bench.replied(call)));
     }
-}
-
-#[test]
-fn a_write_whose_result_replicas_may_forget_is_unknown_and_its_retry_may_go_anywhere() {
-    let mut bench = Bench::connected(2);
-    let call = bench.call(write(Backend::Paxos, 1), 1000 * MS);
-    let sent = bench.sent_to(1);
-    bench.lose(sent.connection);
-    assert_eq!(unknown(bench.replied(call)), UnknownCause::ReplyLost);
-    let call = bench.call(retry(Backend::Paxos, 1), 1000 * MS);
-    let second = bench.dialed(2);
-    bench.introduce(second);
-    let sent = bench.sent_to(2);
-    bench.succeed(&sent);
-    assert!(is_ok(&bench.replied(call)));
 }
 
 #[test]
