@@ -209,6 +209,18 @@ impl RaftInvariants {
             );
             return Err(("applied-durable", what));
         }
+        // Nothing rests on it alone, since logs become durable in order; but what it says is to be true.
+        let believed = raft.durable();
+        if let Some(entry) = raft.entry(believed)
+            && !stored.holds(believed, entry.term)
+        {
+            let what = format!(
+                "node {id} takes its log for durable up to {believed:?} of {:?}, where its disk has {:?}",
+                entry.term,
+                stored.terms.get(&believed)
+            );
+            return Err(("believed-durable", what));
+        }
         let (from, to) = (seen.commit, raft.commit());
         if to < from {
             return Err((
