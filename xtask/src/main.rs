@@ -7,6 +7,7 @@ mod bench;
 mod ci;
 mod dependencies;
 mod docs;
+mod explore;
 mod plays;
 mod process;
 mod programs;
@@ -70,6 +71,12 @@ const TASKS: &[Task] = &[
         run: sim::run,
     },
     Task {
+        name: "explore",
+        summary: "search all states that three nodes can reach in a few steps",
+        help: explore::HELP,
+        run: explore::run,
+    },
+    Task {
         name: "zoo",
         summary: "plant known bugs, one after the other, and see the simulator find each",
         help: zoo::HELP,
@@ -113,7 +120,7 @@ fn dispatch(args: &[String]) -> Outcome {
 fn overview() -> String {
     let tasks: String = TASKS
         .iter()
-        .map(|task| format!("  {:6} {}\n", task.name, task.summary))
+        .map(|task| format!("  {:7} {}\n", task.name, task.summary))
         .collect();
     format!("Usage: cargo xtask TASK [OPTIONS]\n\nTasks:\n{tasks}\n`cargo xtask TASK --help` explains one.")
 }

@@ -1,6 +1,7 @@
 //! Raft by scenarios and by random histories, on the deterministic cluster.
 
 mod checkpoints;
+mod explore;
 mod histories;
 mod invariants;
 mod node;
