@@ -74,6 +74,13 @@ pub(super) struct Libraries {
     given: BTreeMap<usize, (OpId, NodeId)>,
 }
 
+impl Libraries {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.all.len()
+    }
+}
+
 /// What happens to a library. Those with a node happen there.
 #[derive(Debug)]
 pub(super) enum LibraryEvent {

@@ -32,10 +32,19 @@ enum Stage {
     Done,
 }
 
+/// Through what a prober asks.
+#[derive(Clone, Copy, Debug)]
+enum Through {
+    /// This node.
+    Node(NodeId),
+    /// Its library, which has been there all the time: it writes in whatever sessions it has.
+    Library,
+}
+
 #[derive(Debug)]
 struct Prober {
     client: usize,
-    node: NodeId,
+    through: Through,
     slot: usize,
     stage: Stage,
     last: String,
@@ -85,21 +94,32 @@ impl World<'_> {
                 if self.is_excused(&self.nodes[index], slot) {
                     continue;
                 }
-                let client = self.clients.len();
-                let stream = randomness.stream(Purpose::Client, client as u64);
-                self.clients
-                    .push(Client::new(client as u64, stream, self.scenario));
-                self.quiesce.probers.push(Prober {
-                    client,
-                    node: NodeId(index as u32 + 1),
-                    slot,
-                    stage: Stage::Writing,
-                    last: "nothing".to_owned(),
-                });
-                self.schedule(MS, Event::Client { client });
+                let node = NodeId(index as u32 + 1);
+                self.add_prober(&randomness, slot, Through::Node(node));
+            }
+        }
+        for slot in 0..self.parts.len() {
+            // Clients go round the libraries, so that each gets one.
+            for _ in 0..self.libraries.count() {
+                self.add_prober(&randomness, slot, Through::Library);
             }
         }
         self.schedule(LOOK_INTERVAL, Event::Look);
+    }
+
+    fn add_prober(&mut self, randomness: &Randomness, slot: usize, through: Through) {
+        let client = self.clients.len();
+        let stream = randomness.stream(Purpose::Client, client as u64);
+        self.clients
+            .push(Client::new(client as u64, stream, self.scenario));
+        self.quiesce.probers.push(Prober {
+            client,
+            through,
+            slot,
+            stage: Stage::Writing,
+            last: "nothing".to_owned(),
+        });
+        self.schedule(MS, Event::Client { client });
     }
 
     /// A prober's turn.
@@ -107,7 +127,7 @@ impl World<'_> {
         let time = self.now;
         let keys = self.scenario.workload.keys.min(READ_MAX);
         let Prober {
-            node, slot, stage, ..
+            through, slot, stage, ..
         } = *self.quiesce.of(client);
         if self.clients[client].pending.is_none() {
             let this = &mut self.clients[client];
@@ -116,6 +136,9 @@ impl World<'_> {
                     let value = format!("p{client}t{time}");
                     let key = "probe".to_owned();
                     this.begin(slot, Call::Put { key, value }, None, time);
+                    if matches!(through, Through::Library) {
+                        self.name_operation(client);
+                    }
                 }
                 Stage::Reading(key) => {
                     let key = if key == keys {
@@ -128,7 +151,10 @@ impl World<'_> {
                 Stage::Written | Stage::Done => return,
             }
         }
-        self.ask(client, node, PROBE_DEADLINE);
+        match through {
+            Through::Node(node) => self.ask(client, node, PROBE_DEADLINE),
+            Through::Library => self.ask_through_library(client, PROBE_DEADLINE),
+        }
     }
 
     /// A prober has its answer.
@@ -179,6 +205,7 @@ impl World<'_> {
                 let prober = &mut self.quiesce.probers[index];
                 // A convergent keyspace has no reads but local ones; its replicas are compared instead.
                 let reads = self.parts[prober.slot] != Protocol::Gossip;
+                let reads = reads && matches!(prober.through, Through::Node(_));
                 prober.stage = if reads { Stage::Reading(0) } else { Stage::Done };
                 let client = prober.client;
                 self.schedule(0, Event::Client { client });
@@ -220,17 +247,18 @@ impl World<'_> {
             .iter()
             .find(|prober| !matches!(prober.stage, Stage::Written | Stage::Done));
         if let Some(prober) = waiting {
-            let status = self.nodes[prober.node.0 as usize - 1]
-                .process
-                .as_ref()
-                .map(|process| {
-                    process
-                        .engine(prober.slot)
-                        .status(self.nodes[prober.node.0 as usize - 1].clock.now(self.now))
-                });
+            let status = |id: NodeId| {
+                let node = &self.nodes[id.0 as usize - 1];
+                let process = node.process.as_ref()?;
+                Some(process.engine(prober.slot).status(node.clock.now(self.now)))
+            };
+            let through = match prober.through {
+                Through::Node(node) => format!("on node {node}, {:?},", status(node)),
+                Through::Library => "through the client library".to_owned(),
+            };
             let what = format!(
-                "{seconds} s after the heal, {} on node {} is at {:?}; last answer {}; status {status:?}",
-                self.parts[prober.slot], prober.node, prober.stage, prober.last
+                "{seconds} s after the heal, {} {through} is at {:?}; last answer {}",
+                self.parts[prober.slot], prober.stage, prober.last
             );
             return self.fail("liveness", what);
         }

@@ -25,11 +25,7 @@ impl World<'_> {
             let this = &mut self.clients[client];
             let slot = this.rng.below(self.parts.len() as u64) as usize;
             this.choose(slot, self.parts[slot], workload.keys, time);
-            if let Some(pending) = &mut this.pending
-                && pending.command.is_some()
-            {
-                pending.op = self.libraries.all[library].op(slot, scenario);
-            }
+            self.name_operation(client);
         }
         let shortest = workload.deadline / 8;
         let this = &mut self.clients[client];
@@ -40,6 +36,24 @@ impl World<'_> {
         let ticket = self.call(client, request, timeout);
         if let (Some(delay), Some(ticket)) = (leaves, ticket) {
             self.library_later(library, delay, LibraryEvent::Drop { ticket });
+        }
+    }
+
+    /// Gives the operation that a client has begun an id of a session of its library.
+    pub(in crate::world) fn name_operation(&mut self, client: usize) {
+        let library = client % self.libraries.all.len();
+        if let Some(scenario) = &self.scenario.library
+            && let Some(pending) = &mut self.clients[client].pending
+            && pending.command.is_some()
+        {
+            pending.op = self.libraries.all[library].op(pending.slot, scenario);
+        }
+    }
+
+    /// Puts what a client has begun to its library.
+    pub(in crate::world) fn ask_through_library(&mut self, client: usize, timeout: u64) {
+        if let Some(request) = self.clients[client].request() {
+            self.call(client, request, timeout);
         }
     }
 
