@@ -153,9 +153,9 @@ impl Paxos {
     }
 
     /// What is known to be chosen, in key order: key, ballot and register.
-    pub fn learned(&self) -> impl Iterator<Item = (&Key, Ballot, &Register)> + '_ {
+    pub fn learned(&self) -> impl Iterator<Item = (&Key, Ballot, &Arc<Register>)> + '_ {
         let entries = self.learner.map().iter();
-        entries.map(|(key, learned)| (key, learned.ballot, &*learned.register))
+        entries.map(|(key, learned)| (key, learned.ballot, &learned.register))
     }
 
     fn config(&self) -> &PaxosConfig {

@@ -343,16 +343,21 @@ impl Leader {
         self.rounds.register(index, read);
     }
 
+    /// The newest round that a majority has echoed: nobody else led when it was sent.
+    pub(crate) fn confirmed_round(&self, config: &RaftConfig) -> u64 {
+        let mut rounds: Vec<u64> = self.followers.values().map(|progress| progress.round).collect();
+        rounds.push(self.rounds.newest());
+        rounds.sort_unstable();
+        rounds[rounds.len() - config.majority()]
+    }
+
     /// Serves the reads whose round a majority has echoed and whose index is applied.
     fn release_reads(&mut self, shared: &Shared, effects: &mut Out) {
         if self.rounds.is_idle() {
             return;
         }
-        let mut rounds: Vec<u64> = self.followers.values().map(|progress| progress.round).collect();
-        rounds.push(self.rounds.newest());
-        rounds.sort_unstable();
-        let echoed = rounds[rounds.len() - shared.config.majority()];
-        for Read { reply_to, query, .. } in self.rounds.release(echoed, shared.applied()) {
+        let confirmed = self.confirmed_round(&shared.config);
+        for Read { reply_to, query, .. } in self.rounds.release(confirmed, shared.applied()) {
             let forwarded = u8::from(matches!(reply_to, ReplyTo::Peer(..)));
             let to_followers = u8::from(shared.config.members.len() > 1);
             let reply = shared.read_reply(&query, ReadLevel::Linearizable, to_followers + forwarded);

@@ -144,6 +144,12 @@ impl Raft {
         self.role().as_leader()?.matched(voter)
     }
 
+    /// The newest read round that a majority has echoed to this leader; `None` unless this node leads.
+    #[must_use]
+    pub fn confirmed_round(&self) -> Option<u64> {
+        Some(self.role().as_leader()?.confirmed_round(&self.shared.config))
+    }
+
     /// What was found to contradict this node's committed entries, if anything was: it takes no part any more.
     #[must_use]
     pub fn contradiction(&self) -> Option<&Contradiction> {

@@ -4,12 +4,14 @@
 mod gossip;
 mod paxos;
 mod raft;
+mod status;
 mod two_phase;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use trilemma_core::{
-    ChangeBatch, Entry, Incarnation, Key, NodeId, Outcome, Reply, Ticket, Value, Version, WallTime, codec,
+    Backend, ChangeBatch, Entry, Incarnation, Key, LiveStatus, NodeId, Outcome, Reply, Ticket, Value,
+    Version, WallTime, codec,
 };
 use trilemma_node::Engine;
 use trilemma_storage::LogSeq;
@@ -17,6 +19,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::engine::entries;
 use crate::scenario::{Protocol, Scenario};
+
+pub(crate) use status::lacks_others;
 
 /// The default of `gossip.accept_drift`, in microseconds.
 const ACCEPT_DRIFT_US: u64 = 500_000;
@@ -31,6 +35,17 @@ enum Special {
     Paxos(paxos::PaxosInvariants),
     Gossip(gossip::GossipInvariants),
     TwoPhase(two_phase::TwoPhaseInvariants),
+}
+
+impl Special {
+    fn backend(&self) -> Backend {
+        match self {
+            Special::Raft(_) => Backend::Raft,
+            Special::Paxos(_) => Backend::Paxos,
+            Special::Gossip(_) => Backend::Gossip,
+            Special::TwoPhase(_) => Backend::TwoPhase,
+        }
+    }
 }
 
 /// A message that is about to leave.
@@ -66,6 +81,9 @@ pub struct Invariants {
     changes: Vec<Option<BTreeMap<u64, u64>>>,
     mirrors: BTreeMap<(NodeId, usize), Mirror>,
     answered: BTreeSet<(NodeId, Ticket)>,
+    statuses: status::Statuses,
+    /// Whether a turn takes one input.
+    turns_are_whole: bool,
 }
 
 fn mirror_of(entries: Vec<Entry>) -> BTreeMap<Key, (Value, Version)> {
@@ -82,7 +100,7 @@ impl Invariants {
         let parts = scenario.protocol.parts();
         let special = |part: &Protocol| match part {
             Protocol::Raft | Protocol::Mixed => Special::Raft(raft::RaftInvariants::new(scenario.nodes)),
-            Protocol::Paxos => Special::Paxos(paxos::PaxosInvariants::default()),
+            Protocol::Paxos => Special::Paxos(paxos::PaxosInvariants::new(scenario.nodes)),
             Protocol::Gossip => {
                 let drift = scenario.knobs.get("gossip.accept_drift").copied();
                 Special::Gossip(gossip::GossipInvariants::new(
@@ -98,6 +116,8 @@ impl Invariants {
             changes: parts.iter().map(shared).collect(),
             mirrors: BTreeMap::new(),
             answered: BTreeSet::new(),
+            statuses: status::Statuses::new(scenario.nodes),
+            turns_are_whole: scenario.turn == 0,
         }
     }
 
@@ -125,6 +145,7 @@ impl Invariants {
 
     /// A node has died, whose log was durable up to there.
     pub fn crashed(&mut self, id: NodeId, durable: LogSeq) {
+        self.statuses.crashed(id);
         for special in &mut self.special {
             match special {
                 Special::Raft(raft) => raft.crashed(id, durable),
@@ -180,11 +201,21 @@ impl Invariants {
         self.mirror(id, slot, engine, reset, applied)?;
         match (&mut self.special[slot], engine) {
             (Special::Raft(raft), Engine::Raft(host)) => raft.observe(id, host.protocol(), durable, reset),
-            (Special::Paxos(paxos), Engine::Paxos(host)) => paxos.observe(id, host.protocol()),
+            (Special::Paxos(paxos), Engine::Paxos(host)) => paxos.observe(id, host.protocol(), durable),
             (Special::Gossip(gossip), Engine::Gossip(host)) => {
                 gossip.observe(id, host.protocol(), wall, durable, applied)
             }
             (Special::TwoPhase(two_phase), Engine::TwoPhase(host)) => two_phase.observe(id, host.protocol()),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a node lacks that a cluster at rest has, though nobody asked for it.
+    pub fn rest(&self, id: NodeId, slot: usize, engine: &Engine) -> Result<(), Broken> {
+        match (&self.special[slot], engine) {
+            (Special::Raft(_), Engine::Raft(host)) => raft::rest(id, host.protocol()),
+            (Special::Paxos(paxos), Engine::Paxos(host)) => paxos.rest(id, host.protocol()),
+            (Special::TwoPhase(_), Engine::TwoPhase(host)) => two_phase::rest(id, host.protocol()),
             _ => Ok(()),
         }
     }
@@ -266,7 +297,7 @@ impl Invariants {
             Special::Raft(raft) => raft.appended(id, seq, bytes),
             Special::Gossip(gossip) => gossip.appended(id, seq, bytes),
             Special::TwoPhase(two_phase) => two_phase.appended(id, seq, bytes),
-            Special::Paxos(_) => {}
+            Special::Paxos(paxos) => paxos.appended(id, seq, bytes),
         }
     }
 
@@ -282,7 +313,7 @@ impl Invariants {
         } = *sending;
         match (&mut self.special[sending.slot], sending.engine) {
             (Special::Raft(raft), Engine::Raft(host)) => raft.send(from, to, host.protocol(), durable, bytes),
-            (Special::Paxos(paxos), _) => paxos.send(from, incarnation, bytes),
+            (Special::Paxos(paxos), _) => paxos.send(from, incarnation, durable, bytes),
             (Special::Gossip(gossip), _) => gossip.send(sending),
             (Special::TwoPhase(two_phase), Engine::TwoPhase(host)) => {
                 two_phase.send(from, host.protocol().decided().0, durable, bytes)
@@ -291,7 +322,20 @@ impl Invariants {
         }
     }
 
-    /// A proposal to a keyspace was answered by a node whose log is written and durable up to there.
+    /// A request comes to a node that says this of itself, at this time.
+    pub fn asked(
+        &mut self,
+        id: NodeId,
+        slot: usize,
+        ticket: Ticket,
+        is_write: bool,
+        status: (&LiveStatus, u64),
+    ) -> Result<(), Broken> {
+        self.statuses.asked((id, slot), ticket, is_write, status)
+    }
+
+    /// A request was answered by a node whose log is written and durable up to there, and which says this of itself if it
+    /// still runs.
     pub fn answered(
         &mut self,
         id: NodeId,
@@ -299,7 +343,14 @@ impl Invariants {
         ticket: Ticket,
         reply: &Reply,
         (written, durable): (LogSeq, LogSeq),
+        status: Option<(&LiveStatus, u64)>,
     ) -> Result<(), Broken> {
+        if let Some((status, now)) = status {
+            let backend = self.special[slot].backend();
+            let status = (status, now, self.turns_are_whole);
+            self.statuses
+                .answered((id, slot), backend, ticket, reply, status)?;
+        }
         if !self.answered.insert((id, ticket)) {
             return Err(("one-answer", format!("node {id} has answered {ticket} twice")));
         }

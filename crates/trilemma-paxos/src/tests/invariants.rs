@@ -180,7 +180,7 @@ impl Invariants {
         }
         let incarnation = self.incarnation(node);
         for (key, ballot, register) in protocol.learned() {
-            self.chose(key, ballot, &Arc::new(register.clone()));
+            self.chose(key, ballot, register);
             let shown = self
                 .shown
                 .entry((node, key.clone()))

@@ -1,18 +1,51 @@
-//! Paxos and CASPaxos (Lamport 1998; Rystsov 2018): promises are durable and only grow, a ballot carries one value and
-//! belongs to one incarnation of its proposer, and what is known to be chosen is not forgotten for something older.
+//! Paxos and CASPaxos (Lamport 1998; Rystsov 2018): promises are durable when they are made and only grow, a ballot
+//! carries one value and belongs to one incarnation of its proposer, what is known to be chosen is not forgotten for something
+//! older, and what was chosen forms a chain.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod chosen;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use trilemma_core::{Incarnation, Key, NodeId, codec};
 use trilemma_paxos::message::{Answer, Ask, Message};
-use trilemma_paxos::{Ballot, Paxos};
+use trilemma_paxos::record::AcceptedRecord;
+use trilemma_paxos::{Ballot, Paxos, Record};
+use trilemma_storage::LogSeq;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Broken;
+use chosen::Chosen;
+
+/// What a restart of a node would find, by its records alone and not by what the node believes.
+#[derive(Default)]
+struct Stored {
+    /// Promised and accepted of each key.
+    slots: BTreeMap<Key, (Ballot, Ballot)>,
+    /// Records that are not durable yet.
+    pending: VecDeque<(LogSeq, Record)>,
+}
+
+impl Stored {
+    fn found(paxos: &Paxos) -> Self {
+        let slots = paxos
+            .held()
+            .map(|held| (held.key, (held.promised, held.accepted)));
+        Self {
+            slots: slots.collect(),
+            pending: VecDeque::new(),
+        }
+    }
+
+    fn raise(&mut self, key: Key, promised: Ballot, accepted: Ballot) {
+        let slot = self.slots.entry(key).or_default();
+        *slot = (slot.0.max(promised), slot.1.max(accepted));
+    }
+}
 
 /// See the module.
-#[derive(Default)]
 pub(super) struct PaxosInvariants {
+    stored: BTreeMap<NodeId, Stored>,
+    chosen: Chosen,
     /// The highest ballot of a promise or an acceptance that each node has sent, over all its incarnations.
     sent: BTreeMap<(NodeId, Key), (Ballot, Ballot)>,
     /// The register that each ballot carries.
@@ -26,6 +59,18 @@ pub(super) struct PaxosInvariants {
 }
 
 impl PaxosInvariants {
+    pub(super) fn new(nodes: u32) -> Self {
+        Self {
+            stored: BTreeMap::new(),
+            chosen: Chosen::new(nodes),
+            sent: BTreeMap::new(),
+            values: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
+            learned: BTreeMap::new(),
+            lost: BTreeSet::new(),
+        }
+    }
+
     pub(super) fn disk_lost(&mut self, id: NodeId) {
         self.lost.insert(id);
     }
@@ -33,8 +78,12 @@ impl PaxosInvariants {
     /// A node starts: it must hold what it has promised.
     pub(super) fn start(&mut self, id: NodeId, paxos: &Paxos) -> Result<(), Broken> {
         self.learned.retain(|(node, _), _| *node != id);
+        self.stored.insert(id, Stored::found(paxos));
         if self.lost.contains(&id) {
             return Ok(());
+        }
+        for held in paxos.held().filter(|held| held.accepted > Ballot::ZERO) {
+            self.chosen.hold(id, &held.key, held.accepted, &held.register)?;
         }
         let held: BTreeMap<Key, (Ballot, Ballot)> = paxos
             .held()
@@ -54,22 +103,72 @@ impl PaxosInvariants {
     }
 
     /// What a node knows to be chosen does not go back.
-    pub(super) fn observe(&mut self, id: NodeId, paxos: &Paxos) -> Result<(), Broken> {
-        for (key, ballot, _) in paxos.learned() {
+    pub(super) fn observe(&mut self, id: NodeId, paxos: &Paxos, durable: LogSeq) -> Result<(), Broken> {
+        self.sync(id, durable)?;
+        for (key, ballot, register) in paxos.learned() {
             let known = self.learned.entry((id, key.clone())).or_default();
             if ballot < *known {
                 let what = format!("node {id} knew {key} chosen under {known:?} and goes back to {ballot:?}");
                 return Err(("learner-monotone", what));
             }
-            *known = ballot;
+            if std::mem::replace(known, ballot) != ballot {
+                self.chosen.choose(key, ballot, register)?;
+            }
         }
         Ok(())
+    }
+
+    /// Records of a node up to this one have become durable.
+    fn sync(&mut self, id: NodeId, durable: LogSeq) -> Result<(), Broken> {
+        // What its first disk held goes on counting, what is on another never does.
+        let is_counted = !self.lost.contains(&id);
+        let stored = self.stored.entry(id).or_default();
+        while let Some((_, record)) = stored.pending.pop_front_if(|(seq, _)| *seq <= durable) {
+            for (key, ballot) in record.promised {
+                stored.raise(key, ballot, Ballot::ZERO);
+            }
+            for AcceptedRecord {
+                key,
+                ballot,
+                promised,
+                register,
+            } in record.accepted
+            {
+                if is_counted {
+                    self.chosen.hold(id, &key, ballot, &register)?;
+                }
+                stored.raise(key, promised, ballot);
+            }
+        }
+        Ok(())
+    }
+
+    /// At rest, everybody knows what is chosen: nobody had to ask.
+    pub(super) fn rest(&self, id: NodeId, paxos: &Paxos) -> Result<(), Broken> {
+        let learned: BTreeMap<&Key, Ballot> = paxos.learned().map(|(key, ballot, _)| (key, ballot)).collect();
+        let lacks = |(key, ballot): &(&Key, Ballot)| learned.get(key).is_none_or(|known| known < ballot);
+        match self.chosen.newest().find(lacks) {
+            Some((key, ballot)) => {
+                let known = learned.get(key);
+                let what = format!("{key} was chosen under {ballot}, and node {id} knows of {known:?}");
+                Err(("rest", what))
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn appended(&mut self, id: NodeId, seq: LogSeq, bytes: &[u8]) {
+        if let Ok(record) = codec::decode::<Record>(bytes) {
+            let stored = self.stored.entry(id).or_default();
+            stored.pending.push_back((seq, record));
+        }
     }
 
     pub(super) fn send(
         &mut self,
         from: NodeId,
         incarnation: Incarnation,
+        durable: LogSeq,
         bytes: &[u8],
     ) -> Result<(), Broken> {
         match codec::decode::<Message>(bytes) {
@@ -77,8 +176,10 @@ impl PaxosInvariants {
                 .into_iter()
                 .try_for_each(|ask| self.ask(from, incarnation, ask)),
             Ok(Message::Answers(answers)) => {
-                answers.into_iter().for_each(|answer| self.answer(from, answer));
-                Ok(())
+                self.sync(from, durable)?;
+                answers
+                    .into_iter()
+                    .try_for_each(|answer| self.answer(from, answer))
             }
             Ok(_) => Ok(()),
             Err(_) => Err(("codec", format!("node {from} sends bytes that do not decode"))),
@@ -112,18 +213,33 @@ impl PaxosInvariants {
         Ok(())
     }
 
-    fn answer(&mut self, from: NodeId, answer: Answer) {
+    /// What an acceptor tells of itself is on its disk at that moment.
+    fn answer(&mut self, from: NodeId, answer: Answer) -> Result<(), Broken> {
         let (key, promised, accepted) = match answer {
-            Answer::Promise { key, ballot, .. } => (key, ballot, Ballot::ZERO),
+            Answer::Promise {
+                key,
+                ballot,
+                accepted,
+                ..
+            } => (key, ballot, accepted),
             Answer::Accepted {
                 key,
                 ballot,
                 promised,
             } => (key, promised, ballot),
             Answer::Held { key, accepted, .. } => (key, Ballot::ZERO, accepted),
-            Answer::Refused { .. } => return,
+            Answer::Refused { .. } => return Ok(()),
         };
+        let stored = self.stored.entry(from).or_default();
+        let durable = stored.slots.get(&key).copied().unwrap_or_default();
+        if durable.0 < promised || durable.1 < accepted {
+            let what = format!(
+                "node {from} tells of promise {promised:?} and accept {accepted:?} of {key}, durable are {durable:?}"
+            );
+            return Err(("promise-durable", what));
+        }
         let sent = self.sent.entry((from, key)).or_default();
         *sent = (sent.0.max(promised), sent.1.max(accepted));
+        Ok(())
     }
 }

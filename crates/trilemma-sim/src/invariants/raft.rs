@@ -62,6 +62,20 @@ impl Stored {
     }
 }
 
+/// At rest the whole log is committed, durable and applied on every node.
+pub(super) fn rest(id: NodeId, raft: &Raft) -> Result<(), Broken> {
+    let (last, applied) = (raft.log_end().index, raft.table().version().0);
+    if raft.commit() == last && raft.durable() == last && applied == last.0 {
+        return Ok(());
+    }
+    let what = format!(
+        "the log of node {id} ends at {last:?}; committed is {:?}, durable {:?}, applied {applied}",
+        raft.commit(),
+        raft.durable()
+    );
+    Err(("rest", what))
+}
+
 /// What is known of one node in its present incarnation.
 #[derive(Default)]
 struct Seen {
@@ -96,6 +110,11 @@ pub(super) struct RaftInvariants {
     promised: BTreeMap<NodeId, Term>,
     seen: BTreeMap<NodeId, Seen>,
     stored: BTreeMap<NodeId, Stored>,
+    /// The log of the leader of each term, as far as it was seen: the term of each entry.
+    logs: BTreeMap<Term, BTreeMap<Index, Term>>,
+    /// The newest read round that each term's leader has asked for, and that each node has echoed in it.
+    asked: BTreeMap<Term, u64>,
+    echoed: BTreeMap<(Term, NodeId), u64>,
     /// How far each node's log is durable, as last seen; of a dead one, as it was then.
     durable: BTreeMap<NodeId, Index>,
     /// Nodes that have lost a disk. What was on it stays in `stored`: others had counted on it, and count nothing of
@@ -115,6 +134,9 @@ impl RaftInvariants {
             promised: BTreeMap::new(),
             seen: BTreeMap::new(),
             stored: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            echoed: BTreeMap::new(),
             durable: BTreeMap::new(),
             lost: BTreeSet::new(),
         }
@@ -240,6 +262,9 @@ impl RaftInvariants {
             }
         }
         self.matches(id, raft)?;
+        if raft.is_leader() {
+            self.leads(id, raft)?;
+        }
         if is_new_leader {
             self.lead(id, raft)
         } else {
@@ -272,6 +297,74 @@ impl RaftInvariants {
                 );
                 return Err(("state-machine-safety", what));
             }
+        }
+        Ok(())
+    }
+
+    /// A leader's log only grows; and a round that it believes confirmed was echoed by a majority, itself included.
+    fn leads(&mut self, id: NodeId, raft: &Raft) -> Result<(), Broken> {
+        let term = raft.term();
+        let log = self.logs.entry(term).or_default();
+        let known = log.last_key_value().map_or(0, |(last, _)| last.0);
+        for index in (known + 1..=raft.log_end().index.0).map(Index) {
+            if let Some(entry) = raft.entry(index) {
+                log.insert(index, entry.term);
+            }
+        }
+        let confirmed = raft.confirmed_round().unwrap_or_default();
+        let echoes = self.echoed.range((term, NodeId(0))..=(term, NodeId(u32::MAX)));
+        let echoes = echoes.filter(|(_, round)| **round >= confirmed).count();
+        if confirmed == 0 || (echoes + 1) * 2 > self.nodes as usize {
+            return Ok(());
+        }
+        let what = format!(
+            "node {id} believes round {confirmed} of {term:?} confirmed, which {echoes} others of {} have echoed",
+            self.nodes
+        );
+        Err(("round", what))
+    }
+
+    /// What a node says that it has of the log of its term's leader is what that leader has.
+    fn has_leaders_log(&self, id: NodeId, raft: &Raft, up_to: Index) -> Result<(), Broken> {
+        let Some(log) = self.logs.get(&raft.term()) else {
+            return Ok(());
+        };
+        // What is committed is compared elsewhere.
+        let differs =
+            |(index, term): &(&Index, &Term)| raft.entry(**index).is_some_and(|entry| entry.term != **term);
+        let acknowledged = raft.commit().next()..=up_to.max(raft.commit().next());
+        let mut acknowledged = log.range(acknowledged).filter(|(index, _)| **index <= up_to);
+        let Some((index, term)) = acknowledged.find(differs) else {
+            return Ok(());
+        };
+        let what = format!(
+            "node {id} acknowledges the leader's log of {:?} up to {up_to:?}; at {index:?} the leader has an entry of \
+             {term:?}, this node one of {:?}",
+            raft.term(),
+            raft.entry(*index).map(|entry| entry.term)
+        );
+        Err(("ack-match", what))
+    }
+
+    /// A read round of this term was asked for, or echoed.
+    fn round(&mut self, from: NodeId, message: &Message) -> Result<(), Broken> {
+        match *message {
+            Message::Append { term, round, .. } | Message::Snapshot { term, round, .. } => {
+                let asked = self.asked.entry(term).or_default();
+                *asked = (*asked).max(round);
+            }
+            Message::AppendReply { term, round, .. } | Message::SnapshotReply { term, round, .. } => {
+                let asked = self.asked.get(&term).copied().unwrap_or_default();
+                if round > asked {
+                    let what = format!(
+                        "node {from} echoes round {round} in {term:?}, in which {asked} was the last asked for"
+                    );
+                    return Err(("round", what));
+                }
+                let echoed = self.echoed.entry((term, from)).or_default();
+                *echoed = (*echoed).max(round);
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -392,6 +485,7 @@ impl RaftInvariants {
         let Ok(message) = codec::decode::<Message>(bytes) else {
             return Err(("codec", format!("node {from} sends bytes that do not decode")));
         };
+        self.round(from, &message)?;
         if self.lost.contains(&from) {
             return Ok(());
         }
@@ -412,6 +506,9 @@ impl RaftInvariants {
                         stored.last()
                     );
                     return Err(("ack-durable", what));
+                }
+                if term == raft.term() {
+                    self.has_leaders_log(from, raft, index)?;
                 }
                 (term, None)
             }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use trilemma_core::{NodeId, Version, codec};
+use trilemma_core::{NodeId, Now, Version, codec};
 use trilemma_storage::LogSeq;
 use trilemma_two_phase::{BatchId, Hello, Message, Record, TwoPhase};
 
@@ -47,6 +47,14 @@ impl Stored {
                 Record::Joined { .. } | Record::Watermark { .. } | Record::Piece { .. } => {}
             }
         }
+    }
+}
+
+/// At rest nothing is in doubt anywhere.
+pub(super) fn rest(id: NodeId, two_phase: &TwoPhase) -> Result<(), Broken> {
+    match two_phase.in_doubt(Now::default()).len() {
+        0 => Ok(()),
+        count => Err(("rest", format!("node {id} has {count} batches in doubt"))),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Clients in the world: whom they ask, when they give up, what they hear when a node dies.
 
-use trilemma_core::{Incarnation, Instant, NodeId, Reason, Reply, Request, Ticket, WriteError};
+use trilemma_core::{Incarnation, Instant, LiveStatus, NodeId, Reason, Reply, Request, Ticket, WriteError};
 use trilemma_storage::LogSeq;
 
 use super::{Event, MS, World};
@@ -97,7 +97,15 @@ impl World<'_> {
         request: Request,
     ) {
         if self.process(id, incarnation).is_some() {
-            let keyspace = Process::keyspace(asked.0, self.parts[asked.0]);
+            let (slot, ticket) = asked;
+            let (status, time) = (self.status(id, slot), self.now);
+            let is_write = !matches!(request, Request::Read(_));
+            let noted =
+                status.map(|status| self.invariants.asked(id, slot, ticket, is_write, (&status, time)));
+            if let Some(Err((checker, what))) = noted {
+                return self.fail(checker, what);
+            }
+            let keyspace = Process::keyspace(slot, self.parts[slot]);
             self.turn(id, |process, now| {
                 let timeout = deadline.since(now.instant);
                 process.node.on_request(now, keyspace, timeout, request, asked);
@@ -132,6 +140,13 @@ impl World<'_> {
         }
     }
 
+    /// What a node says of itself, if it runs.
+    pub(super) fn status(&self, id: NodeId, slot: usize) -> Option<LiveStatus> {
+        let node = &self.nodes[id.0 as usize - 1];
+        let process = node.process.as_ref()?;
+        Some(process.node.replicas()[slot].status(node.clock.now(self.now)))
+    }
+
     /// A node has answered a proposal.
     pub(super) fn answered(&mut self, id: NodeId, slot: usize, ticket: Ticket, reply: Reply) {
         let asked =
@@ -144,7 +159,12 @@ impl World<'_> {
         });
         let process = self.node(id).process.as_ref();
         let reached = process.map_or((LogSeq(0), LogSeq(0)), Process::reached);
-        if let Err((checker, what)) = self.invariants.answered(id, slot, ticket, &reply, reached) {
+        let (status, time) = (self.status(id, slot), self.now);
+        let status = status.as_ref().map(|status| (status, time));
+        let answered = self
+            .invariants
+            .answered(id, slot, ticket, &reply, reached, status);
+        if let Err((checker, what)) = answered {
             return self.fail(checker, what);
         }
         if let Reply::Write(Err(WriteError::NotApplied(refusal))) = &reply

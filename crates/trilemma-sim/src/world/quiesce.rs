@@ -1,4 +1,5 @@
-//! The end of a run: everything is healed, and the cluster must show that it has recovered.
+//! The end of a run: everything is healed. First the cluster must come to rest by itself, which is judged before anybody
+//! asks anything: a probe would repair what it looks at. Then every node must show that it serves.
 
 use trilemma_check::history::Call;
 use trilemma_core::{NodeId, Outcome, Reply};
@@ -6,6 +7,7 @@ use trilemma_core::{NodeId, Outcome, Reply};
 use super::{Event, MS, RECOVERY_BOUND, World};
 use crate::client::{Client, Next};
 use crate::engine::{digest, entries, hidden};
+use crate::invariants::{Broken, lacks_others};
 use crate::randomness::{Purpose, Randomness};
 use crate::scenario::Protocol;
 
@@ -14,6 +16,8 @@ const LOOK_INTERVAL: u64 = 20 * MS;
 /// For how long the heal is put off while too little has happened, and how often.
 const PUT_OFF: u64 = 50 * MS;
 const PUT_OFF_MAX: u32 = 60;
+/// Time after the heal, a start or a pause in which nodes may find that they have heard nothing of each other meanwhile.
+const AWAKE: u64 = 500 * MS;
 /// Keys that a prober reads; of the others it is enough that all nodes show the same.
 const READ_MAX: u32 = 40;
 /// How long a prober waits for an answer.
@@ -53,7 +57,10 @@ struct Prober {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Quiesce {
-    healed_at: u64,
+    /// When everything was healed, or the cluster came to rest by itself.
+    since: u64,
+    /// Whether it did.
+    rested: bool,
     /// When all nodes began to show the same, with nothing left to do for anybody.
     rest_at: Option<u64>,
     probers: Vec<Prober>,
@@ -87,7 +94,12 @@ impl World<'_> {
         self.healed = true;
         self.end_all_faults();
         self.accept_disks();
-        self.quiesce.healed_at = now;
+        self.quiesce.since = now;
+        self.schedule(LOOK_INTERVAL, Event::Look);
+    }
+
+    /// Has every node asked to serve every keyspace.
+    fn probe_all(&mut self) {
         let randomness = Randomness::new(self.scenario.seed);
         for index in 0..self.nodes.len() {
             for slot in 0..self.parts.len() {
@@ -104,7 +116,6 @@ impl World<'_> {
                 self.add_prober(&randomness, slot, Through::Library);
             }
         }
-        self.schedule(LOOK_INTERVAL, Event::Look);
     }
 
     fn add_prober(&mut self, randomness: &Randomness, slot: usize, through: Through) {
@@ -163,6 +174,13 @@ impl World<'_> {
             reply,
             Some(Reply::Write(Ok(_)) | Reply::Read(Ok(_)) | Reply::Outcome(Ok(Outcome::Applied(_))))
         );
+        let Prober { through, slot, .. } = *self.quiesce.of(client);
+        if let (Some(reply), Through::Node(node)) = (&reply, through)
+            && lacks_others(reply)
+        {
+            let what = format!("node {node} had said at rest that it can, and answers {reply:?}");
+            return self.fail("status", format!("{}: {what}", self.parts[slot]));
+        }
         let last = format!("{reply:?}");
         let time = self.now;
         let next = self.clients[client].answer(reply, time, &mut self.book);
@@ -185,22 +203,25 @@ impl World<'_> {
 
     /// Looks how far the cluster has recovered.
     pub(super) fn look(&mut self) {
-        if self.quiesce.rest_at.is_none() && self.now > self.quiesce.healed_at + RECOVERY_BOUND {
+        if self.quiesce.rest_at.is_none() && self.now > self.quiesce.since + RECOVERY_BOUND {
             return self.not_recovered();
         }
         self.schedule(LOOK_INTERVAL, Event::Look);
         if let Some(rest) = self.quiesce.rest_at {
             return self.look_at_rest(rest);
         }
+        if !self.quiesce.rested {
+            if self.unrest().is_none() {
+                self.quiesce.rested = true;
+                self.quiesce.since = self.now;
+                self.probe_all();
+            }
+            return;
+        }
         let stages =
             |world: &Self, wanted: Stage| world.quiesce.probers.iter().all(|prober| prober.stage == wanted);
-        let first = self.quiesce.probers[0].client;
-        let idle = self.asked >= u64::from(self.scenario.workload.operations)
-            && self.clients[..first]
-                .iter()
-                .all(|client| client.pending.is_none());
         // All must show the same before anybody reads: a read brings what its node lacks.
-        if idle && stages(self, Stage::Written) && self.differing().is_none() {
+        if stages(self, Stage::Written) && self.differing().is_none() {
             for index in 0..self.quiesce.probers.len() {
                 let prober = &mut self.quiesce.probers[index];
                 // A convergent keyspace has no reads but local ones; its replicas are compared instead.
@@ -214,6 +235,45 @@ impl World<'_> {
             self.quiesce.rest_at = Some(self.now);
             self.look_at_rest(self.now);
         }
+    }
+
+    /// What keeps the cluster from being at rest, if something does: operations that are not over, nodes that are down or
+    /// owe an answer, states that differ, and what each protocol has left to do.
+    fn unrest(&self) -> Option<Broken> {
+        if self.quiesce.since + AWAKE > self.now {
+            return Some(("rest", "it was healed just now".to_owned()));
+        }
+        let waiting = self.clients.iter().find(|client| client.pending.is_some());
+        if let Some(client) = waiting {
+            return Some(("liveness", format!("a client still waits: {client:?}")));
+        }
+        if self.asked < u64::from(self.scenario.workload.operations) {
+            let what = format!("the clients have asked {} times so far", self.asked);
+            return Some(("liveness", what));
+        }
+        for node in &self.nodes {
+            let Some(process) = &node.process else {
+                return Some(("liveness", format!("node {} is down", node.id)));
+            };
+            if node.paused_until.max(node.started) + AWAKE > self.now {
+                return Some(("liveness", format!("node {} has just begun to run", node.id)));
+            }
+            let pending = process.node.pending();
+            if pending > 0 {
+                return Some(("rest", format!("node {} owes {pending} answers", node.id)));
+            }
+            // A member that has lost its disk is never counted again: where majorities are counted it stays out.
+            let parts = || (0..self.parts.len()).filter(|slot| !self.is_excused(node, *slot));
+            let mut rests = parts().map(|slot| self.invariants.rest(node.id, slot, process.engine(slot)));
+            if let Some(broken) = rests.find_map(Result::err) {
+                return Some(broken);
+            }
+            let mut statuses = parts().filter_map(|slot| self.status(node.id, slot));
+            if let Some(status) = statuses.find(|status| !(status.can_write && status.can_read)) {
+                return Some(("status", format!("node {} says: {status:?}", node.id)));
+            }
+        }
+        self.differing().map(|slot| self.difference(slot))
     }
 
     /// Looks at a cluster that has come to rest until nothing is left to be collected.
@@ -239,50 +299,49 @@ impl World<'_> {
         })
     }
 
+    fn difference(&self, slot: usize) -> Broken {
+        let shown: Vec<_> = self
+            .nodes
+            .iter()
+            .filter_map(|node| {
+                let engine = node.process.as_ref()?.engine(slot);
+                Some((node.id, entries(engine), hidden(engine)))
+            })
+            .collect();
+        let what = format!(
+            "the nodes show different entries of {}: {shown:?}",
+            self.parts[slot]
+        );
+        ("convergence", what)
+    }
+
     fn not_recovered(&mut self) {
         let seconds = RECOVERY_BOUND / 1_000_000_000;
+        if !self.quiesce.rested {
+            let (checker, what) = self.unrest().unwrap_or(("rest", "it rests by now".to_owned()));
+            return self.fail(checker, format!("{seconds} s after the heal: {what}"));
+        }
         let waiting = self
             .quiesce
             .probers
             .iter()
             .find(|prober| !matches!(prober.stage, Stage::Written | Stage::Done));
         if let Some(prober) = waiting {
-            let status = |id: NodeId| {
-                let node = &self.nodes[id.0 as usize - 1];
-                let process = node.process.as_ref()?;
-                Some(process.engine(prober.slot).status(node.clock.now(self.now)))
-            };
             let through = match prober.through {
-                Through::Node(node) => format!("on node {node}, {:?},", status(node)),
+                Through::Node(node) => format!("on node {node}, {:?},", self.status(node, prober.slot)),
                 Through::Library => "through the client library".to_owned(),
             };
             let what = format!(
-                "{seconds} s after the heal, {} {through} is at {:?}; last answer {}",
+                "{seconds} s after it came to rest, {} {through} is at {:?}; last answer {}",
                 self.parts[prober.slot], prober.stage, prober.last
             );
             return self.fail("liveness", what);
         }
         if let Some(slot) = self.differing() {
-            let shown: Vec<_> = self
-                .nodes
-                .iter()
-                .filter_map(|node| {
-                    let engine = node.process.as_ref()?.engine(slot);
-                    Some((node.id, entries(engine), hidden(engine)))
-                })
-                .collect();
-            let what = format!(
-                "{seconds} s after the heal the nodes show different entries of {}: {shown:?}",
-                self.parts[slot]
-            );
-            return self.fail("convergence", what);
+            let (checker, what) = self.difference(slot);
+            return self.fail(checker, format!("{seconds} s after it came to rest: {what}"));
         }
-        if self.watchers_busy() {
-            let what = format!("{seconds} s after the heal a watcher has not been shown everything");
-            return self.fail("watch", what);
-        }
-        let busy = self.clients.iter().find(|client| client.pending.is_some());
-        let what = format!("{seconds} s after the heal a client still waits: {busy:?}");
-        self.fail("liveness", what);
+        let what = format!("{seconds} s after it came to rest a watcher has not been shown everything");
+        self.fail("watch", what);
     }
 }
