@@ -106,6 +106,8 @@ const EVENTS: &[(Profile, &str, &[&str])] = &[
     ),
     // A node has started again after that, and has come to have what the others had.
     (Profile::Load, "caught-up-after", &["crash", "kill"]),
+    // A majority that no fault touches takes writes while one lasts elsewhere.
+    (Profile::Load, "write-during", &["fault"]),
     // A start finds: nothing, a log, a snapshot; power fails in it, or in it and in the one before; it has new settings.
     (
         Profile::Restart,
@@ -154,6 +156,7 @@ fn without(protocol: Protocol, event: &str, met: &str) -> Option<&'static str> {
         (_, "wipe", _) => {
             Some("what a lost disk does is seen in minutes of gossip, and elsewhere in profile restart")
         }
+        (Protocol::Gossip | Protocol::TwoPhase, "write-during", _) => Some("it counts no majorities"),
         (Protocol::TwoPhase | Protocol::Mixed, "disk", _) => Some("no disk is lost there"),
         (Protocol::Gossip, "operation", "other-node") => Some(
             "one node alone knows an operation of gossip, so no other is asked once it may have run there",

@@ -12,6 +12,7 @@ mod library;
 mod load;
 mod quiesce;
 mod turn;
+mod untouched;
 mod watchers;
 
 use std::cmp::Reverse;
@@ -235,6 +236,7 @@ pub(crate) struct World<'a> {
     put_off: u32,
     quiesce: quiesce::Quiesce,
     load: load::Load,
+    untouched: untouched::Untouched,
     invariants: Invariants,
     coverage: Coverage,
     faults: u64,
@@ -330,6 +332,7 @@ impl<'a> World<'a> {
             put_off: 0,
             quiesce: quiesce::Quiesce::default(),
             load: load::Load::default(),
+            untouched: untouched::Untouched::default(),
             invariants: Invariants::new(scenario),
             coverage: Coverage::default(),
             faults: 0,
@@ -392,6 +395,12 @@ impl<'a> World<'a> {
     fn is_excused(&self, node: &Node, slot: usize) -> bool {
         let lost = self.nodes.iter().filter(|node| node.lost_disk).count();
         node.lost_disk && self.parts[slot].counts_majorities() && 2 * lost < self.nodes.len()
+    }
+
+    /// Whether clients begin no more operations. Where progress is demanded they have more than there is time for.
+    fn operations_are_over(&self) -> bool {
+        let all = self.asked >= u64::from(self.scenario.workload.operations);
+        all || (self.healed && self.scenario.demand.is_some())
     }
 
     /// The running process of this incarnation of a node.

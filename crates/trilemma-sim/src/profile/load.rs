@@ -4,7 +4,7 @@ use trilemma_core::NodeId;
 
 use super::{Draw, MS, S, US, chunk_bytes};
 use crate::engine::Knobs;
-use crate::scenario::{Action, Demand, Fault, Protocol, Scenario, When};
+use crate::scenario::{Action, Demand, Fault, Protocol, Route, Scenario, When};
 use crate::swarm::{self, Shape};
 
 pub(super) const DESCRIPTION: &str = "\
@@ -12,8 +12,11 @@ load: progress is demanded while clients write
   nodes          3 to 5
   clients        6 to 12; keys 20 to 40; about 100 operations a second until the heal; values 100 B to 600 B
   time           2 to 4 times a fault and 12 s of quiet
-  faults         crash, kill, pause, disk hang, cut off; each for 50 ms to 2 s
-  demands        in quiet, a write succeeds within 5 s, and a node that has started has within 10 s what others had then
+  faults         crash, kill, pause, disk hang, cut off; each for 50 ms to 2 s, a quarter of them for 8 s to 12 s, then also
+                 cut off in one direction
+  demands        in quiet, a write succeeds within 5 s, and a node that has started has within 10 s what others had then;
+                 always, a majority that no fault touches takes a write within 5 s (raft, paxos), and nodes that none
+                 touches see each other within 1 s
   transfer       parts of 1/50 to 1/100 of the state; raft keeps 0, 5 or 50 entries; a snapshot after 2 kB to 50 kB of log
   also           a cut lets through what is under way (half of the seeds); gossip durability none, os or fsync
 ";
@@ -34,11 +37,17 @@ pub(super) fn scenario(protocol: Protocol, seed: u64, mut draw: Draw) -> Scenari
     let mut faults = Vec::new();
     let mut at = S;
     for _ in 0..draw.between(2, 4) {
-        let length = draw.between(50, 2000) * MS;
         let node = NodeId(draw.between(1, nodes) as u32);
+        let (action, length) = if draw.0.per_mille(250) {
+            let length = draw.between(8, 12) * S;
+            (lasting(&mut draw, node, length), length)
+        } else {
+            let length = draw.between(50, 2000) * MS;
+            (action(&mut draw, node, length), length)
+        };
         faults.push(Fault {
             when: When::At(at),
-            action: action(&mut draw, node, length),
+            action,
         });
         at += length + QUIET;
     }
@@ -77,6 +86,24 @@ pub(super) fn scenario(protocol: Protocol, seed: u64, mut draw: Draw) -> Scenari
     workload.deadline = draw.pick(&[200, 500, 2000]) * MS;
     draw.common(&mut scenario);
     scenario
+}
+
+/// A fault that lasts: a majority of the others must go on meanwhile.
+fn lasting(draw: &mut Draw, node: NodeId, length: u64) -> Action {
+    let cut = |from, to| Action::Cut {
+        route: Route { from, to },
+        length,
+    };
+    match draw.between(0, 4) {
+        0 => Action::Crash { node, length },
+        1 => Action::Pause { node, length },
+        2 => cut(Some(node), None),
+        3 => cut(None, Some(node)),
+        _ => Action::Split {
+            side: vec![node],
+            length,
+        },
+    }
 }
 
 fn action(draw: &mut Draw, node: NodeId, length: u64) -> Action {

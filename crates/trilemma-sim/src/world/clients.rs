@@ -1,6 +1,8 @@
 //! Clients in the world: whom they ask, when they give up, what they hear when a node dies.
 
-use trilemma_core::{Incarnation, Instant, LiveStatus, NodeId, Reason, Reply, Request, Ticket, WriteError};
+use trilemma_core::{
+    Incarnation, Instant, LiveStatus, NodeId, Reason, Reply, Request, Ticket, UnknownCause, WriteError,
+};
 use trilemma_storage::LogSeq;
 
 use super::{Event, MS, World};
@@ -21,7 +23,7 @@ impl World<'_> {
             return self.client_through_library(client);
         }
         let workload = &self.scenario.workload;
-        let over = self.asked >= u64::from(workload.operations);
+        let over = self.operations_are_over();
         if self.clients[client].pending.is_none() {
             if over {
                 return;
@@ -65,6 +67,7 @@ impl World<'_> {
         let slot = pending.slot;
         if matches!(request, Request::Write { .. }) {
             self.load.asked(slot);
+            self.untouched.asked(slot, id);
         }
         self.trace.line(now, || {
             format!("client {client} asks {id} {ticket} {}", brief(&request))
@@ -196,6 +199,11 @@ impl World<'_> {
         if let (Some(pending), Some(Reply::Write(Ok(_)))) = (pending, &reply) {
             self.load.wrote(pending.slot, now);
         }
+        if let (Some(pending), Some(reply)) = (pending, &reply)
+            && is_ruled(reply)
+        {
+            self.untouched.wrote(pending.slot, now);
+        }
         let next = this.answer(reply, now, &mut self.book);
         if let Some((checker, what)) = self.book.broken.take() {
             return self.fail(checker, what);
@@ -247,6 +255,17 @@ impl World<'_> {
         } else {
             self.watches_lost(id);
         }
+    }
+}
+
+/// Whether a majority has ruled on a write: it succeeded, or may have run before and been forgotten. Clients that have
+/// nothing but such repeats get no other answer.
+fn is_ruled(reply: &Reply) -> bool {
+    match reply {
+        Reply::Write(Ok(_)) => true,
+        Reply::Write(Err(WriteError::Unknown { cause, .. })) => *cause == UnknownCause::SessionExpired,
+        Reply::Write(Err(WriteError::NotApplied(refusal))) => refusal.reason == Reason::SessionExpired,
+        _ => false,
     }
 }
 

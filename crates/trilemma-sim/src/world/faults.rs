@@ -62,6 +62,7 @@ impl World<'_> {
         self.faults += 1;
         self.active.push(index);
         self.load_disturbed_by(class, action);
+        self.touched_by(action);
         if action.length() > LASTING {
             self.coverage.event("lasting", class);
         }
@@ -72,7 +73,7 @@ impl World<'_> {
         self.schedule(action.length(), Event::FaultEnds { index });
     }
 
-    fn concerned(&self, action: &Action) -> Vec<NodeId> {
+    pub(super) fn concerned(&self, action: &Action) -> Vec<NodeId> {
         match action {
             Action::Split { side, .. } => side.clone(),
             Action::Noise { .. } => Vec::new(),
@@ -174,6 +175,7 @@ impl World<'_> {
         self.active.remove(place);
         self.load_disturbed();
         let action = &self.scenario.faults[index].action;
+        self.touched_by(action);
         match action {
             Action::Crash { node, .. }
             | Action::Kill { node, .. }

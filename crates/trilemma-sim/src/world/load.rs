@@ -101,6 +101,7 @@ impl World<'_> {
     /// A node has started: what the others have now, it must come to have.
     pub(super) fn load_started(&mut self, id: NodeId) {
         self.load_disturbed();
+        self.untouched.touch(id, self.now);
         if self.scenario.demand.is_none() {
             return;
         }
@@ -170,6 +171,7 @@ impl World<'_> {
             return;
         }
         self.schedule(INTERVAL, Event::Load);
+        self.look_at_untouched(demand);
         let now = self.now;
         let disturbed = |node: &super::Node| node.process.is_none() || node.paused_until > now;
         if !self.active.is_empty() || self.nodes.iter().any(disturbed) {

@@ -247,7 +247,7 @@ impl World<'_> {
         if let Some(client) = waiting {
             return Some(("liveness", format!("a client still waits: {client:?}")));
         }
-        if self.asked < u64::from(self.scenario.workload.operations) {
+        if !self.operations_are_over() {
             let what = format!("the clients have asked {} times so far", self.asked);
             return Some(("liveness", what));
         }
