@@ -132,7 +132,7 @@ impl Register {
     }
 
     /// Whether `op`, which is not found, may have been recorded and dropped. If not, it never was; see the module.
-    fn may_have_dropped(&self, op: OpId) -> bool {
+    pub(crate) fn may_have_dropped(&self, op: OpId) -> bool {
         let is_below_floor = |place: usize| op.seq <= self.floors[place].seq;
         Some(op.session.basis) <= self.horizon || self.floor(op.session).is_ok_and(is_below_floor)
     }

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use trilemma_core::{Key, NodeId, Version};
+use trilemma_core::{Key, NodeId, OpId, Version};
 use trilemma_testkit::Verdict;
 
 use super::harness::Paxi;
 use crate::message::{Answer, Ask, Message};
+use crate::register::Recent;
 use crate::{Ballot, Register};
 
 /// Watches a cluster over its whole run, crashes included.
@@ -24,6 +25,30 @@ pub(super) struct Invariants {
     /// The version each node showed last; kept over crashes only as far as the node remembers.
     shown: BTreeMap<(NodeId, Key), (u64, Version)>,
     incarnations: BTreeMap<NodeId, u64>,
+}
+
+/// What a register remembers, all later ones remember.
+fn remembers(key: &Key, earlier: &Register, later: &Register) {
+    assert!(
+        earlier.horizon <= later.horizon,
+        "the horizon of {key} goes back: {earlier:?} then {later:?}"
+    );
+    let floors = earlier.floors.iter().map(|floor| OpId {
+        session: floor.session,
+        seq: floor.seq,
+    });
+    for op in floors {
+        assert!(
+            later.may_have_dropped(op),
+            "{key} forgets that it has forgotten {op}"
+        );
+    }
+    for Recent { op, .. } in &earlier.recent {
+        assert!(
+            later.find(*op).is_some() || later.may_have_dropped(*op),
+            "{key} forgets that {op} was recorded"
+        );
+    }
 }
 
 impl Invariants {
@@ -116,6 +141,7 @@ impl Invariants {
                 "{key} has two states at {}",
                 later.version
             );
+            remembers(key, earlier, later);
         };
         if let Some((_, earlier)) = chain.range(..ballot).next_back() {
             follows(earlier, register);
