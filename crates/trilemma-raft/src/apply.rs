@@ -47,6 +47,7 @@ pub(crate) fn next(
         }
         Payload::Fence { op } => Some(shared.table.fence(*op, at)),
     };
+    assert_eq!(shared.applied(), index, "entries are applied one by one");
     if let Some(waiting) = shared.pending.take_in_log(index) {
         let reply_to = waiting.reply_to;
         let answer = if waiting.term == entry.term {

@@ -121,11 +121,7 @@ impl Loading {
                         "applied up to {applied}, the log holds {held:?}"
                     )));
                 }
-                // No entry is of a later term than its node: a node in an earlier one would lead a term that is over.
-                let (own, end) = (shared.hard.term(), shared.log.end().term);
-                if own < end {
-                    return Err(Corrupt(format!("in term {own}, with an entry of term {end}")));
-                }
+                is_of_own_term(shared)?;
             }
         }
         Ok(())
@@ -164,10 +160,20 @@ impl Loading {
                     )));
                 }
                 shared.install(at, table);
+                is_of_own_term(shared)?;
             }
         }
         Ok(())
     }
+}
+
+/// No entry is of a later term than its node: a node in an earlier one would lead a term that is over.
+fn is_of_own_term(shared: &Shared) -> Result<(), Corrupt> {
+    let (own, end) = (shared.hard.term(), shared.log.end().term);
+    if own < end {
+        return Err(Corrupt(format!("in {own}, with an entry of {end}")));
+    }
+    Ok(())
 }
 
 fn replay_entries(shared: &mut Shared, first: Index, entries: Vec<Entry>) -> Result<(), Corrupt> {
@@ -178,7 +184,8 @@ fn replay_entries(shared: &mut Shared, first: Index, entries: Vec<Entry>) -> Res
         )));
     }
     shared.log.truncate(first);
-    extend(shared, entries)
+    extend(shared, entries)?;
+    is_of_own_term(shared)
 }
 
 fn extend(shared: &mut Shared, entries: Vec<Entry>) -> Result<(), Corrupt> {

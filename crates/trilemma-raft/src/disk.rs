@@ -19,6 +19,7 @@ pub(crate) struct Disk {
 impl Disk {
     /// Records up to this one have been appended.
     pub(crate) fn on_appended(&mut self, now: Instant, last: AppendSeq) {
+        assert!(last >= self.appended, "record {last} after {}", self.appended);
         if self.appended <= self.persisted && last > self.persisted {
             self.progressed = now;
         }
@@ -29,6 +30,11 @@ impl Disk {
     pub(crate) fn on_persisted(&mut self, now: Instant, up_to: AppendSeq) {
         self.persisted = self.persisted.max(up_to);
         self.progressed = now;
+    }
+
+    /// The last record that the disk has been given.
+    pub(crate) fn appended(&self) -> AppendSeq {
+        self.appended
     }
 
     /// The last record that is durable.

@@ -94,6 +94,10 @@ impl Follower {
 
     /// `leader` was heard in the present term.
     pub(crate) fn on_heard(&mut self, shared: &mut Shared, now: Instant, leader: NodeId) {
+        assert!(
+            shared.config.members.contains(&leader),
+            "node {leader}, which is no member, leads"
+        );
         self.leader = Some(leader);
         self.heard = Some(now);
         self.election_at = shared.draw_election_at(now);
@@ -269,8 +273,13 @@ impl Follower {
 
     pub(crate) fn check(&self, shared: &Shared) {
         assert_ne!(self.leader, Some(shared.node()), "a node does not follow itself");
+        assert!(
+            self.leader.is_none() || self.heard.is_some(),
+            "{:?} leads and was never heard",
+            self.leader
+        );
         if let Some(incoming) = &self.incoming {
-            incoming.check();
+            incoming.check(shared.term());
         }
     }
 }

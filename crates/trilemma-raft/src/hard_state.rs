@@ -47,6 +47,12 @@ impl HardState {
 
     /// Gives the vote of this term.
     pub(crate) fn give_vote(&mut self, to: NodeId, effects: &mut Out) {
+        assert!(
+            self.vote.is_none_or(|vote| vote == to),
+            "a vote for {to} in {}, in which {:?} has it",
+            self.term,
+            self.vote
+        );
         if self.vote.is_none() {
             self.vote = Some(to);
             self.append(effects);
@@ -56,6 +62,15 @@ impl HardState {
     fn append(&mut self, effects: &mut Out) {
         let (term, vote) = (self.term, self.vote);
         self.seq = effects.append(Record::HardState { term, vote });
+    }
+
+    pub(crate) fn check(&self, appended: AppendSeq) {
+        let seq = self.seq;
+        assert!(
+            seq <= appended,
+            "{} is in record {seq}, appended is {appended}",
+            self.term
+        );
     }
 
     /// Whether a restart would begin in the present term, when records up to `persisted` are durable.

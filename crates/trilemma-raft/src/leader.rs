@@ -41,6 +41,11 @@ impl Leader {
     /// Begins to lead, with an entry of its own: nothing is served before it is committed.
     pub(crate) fn start(shared: &mut Shared, now: Instant, effects: &mut Out) -> Self {
         let term = shared.term();
+        assert_eq!(
+            shared.hard.vote(),
+            Some(shared.node()),
+            "a leader has its own vote"
+        );
         tracing::info!(node = %shared.node(), %term, "became leader");
         let payload = Payload::Noop;
         let noop = shared.log.push(Entry { term, payload });
@@ -145,6 +150,11 @@ impl Leader {
             let seq = effects.append(Record::Entries { first, entries });
             shared.log.on_appended(seq, first, last);
         }
+        assert_eq!(
+            shared.log.handed(),
+            shared.log.last(),
+            "a turn leaves no entry behind"
+        );
         if begins_round {
             self.send_heartbeats(shared, effects);
         }
@@ -234,6 +244,10 @@ impl Leader {
         durable.push(shared.log.durable());
         durable.sort_unstable();
         let quorum = durable[durable.len() - shared.config.majority()];
+        assert!(
+            quorum <= shared.log.handed(),
+            "entry {quorum} is in nobody's record"
+        );
         if quorum > shared.commit && shared.log.term(quorum) == Some(shared.term()) {
             shared.commit = quorum;
         }
@@ -308,6 +322,7 @@ impl Leader {
         }
         self.unapplied += size;
         let index = shared.log.push(entry);
+        assert!(index > self.noop, "a leader's first entry is its own");
         let waiting = InLog {
             reply_to,
             kind,
@@ -397,6 +412,17 @@ impl Leader {
             self.noop <= shared.log.last(),
             "the leader's first entry {} is gone",
             self.noop
+        );
+        let (node, term) = (shared.node(), shared.term());
+        assert_eq!(shared.hard.vote(), Some(node), "a leader has its own vote");
+        assert_eq!(
+            shared.log.end().term,
+            term,
+            "a leader's log ends with an entry of its own"
+        );
+        assert!(
+            self.followers.len() + 1 == shared.config.members.len() && !self.followers.contains_key(&node),
+            "a leader feeds every other member"
         );
         let handed = shared.log.handed();
         for (peer, progress) in &self.followers {

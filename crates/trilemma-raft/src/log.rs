@@ -205,6 +205,7 @@ impl Log {
             self.bytes -= dropped.size();
         }
         self.handed = self.handed.min(self.last());
+        assert!(self.last() < first, "entry {first} is dropped");
     }
 
     /// Drops the entries that are in no record.
@@ -238,6 +239,13 @@ impl Log {
 
     /// Notes that the entries from `first` to `last` are in append `seq`.
     pub(crate) fn on_appended(&mut self, seq: AppendSeq, first: Index, last: Index) {
+        let newest = self.pending.back().map(|(newest, _)| *newest);
+        assert!(newest < Some(seq), "append {seq} comes after {newest:?}");
+        assert!(
+            first <= self.handed.next() && last <= self.last(),
+            "a record of the entries from {first} to {last} leaves no gap after {}",
+            self.handed
+        );
         self.pending.push_back((seq, first));
         self.handed = last;
     }
@@ -272,6 +280,7 @@ impl Log {
                 term: dropped.term,
                 index: self.base.index.next(),
             };
+            assert!(self.base.index <= applied, "only what is applied is trimmed");
         }
     }
 
@@ -291,6 +300,7 @@ impl Log {
                 index: log.base.index.next(),
             };
         }
+        assert!(log.base.index <= self.handed, "what is applied is in records");
         let count = (self.handed.0 - log.base.index.0) as usize;
         log.extend(self.entries.iter().skip(skipped).take(count).cloned());
         log
@@ -301,11 +311,21 @@ impl Log {
         self.entries
     }
 
-    pub(crate) fn check(&self) {
+    pub(crate) fn check(&self, appended: AppendSeq) {
         let (base, handed, last) = (self.base.index, self.handed, self.last());
         assert!(
             base <= handed && handed <= last,
             "the log begins after {base}, is in records up to {handed}, and ends at {last}"
+        );
+        assert!(
+            self.pending.back().is_none_or(|(seq, _)| *seq <= appended),
+            "entries wait for a record that was never appended"
+        );
+        let first = self.entries.front().map(|entry| entry.term);
+        assert!(
+            first.is_none_or(|first| self.base.term <= first),
+            "{first:?} stands after {}",
+            self.base.term
         );
         debug_assert!(
             self.pending.len() > 64 || self.pending.iter().is_sorted_by_key(|(seq, _)| *seq),

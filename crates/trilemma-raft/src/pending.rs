@@ -214,10 +214,21 @@ impl Pending {
         }
     }
 
-    /// Each request has one deadline, and waits in one place.
-    pub(crate) fn check(&self) {
+    /// Each request has one deadline, and waits in one place; those in the log wait for an entry that is there.
+    pub(crate) fn check(&self, last: Index) {
         let waiting = self.in_log.len() + self.at_leader.len() + self.queue.len();
         assert_eq!(self.deadlines.len(), waiting, "requests and their deadlines");
+        let in_log = self.in_log.last_key_value().map(|(index, _)| *index);
+        assert!(
+            in_log.is_none_or(|index| index <= last),
+            "a request waits for entry {in_log:?}, the log ends at {last}"
+        );
+        let named = self.at_leader.last_key_value().map(|(id, _)| *id);
+        let named = named.max(self.queue.last_key_value().map(|(id, _)| *id));
+        assert!(
+            named.is_none_or(|id| id <= self.last_id),
+            "request {named:?} has a name that is yet to be given"
+        );
         // Beyond this, a check after every step would be most of what a busy node does in a test.
         debug_assert!(
             waiting > 64

@@ -61,6 +61,7 @@ impl Rounds {
     }
 
     pub(crate) fn start(&mut self) {
+        assert!(self.is_wanted, "a round begins for reads that wait");
         self.newest += 1;
         self.is_wanted = false;
     }

@@ -458,7 +458,7 @@ impl Role {
             Role::PreCandidate(candidate) => candidate.check(shared),
             Role::Candidate(candidate) => candidate.check(shared),
             Role::Leader(leader) => leader.check(shared),
-            Role::Withdrawn(_) => {}
+            Role::Withdrawn(withdrawn) => withdrawn.check(shared.node(), shared.commit),
         }
     }
 }

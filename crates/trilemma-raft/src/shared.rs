@@ -164,9 +164,17 @@ impl Shared {
             base <= applied && applied <= commit && commit <= last,
             "the log begins after {base}, {applied} is applied, {commit} committed, {last} the last"
         );
-        self.log.check();
+        let (term, end) = (self.term(), self.log.end());
+        assert!(end.term <= term, "an entry of {} at {last}, in {term}", end.term);
+        assert!(
+            self.config.members.contains(&self.node()),
+            "node {} is no member",
+            self.node()
+        );
+        self.log.check(self.disk.appended());
         self.disk.check();
-        self.pending.check();
+        self.hard.check(self.disk.appended());
+        self.pending.check(last);
         self.version_reads.check(applied);
     }
 }

@@ -25,8 +25,13 @@ impl Votes {
     }
 
     pub(crate) fn tally(&self, members: usize, majority: usize) -> Tally {
+        assert!(
+            majority * 2 > members,
+            "two majorities of {majority} of {members} share a voter"
+        );
         let granted = self.0.values().filter(|granted| **granted).count();
         let denied = self.0.len() - granted;
+        assert!(granted + denied <= members, "each member has one vote");
         if granted >= majority {
             Tally::Won
         } else if denied > members - majority {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use trilemma_core::{NodeId, Reason};
 
-use crate::log::Term;
+use crate::log::{Index, Term};
 use crate::message::LogEnd;
 
 /// A leader's log that differs from what is committed here. Committed entries are never replaced while members keep what
@@ -53,6 +53,26 @@ impl Withdrawn {
 
     pub(crate) fn contradiction(&self) -> &Contradiction {
         &self.contradiction
+    }
+
+    /// What differs is at an index that is committed here, and stays so.
+    pub(crate) fn check(&self, node: NodeId, commit: Index) {
+        let Contradiction {
+            leader,
+            found,
+            committed,
+            ..
+        } = &self.contradiction;
+        assert_ne!(
+            found.term, *committed,
+            "an entry contradicts one that is the same"
+        );
+        assert!(
+            found.index <= commit,
+            "entry {} contradicts nothing, {commit} is committed",
+            found.index
+        );
+        assert_ne!(*leader, node, "a node contradicts itself");
     }
 
     /// Why a request is refused.

@@ -169,6 +169,7 @@ impl Progress {
             let index = shared.applied();
             let term = shared.log.term(index).expect("the last applied entry is held");
             let at = LogEnd { term, index };
+            assert!(at.index >= self.next, "a snapshot brings what is compacted");
             let outgoing = Outgoing::new(at, &shared.table, shared.config.chunk_bytes, now);
             self.state = State::Snapshot(Box::new(outgoing));
             self.is_outrun = false;
@@ -261,8 +262,32 @@ impl Progress {
             "node {peer} has echoed round {}",
             self.round
         );
-        if let State::Snapshot(outgoing) = &self.state {
-            outgoing.check();
+        assert!(
+            next <= handed.next(),
+            "node {peer} is to get {next}, our records go up to {handed}"
+        );
+        match &self.state {
+            State::Probe { .. } => {}
+            State::Replicate { inflight, .. } => {
+                let last = inflight.back().map(|(last, _)| *last);
+                assert!(
+                    last.is_none_or(|last| last < next),
+                    "node {peer} was sent {last:?} and is to get {next}"
+                );
+                let first = inflight.front().map(|(last, _)| *last);
+                assert!(
+                    first.is_none_or(|first| first > matched),
+                    "node {peer} has {matched}, and {first:?} counts as under way"
+                );
+            }
+            State::Snapshot(outgoing) => {
+                assert!(
+                    outgoing.at().index <= handed,
+                    "node {peer} gets a state at {}, our records go up to {handed}",
+                    outgoing.at().index
+                );
+                outgoing.check();
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use super::*;
 use crate::hard_state::HardState;
 use crate::pending::{InLog, ReplyTo};
 use crate::votes::Votes;
+use crate::withdrawn::Withdrawn;
 
 /// What `check` says of this node; nothing if all is well.
 fn complaint(raft: &Raft) -> Option<String> {
@@ -138,7 +139,7 @@ fn what_is_applied_is_committed_and_what_is_committed_is_there() {
 #[test]
 fn the_terms_of_a_log_only_grow() {
     broken(follower(), "terms of the log", |raft| {
-        raft.shared.log.extend([noop(9), noop(8)])
+        raft.shared.log.extend([noop(1), noop(0)])
     });
 }
 
@@ -160,6 +161,83 @@ fn a_request_has_one_deadline() {
     broken(follower(), "requests and their deadlines", |raft| {
         raft.shared.pending.put_in_log(Index(9), waiting(1));
         raft.shared.pending.put_in_log(Index(9), waiting(2));
+    });
+}
+
+#[test]
+fn a_request_waits_for_an_entry_that_is_there() {
+    let waiting = InLog {
+        reply_to: ReplyTo::Local(Ticket(9)),
+        kind: PendingKind::of(&put(9)),
+        term: Term(1),
+        deadline: Instant::NEVER,
+    };
+    broken(follower(), "the log ends at", |raft| {
+        raft.shared.pending.put_in_log(Index(9), waiting);
+    });
+}
+
+#[test]
+fn a_term_is_in_a_record_and_no_entry_is_of_a_later_one() {
+    broken(follower(), "appended is", |raft| {
+        let mut effects = Out::default();
+        for _ in 0..9 {
+            effects.append(Record::SnapshotPart(bytes::Bytes::new()));
+        }
+        raft.shared.hard.enter(Term(9), &mut effects);
+    });
+    broken(follower(), "an entry of", |raft| {
+        raft.shared.hard = HardState::restored(Term(0), None);
+    });
+}
+
+#[test]
+fn entries_wait_for_a_record_that_was_appended() {
+    broken(follower(), "never appended", |raft| {
+        let last = raft.shared.log.last();
+        raft.shared.log.on_appended(AppendSeq(99), Index(1), last);
+    });
+}
+
+#[test]
+fn a_state_comes_from_a_leader_of_no_later_term() {
+    let mut bare = Bare::new();
+    bare.receive(Message::Snapshot {
+        term: Term(2),
+        round: 0,
+        at: end(1, 5),
+        part: 1,
+        last: false,
+        chunk: bytes::Bytes::from_static(b"part"),
+    });
+    broken(bare.raft, "a state of", |raft| {
+        raft.shared.hard = HardState::restored(Term(1), None);
+    });
+}
+
+#[test]
+fn a_contradiction_is_one_of_what_is_committed() {
+    let contradiction = |found| Contradiction {
+        leader: NodeId(2),
+        term: Term(1),
+        found,
+        committed: Term(1),
+    };
+    broken(follower(), "contradicts nothing", |raft| {
+        raft.role = Some(Role::Withdrawn(Withdrawn::new(contradiction(end(9, 9)))));
+    });
+    broken(follower(), "one that is the same", |raft| {
+        raft.role = Some(Role::Withdrawn(Withdrawn::new(contradiction(end(1, 1)))));
+    });
+}
+
+#[test]
+fn a_leader_has_its_own_vote_and_ends_its_log() {
+    broken(leader(), "its own vote", |raft| {
+        raft.shared.hard = HardState::restored(Term(1), Some(NodeId(2)));
+    });
+    broken(leader(), "an entry of its own", |raft| {
+        raft.shared.hard = HardState::restored(Term(2), Some(NodeId(1)));
     });
 }
 
@@ -197,7 +275,10 @@ fn a_candidate_has_its_own_vote() {
 
 #[test]
 fn a_leader_keeps_what_it_has_sent_and_counts_what_waits() {
-    broken(leader(), "first entry", |raft| raft.shared.log.truncate(Index(1)));
+    broken(leader(), "first entry", |raft| {
+        raft.shared.pending.take_in_log(Index(2));
+        raft.shared.log.truncate(Index(1));
+    });
     broken(leader(), "bytes that are not applied", |raft| {
         raft.shared.log.extend([noop(1)]);
     });
@@ -208,7 +289,20 @@ fn a_leader_keeps_what_it_has_sent_and_counts_what_waits() {
     let result = AppendResult::Matched(last);
     bare.receive(Message::AppendReply { term, round, result });
     broken(bare.raft, "our records go up to", |raft| {
+        raft.shared.pending.take_in_log(last);
         raft.shared.log.truncate(last);
+    });
+}
+
+#[test]
+fn a_follower_is_sent_only_what_is_in_a_record() {
+    let mut bare = Bare::new();
+    bare.lead();
+    let (term, round, result) = (Term(1), 0, AppendResult::Matched(Index(1)));
+    bare.receive(Message::AppendReply { term, round, result });
+    broken(bare.raft, "is to get 3, our records go up to 1", |raft| {
+        raft.shared.pending.take_in_log(Index(2));
+        raft.shared.log.truncate(Index(2));
     });
 }
 

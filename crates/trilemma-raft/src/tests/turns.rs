@@ -259,14 +259,14 @@ fn parts_of_a_snapshot_that_a_crash_tore_do_not_mix_with_the_next() {
     newer.apply(op(2), &Command::delete("gone"), Version(2));
     newer.apply(op(3), &Command::put("key", "x"), Version(3));
     let mut raft = Raft::new(RaftConfig::new(NodeId(1), (1..=3).map(NodeId), 1));
+    let (term, vote) = (Term(1), None);
+    raft.replay(Record::HardState { term, vote }).expect("a term");
     // The end mark of the older one was lost.
     for part in older.chunks(CHUNK_BYTES).chain(newer.chunks(CHUNK_BYTES)) {
         raft.replay(Record::SnapshotPart(part.into())).expect("a part");
     }
-    let at = LogEnd {
-        term: Term(1),
-        index: Index(3),
-    };
+    let index = Index(3);
+    let at = LogEnd { term, index };
     raft.replay(Record::SnapshotEnd { at }).expect("whole");
     assert_eq!(raft.table().get(b"gone"), None);
     assert_eq!(raft.table().digest(), newer.digest());

@@ -216,3 +216,18 @@ fn a_record_after_a_checkpoint_without_its_end_is_corrupt() {
     let (first, entries) = (Index(1), entries());
     assert!(raft.replay(Record::Entries { first, entries }).is_err());
 }
+
+#[test]
+fn a_record_of_an_entry_beyond_the_nodes_term_is_corrupt() {
+    for (own, is_sound) in [(1, false), (2, true)] {
+        let mut raft = Raft::new(RaftConfig::new(NodeId(1), (1..=3).map(NodeId), 1));
+        let (term, vote) = (Term(own), None);
+        assert_eq!(raft.replay(Record::HardState { term, vote }), Ok(()));
+        let entry = Entry {
+            term: Term(2),
+            payload: Payload::Noop,
+        };
+        let (first, entries) = (Index(1), vec![entry]);
+        assert_eq!(raft.replay(Record::Entries { first, entries }).is_ok(), is_sound);
+    }
+}

@@ -116,8 +116,19 @@ impl Incoming {
         super::finish(self.table, self.at)
     }
 
-    pub(crate) fn check(&self) {
+    pub(crate) fn check(&self, term: Term) {
         let next = self.next();
+        assert!(
+            self.at.term <= self.term && self.term <= term,
+            "a state of {} from a leader of {}, in {term}",
+            self.at.term,
+            self.term
+        );
+        let furthest = self.ahead.last_key_value().map(|(part, _)| *part);
+        assert!(
+            furthest.is_none_or(|part| part >= next),
+            "part {furthest:?} was read before, next is {next}"
+        );
         assert!(!self.is_whole(), "a transfer that is whole has become the state");
         assert!(
             !self.ahead.contains_key(&next),

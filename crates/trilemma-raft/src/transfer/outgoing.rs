@@ -88,6 +88,10 @@ impl Outgoing {
             self.inflight.push_back(item.clone());
             taken.push(item);
         }
+        assert!(
+            self.inflight.len() <= window || taken.is_empty(),
+            "a window bounds what is in flight"
+        );
         taken
     }
 
