@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use trilemma_core::{KeyspaceId, Lane, NodeId};
 
+use crate::effects::Envelope;
+
 /// Bytes in front of each item.
 pub const ITEM_HEADER_BYTES: usize = 8;
 /// Bytes after which a frame is closed and another begun. Well below every lane's limit.
@@ -40,46 +42,68 @@ pub fn take_item(frame: &mut Bytes) -> Result<Option<(KeyspaceId, Bytes)>, &'sta
 }
 
 /// Messages of one turn, gathered by peer and lane.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Coalescer {
+    frame_bytes: usize,
     frames: BTreeMap<(NodeId, Lane), BytesMut>,
 }
 
+impl Default for Coalescer {
+    fn default() -> Self {
+        Self::new(FRAME_BYTES_TARGET)
+    }
+}
+
 impl Coalescer {
-    /// Adds a message; hands out a frame that has become full.
-    pub fn put(
-        &mut self,
-        to: NodeId,
-        lane: Lane,
-        keyspace: KeyspaceId,
-        bytes: &[u8],
-        send: &mut impl FnMut(NodeId, Lane, Bytes),
-    ) {
-        let large = ITEM_HEADER_BYTES + bytes.len() > DATAGRAM_BYTES;
-        let lane = if lane == Lane::Datagram && large {
-            Lane::Control
-        } else {
-            lane
-        };
-        let room = if lane == Lane::Datagram {
-            DATAGRAM_BYTES
-        } else {
-            FRAME_BYTES_TARGET
-        };
-        let frame = self.frames.entry((to, lane)).or_default();
-        if !frame.is_empty() && frame.len() + ITEM_HEADER_BYTES + bytes.len() > room {
-            send(to, lane, frame.split().freeze());
+    /// Closes a frame that would grow beyond this number of bytes, at most 256 KiB. A message that is larger travels in a
+    /// frame of its own.
+    #[must_use]
+    pub fn new(frame_bytes: usize) -> Self {
+        Self {
+            frame_bytes: frame_bytes.min(FRAME_BYTES_TARGET),
+            frames: BTreeMap::new(),
         }
-        put_item(frame, keyspace, bytes);
     }
 
-    /// Hands out everything.
-    pub fn flush(&mut self, send: &mut impl FnMut(NodeId, Lane, Bytes)) {
+    /// Packs all messages of a turn: frame by frame they are handed to `send`, with receiver and lane.
+    pub fn pack(
+        &mut self,
+        messages: impl IntoIterator<Item = Envelope>,
+        send: &mut impl FnMut(NodeId, Lane, Bytes),
+    ) {
+        for message in messages {
+            self.put(&message, send);
+        }
         for ((to, lane), frame) in &mut self.frames {
             if !frame.is_empty() {
                 send(*to, *lane, frame.split().freeze());
             }
         }
+    }
+
+    /// Adds a message; hands out a frame that has become full.
+    fn put(&mut self, message: &Envelope, send: &mut impl FnMut(NodeId, Lane, Bytes)) {
+        let Envelope {
+            keyspace,
+            to,
+            lane,
+            bytes,
+            ..
+        } = message;
+        let large = ITEM_HEADER_BYTES + bytes.len() > DATAGRAM_BYTES;
+        let lane = match lane {
+            Lane::Datagram if large => Lane::Control,
+            lane => *lane,
+        };
+        let room = match lane {
+            Lane::Datagram => self.frame_bytes.min(DATAGRAM_BYTES),
+            _ => self.frame_bytes,
+        };
+        let frame = self.frames.entry((*to, lane)).or_default();
+        if !frame.is_empty() && frame.len() + ITEM_HEADER_BYTES + bytes.len() > room {
+            send(*to, lane, frame.split().freeze());
+        }
+        put_item(frame, *keyspace, bytes);
     }
 }
 

@@ -361,16 +361,7 @@ impl Driver {
         }
         let (transport, dropped) = (&self.transport, &mut self.frames_dropped);
         let mut send = |to, lane, frame| *dropped += u64::from(!transmit(transport, to, lane, frame));
-        for message in effects.messages.drain(..) {
-            coalescer.put(
-                message.to,
-                message.lane,
-                message.keyspace,
-                &message.bytes,
-                &mut send,
-            );
-        }
-        coalescer.flush(&mut send);
+        coalescer.pack(effects.messages.drain(..), &mut send);
         for (reply_to, reply) in effects.replies.drain(..) {
             reply_to.answer(reply);
         }

@@ -11,7 +11,7 @@
 //! watchers 3 bytes 600         # 0 if there is no such line
 //! library 2 sever 300ms drop 50 sessions 3 spread 8 window 4    # clients ask nodes themselves if there is none
 //! knob raft.append_entries_max 1
-//! network loss 20 duplicate 10 delay 100us..2ms late 500ms
+//! network loss 20 duplicate 10 delay 100us..2ms late 500ms frame 300
 //! disk 100us..500us segment 16384 snapshot 4096
 //! clock 2 offset -3000 drift 200
 //! turn 200us
@@ -21,8 +21,9 @@
 //! heal 3s faults 50
 //! ```
 //!
-//! Chances are per mille. Values have `value` bytes at least (default: as few as tell them apart). Half of the copies that
-//! `duplicate` makes take up to `late` (default: as long as any message). A turn of a node takes all inputs that come within its length before anything leaves. The
+//! Chances are per mille. Values have `value` bytes at least (default: as few as tell them apart). The messages of a turn
+//! to one peer travel in frames of `frame` bytes at most (default: as in production; 1: each alone), which are lost, late
+//! or doubled as a whole; half of the copies that `duplicate` makes take up to `late` (default: as long as any frame). A turn of a node takes all inputs that come within its length before anything leaves. The
 //! heal is put off, with noisy links, until the number of faults has happened. `at` is virtual time from the start;
 //! `on NODE EVENT #N` acts at the N-th such event of that node over all its incarnations. Events: `send KIND` and `receive KIND` (message kinds of the protocols), `append` (records
 //! were handed to the log, nothing was sent yet), `write` (the disk has them and has not synced them), `persist` (they
@@ -257,6 +258,7 @@ impl Default for Scenario {
                 duplication: 0,
                 delay: (MS / 10, MS / 2),
                 late: 0,
+                frame: 0,
                 passing: false,
             },
             disk: Disk {
@@ -313,14 +315,16 @@ pub struct Library {
 /// How links behave while nothing else is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// Messages lost, per mille.
+    /// Frames lost, per mille.
     pub loss: u32,
-    /// Messages delivered twice, per mille.
+    /// Frames delivered twice, per mille.
     pub duplication: u32,
     /// Shortest and longest delay.
     pub delay: (u64, u64),
-    /// Longest delay of the second of two copies; half of them take up to this long. 0: as long as any message.
+    /// Longest delay of the second of two copies; half of them take up to this long. 0: as long as any frame.
     pub late: u64,
+    /// Bytes after which a frame is closed; 0: as in production. With 1, each message travels alone.
+    pub frame: usize,
     /// A cut lets through what is under way when it begins.
     pub passing: bool,
 }

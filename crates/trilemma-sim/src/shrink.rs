@@ -126,6 +126,8 @@ impl Shrinker {
         self.attempt(|scenario| scenario.network.loss = 0);
         self.attempt(|scenario| scenario.network.duplication = 0);
         self.attempt(|scenario| scenario.network.late = 0);
+        self.attempt(|scenario| scenario.network.frame = 0);
+        self.attempt(|scenario| scenario.network.frame = 1);
         self.attempt(|scenario| scenario.network.passing = false);
         self.attempt(|scenario| scenario.workload.value_max = 0);
         self.attempt(|scenario| scenario.workload.value = 0);

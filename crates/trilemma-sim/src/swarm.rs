@@ -309,6 +309,7 @@ impl Swarm {
             duplication,
             delay: (low, low + self.pick(&[50, 500, 5_000, 20_000]) * US),
             late: self.pick(&[0, 0, 100, 500, 2000]) * MS,
+            frame: self.pick(&[0, 0, 0, 1, 300]),
             passing: false,
         }
     }

@@ -8,6 +8,7 @@ mod at_rest;
 mod clients;
 mod collecting;
 mod faults;
+mod frames;
 mod library;
 mod load;
 mod quiesce;
@@ -54,15 +55,9 @@ enum Event {
         from: ProcessId,
         to: NodeId,
         incarnation: Incarnation,
-        slot: usize,
-        kind: &'static str,
-        bytes: Bytes,
-    },
-    NodeMessage {
-        from: ProcessId,
-        to: NodeId,
-        incarnation: Incarnation,
-        bytes: Bytes,
+        frame: Bytes,
+        /// The kinds of its messages.
+        kinds: Vec<&'static str>,
     },
     Propose {
         node: NodeId,
@@ -429,16 +424,9 @@ impl<'a> World<'a> {
                 from,
                 to,
                 incarnation,
-                slot,
-                kind,
-                bytes,
-            } => self.deliver(from, to, incarnation, slot, kind, bytes),
-            Event::NodeMessage {
-                from,
-                to,
-                incarnation,
-                bytes,
-            } => self.node_message(from, to, incarnation, bytes),
+                frame,
+                kinds,
+            } => self.deliver(from, to, incarnation, frame, &kinds),
             Event::Propose {
                 node,
                 incarnation,
@@ -554,7 +542,6 @@ impl Event {
     const fn node(&self) -> Option<NodeId> {
         match self {
             Event::Deliver { to: node, .. }
-            | Event::NodeMessage { to: node, .. }
             | Event::Propose { node, .. }
             | Event::TurnEnds { node, .. }
             | Event::Wake { node, .. }

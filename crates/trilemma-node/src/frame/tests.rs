@@ -28,3 +28,67 @@ fn a_frame_cut_anywhere_is_refused_or_shorter_but_never_wrong() {
         assert!(take_item(&mut cut).is_err(), "cut at {length}");
     }
 }
+
+fn message(to: u32, lane: Lane, bytes: &'static [u8]) -> Envelope {
+    Envelope {
+        keyspace: KeyspaceId(7),
+        to: NodeId(to),
+        lane,
+        kind: "test",
+        bytes: Bytes::from_static(bytes),
+    }
+}
+
+/// The frames, each with its receiver, lane and messages.
+fn packed(mut coalescer: Coalescer, messages: Vec<Envelope>) -> Vec<(u32, Lane, Vec<Bytes>)> {
+    let mut frames = Vec::new();
+    coalescer.pack(messages, &mut |to, lane, mut frame| {
+        let mut items = Vec::new();
+        while let Some((_, bytes)) = take_item(&mut frame).expect("it is a frame") {
+            items.push(bytes);
+        }
+        frames.push((to.0, lane, items));
+    });
+    frames
+}
+
+#[test]
+fn the_messages_of_a_turn_leave_together_by_peer_and_lane() {
+    let messages = || {
+        vec![
+            message(2, Lane::Control, b"a"),
+            message(3, Lane::Control, b"b"),
+            message(2, Lane::Log, b"c"),
+            message(2, Lane::Control, b"d"),
+        ]
+    };
+    let [a, b, c, d] = [b"a", b"b", b"c", b"d"].map(|bytes| Bytes::from_static(bytes));
+    let together = vec![
+        (2, Lane::Control, vec![a.clone(), d.clone()]),
+        (2, Lane::Log, vec![c.clone()]),
+        (3, Lane::Control, vec![b.clone()]),
+    ];
+    assert_eq!(packed(Coalescer::default(), messages()), together);
+    let alone = vec![
+        (2, Lane::Control, vec![a]),
+        (2, Lane::Control, vec![d]),
+        (2, Lane::Log, vec![c]),
+        (3, Lane::Control, vec![b]),
+    ];
+    assert_eq!(packed(Coalescer::new(1), messages()), alone);
+}
+
+#[test]
+fn a_datagram_that_is_too_large_takes_the_control_lane() {
+    let large: &[u8] = &[0; DATAGRAM_BYTES];
+    let messages = vec![
+        message(2, Lane::Datagram, large),
+        message(2, Lane::Datagram, b"small"),
+    ];
+    let frames = packed(Coalescer::default(), messages);
+    let lanes: Vec<(Lane, usize)> = frames
+        .iter()
+        .map(|(_, lane, items)| (*lane, items.len()))
+        .collect();
+    assert_eq!(lanes, [(Lane::Control, 1), (Lane::Datagram, 1)]);
+}

@@ -19,6 +19,8 @@ const WINDOW_MAX: usize = 4096;
 const OPERATIONS_MAX: u32 = 1_000_000;
 /// Most bytes of a value.
 const VALUE_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes of a frame.
+const FRAME_BYTES_MAX: usize = 256 * 1024;
 /// Most bytes that may wait for a watcher.
 const WATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest time or duration: an hour.
@@ -174,6 +176,7 @@ impl fmt::Display for Scenario {
             duplication,
             delay,
             late,
+            frame,
             passing,
         } = &self.network;
         let (low, high) = (Time(delay.0), Time(delay.1));
@@ -183,6 +186,9 @@ impl fmt::Display for Scenario {
         )?;
         if *late > 0 {
             write!(f, " late {}", Time(*late))?;
+        }
+        if *frame > 0 {
+            write!(f, " frame {frame}")?;
         }
         writeln!(f, "{}", if *passing { " passing" } else { "" })?;
         let Disk {
@@ -526,6 +532,10 @@ impl Scenario {
                 if words.is_next("late") {
                     words.literal("late")?;
                     self.network.late = words.time("the longest delay of a copy")?;
+                }
+                if words.is_next("frame") {
+                    words.literal("frame")?;
+                    self.network.frame = words.number("bytes of a frame", 1, FRAME_BYTES_MAX)?;
                 }
                 if words.more() {
                     words.literal("passing")?;

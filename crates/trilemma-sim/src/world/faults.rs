@@ -12,7 +12,7 @@ use crate::scenario::{Action, Fault, Probe, When};
 
 /// Loss and copies per mille while the heal is put off.
 const NOISE: u32 = 300;
-/// Messages per mille that are late although they have no copy.
+/// Frames per mille that are late although they have no copy.
 const LATE: u32 = 10;
 /// A fault that goes on for longer is a lasting one, for coverage.
 const LASTING: u64 = 10_000 * MS;
@@ -314,12 +314,23 @@ impl World<'_> {
         })
     }
 
-    /// What the network does with a message: when its copies arrive, or `None` if it is lost.
+    /// Whether a fault drops messages of this kind on their way.
+    pub(super) fn is_dropped(&mut self, from: NodeId, to: NodeId, kind: &'static str) -> bool {
+        let is_dropped = self.actions().any(|action| {
+            matches!(action, Action::Drop { kind: dropped, route, .. } if dropped == kind && route.covers(from, to))
+        });
+        if is_dropped {
+            self.message_faults("drop-message", &[kind]);
+        }
+        is_dropped
+    }
+
+    /// What the network does with a frame of these kinds of messages: when its copies arrive, or `None` if it is lost.
     pub(super) fn transmit(
         &mut self,
         from: NodeId,
         to: NodeId,
-        kind: &'static str,
+        kinds: &[&'static str],
     ) -> Option<[Option<u64>; 2]> {
         let network = &self.scenario.network;
         let (mut loss, mut copies, mut delay) = (network.loss, network.duplication, network.delay);
@@ -346,9 +357,6 @@ impl World<'_> {
                 Action::Split { side, .. } if side.contains(&from) != side.contains(&to) => {
                     lost = Some("cut-message")
                 }
-                Action::Drop { kind: k, route, .. } if k == kind && route.covers(from, to) => {
-                    lost = Some("drop-message")
-                }
                 _ => {}
             }
         }
@@ -357,10 +365,10 @@ impl World<'_> {
             lost = Some("loss");
         }
         if let Some(class) = lost {
-            self.message_fault(class, kind);
+            self.message_faults(class, kinds);
             return None;
         }
-        // Now and then a message that has no copy is late, too.
+        // Now and then a frame that has no copy is late, too.
         let late = network.late > 0 && !self.healed && rng.per_mille(LATE);
         let first = random_delay(
             rng,
@@ -382,18 +390,19 @@ impl World<'_> {
             )
         });
         if second.is_some() {
-            self.message_fault("duplication", kind);
+            self.message_faults("duplication", kinds);
         }
         if first > LONG_DELAY {
-            self.message_fault("delay", kind);
+            self.message_faults("delay", kinds);
         }
         Some([Some(first), second])
     }
 
-    fn message_fault(&mut self, class: &'static str, kind: &'static str) {
+    /// A fault of one frame, which is one of each of its messages.
+    fn message_faults(&mut self, class: &'static str, kinds: &[&'static str]) {
         self.faults += 1;
         // The node's own messages are no part of a protocol, so they have no cell in its matrix.
-        if !NodeMessage::KINDS.contains(&kind) {
+        for kind in kinds.iter().filter(|kind| !NodeMessage::KINDS.contains(kind)) {
             self.coverage.hit(class, kind);
         }
     }

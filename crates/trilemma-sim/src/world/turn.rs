@@ -1,15 +1,13 @@
 //! What becomes of one turn of a node: its effects, carried out one after the other, with a place for a fault between
 //! any two of them.
 
-use bytes::{Bytes, BytesMut};
-use trilemma_core::{ChangeBatch, Incarnation, KeyspaceId, NodeId, Now, ProcessId, WallTime};
-use trilemma_node::config::NODE_RECORDS;
-use trilemma_node::frame::put_item;
-use trilemma_node::{Engine, Envelope, Observer};
+use bytes::Bytes;
+use trilemma_core::{ChangeBatch, Incarnation, NodeId, Now, WallTime};
+use trilemma_node::{Engine, Observer};
 use trilemma_storage::{Due, LogSeq};
 
 use super::{Event, MS, World};
-use crate::invariants::{Broken, Invariants, Sending};
+use crate::invariants::{Broken, Invariants};
 use crate::node::{Process, Start, Stopped};
 use crate::scenario::{Action, Probe, Protocol};
 use crate::watching::Published;
@@ -45,13 +43,6 @@ impl Observer for Watching<'_> {
             published.add(replica, streams[replica], applied);
         }
     }
-}
-
-/// A frame with one message.
-fn frame(keyspace: KeyspaceId, bytes: &[u8]) -> Bytes {
-    let mut frame = BytesMut::new();
-    put_item(&mut frame, keyspace, bytes);
-    frame.freeze()
 }
 
 impl World<'_> {
@@ -222,13 +213,14 @@ impl World<'_> {
         if !self.log_records(id, incarnation, now) {
             return;
         }
-        for message in self.taken(id, incarnation, |process| {
+        let messages = self.taken(id, incarnation, |process| {
             std::mem::take(&mut process.effects.messages)
-        }) {
+        });
+        for frame in self.pack(messages) {
             if self.process(id, incarnation).is_none() {
                 return;
             }
-            self.send(id, message);
+            self.send(id, frame);
         }
         for ((slot, ticket), reply) in self.taken(id, incarnation, |process| {
             std::mem::take(&mut process.effects.replies)
@@ -526,131 +518,5 @@ impl World<'_> {
             return self.power_fails(id);
         }
         self.turn(id, |_, _| {});
-    }
-
-    fn send(&mut self, from: NodeId, message: Envelope) {
-        let Envelope {
-            keyspace,
-            to,
-            kind,
-            bytes,
-            ..
-        } = message;
-        let Some(process) = &self.nodes[from.0 as usize - 1].process else {
-            return;
-        };
-        let sender = process.node.process();
-        if keyspace == NODE_RECORDS {
-            return self.send_node_message(sender, to, kind, &bytes);
-        }
-        if self.probe(from, &Probe::Send(kind.to_owned())) {
-            return;
-        }
-        let Some(process) = &self.nodes[from.0 as usize - 1].process else {
-            return;
-        };
-        let Some(slot) = process.node.find(keyspace) else {
-            return self.fail(
-                "envelope",
-                format!("node {from} sends for {keyspace}, which it does not serve"),
-            );
-        };
-        let sending = Sending {
-            from,
-            to,
-            incarnation: process.incarnation,
-            slot,
-            engine: process.engine(slot),
-            durable: process.durable(),
-            bytes: &bytes,
-        };
-        if let Err(failure) = self.invariants.send(&sending) {
-            return self.fail(failure.0, failure.1);
-        }
-        self.did(from, kind);
-        if let Some(delays) = self.transmit(from, to, kind) {
-            for delay in delays.into_iter().flatten() {
-                let incarnation = self.node(to).incarnation;
-                let bytes = bytes.clone();
-                self.schedule(
-                    delay,
-                    Event::Deliver {
-                        from: sender,
-                        to,
-                        incarnation,
-                        slot,
-                        kind,
-                        bytes,
-                    },
-                );
-            }
-        }
-    }
-
-    /// Sends a message of the node itself.
-    fn send_node_message(&mut self, from: ProcessId, to: NodeId, kind: &'static str, bytes: &Bytes) {
-        if let Some(delays) = self.transmit(from.node, to, kind) {
-            let incarnation = self.node(to).incarnation;
-            for delay in delays.into_iter().flatten() {
-                let bytes = bytes.clone();
-                self.schedule(
-                    delay,
-                    Event::NodeMessage {
-                        from,
-                        to,
-                        incarnation,
-                        bytes,
-                    },
-                );
-            }
-        }
-    }
-
-    pub(super) fn deliver(
-        &mut self,
-        sender: ProcessId,
-        to: NodeId,
-        incarnation: Incarnation,
-        slot: usize,
-        kind: &'static str,
-        bytes: Bytes,
-    ) {
-        let from = sender.node;
-        if self.process(to, incarnation).is_none() || self.is_stopped(from, to) {
-            return;
-        }
-        self.trace.number(u64::from(from.0) << 32 | u64::from(to.0));
-        self.trace.bytes(&bytes);
-        let now = self.now;
-        self.trace.line(now, || format!("{from} > {to} {kind}"));
-        if self.probe(to, &Probe::Receive(kind.to_owned())) {
-            return;
-        }
-        self.did(to, kind);
-        let frame = frame(Process::keyspace(slot, self.parts[slot]), &bytes);
-        self.turn(to, |process, now| process.node.on_frame(now, &sender, frame));
-    }
-
-    pub(super) fn node_message(
-        &mut self,
-        from: ProcessId,
-        to: NodeId,
-        incarnation: Incarnation,
-        bytes: Bytes,
-    ) {
-        if self.process(to, incarnation).is_none() || self.is_stopped(from.node, to) {
-            return;
-        }
-        let is_running = self.process(from.node, from.incarnation).is_some();
-        let is_first_disk = !self.node(from.node).lost_disk;
-        if let Some(process) = self.process(to, incarnation)
-            && is_running
-            && is_first_disk
-            && let Err(refused) = process.node.peers().admit(&from)
-        {
-            return self.fail("admission", format!("node {to} would not let it in: {refused}"));
-        }
-        let frame = frame(NODE_RECORDS, &bytes);
-        self.turn(to, |process, now| process.node.on_frame(now, &from, frame));
     }
 }

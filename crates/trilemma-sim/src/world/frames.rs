@@ -1,0 +1,183 @@
+//! Frames between nodes. The messages of a turn are packed by the code that production runs; a frame is lost, delayed or
+//! doubled as a whole.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use trilemma_core::{Incarnation, KeyspaceId, NodeId, ProcessId};
+use trilemma_node::config::NODE_RECORDS;
+use trilemma_node::frame::{Coalescer, put_item, take_item};
+use trilemma_node::{Envelope, NodeMessage};
+
+use super::{Event, World};
+use crate::invariants::{Broken, Sending};
+use crate::scenario::Probe;
+
+/// One message of a frame.
+struct Item {
+    keyspace: KeyspaceId,
+    kind: &'static str,
+    bytes: Bytes,
+}
+
+/// What leaves for one peer.
+pub(super) struct Frame {
+    to: NodeId,
+    bytes: Bytes,
+    items: Vec<Item>,
+}
+
+impl Frame {
+    /// The items that a packed frame holds, and of what kind each is.
+    fn new(to: NodeId, bytes: Bytes, kinds: &BTreeMap<(KeyspaceId, Bytes), &'static str>) -> Self {
+        let mut rest = bytes.clone();
+        let mut items = Vec::new();
+        while let Some((keyspace, bytes)) = take_item(&mut rest).expect("it was just packed") {
+            let key = (keyspace, bytes);
+            let kind = kinds[&key];
+            let (keyspace, bytes) = key;
+            items.push(Item {
+                keyspace,
+                kind,
+                bytes,
+            });
+        }
+        Self { to, bytes, items }
+    }
+
+    /// The frame without the messages for which this holds.
+    fn without(mut self, mut is_dropped: impl FnMut(&Item) -> bool) -> Self {
+        let before = self.items.len();
+        self.items.retain(|item| !is_dropped(item));
+        if self.items.len() < before {
+            let mut bytes = BytesMut::new();
+            for item in &self.items {
+                put_item(&mut bytes, item.keyspace, &item.bytes);
+            }
+            self.bytes = bytes.freeze();
+        }
+        self
+    }
+}
+
+impl World<'_> {
+    /// Packs the messages of a turn.
+    pub(super) fn pack(&self, messages: Vec<Envelope>) -> Vec<Frame> {
+        let kind = |message: &Envelope| ((message.keyspace, message.bytes.clone()), message.kind);
+        let kinds: BTreeMap<_, _> = messages.iter().map(kind).collect();
+        let mut coalescer = match self.scenario.network.frame {
+            0 => Coalescer::default(),
+            bytes => Coalescer::new(bytes),
+        };
+        let mut frames = Vec::new();
+        coalescer.pack(messages, &mut |to, _, bytes| {
+            frames.push(Frame::new(to, bytes, &kinds));
+        });
+        frames
+    }
+
+    /// Sends a frame, unless a fault that waits for one of its messages ends the process before.
+    pub(super) fn send(&mut self, from: NodeId, frame: Frame) {
+        for item in frame.items.iter().filter(|item| item.keyspace != NODE_RECORDS) {
+            if self.probe(from, &Probe::Send(item.kind.to_owned())) {
+                return;
+            }
+            if let Err((checker, what)) = self.may_leave(from, frame.to, item) {
+                return self.fail(checker, what);
+            }
+            self.did(from, item.kind);
+        }
+        let to = frame.to;
+        let Frame { bytes, items, .. } = frame.without(|item| self.is_dropped(from, to, item.kind));
+        let Some(sender) = self
+            .node(from)
+            .process
+            .as_ref()
+            .map(|process| process.node.process())
+        else {
+            return;
+        };
+        let kinds: Vec<&'static str> = items.iter().map(|item| item.kind).collect();
+        if kinds.is_empty() {
+            return;
+        }
+        let incarnation = self.node(to).incarnation;
+        let delays = self.transmit(from, to, &kinds);
+        for delay in delays.into_iter().flatten().flatten() {
+            let (frame, kinds) = (bytes.clone(), kinds.clone());
+            self.schedule(
+                delay,
+                Event::Deliver {
+                    from: sender,
+                    to,
+                    incarnation,
+                    frame,
+                    kinds,
+                },
+            );
+        }
+    }
+
+    /// Holds a message against what its sender has and knows.
+    fn may_leave(&mut self, from: NodeId, to: NodeId, item: &Item) -> Result<(), Broken> {
+        let keyspace = item.keyspace;
+        let Some(process) = &self.nodes[from.0 as usize - 1].process else {
+            return Ok(());
+        };
+        let Some(slot) = process.node.find(keyspace) else {
+            let what = format!("node {from} sends for {keyspace}, which it does not serve");
+            return Err(("envelope", what));
+        };
+        self.invariants.send(&Sending {
+            from,
+            to,
+            incarnation: process.incarnation,
+            slot,
+            engine: process.engine(slot),
+            durable: process.durable(),
+            bytes: &item.bytes,
+        })
+    }
+
+    pub(super) fn deliver(
+        &mut self,
+        sender: ProcessId,
+        to: NodeId,
+        incarnation: Incarnation,
+        frame: Bytes,
+        kinds: &[&'static str],
+    ) {
+        let from = sender.node;
+        if self.process(to, incarnation).is_none() || self.is_stopped(from, to) {
+            return;
+        }
+        if let Err((checker, what)) = self.is_let_in(&sender, to) {
+            return self.fail(checker, what);
+        }
+        self.trace.number(u64::from(from.0) << 32 | u64::from(to.0));
+        self.trace.bytes(&frame);
+        let now = self.now;
+        self.trace
+            .line(now, || format!("{from} > {to} {}", kinds.join(" ")));
+        for kind in kinds.iter().filter(|kind| !NodeMessage::KINDS.contains(kind)) {
+            if self.probe(to, &Probe::Receive((*kind).to_owned())) {
+                return;
+            }
+            self.did(to, kind);
+        }
+        self.turn(to, |process, now| process.node.on_frame(now, &sender, frame));
+    }
+
+    /// A node lets in each process that runs, unless that has lost its disk.
+    fn is_let_in(&mut self, sender: &ProcessId, to: NodeId) -> Result<(), Broken> {
+        let is_running = self.process(sender.node, sender.incarnation).is_some();
+        if !is_running || self.node(sender.node).lost_disk {
+            return Ok(());
+        }
+        let Some(process) = &self.node(to).process else {
+            return Ok(());
+        };
+        let admitted = process.node.peers().admit(sender);
+        admitted.map_err(|refused| ("admission", format!("node {to} would not let it in: {refused}")))
+    }
+}
