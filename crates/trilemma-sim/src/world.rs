@@ -183,6 +183,8 @@ struct Node {
     unsynced_since: Option<u64>,
     /// The incarnations of its peers that its present process knows of.
     known: BTreeMap<NodeId, Incarnation>,
+    /// The pings of its peers that have come to its present process.
+    pings: BTreeMap<NodeId, frames::Pings>,
     /// A turn is open; it ends in an event of its own.
     in_turn: bool,
     /// What it did recently, for coverage.
@@ -288,6 +290,7 @@ impl<'a> World<'a> {
                 log_due: u64::MAX,
                 unsynced_since: None,
                 known: BTreeMap::new(),
+                pings: BTreeMap::new(),
                 in_turn: false,
                 recent: BTreeMap::new(),
                 slow_disk: None,

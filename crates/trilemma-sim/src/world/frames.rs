@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
-use trilemma_core::{Incarnation, KeyspaceId, NodeId, ProcessId};
+use trilemma_core::liveness::Ping;
+use trilemma_core::{Incarnation, KeyspaceId, NodeId, ProcessId, codec};
 use trilemma_node::config::NODE_RECORDS;
 use trilemma_node::frame::{Coalescer, put_item, take_item};
 use trilemma_node::{Envelope, NodeMessage};
@@ -12,6 +13,44 @@ use trilemma_node::{Envelope, NodeMessage};
 use super::{Event, World};
 use crate::invariants::{Broken, Sending};
 use crate::scenario::Probe;
+
+/// The pings of one peer that have arrived at a running process.
+#[derive(Debug, Default)]
+pub(super) struct Pings {
+    /// The newest of those that it had to take.
+    newest: Option<(Incarnation, u64)>,
+    /// The highest number of each incarnation.
+    numbers: BTreeMap<Incarnation, u64>,
+}
+
+impl Pings {
+    fn arrived(&mut self, ping: Ping, is_let_in: bool) {
+        let number = self.numbers.entry(ping.incarnation).or_default();
+        *number = (*number).max(ping.number);
+        if is_let_in {
+            self.newest = self.newest.max(Some((ping.incarnation, ping.number)));
+        }
+    }
+
+    /// What is echoed has arrived, and nothing newer that had to be taken.
+    fn are_echoed(&self, echo: Option<(Incarnation, u64)>) -> bool {
+        let has_arrived = |(incarnation, number)| self.numbers.get(&incarnation) >= Some(&number);
+        echo >= self.newest && echo.is_none_or(has_arrived)
+    }
+}
+
+/// The pings in a frame.
+fn pings(mut frame: Bytes) -> Vec<Ping> {
+    let mut pings = Vec::new();
+    while let Ok(Some((keyspace, bytes))) = take_item(&mut frame) {
+        if keyspace == NODE_RECORDS
+            && let Ok(NodeMessage::Ping(ping)) = codec::decode(&bytes)
+        {
+            pings.push(ping);
+        }
+    }
+    pings
+}
 
 /// One message of a frame.
 struct Item {
@@ -88,6 +127,16 @@ impl World<'_> {
             self.did(from, item.kind);
         }
         let to = frame.to;
+        for ping in pings(frame.bytes.clone()) {
+            let arrived = self.node(from).pings.entry(to).or_default();
+            if !arrived.are_echoed(ping.echo) {
+                let what = format!(
+                    "node {from} echoes {:?} to {to}; of its pings came {arrived:?}",
+                    ping.echo
+                );
+                return self.fail("echo", what);
+            }
+        }
         let Frame { bytes, items, .. } = frame.without(|item| self.is_dropped(from, to, item.kind));
         let Some(sender) = self
             .node(from)
@@ -164,6 +213,13 @@ impl World<'_> {
                 return;
             }
             self.did(to, kind);
+        }
+        let admitted = self
+            .process(to, incarnation)
+            .map(|process| process.node.peers().admit(&sender));
+        for ping in pings(frame.clone()) {
+            let arrived = self.node(to).pings.entry(from).or_default();
+            arrived.arrived(ping, admitted == Some(Ok(())));
         }
         self.turn(to, |process, now| process.node.on_frame(now, &sender, frame));
     }

@@ -91,6 +91,7 @@ impl World<'_> {
                 node.log_due = u64::MAX;
                 node.unsynced_since = None;
                 node.known.clear();
+                node.pings.clear();
                 node.in_turn = false;
                 node.sound = None;
                 node.process = Some(process);
