@@ -340,6 +340,10 @@ impl Client {
         );
         if let Some(server) = server {
             book.served_by.insert(place, server);
+            // The answer may have been on its way when its node lost what it says.
+            if book.lost_at.get(&server).is_some_and(|at| *at >= pending.invoke) {
+                book.forgiven.insert(place);
+            }
         }
         if pending.asked > 1 {
             book.doubted.insert(place);
@@ -495,6 +499,8 @@ pub struct Book {
     /// Writes, by keyspace and position in its history, of which a client knew nothing for a while. Where a write is
     /// visible before it is durable, it may have been read and then be lost with its node.
     pub doubted: BTreeSet<(usize, usize)>,
+    /// When each node has last lost what it had acknowledged alone.
+    lost_at: BTreeMap<NodeId, u64>,
     /// Who acknowledged each write, by keyspace and position in its history.
     served_by: BTreeMap<(usize, usize), NodeId>,
     /// What clients and watchers of each keyspace saw, in the order in which it happened, if that is judged as a whole.
@@ -537,7 +543,8 @@ impl Book {
     }
 
     /// A node has lost its disk: what it alone had acknowledged so far may be gone.
-    pub fn disk_lost(&mut self, node: NodeId) {
+    pub fn disk_lost(&mut self, node: NodeId, now: u64) {
+        self.lost_at.insert(node, now);
         let lost = self.served_by.iter().filter(|(_, server)| **server == node);
         self.forgiven.extend(lost.map(|(place, _)| *place));
     }

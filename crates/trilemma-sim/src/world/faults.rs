@@ -111,7 +111,7 @@ impl World<'_> {
                 node.durable = LogSeq(0);
                 node.lost_disk = true;
                 let id = node.id;
-                self.book.disk_lost(id);
+                self.book.disk_lost(id, self.now);
                 self.invariants.disk_lost(id);
             }
             Action::Rot { node, .. } => self.rot(*node),
@@ -226,7 +226,7 @@ impl World<'_> {
     pub(super) fn process_ends(&mut self, id: NodeId, restart_after: u64) {
         self.end(id);
         if self.scenario.durability() == Durability::None {
-            self.book.disk_lost(id);
+            self.book.disk_lost(id, self.now);
         }
         if !self.active.iter().any(
             |index| matches!(&self.scenario.faults[*index].action, Action::Kill { node, .. } if *node == id),
@@ -254,7 +254,7 @@ impl World<'_> {
     pub(super) fn power_fails(&mut self, id: NodeId) {
         self.end(id);
         if self.scenario.durability() != Durability::Fsync {
-            self.book.disk_lost(id);
+            self.book.disk_lost(id, self.now);
         }
         let node = self.node(id);
         node.disk.crash(&mut node.rng);
