@@ -10,14 +10,14 @@
 //! from then on. What it drops depends on the record alone, never on a clock, so all replicas drop the same.
 
 mod checkpoint;
-
-use std::collections::VecDeque;
-use std::sync::Arc;
+mod results;
 
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{OpId, SessionId, Version};
+
+use results::{Entry, Results};
 
 pub use checkpoint::{StoredSession, WholeRecord};
 
@@ -26,7 +26,7 @@ pub const SESSIONS_MAX: usize = 10_000;
 /// Results remembered for each session: a client keeps fewer operations of one session in flight than this.
 pub const SESSION_RESULTS_MAX: u64 = 1024;
 /// Results remembered for all sessions of a keyspace: 1,024 sessions that are full. One takes 32 bytes, twice that where
-/// a session's ring is half empty, so the record of a keyspace stays within 64 MiB, and within a third of it in a
+/// a session's chunks have grown to hold more, so the record of a keyspace stays within 64 MiB, and within a third of it in a
 /// snapshot. Replicas must agree on it.
 pub const RESULTS_MAX: usize = 1024 * 1024;
 
@@ -100,24 +100,17 @@ pub enum Admission {
     Expired,
 }
 
-/// What one operation did: its number, its result.
-type Entry = (u64, OpResult);
-
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Session {
     last_used: Version,
     /// Results up to this number have been dropped.
     floor: u64,
     /// Those above it, ascending: at most [`SessionLimits::results_each`], since the floor follows the highest number at
-    /// that distance. Shared with clones until one of them changes it.
-    results: Arc<VecDeque<Entry>>,
+    /// that distance.
+    results: Results,
 }
 
 impl Session {
-    fn place(&self, seq: u64) -> Result<usize, usize> {
-        self.results.binary_search_by_key(&seq, |(seq, _)| *seq)
-    }
-
     /// The position that a result counts as when the oldest are dropped. A fence has none of its own, and must have the
     /// same on every replica, whatever the state that it has started from tells: that of the session's last use.
     fn position(&self, (_, result): &Entry) -> Version {
@@ -130,13 +123,7 @@ impl Session {
     /// Moves the floor up and drops what is not above it.
     fn raise_floor(&mut self, floor: u64) {
         self.floor = self.floor.max(floor);
-        let floor = self.floor;
-        if self.results.front().is_some_and(|(seq, _)| *seq <= floor) {
-            let results = Arc::make_mut(&mut self.results);
-            while results.front().is_some_and(|(seq, _)| *seq <= floor) {
-                results.pop_front();
-            }
-        }
+        self.results.drop_through(self.floor);
     }
 
     fn record(&mut self, seq: u64, result: OpResult, results_max: u64) {
@@ -144,18 +131,15 @@ impl Session {
         if seq <= self.floor {
             return;
         }
-        match self.place(seq) {
-            Ok(place) => Arc::make_mut(&mut self.results)[place] = (seq, result),
-            Err(place) => Arc::make_mut(&mut self.results).insert(place, (seq, result)),
-        }
+        self.results.set(seq, result);
         self.check(results_max);
     }
 
     /// A session's invariants: results are in order, above the floor and within reach of it. A result at or below the
     /// floor would be answered by one replica and refused by another that has dropped it.
     fn check(&self, results_max: u64) {
-        let first = self.results.front().map_or(u64::MAX, |(seq, _)| *seq);
-        let last = self.results.back().map_or(self.floor, |(seq, _)| *seq);
+        let first = self.results.first().unwrap_or(u64::MAX);
+        let last = self.results.last().unwrap_or(self.floor);
         assert!(
             first > self.floor,
             "result {first} is not above the floor {}",
@@ -167,10 +151,7 @@ impl Session {
             self.floor
         );
         if cfg!(debug_assertions) && self.results.len() <= CHECKED_MAX {
-            assert!(
-                self.results.iter().is_sorted_by(|a, b| a.0 < b.0),
-                "results are in order of their numbers"
-            );
+            self.results.check();
         }
     }
 }
@@ -208,10 +189,10 @@ impl Sessions {
     pub fn admit(&self, op: OpId) -> Admission {
         match self.sessions.get(&op.session) {
             Some(session) if op.seq <= session.floor => Admission::Expired,
-            Some(session) => match session.place(op.seq) {
-                Ok(place) => Admission::Repeat(session.results[place].1),
-                Err(_) => Admission::New,
-            },
+            Some(session) => session
+                .results
+                .get(op.seq)
+                .map_or(Admission::New, Admission::Repeat),
             None if op.session.basis < self.horizon => Admission::Expired,
             None => Admission::New,
         }
@@ -321,8 +302,6 @@ impl Sessions {
                 self.results -= session.results.len();
                 session.raise_floor(floor);
                 self.results += session.results.len();
-                let results = Arc::make_mut(&mut session.results);
-                results.shrink_to(2 * results.len());
             }
         }
     }

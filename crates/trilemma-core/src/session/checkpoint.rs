@@ -3,11 +3,9 @@
 //! It is written session by session, a session's id once, many sessions to a chunk. Earlier versions wrote all of it as
 //! one [`WholeRecord`], which is still read.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
+use super::results::Results;
 use super::{OpResult, SESSION_RESULTS_MAX, Session, SessionLimits, Sessions};
 use crate::codec::bounded_vec;
 use crate::id::{OpId, SessionId, Version};
@@ -49,7 +47,7 @@ impl StoredSession {
 
     fn session(&self) -> Result<Session, Corrupt> {
         let corrupt = |what: &str| Corrupt(format!("session {}: {what}", self.id));
-        let mut results = VecDeque::with_capacity(self.results.len());
+        let mut results = Results::default();
         let mut last = 0;
         for (distance, result) in &self.results {
             if *distance <= last || u64::from(*distance) > SESSION_RESULTS_MAX {
@@ -58,12 +56,12 @@ impl StoredSession {
             last = *distance;
             let seq = self.floor.checked_add((*distance).into());
             let seq = seq.ok_or_else(|| corrupt("a result is numbered beyond all numbers"))?;
-            results.push_back((seq, *result));
+            results.set(seq, *result);
         }
         Ok(Session {
             last_used: self.last_used,
             floor: self.floor,
-            results: Arc::new(results),
+            results,
         })
     }
 }
@@ -105,7 +103,7 @@ impl Sessions {
 
     fn insert(&mut self, id: SessionId, mut session: Session) -> Result<(), Corrupt> {
         // Of a node that remembered more.
-        if let Some((last, _)) = session.results.back() {
+        if let Some(last) = session.results.last() {
             session.raise_floor(last.saturating_sub(self.limits.results_each));
         }
         self.results += session.results.len();

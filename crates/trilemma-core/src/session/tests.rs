@@ -296,10 +296,11 @@ fn the_check_sees_results_below_the_floor_out_of_reach_or_out_of_order() {
     only_session(&mut dropped).floor = 1;
     assert!(caught(|| dropped.check()).contains("result 1 is not above the floor 1"));
     let mut distant = two_results();
-    let results = Arc::make_mut(&mut only_session(&mut distant).results);
-    results[1].0 = SESSION_RESULTS_MAX + 1;
+    let results = &mut only_session(&mut distant).results;
+    results.set(SESSION_RESULTS_MAX + 1, applied(2));
+    distant.results = 3;
     assert!(caught(|| distant.check()).contains("out of reach"));
     let mut swapped = two_results();
-    Arc::make_mut(&mut only_session(&mut swapped).results).swap(0, 1);
+    only_session(&mut swapped).results.swap_first();
     assert!(caught(|| swapped.check()).contains("in order of their numbers"));
 }
