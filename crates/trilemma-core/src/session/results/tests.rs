@@ -1,3 +1,5 @@
+//! Results of a session against a map.
+
 use std::collections::BTreeMap;
 
 use super::*;
