@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use trilemma_core::{Incarnation, Instant, NodeId, Now};
 
+use crate::config::GossipConfig;
 use crate::context::Context;
 use crate::dot::Dot;
 use crate::replica::Item;
@@ -96,16 +97,25 @@ impl Acknowledgements {
             .retain(|member, known| *member != peer || known.incarnation >= incarnation);
     }
 
+    /// What a member is known to reflect for its age.
+    fn aged(&self, peer: NodeId) -> Option<&Acknowledgement> {
+        self.members.get(&peer).and_then(|member| member.aged.as_ref())
+    }
+
+    /// Whether all peers reflect a change, and have for a while.
+    fn is_reflected(&self, mut peers: impl Iterator<Item = NodeId>, dot: Dot) -> bool {
+        let reflects = |aged: &Acknowledgement| aged.context.contains(dot) && !aged.deferred.contains(&dot);
+        peers.all(|peer| self.aged(peer).is_some_and(reflects))
+    }
+
     /// Whether all members reflect a change and what it observed, and have for a while.
-    fn is_stable(&self, mut peers: impl Iterator<Item = NodeId>, own: &Context, item: &Item) -> bool {
-        let reflects = |context: &Context| {
-            context.contains(item.dot) && item.observed.iter().all(|dot| context.contains_up_to(dot))
-        };
-        let has = |peer: NodeId| {
-            let aged = self.members.get(&peer).and_then(|member| member.aged.as_ref());
-            aged.is_some_and(|aged| reflects(&aged.context) && !aged.deferred.contains(&item.dot))
-        };
-        reflects(own) && peers.all(has)
+    fn is_stable(&self, config: &GossipConfig, own: &Context, item: &Item) -> bool {
+        let holds = |context: &Context| item.observed.iter().all(|dot| context.contains_up_to(dot));
+        let has_observed = |peer| self.aged(peer).is_some_and(|aged| holds(&aged.context));
+        own.contains(item.dot)
+            && holds(own)
+            && self.is_reflected(config.peers(), item.dot)
+            && config.peers().all(has_observed)
     }
 
     /// The member that has acknowledged least of `own`, if some member lacks any of it.
@@ -144,6 +154,10 @@ impl Acknowledgements {
         assert!(dots.len() <= count, "more changes than one tick may look at");
         self.cursor = dots.last().copied().filter(|_| dots.len() == count);
         for dot in dots {
+            // Most wait for their age, tens of seconds long: they are passed over before their keys are looked up.
+            if !self.is_reflected(shared.config.peers(), dot) {
+                continue;
+            }
             let Some(key) = store.replica.key_of(dot).cloned() else {
                 continue;
             };
@@ -153,7 +167,7 @@ impl Acknowledgements {
             }
             store
                 .replica
-                .collect(dot, |item| self.is_stable(shared.config.peers(), &own, item));
+                .collect(dot, |item| self.is_stable(&shared.config, &own, item));
             if store.replica.hides(&key) {
                 store.note_siblings(shared, &key);
             }

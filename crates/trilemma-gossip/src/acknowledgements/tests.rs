@@ -38,7 +38,8 @@ fn at(seconds: u64) -> Now {
 }
 
 fn is_stable(acknowledgements: &Acknowledgements, own: &Context, seq: u64) -> bool {
-    acknowledgements.is_stable([PEER].into_iter(), own, &item(seq))
+    let config = GossipConfig::new(NodeId(1), Incarnation(1), [PEER], 1);
+    acknowledgements.is_stable(&config, own, &item(seq))
 }
 
 /// What the tick does before it looks at single changes.
