@@ -13,7 +13,9 @@ use crate::checkpoint::Checkpoint;
 use crate::codec;
 use crate::data::ChangeBatch;
 use crate::id::{AppendSeq, NodeId, Ticket};
-use crate::protocol::{Corrupt, Effects, Force, Input, Lane, Message, PeerView, Proposal, Protocol, Reply};
+use crate::protocol::{
+    Corrupt, Effects, Force, Input, Lane, Message, PeerView, Proposal, Protocol, RECORD_BYTES_MAX, Reply,
+};
 use crate::read::{Entry, KeyRange};
 use crate::status::LiveStatus;
 use crate::time::{Instant, Now};
@@ -206,11 +208,13 @@ impl<P: Protocol> Host<P> {
         let mut seq = AppendSeq(last.0 - effects.records.len() as u64);
         for (record, force) in effects.records.drain(..) {
             seq = seq.next();
-            output.records.push(Appended {
-                seq,
-                force,
-                bytes: codec::encode(&record),
-            });
+            let bytes = codec::encode(&record);
+            assert!(
+                bytes.len() <= RECORD_BYTES_MAX,
+                "the log takes a record of {} bytes",
+                bytes.len()
+            );
+            output.records.push(Appended { seq, force, bytes });
         }
         assert_eq!(seq, last, "records are numbered without a gap");
         output.sends.extend(

@@ -36,6 +36,10 @@ use crate::receipt::{Outcome, Receipt};
 use crate::status::LiveStatus;
 use crate::time::{Instant, Now};
 
+/// Greatest size in bytes of an encoded record: what the log takes, and what one message of a peer can hold at most. A
+/// record beyond it ends the node, so a protocol cuts what it has to say.
+pub const RECORD_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// Which queue of a connection carries a message, so that a vote never waits behind a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
@@ -61,7 +65,7 @@ pub trait Message: Serialize + DeserializeOwned + Debug + Clone + Send + 'static
 pub trait Protocol: Send + 'static {
     /// What peers exchange.
     type Message: Message;
-    /// What must be durable.
+    /// What must be durable; at most [`RECORD_BYTES_MAX`] bytes each.
     type Record: Serialize + DeserializeOwned + Debug + Send + 'static;
 
     /// Takes the next chunk of the checkpoint to start from.

@@ -29,6 +29,9 @@ pub struct Ballot {
 }
 
 impl Ballot {
+    /// Greatest size in bytes: numbers of 64, 32 and 64 bits, 7 bits to the byte.
+    pub(crate) const BYTES_MAX: usize = 25;
+
     /// Below every ballot of a proposer: nothing was promised or accepted.
     pub const ZERO: Ballot = Ballot {
         counter: 0,

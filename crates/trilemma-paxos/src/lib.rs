@@ -12,7 +12,7 @@
 //! | `proposer` | rounds: read, prepare, accept, back off, combine |
 //! | `learner` | what is known to be chosen: local reads, scans, watches |
 //! | `sync` | anti-entropy between learners |
-//! | `turn` | one append and few messages for all that a turn gathered |
+//! | `turn` | one sync and few messages for all that a turn gathered |
 //! | `requests` | what clients ask, and what is refused |
 //! | `outbox`, `message`, `record`, `checkpoint` | wire and disk |
 //!

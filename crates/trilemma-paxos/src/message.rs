@@ -162,9 +162,10 @@ pub struct ChosenValue {
 }
 
 impl Ask {
-    /// Bytes it takes in a message, roughly.
+    /// Greatest size in bytes.
     pub(crate) fn size(&self) -> usize {
-        const ITEM: usize = 32;
+        /// Kind, length of the key, two ballots.
+        const ITEM: usize = 1 + 2 + 2 * Ballot::BYTES_MAX;
         match self {
             Ask::Prepare { key, .. } | Ask::Read { key, .. } | Ask::Chosen { key, .. } => ITEM + key.len(),
             Ask::Accept { key, register, .. } => ITEM + key.len() + register.size(),
@@ -173,9 +174,10 @@ impl Ask {
 }
 
 impl Answer {
-    /// Bytes it takes in a message, roughly.
+    /// Greatest size in bytes.
     pub(crate) fn size(&self) -> usize {
-        const ITEM: usize = 32;
+        /// Kind, length of the key, two ballots.
+        const ITEM: usize = 1 + 2 + 2 * Ballot::BYTES_MAX;
         match self {
             Answer::Accepted { key, .. } | Answer::Refused { key, .. } => ITEM + key.len(),
             Answer::Promise { key, register, .. } | Answer::Held { key, register, .. } => {
@@ -190,9 +192,10 @@ impl Answer {
 }
 
 impl ChosenValue {
-    /// Bytes it takes in a message, roughly.
+    /// Greatest size in bytes.
     pub(crate) fn size(&self) -> usize {
-        const ITEM: usize = 16;
+        /// Length of the key, ballot.
+        const ITEM: usize = 2 + Ballot::BYTES_MAX;
         ITEM + self.key.len() + self.register.size()
     }
 }

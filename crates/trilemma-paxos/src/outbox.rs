@@ -56,7 +56,7 @@ impl Outbox {
 }
 
 /// Hands `items` over in portions that keep the limits of a message.
-pub(crate) fn packed<T>(items: &mut Vec<T>, size: impl Fn(&T) -> usize, mut hand_over: impl FnMut(Vec<T>)) {
+fn packed<T>(items: &mut Vec<T>, size: impl Fn(&T) -> usize, mut hand_over: impl FnMut(Vec<T>)) {
     if items.len() <= ITEMS_MAX && items.iter().map(&size).sum::<usize>() <= MESSAGE_BYTES {
         if !items.is_empty() {
             hand_over(std::mem::take(items));

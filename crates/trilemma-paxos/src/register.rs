@@ -32,6 +32,7 @@ mod format;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use trilemma_core::data::VALUE_BYTES_MAX;
 use trilemma_core::session::OpResult;
 use trilemma_core::{Command, Mutation, NodeId, OpId, SessionId, Version, Versioned};
 
@@ -171,14 +172,25 @@ impl Register {
         }
     }
 
-    /// Bytes it takes in a message, roughly.
+    /// Greatest size in bytes of a register that decodes.
+    pub(crate) const BYTES_MAX: usize = Self::bytes(VALUE_BYTES_MAX, RECENT_MAX, FLOORS_MAX, PROPOSERS_MAX);
+
+    /// Greatest size in bytes that it takes with a value of so many bytes, so many results, floors and proposers.
+    const fn bytes(value: usize, recent: usize, floors: usize, proposers: usize) -> usize {
+        /// A number of 64 bits, 7 bits to the byte.
+        const NUMBER: usize = 10;
+        /// Version, kind, length of the value, two versions and lease, lengths of three lists, horizon.
+        const FIXED: usize = NUMBER + 1 + 4 + 2 * NUMBER + (1 + NUMBER) + 3 * 2 + (1 + NUMBER);
+        /// Basis, nonce and number; kind, success and two versions.
+        const RECENT: usize = 3 * NUMBER + 2 + 2 * NUMBER;
+        const FLOOR: usize = 3 * NUMBER;
+        FIXED + value + RECENT * recent + FLOOR * floors + Ballot::BYTES_MAX * proposers
+    }
+
+    /// Greatest size in bytes, in a message, a record or a checkpoint.
     pub(crate) fn size(&self) -> usize {
-        const ENTRY: usize = 24;
-        const FLOOR: usize = 18;
-        const BALLOT: usize = 12;
         let value = self.state.as_ref().map_or(0, |state| state.value.len());
-        let (recent, floors, proposers) = (self.recent.len(), self.floors.len(), self.proposers.len());
-        ENTRY * (3 + recent) + FLOOR * floors + BALLOT * proposers + value
+        Self::bytes(value, self.recent.len(), self.floors.len(), self.proposers.len())
     }
 
     /// The last ballot of this proposer that changed the register; [`Ballot::ZERO`] if none did.

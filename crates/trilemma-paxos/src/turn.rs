@@ -1,11 +1,9 @@
-//! Turns: what the inputs of one turn have gathered leaves at its end, in one append and few messages.
+//! Turns: what the inputs of one turn have gathered leaves at its end, in records of one sync and few messages.
 
 use trilemma_core::{AppendSeq, Instant, Key, NodeId};
 
 use super::message::Ask;
-use super::outbox::packed;
 use super::proposer::Audience;
-use super::record::{AcceptedRecord, ChosenRecord, Record};
 use super::{Out, Paxos, Waiting, sync};
 
 /// Keys looked at, at most, in one search for registers to confirm.
@@ -53,7 +51,7 @@ impl Paxos {
         }
     }
 
-    /// Ends the turn: one append for everything that changed, one message of each kind to each peer.
+    /// Ends the turn: everything that changed goes to the log, and what there is for each peer leaves.
     pub(super) fn end_turn(&mut self, now: Instant, effects: &mut Out) {
         while self.has_work() {
             self.append(effects);
@@ -83,39 +81,13 @@ impl Paxos {
         }
     }
 
+    /// Appends what the turn has changed. Answers wait for the last record, so all of them are forced if one is.
     fn append(&mut self, effects: &mut Out) {
-        let Record {
-            mut promised,
-            mut accepted,
-            mut chosen,
-        } = self.acceptor.take_turn();
-        let mut records: Vec<Record> = Vec::new();
-        let size = |item: &AcceptedRecord| item.key.len() + item.register.size();
-        packed(&mut accepted, size, |accepted| {
-            records.push(Record {
-                accepted,
-                ..Record::default()
-            });
-        });
-        let mut position = 0;
-        packed(
-            &mut promised,
-            |(key, _)| key.len() + 16,
-            |promised| {
-                place(&mut records, &mut position).promised = promised;
-            },
-        );
-        let size = |item: &ChosenRecord| {
-            item.key.len() + 16 + item.register.as_ref().map_or(0, |register| register.size())
-        };
-        // What was chosen refers to what was accepted, so it never stands before that.
-        position = records.len().saturating_sub(1);
-        packed(&mut chosen, size, |chosen| {
-            place(&mut records, &mut position).chosen = chosen;
-        });
-        for record in records {
+        let turn = self.acceptor.take_turn();
+        let is_forced = turn.is_forced();
+        for record in turn.cut() {
             assert!(!record.is_empty(), "an append says something");
-            if record.is_forced() {
+            if is_forced {
                 effects.append(record);
             } else {
                 effects.append_lazy(record);
@@ -185,14 +157,4 @@ impl Paxos {
             self.proposer.confirm(&key, now);
         }
     }
-}
-/// The record at `position`, made if there is none; moves `position` on.
-fn place<'a>(records: &'a mut Vec<Record>, position: &mut usize) -> &'a mut Record {
-    if *position >= records.len() {
-        records.push(Record::default());
-        *position = records.len() - 1;
-    }
-    let record = &mut records[*position];
-    *position += 1;
-    record
 }

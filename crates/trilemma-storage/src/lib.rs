@@ -71,9 +71,7 @@ mod writer;
 
 pub use disk::{Disk, DiskFile};
 pub use error::{KEEP, LogError, SnapshotError};
-pub use log::{
-    Log, LogOptions, RECORD_BYTES_MAX, Record, Recovery, SegmentSummary, Verification, fill_spare,
-};
+pub use log::{Log, LogOptions, Record, Recovery, SegmentSummary, Verification, fill_spare};
 pub use memory::{MemoryDisk, MemoryFaults};
 #[cfg(unix)]
 pub use os::OsDisk;

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use trilemma_core::KeyspaceId;
+use trilemma_core::protocol::RECORD_BYTES_MAX;
 
 use crate::LogSeq;
 use crate::disk::{Disk, DiskFile};
@@ -19,8 +20,6 @@ use crate::error::LogError;
 use format::{HEADER_BYTES, Kind, RECORD_HEADER_BYTES, RecordHeader, SegmentHeader, padded, segment_name};
 pub use verify::{SegmentSummary, Verification};
 
-/// Largest payload of a record. A command and its envelope fit with room to spare.
-pub const RECORD_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Largest segment. One is held in memory while it is recovered.
 const SEGMENT_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 /// Smallest segment: its header, and a block for the mark of a clean end.

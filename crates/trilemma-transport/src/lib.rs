@@ -36,6 +36,7 @@ pub mod pki;
 mod tls;
 
 use trilemma_core::checkpoint::CHUNK_BYTES_MAX;
+use trilemma_core::protocol::RECORD_BYTES_MAX;
 
 pub use client::{Answers, CallError, ClientConfig, ClientConnection};
 pub use clients::ClientRef;
@@ -64,7 +65,7 @@ pub struct Limits {
     /// Largest frame of the control lane, in bytes. Default 1 MiB.
     pub control_frame_bytes: usize,
     /// Largest frame of the log lane and of client requests, in bytes. Default 8 MiB: a largest command and its
-    /// envelope, or a batch of entries.
+    /// envelope, or a batch of entries; no more than a record takes, for what one message brings may become one.
     pub log_frame_bytes: usize,
     /// Largest frame of the bulk lane, in bytes. Default 4 MiB: a largest chunk of a checkpoint and its envelope.
     pub bulk_frame_bytes: usize,
@@ -89,7 +90,7 @@ impl Default for Limits {
         const ENVELOPE_BYTES_MAX: usize = 64 * 1024;
         Self {
             control_frame_bytes: MIB,
-            log_frame_bytes: 8 * MIB,
+            log_frame_bytes: RECORD_BYTES_MAX,
             bulk_frame_bytes: CHUNK_BYTES_MAX + ENVELOPE_BYTES_MAX,
             queue_bytes: 32 * MIB,
             client_queue_bytes: 32 * MIB,

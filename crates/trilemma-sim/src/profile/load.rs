@@ -68,10 +68,7 @@ pub(super) fn scenario(protocol: Protocol, seed: u64, mut draw: Draw) -> Scenari
     scenario.network.delay = (100 * US, draw.pick(&[200, 1000, 2000]) * US);
     scenario.network.late = scenario.network.late.min(500 * MS);
     scenario.disk.sync = (100 * US, draw.pick(&[200, 1000, 5000]) * US);
-    let segment = draw.pick(&[256, 1024]);
-    // Of paxos one record holds all registers that a turn has accepted, here of 25 keys with all that they remember.
-    let has_registers = matches!(scenario.protocol, Protocol::Paxos | Protocol::Mixed);
-    scenario.disk.segment = if has_registers { 1024 } else { segment } * 1024;
+    scenario.disk.segment = draw.pick(&[256, 1024]) * 1024;
     scenario.disk.snapshot = draw.pick(&[2_000, 10_000, 50_000]);
     scenario.clocks.retain(|clock| clock.drift_ppm.abs() <= 50_000);
 

@@ -1,9 +1,9 @@
 //! The bytes of segments and records. The crate's documentation has the tables.
 
 use trilemma_core::KeyspaceId;
+use trilemma_core::protocol::RECORD_BYTES_MAX;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::RECORD_BYTES_MAX;
 use crate::LogSeq;
 
 /// Bytes before the first record.
