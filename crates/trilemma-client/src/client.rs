@@ -14,6 +14,7 @@
 mod answers;
 mod calls;
 mod dialing;
+mod invariants;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -36,9 +37,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(800);
 /// Operations of unknown outcome whose node is remembered; the oldest goes first.
 const TAKEN_MAX: usize = 4096;
-
-/// Calls up to which a build with debug assertions looks at each of them after every input.
-const CHECKED_MAX: usize = 64;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -491,45 +489,6 @@ impl Client {
     fn link(&mut self, connection: ConnectionId) -> Option<&mut Link> {
         let link = self.servers.get_mut(connection.server)?.link.as_mut()?;
         (link.id == connection).then_some(link)
-    }
-
-    /// The invariants: each call stands in the one place that it says.
-    fn check(&self) {
-        assert_eq!(
-            self.calls.len(),
-            self.deadlines.len(),
-            "every call has its deadline"
-        );
-        assert_eq!(
-            self.taken.len(),
-            self.taken_order.len(),
-            "operations are remembered in order"
-        );
-        if !cfg!(debug_assertions) || self.calls.len() > CHECKED_MAX {
-            return;
-        }
-        let mut under_way = 0;
-        for (ticket, call) in &self.calls {
-            let is = |connection: ConnectionId| {
-                let link = self.servers[connection.server].link.as_ref();
-                link.filter(|link| link.id == connection && link.is_ready())
-            };
-            let stands = match call.place {
-                Place::Waiting => self.waiting.contains(ticket),
-                Place::Paused(until) => self.paused.contains(&(until, *ticket)),
-                Place::Queued(on) => is(on)
-                    .is_some_and(|link| link.queue.contains(ticket) || link.watch_queue.contains(ticket)),
-                Place::Sent(on, _) => {
-                    under_way += 1;
-                    is(on).is_some_and(|link| link.waiting().any(|waits| waits == *ticket))
-                }
-                Place::Opening(on) => is(on).is_some_and(|link| link.opening.contains(ticket)),
-            };
-            assert!(stands, "call {ticket} is not where it says: {call:?}");
-        }
-        let links = self.servers.iter().filter_map(|server| server.link.as_ref());
-        let flying: usize = links.map(|link| link.waiting().count()).sum();
-        assert_eq!(under_way, flying, "who waits for an answer is a call");
     }
 }
 
