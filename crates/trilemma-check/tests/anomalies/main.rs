@@ -3,17 +3,11 @@
 //!
 //! The generators are small models of the services, written for these tests alone.
 
-#[path = "anomalies/convergence.rs"]
 mod convergence;
-#[path = "anomalies/locks.rs"]
 mod locks;
-#[path = "anomalies/random.rs"]
 mod random;
-#[path = "anomalies/sessions.rs"]
 mod sessions;
-#[path = "anomalies/transactions.rs"]
 mod transactions;
-#[path = "anomalies/watch.rs"]
 mod watch;
 
 use random::Random;
