@@ -10,6 +10,7 @@
 //! - what it sends and logs decodes again, within the limits of the other side's decoder;
 //! - it starts again from its own disk, after any power cut.
 
+mod kind;
 mod process;
 mod requests;
 
@@ -18,26 +19,21 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use trilemma_core::{
-    Backend, ChangeBatch, Entry, Incarnation, Instant, KeyRange, KeyspaceId, NodeId, Now, ProcessId, Request,
-    Rng, Ticket, WallTime, WatchSpec, WatchToken, codec,
+    ChangeBatch, Entry, Instant, KeyRange, KeyspaceId, NodeId, Now, ProcessId, Request, Rng, Ticket,
+    WallTime, WatchSpec, WatchToken,
 };
-use trilemma_gossip::{self as gossip, GossipConfig};
 use trilemma_node::config::NODE_RECORDS;
 use trilemma_node::frame::put_item;
 use trilemma_node::node::DEADLINE_GRACE;
-use trilemma_node::{
-    Engine, Envelope, KeyspaceConfig, Node, NodeSettings, Observer, ReaderEvent, RecoveryError, Tune, Tuning,
-    WatchId, keyspace_id,
-};
-use trilemma_paxos::{self as paxos, PaxosConfig};
-use trilemma_raft::{self as raft, RaftConfig};
+use trilemma_node::{Engine, Envelope, Node, Observer, ReaderEvent, RecoveryError, WatchId, keyspace_id};
 use trilemma_storage::{LogSeq, MemoryDisk};
-use trilemma_two_phase::{self as two_phase, TwoPhaseConfig};
 
 use crate::mutate::mutated;
 use crate::source::Source;
-use process::{Process, SEGMENT_BYTES, disk_of};
+use kind::Small;
+use process::{Process, disk_of};
 
+pub use kind::Kind;
 pub use requests::request;
 
 /// Nodes of a rig.
@@ -54,104 +50,6 @@ const NAME: &str = "fuzzed";
 pub const BEGINNING: WallTime = WallTime(1_700_000_000_000);
 /// Nodes look at their clocks at least this often.
 const STEP: Duration = Duration::from_millis(100);
-
-/// The protocols.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Raft.
-    Raft,
-    /// CASPaxos.
-    Paxos,
-    /// Gossip.
-    Gossip,
-    /// Two-phase commit.
-    TwoPhase,
-}
-
-/// Limits so small that a short run meets them.
-struct Small;
-
-impl Tune for Small {
-    fn raft(&self, config: &mut RaftConfig) {
-        (config.kept_entries, config.kept_bytes, config.pinned_bytes_max) = (8, 4096, 4096);
-        config.append_entries_max = 4;
-        config.chunk_bytes = 256;
-        config.sessions_max = 4;
-    }
-
-    fn paxos(&self, config: &mut PaxosConfig) {
-        (config.recent_max, config.sessions_max, config.combine_max) = (4, 2, 2);
-        (config.sync_page_max, config.cache_max) = (1, 4);
-    }
-
-    fn gossip(&self, config: &mut GossipConfig) {
-        config.tombstone_age_min = Duration::from_millis(100);
-        config.sync_ticks = 2;
-        config.page_bytes = 256;
-        (config.deferred_max, config.rumors_max) = (8, 16);
-        config.sessions_max = 4;
-    }
-
-    fn two_phase(&self, config: &mut TwoPhaseConfig) {
-        config.batch_bytes = 512;
-        config.chunk_bytes = 256;
-        config.sessions_max = 4;
-    }
-}
-
-impl Kind {
-    /// All protocols.
-    pub const ALL: [Kind; 4] = [Kind::Raft, Kind::Paxos, Kind::Gossip, Kind::TwoPhase];
-
-    fn backend(self) -> Backend {
-        match self {
-            Kind::Raft => Backend::Raft,
-            Kind::Paxos => Backend::Paxos,
-            Kind::Gossip => Backend::Gossip,
-            Kind::TwoPhase => Backend::TwoPhase,
-        }
-    }
-
-    fn settings(self, node: NodeId) -> NodeSettings {
-        NodeSettings {
-            cluster: "fuzzed".to_owned(),
-            node,
-            members: (1..=NODES).map(NodeId).collect(),
-            keyspaces: BTreeMap::from([(NAME.to_owned(), KeyspaceConfig::new(self.backend()))]),
-            tuning: Tuning {
-                segment_bytes: SEGMENT_BYTES,
-                ..Tuning::default()
-            },
-        }
-    }
-
-    /// An instance of the protocol in one incarnation of `node`, with the rig's settings.
-    #[must_use]
-    pub fn engine(self, node: NodeId, incarnation: Incarnation) -> Engine {
-        let settings = self.settings(node);
-        Engine::build(&settings, &settings.keyspaces[NAME], incarnation, 1, &Small)
-    }
-
-    /// Whether `bytes` decode as a message.
-    pub fn check_message(self, bytes: &[u8]) -> Result<(), codec::DecodeError> {
-        match self {
-            Kind::Raft => codec::decode::<raft::Message>(bytes).map(drop),
-            Kind::Paxos => codec::decode::<paxos::Message>(bytes).map(drop),
-            Kind::Gossip => codec::decode::<gossip::Message>(bytes).map(drop),
-            Kind::TwoPhase => codec::decode::<two_phase::Message>(bytes).map(drop),
-        }
-    }
-
-    /// Whether `bytes` decode as a record.
-    pub fn check_record(self, bytes: &[u8]) -> Result<(), codec::DecodeError> {
-        match self {
-            Kind::Raft => codec::decode::<raft::Record>(bytes).map(drop),
-            Kind::Paxos => codec::decode::<paxos::Record>(bytes).map(drop),
-            Kind::Gossip => codec::decode::<gossip::Record>(bytes).map(drop),
-            Kind::TwoPhase => codec::decode::<two_phase::Record>(bytes).map(drop),
-        }
-    }
-}
 
 /// What a rig has seen, as samples for mutations.
 #[derive(Clone, Debug, Default)]
