@@ -1,0 +1,109 @@
+//! The siblings of one key: which of them is read, and what becomes of them when a change comes.
+
+use trilemma_core::{Entry, Key, Versioned};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Item;
+use crate::clock::Stamp;
+use crate::dot::{Dot, Observed};
+
+/// One sibling of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sibling {
+    /// The change as it travels.
+    pub item: Item,
+    pub(super) hash: u64,
+}
+
+impl Sibling {
+    pub(super) fn new(item: Item) -> Self {
+        let hash = item.content.as_ref().map_or(0, |value| xxh3_64(value));
+        Self { item, hash }
+    }
+
+    /// What decides between concurrent siblings: greater wins.
+    #[must_use]
+    pub fn rank(&self) -> Rank {
+        (self.item.stamp, self.item.dot.origin.0, self.hash, self.item.dot)
+    }
+
+    /// The state of the key if this sibling is read; `None` for a tombstone.
+    #[must_use]
+    pub fn versioned(&self) -> Option<Versioned> {
+        let version = self.item.stamp.version();
+        self.item.content.as_ref().map(|value| Versioned {
+            value: value.clone(),
+            created: version,
+            modified: version,
+            lease: None,
+        })
+    }
+}
+
+/// Stamp, origin, hash of the content, name.
+pub type Rank = (Stamp, u32, u64, Dot);
+
+/// The sibling that reads see: the one with the greatest rank. It may be a tombstone.
+pub(crate) fn winner(siblings: &[Sibling]) -> Option<&Sibling> {
+    siblings.iter().max_by_key(|sibling| sibling.rank())
+}
+
+/// The values among siblings, the winner first; none that is older than a concurrent delete.
+pub(crate) fn values(key: &Key, siblings: &[Sibling]) -> Vec<Entry> {
+    let mut siblings: Vec<&Sibling> = shown(siblings).collect();
+    siblings.sort_by_key(|sibling| std::cmp::Reverse(sibling.rank()));
+    let entry = |state| Entry {
+        key: key.clone(),
+        state,
+    };
+    siblings
+        .into_iter()
+        .filter_map(Sibling::versioned)
+        .map(entry)
+        .collect()
+}
+
+/// What a new change of a key with these siblings has observed.
+pub(crate) fn observed(siblings: &[Sibling]) -> Observed {
+    let mut observed = Observed::default();
+    for sibling in siblings {
+        observed.merge(&sibling.item.observed);
+        observed.add(sibling.item.dot);
+    }
+    observed
+}
+
+/// Adds one change to the siblings of its key and removes those that it has observed. `false` if one of them had
+/// observed it: then it is not added.
+pub(crate) fn merge(siblings: &mut Vec<Sibling>, item: &Item) -> bool {
+    let superseded = siblings
+        .iter()
+        .any(|sibling| sibling.item.observed.covers(item.dot));
+    siblings.retain(|sibling| !item.observed.covers(sibling.item.dot));
+    if !superseded {
+        siblings.push(Sibling::new(item.clone()));
+    }
+    !superseded
+}
+
+/// The greatest rank of a tombstone: it hides every sibling below it, for good.
+pub(super) fn cut(siblings: &[Sibling]) -> Option<Rank> {
+    siblings
+        .iter()
+        .filter(|sibling| sibling.item.content.is_none())
+        .map(Sibling::rank)
+        .max()
+}
+
+/// Whether a tombstone hides some other sibling.
+pub(super) fn hides(siblings: &[Sibling]) -> bool {
+    cut(siblings).is_some_and(|cut| siblings.iter().any(|sibling| sibling.rank() < cut))
+}
+
+/// The siblings that reads can see.
+pub(super) fn shown(siblings: &[Sibling]) -> impl Iterator<Item = &Sibling> {
+    let cut = cut(siblings);
+    siblings
+        .iter()
+        .filter(move |sibling| cut.is_none_or(|cut| sibling.rank() > cut))
+}
