@@ -20,7 +20,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use bytes::Bytes;
-use trilemma_core::{Incarnation, Instant, NodeId, ProcessId, Request, Rng, Ticket};
+use trilemma_core::{Incarnation, Instant, NodeId, Now, ProcessId, Request, Rng, Ticket};
 use trilemma_storage::{LogSeq, MemoryDisk};
 
 use crate::client::{Book, Client};
@@ -405,6 +405,11 @@ impl<'a> World<'a> {
     fn process(&mut self, id: NodeId, incarnation: Incarnation) -> Option<&mut Process> {
         let process = self.node(id).process.as_mut()?;
         (process.incarnation == incarnation).then_some(process)
+    }
+
+    /// What the clocks of a node show.
+    fn clock(&self, id: NodeId) -> Now {
+        self.nodes[id.0 as usize - 1].clock.now(self.now)
     }
 
     fn fail(&mut self, checker: &'static str, what: String) {

@@ -332,19 +332,14 @@ impl World<'_> {
 
     /// Hands what waits to the disk.
     fn write(&mut self, id: NodeId, incarnation: Incarnation) {
-        let sync = self.scenario.disk.sync;
-        let time = self.now;
-        let node = self.node(id);
-        let now = node.clock.now(time);
-        let Some(process) = node
-            .process
-            .as_mut()
-            .filter(|process| process.incarnation == incarnation)
-        else {
+        let now = self.clock(id);
+        let Some(written) = self.process(id, incarnation).map(|process| process.write(now)) else {
             return;
         };
-        match process.write(now) {
+        match written {
             Ok(Some(Due::Sync)) => {
+                let sync = self.scenario.disk.sync;
+                let node = self.node(id);
                 let latency = sync.0 + node.rng.below(sync.1 - sync.0 + 1);
                 let latency = node.slow_disk.map_or(latency, |slow| slow.max(latency));
                 self.did(id, "syncing");
@@ -355,16 +350,11 @@ impl World<'_> {
                         incarnation,
                     },
                 );
-                self.schedule(
-                    0,
-                    Event::LogReport {
-                        node: id,
-                        incarnation,
-                    },
-                );
+                self.report_log(id, incarnation);
                 self.probe(id, &Probe::Write);
             }
             Ok(Some(Due::At(due))) => {
+                let node = self.node(id);
                 let at = node.clock.time_of(due);
                 if at < node.log_due {
                     node.log_due = at;
@@ -376,17 +366,22 @@ impl World<'_> {
                         },
                     );
                 }
-                self.schedule(
-                    0,
-                    Event::LogReport {
-                        node: id,
-                        incarnation,
-                    },
-                );
+                self.report_log(id, incarnation);
             }
             Ok(None) => {}
             Err(stopped) => self.disk_failed(id, &stopped),
         }
+    }
+
+    /// Has the log report what it has done, in an event of its own.
+    fn report_log(&mut self, id: NodeId, incarnation: Incarnation) {
+        self.schedule(
+            0,
+            Event::LogReport {
+                node: id,
+                incarnation,
+            },
+        );
     }
 
     pub(super) fn log_due(&mut self, id: NodeId, incarnation: Incarnation) {
@@ -414,19 +409,14 @@ impl World<'_> {
     }
 
     pub(super) fn disk_done(&mut self, id: NodeId, incarnation: Incarnation) {
-        let time = self.now;
-        let node = self.node(id);
-        let now = node.clock.now(time);
-        let Some(process) = node
-            .process
-            .as_mut()
-            .filter(|process| process.incarnation == incarnation)
-        else {
+        let (time, now) = (self.now, self.clock(id));
+        let Some(process) = self.process(id, incarnation) else {
             return;
         };
-        match process.sync(now) {
+        let (synced, is_writing) = (process.sync(now), process.is_writing());
+        match synced {
             Ok(durable) => {
-                node.unsynced_since = process.is_writing().then_some(time);
+                self.node(id).unsynced_since = is_writing.then_some(time);
                 self.trace.number(durable.0);
                 self.probe(id, &Probe::Persist);
                 self.log_report(id, incarnation);
