@@ -72,7 +72,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: CLIENT,
         may: &[CORE],
-        tests_may: &[],
+        tests_may: &[TESTKIT],
         never: WORLD,
     },
     Layer {
@@ -90,7 +90,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "trilemma-storage",
         may: &[CORE],
-        tests_may: &[],
+        tests_may: &[TESTKIT],
         never: &["tokio", "quinn", "rustls"],
     },
     Layer {
@@ -126,7 +126,7 @@ const LAYERS: &[Layer] = &[
             // The log is pure over its `Disk` trait.
             "trilemma-storage",
         ],
-        tests_may: &[],
+        tests_may: &[TESTKIT],
         never: WORLD,
     },
     Layer {

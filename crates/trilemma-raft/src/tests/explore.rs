@@ -173,8 +173,14 @@ impl Direct<'_> {
 
     /// Such messages arrive.
     fn take(&mut self, from: u32, to: u32, chosen: fn(&Message) -> bool) {
-        for (from, to, bytes) in self.letters(from, to, chosen) {
-            self.step(to.0, Step::prompt(Act::Receive(from, bytes)));
+        let letters = self.letters(from, to, chosen);
+        self.arrive(letters, Step::prompt);
+    }
+
+    /// These messages arrive, each in such a step.
+    fn arrive(&mut self, letters: Vec<Letter>, step: fn(Act) -> Step) {
+        for (from, to, bytes) in letters {
+            self.step(to.0, step(Act::Receive(from, bytes)));
         }
     }
 
@@ -200,13 +206,7 @@ fn won_with_a_slow_disk(atlas: &mut Atlas, world: World) -> World {
     direct.stand();
     let votes = direct.letters(2, 1, |message| matches!(message, Message::VoteReply { .. }));
     direct.lose_all_but(|_| false);
-    for (from, _, bytes) in votes {
-        let step = Step {
-            slow: true,
-            ..Step::prompt(Act::Receive(from, bytes))
-        };
-        direct.step(1, step);
-    }
+    direct.arrive(votes, Step::slow);
     assert!(direct.world.of(direct.atlas, NodeId(1)).is_leader);
     direct.world.faults.slow = 0;
     direct.world
@@ -260,9 +260,7 @@ fn led_and_left(atlas: &mut Atlas, world: World) -> World {
     let mut direct = Direct { atlas, world };
     direct.tick(3);
     let asked = direct.letters(3, 2, |message| matches!(message, Message::PreVote { .. }));
-    for (from, _, bytes) in asked {
-        direct.step(2, Step::late(Act::Receive(from, bytes)));
-    }
+    direct.arrive(asked, Step::late);
     direct.take(2, 3, |message| matches!(message, Message::PreVoteReply { .. }));
     assert_eq!(direct.world.of(direct.atlas, NodeId(3)).term, Term(2));
     direct.lose_all_but(|message| matches!(message, Message::Append { .. } | Message::Vote { .. }));

@@ -1,9 +1,8 @@
 //! The machines' own invariants: each is broken once, and the end of the next step must notice.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use trilemma_core::pending::PendingKind;
 use trilemma_core::{AppendSeq, Proposal, Ticket};
+use trilemma_testkit::panics::attempt;
 
 use super::node::{end, noop, put};
 use super::*;
@@ -14,15 +13,7 @@ use crate::withdrawn::Withdrawn;
 
 /// What `check` says of this node; nothing if all is well.
 fn complaint(raft: &Raft) -> Option<String> {
-    let caught = catch_unwind(AssertUnwindSafe(|| raft.check())).err()?;
-    let text = caught.downcast_ref::<String>().cloned();
-    Some(text.unwrap_or_else(|| {
-        caught
-            .downcast_ref::<&str>()
-            .copied()
-            .unwrap_or_default()
-            .to_owned()
-    }))
+    attempt(|| raft.check()).err()
 }
 
 /// Breaks something, and expects the complaint that holds `words`.
@@ -269,7 +260,7 @@ fn a_candidate_has_its_own_vote() {
     broken(candidate(), "its own vote", |raft| {
         raft.shared.hard = HardState::restored(Term(1), Some(NodeId(2)));
     });
-    let votes = catch_unwind(|| Votes::default().check(NodeId(1), &[NodeId(1)].into()));
+    let votes = attempt(|| Votes::default().check(NodeId(1), &[NodeId(1)].into()));
     assert!(votes.is_err(), "votes are asked for without the own one");
 }
 
@@ -310,7 +301,7 @@ fn a_follower_is_sent_only_what_is_in_a_record() {
 fn a_step_ends_with_the_checks() {
     let mut bare = Bare::new();
     bare.raft.shared.commit = Index(9);
-    let caught = catch_unwind(AssertUnwindSafe(|| bare.step(Input::Wake)));
+    let caught = attempt(|| bare.step(Input::Wake));
     assert!(
         caught.is_err(),
         "a node goes on although it commits what it does not have"

@@ -7,11 +7,10 @@
 //! - Numbers of records are seen from the last durable one.
 //! - The generator of timeouts is left out: when a timer fires is a step of its own.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use bytes::Bytes;
 use trilemma_core::host::{DynProtocol, GroupInput, Host, Output};
 use trilemma_core::{AppendSeq, Attempt, Command, Incarnation, Proposal, Ticket, codec};
+use trilemma_testkit::panics::attempt;
 use trilemma_testkit::write;
 
 use super::super::*;
@@ -55,13 +54,25 @@ pub(super) struct Step {
 
 impl Step {
     pub(super) fn prompt(act: Act) -> Self {
-        let (late, slow) = (false, false);
-        Self { act, late, slow }
+        Self {
+            act,
+            late: false,
+            slow: false,
+        }
     }
 
     pub(super) fn late(act: Act) -> Self {
-        let (late, slow) = (true, false);
-        Self { act, late, slow }
+        Self {
+            late: true,
+            ..Self::prompt(act)
+        }
+    }
+
+    pub(super) fn slow(act: Act) -> Self {
+        Self {
+            slow: true,
+            ..Self::prompt(act)
+        }
     }
 }
 
@@ -120,11 +131,7 @@ impl Local {
             let sent = std::mem::take(&mut machine.sent);
             (machine.local(history), sent)
         };
-        catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            format!("node {} stops: {}", self.node, text.unwrap_or_default())
-        })
+        attempt(run).map_err(|said| format!("node {} stops: {said}", self.node))
     }
 }
 
