@@ -115,6 +115,12 @@ pub(super) fn sequence<D: Disk>(disk: &D, files: &Files, snapshot: LogSeq) -> Re
         .rposition(|pair| pair[0].header.index + 1 != pair[1].header.index);
     let live = segments.split_off(gap.map_or(0, |gap| gap + 1));
     let stale = segments;
+    // Those that the snapshot covers are not read, so nothing else would show that one is not what it says.
+    if let Some(pair) = live.windows(2).find(|pair| pair[0].header.first > pair[1].header.first) {
+        let (first, next) = (pair[0].header.first, pair[1].header.first);
+        let what = format!("it begins with record {first}, the next segment with record {next}");
+        return Err(LogError::corrupt(&pair[0].name, 24, what));
+    }
     let first = live[0].header.first;
     if first > snapshot.plus(1) {
         return Err(match stale.last() {

@@ -6,6 +6,7 @@ mod rot;
 use trilemma_core::Rng;
 
 use super::*;
+use crate::log::format::SEGMENT_HEADER_BYTES;
 use crate::memory::{MemoryDisk, MemoryFaults};
 
 const OPTIONS: LogOptions = LogOptions {
@@ -519,4 +520,39 @@ fn a_spare_with_the_greatest_number_does_not_keep_a_log_from_starting() {
     assert_eq!(records, expected(1, 1));
     assert_ne!(log.spare_name(), log.spare_name());
     assert!(!disk.list().unwrap().contains(&last));
+}
+
+#[test]
+fn a_record_whose_padding_does_not_fit_was_written_by_no_log() {
+    let header = RecordHeader {
+        length: 5,
+        keyspace: KEYSPACE,
+        seq: LogSeq(1),
+        durable: LogSeq(0),
+        kind: Kind::Record,
+    };
+    let mut bytes = Vec::new();
+    header.write(&mut bytes, b"hello", 42, 1, 4096);
+    assert_eq!(RecordHeader::read(&bytes, 42, 1, 4096), Some((header, &b"hello"[..])));
+    bytes.truncate(RECORD_HEADER_BYTES + 5);
+    assert_eq!(RecordHeader::read(&bytes, 42, 1, 4096), None);
+}
+
+#[test]
+fn a_segment_that_the_snapshot_covers_begins_before_the_next() {
+    let disk = MemoryDisk::new();
+    let (mut log, ..) = open(&disk).unwrap();
+    append(&mut log, 300);
+    log.sync().unwrap();
+    let next = log.segments[1].first;
+    drop(log);
+    open_at(&disk, LogSeq(300)).unwrap();
+    disk.damage(&segment_name(1), 0, |bytes| {
+        let bytes = bytes.first_chunk_mut::<SEGMENT_HEADER_BYTES>().unwrap();
+        let header = SegmentHeader::decode(bytes).unwrap();
+        let first = next.plus(1);
+        *bytes = SegmentHeader { first, ..header }.encode();
+    });
+    let error = open_at(&disk, LogSeq(300)).unwrap_err();
+    assert!(error.to_string().contains("it begins with record"), "{error}");
 }

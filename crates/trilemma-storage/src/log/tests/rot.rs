@@ -2,7 +2,6 @@
 //! for each says exactly what must come of it: refused, cut at the damaged record, or without effect.
 
 use super::*;
-use crate::log::format::SEGMENT_HEADER_BYTES;
 
 /// A stretch of bytes that must not change.
 struct Part {
