@@ -7,7 +7,7 @@ mod recovery;
 mod scan;
 mod verify;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 
 use trilemma_core::KeyspaceId;
@@ -17,7 +17,9 @@ use crate::LogSeq;
 use crate::disk::{Disk, DiskFile};
 use crate::error::LogError;
 
-use format::{HEADER_BYTES, Kind, RECORD_HEADER_BYTES, RecordHeader, SegmentHeader, padded, segment_name};
+use format::{
+    ALIGNMENT, HEADER_BYTES, Kind, RECORD_HEADER_BYTES, RecordHeader, SegmentHeader, padded, segment_name,
+};
 pub use verify::{SegmentSummary, Verification};
 
 /// Largest segment. One is held in memory while it is recovered.
@@ -229,13 +231,18 @@ impl<D: Disk> Log<D> {
         let index = self.current().index;
         let at = self.offset + self.buffer.len() as u64;
         header.write(&mut self.buffer, payload, self.id, index, at);
+        assert!(
+            self.offset + self.buffer.len() as u64 == at + size as u64,
+            "record {seq} takes the {size} B for which there was room"
+        );
         self.last = seq;
         self.check();
         Ok(seq)
     }
 
     /// The log's invariants, while it is open. Records reach the disk in their order, a segment holds what is written
-    /// into it, and what waits in the buffer is exactly what is appended and not written.
+    /// into it, and what waits in the buffer is exactly what is appended and not written. Segments follow each other
+    /// without a gap, as recovery refuses one, and no spare waits twice, as it would become two segments.
     pub(crate) fn check(&self) {
         if self.closed {
             return;
@@ -265,7 +272,23 @@ impl<D: Disk> Log<D> {
             "segment {} begins after the last record",
             current.index
         );
+        assert!(
+            self.offset.is_multiple_of(ALIGNMENT as u64) && self.buffer.len().is_multiple_of(ALIGNMENT),
+            "a record at {} + {} B, where none may begin",
+            self.offset,
+            self.buffer.len()
+        );
         assert!(self.spares.len() <= SPARES_MAX + 1, "spares are bounded");
+        if cfg!(debug_assertions) {
+            let follows = |a: &&Segment, b: &&Segment| a.index + 1 == b.index && a.first <= b.first;
+            assert!(
+                self.segments.iter().is_sorted_by(follows),
+                "segments follow each other: {:?}",
+                self.segments
+            );
+            let names: BTreeSet<&String> = self.spares.iter().collect();
+            assert_eq!(names.len(), self.spares.len(), "a spare waits once");
+        }
     }
 
     fn current(&self) -> Segment {
@@ -443,6 +466,10 @@ impl<D: Disk> Log<D> {
             }
             result => result?,
         }
+        assert!(
+            self.durable == self.last,
+            "a log ends with all that it holds durable"
+        );
         self.closed = true;
         Ok(())
     }

@@ -63,6 +63,23 @@ struct Inode {
     dirty: BTreeSet<usize>,
 }
 
+impl Inode {
+    /// The invariants of a file: nothing is durable that was never written, and only sectors that it has are dirty.
+    fn check(&self) {
+        assert!(
+            self.durable.len() <= self.data.len(),
+            "{} B are durable of a file of {} B",
+            self.durable.len(),
+            self.data.len()
+        );
+        let last = self.dirty.last().copied();
+        assert!(
+            last.is_none_or(|sector| sector < self.data.len().div_ceil(SECTOR_BYTES)),
+            "sector {last:?} is behind the end"
+        );
+    }
+}
+
 /// An open file of a [`MemoryDisk`].
 #[derive(Debug)]
 pub struct MemoryFile {
@@ -130,6 +147,7 @@ impl MemoryDisk {
         let named: BTreeSet<u64> = state.names.values().copied().collect();
         state.inodes.retain(|id, _| named.contains(id));
         state.faults = MemoryFaults::default();
+        state.check();
     }
 
     /// A copy of the whole disk as the running system sees it, sharing nothing.
@@ -225,6 +243,30 @@ impl State {
     fn change(&mut self, change: NameChange) {
         apply(&mut self.names, change.clone());
         self.pending.push(change);
+        self.check();
+    }
+
+    /// The invariants of names: the running system sees what is durable and every change since, and a name stands for
+    /// a file that is there.
+    fn check(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let mut seen = self.durable_names.clone();
+        for change in &self.pending {
+            apply(&mut seen, change.clone());
+        }
+        assert_eq!(
+            seen, self.names,
+            "names are what is durable and every change since"
+        );
+        let mut named = self.names.iter().chain(&self.durable_names);
+        let lost = named.find(|(_, inode)| !self.inodes.contains_key(inode));
+        assert!(lost.is_none(), "a name without a file: {lost:?}");
+        assert!(
+            self.inodes.keys().all(|inode| *inode <= self.next_inode),
+            "a file whose number will be given again"
+        );
     }
 }
 
@@ -291,6 +333,7 @@ impl Disk for MemoryDisk {
         state.operate()?;
         state.durable_names = state.names.clone();
         state.pending.clear();
+        state.check();
         Ok(())
     }
 }
@@ -351,6 +394,7 @@ impl DiskFile for MemoryFile {
             inode
                 .dirty
                 .extend(offset as usize / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES));
+            inode.check();
             power
         })
     }
@@ -374,7 +418,11 @@ impl DiskFile for MemoryFile {
                 }
                 inode.durable[start..end].copy_from_slice(&inode.data[start..end]);
             }
+            inode.check();
             Ok(())
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

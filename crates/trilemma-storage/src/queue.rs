@@ -214,6 +214,7 @@ impl<D: Disk> WriteQueue<D> {
     pub fn release(&mut self, now: Instant, up_to: LogSeq) -> Result<(), LogError> {
         self.log.release(up_to)?;
         if self.log.spares() == 0 {
+            self.check();
             return Ok(());
         }
         if self.spare != Spare::InWork {
@@ -248,11 +249,14 @@ impl<D: Disk> WriteQueue<D> {
 
     /// A spare segment could not even be begun for want of a thread or the like; it is tried again.
     pub fn spare_not_begun(&mut self, now: Instant) {
+        assert_eq!(self.spare, Spare::InWork, "nobody was asked for a spare");
         self.spare = Spare::Full(now);
+        self.check();
     }
 
     /// A spare segment was made, or why not.
     pub fn on_spare(&mut self, now: Instant, made: Result<String, LogError>) -> Result<(), LogError> {
+        assert_eq!(self.spare, Spare::InWork, "nobody was asked for a spare");
         match made {
             Ok(name) => {
                 self.log.add_spare(name);
@@ -262,6 +266,7 @@ impl<D: Disk> WriteQueue<D> {
             Err(error @ LogError::NoSpace { .. }) => {
                 self.spare = Spare::Full(now);
                 self.report_space(Some(error.to_string()));
+                self.check();
                 Ok(())
             }
             Err(error) => Err(error),
@@ -351,8 +356,13 @@ impl<D: Disk> WriteQueue<D> {
             "records wait for space and nobody knows that there is none"
         );
         assert!(
-            !self.blocked || self.spare != Spare::Idle,
-            "records wait for space and nothing looks for it"
+            !self.reported_full || self.spare != Spare::Idle,
+            "there is no space and nothing looks for it"
+        );
+        assert!(
+            self.lazy_since.is_some() || self.log.durable() == self.log.written(),
+            "records up to {} are written and would never be synced",
+            self.log.written()
         );
         assert!(
             self.reported.written <= self.log.written() && self.reported.durable <= self.log.durable(),
@@ -360,6 +370,11 @@ impl<D: Disk> WriteQueue<D> {
             self.reported,
             self.log.written(),
             self.log.durable()
+        );
+        assert!(
+            self.reported.durable <= self.reported.written,
+            "{:?} is reported",
+            self.reported
         );
         self.log.check();
     }

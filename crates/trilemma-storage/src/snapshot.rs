@@ -201,6 +201,12 @@ struct Writer<F> {
 
 impl<F: DiskFile> Writer<F> {
     fn frame(&mut self, kind: u64, keyspace: u32, payload: &[u8]) -> io::Result<()> {
+        const {
+            assert!(
+                CHUNK_BYTES_MAX <= STORED_CHUNK_BYTES_MAX,
+                "a start would not read it"
+            )
+        };
         let start = self.buffer.len();
         let at = self.offset + start as u64;
         self.buffer.extend_from_slice(&[0; 8]);

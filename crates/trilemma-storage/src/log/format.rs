@@ -53,6 +53,10 @@ pub(super) struct SegmentHeader {
 
 impl SegmentHeader {
     pub(super) fn encode(self) -> [u8; SEGMENT_HEADER_BYTES] {
+        assert!(
+            self.index > 0 && self.first > LogSeq(0),
+            "segments and records are numbered from 1"
+        );
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
         bytes[..8].copy_from_slice(MAGIC);
         for (at, field) in [
@@ -117,6 +121,20 @@ fn header_check(fields: &[u8], seed: u64) -> u32 {
 impl RecordHeader {
     /// Appends header, payload and padding to `out`.
     pub(super) fn write(&self, out: &mut Vec<u8>, payload: &[u8], id: u64, segment: u64, offset: u64) {
+        debug_assert_eq!(
+            payload.len(),
+            self.length as usize,
+            "the header counts its payload"
+        );
+        debug_assert!(
+            offset.is_multiple_of(ALIGNMENT as u64),
+            "no record may begin at {offset}"
+        );
+        debug_assert!(
+            self.durable < self.seq,
+            "record {} is durable before it is written",
+            self.seq
+        );
         let start = out.len();
         let kind = match self.kind {
             Kind::Record => 1_u32,

@@ -83,6 +83,7 @@ pub(super) fn open<D: Disk, E: From<LogError>>(
         last_spare: files.last_spare,
         closed: false,
     };
+    log.check();
     Ok((log, recovery))
 }
 
@@ -116,7 +117,10 @@ pub(super) fn sequence<D: Disk>(disk: &D, files: &Files, snapshot: LogSeq) -> Re
     let live = segments.split_off(gap.map_or(0, |gap| gap + 1));
     let stale = segments;
     // Those that the snapshot covers are not read, so nothing else would show that one is not what it says.
-    if let Some(pair) = live.windows(2).find(|pair| pair[0].header.first > pair[1].header.first) {
+    if let Some(pair) = live
+        .windows(2)
+        .find(|pair| pair[0].header.first > pair[1].header.first)
+    {
         let (first, next) = (pair[0].header.first, pair[1].header.first);
         let what = format!("it begins with record {first}, the next segment with record {next}");
         return Err(LogError::corrupt(&pair[0].name, 24, what));
@@ -191,6 +195,12 @@ fn mend<D: Disk>(
     bytes: &[u8],
     recovery: &mut Recovery,
 ) -> Result<D::File, LogError> {
+    assert!(
+        HEADER_BYTES <= content.unproven
+            && content.unproven <= content.end
+            && content.end <= bytes.len() as u64,
+        "{name}: what is written again is what was read: {content:?}"
+    );
     let mut file = disk.open(name).map_err(LogError::io(name, "open"))?;
     let (unproven, end) = (content.unproven as usize, content.end as usize);
     if unproven < end {

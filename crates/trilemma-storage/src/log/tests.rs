@@ -1,6 +1,7 @@
 //! The log against rot, a full disk and a failing sync, and what it does when all is well.
 
 mod crash;
+mod invariants;
 mod rot;
 
 use trilemma_core::Rng;
@@ -533,7 +534,10 @@ fn a_record_whose_padding_does_not_fit_was_written_by_no_log() {
     };
     let mut bytes = Vec::new();
     header.write(&mut bytes, b"hello", 42, 1, 4096);
-    assert_eq!(RecordHeader::read(&bytes, 42, 1, 4096), Some((header, &b"hello"[..])));
+    assert_eq!(
+        RecordHeader::read(&bytes, 42, 1, 4096),
+        Some((header, &b"hello"[..]))
+    );
     bytes.truncate(RECORD_HEADER_BYTES + 5);
     assert_eq!(RecordHeader::read(&bytes, 42, 1, 4096), None);
 }

@@ -1,5 +1,7 @@
 //! The write queue without a thread: what is due when, and what is reported.
 
+use trilemma_testkit::caught;
+
 use super::*;
 use crate::log::{LogOptions, Record, fill_spare};
 use crate::memory::{MemoryDisk, MemoryFaults};
@@ -167,4 +169,43 @@ fn a_full_disk_is_reported_once_and_tried_again_each_second() {
         matches!(events.first(), Some(LogEvent::Space { full: None })),
         "{events:?}"
     );
+}
+
+#[test]
+fn the_check_sees_records_that_wait_for_nothing() {
+    let mut queue = open(&MemoryDisk::new(), true);
+    queue.submit(at(5), batch(10, false)).unwrap();
+    queue.write(at(5)).unwrap();
+    queue.lazy_since = None;
+    assert!(caught(|| queue.check()).contains("records up to 1 are written and would never be synced"));
+    queue.sync().unwrap();
+    queue.blocked = true;
+    assert!(caught(|| queue.check()).contains("records wait for space and for nothing else"));
+    queue.backlog.extend(batch(10, true).records);
+    assert!(caught(|| queue.check()).contains("nobody knows that there is none"));
+    queue.reported_full = true;
+    assert!(caught(|| queue.check()).contains("there is no space and nothing looks for it"));
+}
+
+#[test]
+fn the_check_sees_a_report_of_what_is_not_so() {
+    let mut queue = open(&MemoryDisk::new(), true);
+    queue.submit(at(5), batch(10, true)).unwrap();
+    queue.write(at(5)).unwrap();
+    queue.sync().unwrap();
+    queue.reported.durable = LogSeq(2);
+    assert!(caught(|| queue.check()).contains("the log has come to 1 and 1"));
+    queue.reported = Progress {
+        written: LogSeq(0),
+        durable: LogSeq(1),
+    };
+    assert!(caught(|| queue.check()).contains("is reported"));
+}
+
+#[test]
+fn a_spare_that_was_not_asked_for_is_a_mistake_of_the_host() {
+    let mut queue = open(&MemoryDisk::new(), false);
+    let unasked = caught(|| queue.on_spare(at(1), Ok("spare-1".into())).unwrap());
+    assert!(unasked.contains("nobody was asked for a spare"));
+    assert!(caught(|| queue.spare_not_begun(at(1))).contains("nobody was asked for a spare"));
 }
