@@ -29,6 +29,9 @@ impl fmt::Display for ConnectionId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CallId(pub u64);
 
+/// Calls up to which a build with debug assertions looks at each of them after every input.
+pub(crate) const CHECKED_MAX: usize = 64;
+
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -124,4 +127,59 @@ impl Link {
         assert!(self.watches > 0, "a watch ends once");
         self.watches -= 1;
     }
+
+    /// Calls that somebody waits for: queued, under way, or watches being opened.
+    pub(crate) fn calls(&self) -> usize {
+        self.queue.len() + self.watch_queue.len() + self.opening.len() + self.waiting().count()
+    }
+
+    /// The invariants: a connection is never given more than it takes, one that serves nobody yet has been given
+    /// nothing, and what waits for room waits for something to end.
+    pub(crate) fn check(&self, settings: &Settings) {
+        let id = self.id;
+        assert!(
+            self.flying.len() <= settings.window_calls.max(1),
+            "{} calls are under way on {id}",
+            self.flying.len()
+        );
+        assert!(
+            self.bytes <= settings.window_bytes || self.flying.len() == 1,
+            "{} B are under way on {id}",
+            self.bytes
+        );
+        assert!(
+            self.watches <= settings.watches_max.max(1),
+            "{} watches are open on {id}",
+            self.watches
+        );
+        assert!(
+            self.opening.len() <= self.watches,
+            "a watch that is being opened on {id} counts as one"
+        );
+        assert!(
+            self.queue.is_empty() || !self.flying.is_empty(),
+            "calls wait for room on {id}, and nothing is under way"
+        );
+        assert!(
+            self.watch_queue.is_empty() || self.watches > 0,
+            "watches wait for another on {id} to end, and there is none"
+        );
+        let queued = self.queue.len() + self.watch_queue.len();
+        let (under_way, given) = (self.flying.len(), self.watches + queued);
+        match self.stage {
+            Stage::Dialing => assert_eq!((under_way, given), (0, 0), "{id} is not connected yet"),
+            Stage::Introducing(call) => assert!(
+                under_way == 1 && given == 0 && self.flying.contains_key(&call),
+                "{id} is asked for nothing but its overview"
+            ),
+            Stage::Ready => {}
+        }
+        if cfg!(debug_assertions) && self.flying.len() <= CHECKED_MAX {
+            let bytes: usize = self.flying.values().map(|flying| flying.bytes).sum();
+            assert_eq!(bytes, self.bytes, "bytes under way on {id} are counted");
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

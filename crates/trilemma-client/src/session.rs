@@ -52,6 +52,7 @@ impl Session {
         }
         self.last += 1;
         self.under_way.insert(self.last);
+        self.check();
         OpId {
             session: self.id,
             seq: self.last,
@@ -63,6 +64,20 @@ impl Session {
         if self.id == op.session {
             self.under_way.remove(&op.seq);
         }
+        self.check();
+    }
+
+    /// The invariants: an operation under way was numbered by this session, and the servers still remember it when the
+    /// newest has its answer.
+    fn check(&self) {
+        let oldest = self.under_way.first().copied().unwrap_or(self.last);
+        let newest = self.under_way.last().copied().unwrap_or(self.last);
+        assert!(newest <= self.last, "operation {newest} was not numbered yet");
+        assert!(
+            self.last - oldest <= self.spread_max,
+            "operation {oldest} is forgotten before {} is answered",
+            self.last
+        );
     }
 
     /// The id under which a command goes again whose first attempt ended like this; `None` if that is its result.

@@ -85,6 +85,7 @@ impl Client {
         else {
             return;
         };
+        assert!(link.is_ready(), "a call is handed to a server that serves");
         self.waiting.remove(&ticket);
         let (queue, room) = if matches!(call.what, What::Watch { .. }) {
             (&mut link.watch_queue, link.watches < settings.watches_max.max(1))
@@ -199,6 +200,10 @@ impl Client {
         let Some(call) = self.calls.get_mut(&ticket) else {
             return;
         };
+        assert!(
+            call.is_uncertain(),
+            "only a write that may have run is asked again after a pause"
+        );
         let until = now + call.pause;
         if until >= call.deadline {
             // There is no time for another attempt, so nothing more will be known.

@@ -1,6 +1,7 @@
 //! The machine against a world that the test plays by hand, and against random ones.
 
 mod failover;
+mod invariants;
 mod lost;
 mod random;
 mod room;

@@ -1,5 +1,7 @@
 //! Ids are fresh, and never further apart than the servers remember.
 
+use trilemma_testkit::caught;
+
 use super::*;
 
 fn begin(basis: u64, nonce: u64) -> impl Fn() -> (Version, u64) {
@@ -56,4 +58,15 @@ fn only_a_forgotten_session_sends_a_command_again() {
     };
     assert_eq!(session.again(op, &unknown, begin(5, 3)), None);
     assert_eq!(session.id(), op.session);
+}
+
+#[test]
+fn the_check_sees_an_operation_that_was_not_numbered_or_is_forgotten_already() {
+    let mut session = Session::with_spread(Version(0), 1, 4);
+    let op = session.next(begin(0, 2));
+    session.under_way.insert(2);
+    assert!(caught(|| session.check()).contains("operation 2 was not numbered yet"));
+    session.done(OpId { seq: 2, ..op });
+    session.last = 6;
+    assert!(caught(|| session.check()).contains("operation 1 is forgotten before 6 is answered"));
 }
