@@ -171,12 +171,13 @@ impl Liveness {
             contact.connected = connected;
         }
         self.reported |= changed;
-        self.check();
+        self.check(now);
         changed.then(|| self.view())
     }
 
-    /// The invariants: who counts as connected has proven it, and what is remembered is bounded.
-    fn check(&self) {
+    /// The invariants: who counts as connected has proven it before now, and what is remembered is bounded. A proof from
+    /// the future would keep a dead peer connected for as long as it lies ahead.
+    fn check(&self, now: Instant) {
         for (node, contact) in &self.peers {
             assert!(
                 !contact.connected || contact.proven.is_some(),
@@ -185,6 +186,11 @@ impl Liveness {
             assert!(
                 contact.proven.is_none() || contact.incarnation.is_some(),
                 "node {node} has echoed something and was never heard"
+            );
+            assert!(
+                contact.proven.is_none_or(|at| at <= now),
+                "node {node} has echoed what is sent at {:?}, and it is {now:?}",
+                contact.proven
             );
             assert!(
                 contact.sent.len() <= PINGS_REMEMBERED,

@@ -122,12 +122,12 @@ fn a_node_that_hears_nobody_reports_it_once() {
 #[test]
 fn the_check_sees_a_node_that_counts_as_connected_without_proof() {
     let mut pair = Pair::new();
-    pair.a.check();
+    pair.a.check(pair.now);
     pair.a.peers.get_mut(&NodeId(2)).expect("a peer").connected = true;
-    assert!(caught(|| pair.a.check()).contains("counts as connected and has echoed nothing"));
+    assert!(caught(|| pair.a.check(pair.now)).contains("counts as connected and has echoed nothing"));
     let contact = pair.a.peers.get_mut(&NodeId(2)).expect("a peer");
     contact.proven = Some(Instant::ZERO);
-    assert!(caught(|| pair.a.check()).contains("was never heard"));
+    assert!(caught(|| pair.a.check(pair.now)).contains("was never heard"));
 }
 
 #[test]
@@ -135,9 +135,18 @@ fn the_check_sees_numbers_that_were_not_given_out_and_too_many_of_them() {
     let mut pair = Pair::new();
     let contact = pair.a.peers.get_mut(&NodeId(2)).expect("a peer");
     contact.sent.push_back((1, Instant::ZERO));
-    assert!(caught(|| pair.a.check()).contains("number 1 was given out"));
+    assert!(caught(|| pair.a.check(pair.now)).contains("number 1 was given out"));
     let contact = pair.a.peers.get_mut(&NodeId(2)).expect("a peer");
     contact.next_number = 100;
     contact.sent = (1..=100).map(|number| (number, Instant::ZERO)).collect();
-    assert!(caught(|| pair.a.check()).contains("is bounded"));
+    assert!(caught(|| pair.a.check(pair.now)).contains("is bounded"));
+}
+
+#[test]
+fn the_check_sees_an_echo_from_the_future() {
+    let mut pair = Pair::new();
+    let contact = pair.a.peers.get_mut(&NodeId(2)).expect("a peer");
+    contact.incarnation = Some(Incarnation(1));
+    contact.proven = Some(pair.now + Duration::from_millis(1));
+    assert!(caught(|| pair.a.check(pair.now)).contains("has echoed what is sent at"));
 }

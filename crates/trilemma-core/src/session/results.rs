@@ -92,7 +92,7 @@ impl Results {
         }
     }
 
-    /// The invariants: numbers in order, in chunks that hold something, counted.
+    /// The invariants: numbers in order, in chunks that hold something and are cheap to copy, counted.
     pub(super) fn check(&self) {
         assert!(
             self.iter().is_sorted_by(|a, b| a.0 < b.0),
@@ -101,6 +101,10 @@ impl Results {
         assert!(
             self.chunks.iter().all(|chunk| !chunk.is_empty()),
             "no chunk of results is empty"
+        );
+        assert!(
+            self.chunks.iter().all(|chunk| chunk.len() <= 2 * CHUNK_ENTRIES),
+            "chunks of results are bounded"
         );
         assert_eq!(self.iter().count(), self.len, "results of a session are counted");
     }

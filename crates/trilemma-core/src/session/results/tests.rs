@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::id::Version;
 use crate::rng::Rng;
+use crate::tests::caught;
 
 fn result(version: u64) -> OpResult {
     OpResult::Applied {
@@ -65,4 +66,16 @@ fn results_behave_as_a_map_and_copies_stay_as_they_were() {
             );
         }
     }
+}
+
+#[test]
+fn the_check_sees_a_chunk_that_is_empty_or_has_grown_too_large() {
+    let mut results: Results = [(1, result(1))].into_iter().collect();
+    let chunks = Arc::make_mut(&mut results.chunks);
+    chunks.push_back(Arc::default());
+    assert!(caught(|| results.check()).contains("no chunk of results is empty"));
+    let entries: Vec<Entry> = (1..=65).map(|seq| (seq, result(seq))).collect();
+    results.chunks = Arc::new([Arc::new(entries)].into());
+    results.len = 65;
+    assert!(caught(|| results.check()).contains("chunks of results are bounded"));
 }
