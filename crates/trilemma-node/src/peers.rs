@@ -357,6 +357,10 @@ impl Peers {
 
     /// The invariants.
     pub(crate) fn check(&self) {
+        assert!(
+            self.is_founded || !self.peers.is_empty(),
+            "a node without peers waits for nobody to found its cluster"
+        );
         for (node, peer) in &self.peers {
             assert!(*node != self.this.node, "a node is no peer of itself");
             assert!(

@@ -1,5 +1,7 @@
 //! One node on a disk in memory: what it refuses, what it answers, what it shows, and that nothing ends it.
 
+mod invariants;
+
 use std::collections::BTreeMap;
 
 use trilemma_core::error::{UnknownCause, WriteError};

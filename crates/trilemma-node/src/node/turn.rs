@@ -249,7 +249,7 @@ impl<W> Node<W> {
     }
 
     /// What must hold between two turns.
-    fn check(&self) {
+    pub(super) fn check(&self) {
         assert!(self.touched.is_empty() && self.replies.is_empty() && self.opening.is_empty());
         assert!(self.records.is_empty() && self.messages.is_empty());
         assert!(
@@ -272,6 +272,14 @@ impl<W> Node<W> {
         debug_assert!(
             self.watches.values().all(|index| *index < self.replicas.len()),
             "a watch is of a keyspace"
+        );
+        assert_eq!(
+            self.replicas
+                .iter()
+                .map(|replica| replica.watchers.len())
+                .sum::<usize>(),
+            self.watches.len(),
+            "each watch that is open is found by its id"
         );
     }
 }

@@ -1,5 +1,7 @@
 //! Who is counted: founding, lost disks, copies.
 
+use trilemma_testkit::caught;
+
 use super::*;
 
 fn process(node: u32, incarnation: u64, disk: u64) -> ProcessId {
@@ -282,4 +284,27 @@ fn h9_a_second_process_of_an_incarnation_is_refused() {
 fn a_node_alone_needs_nobody() {
     let one = Member::new(process(1, 100, 1), &[1]);
     assert!(one.peers.is_founded());
+}
+
+#[test]
+fn the_check_sees_a_node_that_waits_for_peers_that_it_does_not_have() {
+    let mut alone = Member::new(process(1, 1, 11), &[1]);
+    alone.peers.check();
+    alone.peers.is_founded = false;
+    assert!(caught(|| alone.peers.check()).contains("waits for nobody"));
+}
+
+#[test]
+fn the_check_sees_what_is_kept_of_another_or_of_nobody() {
+    let mut member = Member::new(process(1, 1, 11), &[1, 2]);
+    assert!(member.hear(&process(2, 1, 12)));
+    let peer = member.peers.peers.get_mut(&NodeId(2)).expect("a peer");
+    let kept = peer.kept.take();
+    assert!(caught(|| member.peers.check()).contains("was heard and is not kept"));
+    let peer = member.peers.peers.get_mut(&NodeId(2)).expect("a peer");
+    peer.kept = kept.map(|kept| Kept {
+        node: NodeId(3),
+        ..kept
+    });
+    assert!(caught(|| member.peers.check()).contains("is of another"));
 }
