@@ -157,7 +157,7 @@ fn without(protocol: Protocol, event: &str, met: &str) -> Option<&'static str> {
             Some("what a lost disk does is seen in minutes of gossip, and elsewhere in profile restart")
         }
         (Protocol::Gossip | Protocol::TwoPhase, "write-during", _) => Some("it counts no majorities"),
-        (Protocol::TwoPhase | Protocol::Mixed, "disk", _) => Some("no disk is lost there"),
+        (Protocol::Mixed, "disk", _) => Some("no disk is lost there"),
         (Protocol::Gossip, "operation", "other-node") => Some(
             "one node alone knows an operation of gossip, so no other is asked once it may have run there",
         ),

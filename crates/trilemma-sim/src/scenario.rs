@@ -110,6 +110,13 @@ impl Protocol {
         matches!(self, Protocol::Raft | Protocol::Paxos)
     }
 
+    /// Whether a node may lose its disk and its cluster go on. The sequencer of two-phase, its lowest node, may not: what
+    /// it had decided stands nowhere else.
+    #[must_use]
+    pub const fn may_lose_disk(self, node: NodeId) -> bool {
+        !matches!((self, node), (Protocol::TwoPhase, NodeId(1)))
+    }
+
     /// The backends of its keyspaces.
     #[must_use]
     pub const fn parts(self) -> &'static [Protocol] {

@@ -271,3 +271,34 @@ fn every_profile_has_events_of_its_own_and_a_campaign_says_which_are_missing() {
     saved.add(crate::Protocol::Raft, "resume", "nowhere", 1);
     assert_eq!(saved.cells().count(), 2);
 }
+
+#[test]
+fn a_restart_loses_disks_but_of_mixed_and_never_the_sequencers() {
+    use crate::scenario::Action;
+    for protocol in crate::Protocol::ALL {
+        let wiped: std::collections::BTreeSet<u32> = (0..100)
+            .flat_map(|seed| crate::Profile::Restart.scenario(protocol, seed).faults)
+            .filter_map(|fault| match fault.action {
+                Action::Wipe { node, .. } => Some(node.0),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(wiped.is_empty(), protocol == crate::Protocol::Mixed, "{protocol}");
+        assert_eq!(
+            wiped.contains(&1),
+            !matches!(protocol, crate::Protocol::Mixed | crate::Protocol::TwoPhase),
+            "{protocol}: {wiped:?}"
+        );
+    }
+}
+
+#[test]
+fn a_disk_that_is_lost_while_its_damage_is_not_found_yet_does_not_come_back() {
+    let text = "protocol two-phase\nseed 773\nnodes 2\n\
+                clients 1 keys 1 operations 1 think 36ms deadline 50ms\n\
+                network loss 0 duplicate 0 delay 100us..500us frame 1\n\
+                disk 100us..500us segment 65536 snapshot 16384\n\
+                at 963ms rot 2 for 462ms\nat 1169ms wipe 2 for 330ms\nat 1286ms tear 2 3 for 1037ms\nheal 1500ms\n";
+    let scenario: Scenario = text.parse().unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(run(&scenario, false).failure, None);
+}

@@ -16,8 +16,9 @@ restart: crashes while a node starts, and settings that change over a restart
   settings       8 to 30 settings of single nodes change, some before the first start; each holds from the next start on
   snapshots      after 1 B to 1 MB of log
   incarnations   wall-clock milliseconds, as in production
-  lost disks     in half of the seeds but of two-phase and mixed, of a minority; often of a node that has what another
-                 lacks, while the third is away
+  lost disks     in half of the seeds but of mixed: of a minority where majorities are counted, of all but one node in
+                 gossip, of all but the sequencer in two-phase; often of a node that has what another lacks, while the
+                 third is away
   also           a cut lets through what is under way (half of the seeds); gossip durability none, os or fsync
 ";
 
@@ -80,7 +81,7 @@ pub(super) fn scenario(protocol: Protocol, seed: u64, mut draw: Draw) -> Scenari
         let node = NodeId(draw.between(1, scenario.nodes.into()) as u32);
         torn_start(&mut scenario, &mut draw, node);
     }
-    if draw.0.per_mille(500) && !protocol.parts().contains(&Protocol::TwoPhase) {
+    if draw.0.per_mille(500) && protocol != Protocol::Mixed {
         lost_disks(&mut scenario, &mut draw);
     }
     for _ in 0..draw.between(8, 30) {
@@ -112,7 +113,7 @@ fn torn_start(scenario: &mut Scenario, draw: &mut Draw, node: NodeId) {
     });
 }
 
-/// Disks are lost, of a minority where majorities are counted. Most are traps: one node lacks what the others acknowledge,
+/// Disks are lost, of a minority where majorities are counted, and never the sequencer's. Most are traps: one node lacks what the others acknowledge,
 /// then one of these loses its disk and another is away. A node that counts the empty disk loses what was acknowledged.
 fn lost_disks(scenario: &mut Scenario, draw: &mut Draw) {
     let ids: Vec<NodeId> = (1..=scenario.nodes).map(NodeId).collect();
@@ -123,6 +124,7 @@ fn lost_disks(scenario: &mut Scenario, draw: &mut Draw) {
         ids.len() - 1
     };
     let mut victims = ids.clone();
+    victims.retain(|id| scenario.protocol.may_lose_disk(*id));
     for _ in 0..most {
         let victim = victims.remove(draw.0.below(victims.len() as u64) as usize);
         let at = 400 * MS + draw.0.below(scenario.heal / 2);

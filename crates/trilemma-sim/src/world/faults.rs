@@ -108,6 +108,7 @@ impl World<'_> {
                 self.coverage.event("disk", "lost");
                 let node = self.node(*node);
                 node.disk = MemoryDisk::new();
+                node.sound = None;
                 node.durable = LogSeq(0);
                 node.lost_disk = true;
                 let id = node.id;
