@@ -57,6 +57,8 @@ pub struct Node<W> {
     records: Vec<NodeRecord>,
     /// Messages of its own, but for pings.
     messages: Vec<(NodeId, NodeMessage)>,
+    /// Messages of the nodes themselves that were taken.
+    received: u64,
     next_status: Instant,
     /// Replicas that took an input in this turn.
     touched: Vec<usize>,
@@ -95,6 +97,7 @@ impl<W> Node<W> {
             record,
             records: Vec::new(),
             messages: Vec::new(),
+            received: 0,
             next_status: Instant::ZERO,
             touched: Vec::new(),
             replies: Vec::new(),
@@ -163,6 +166,13 @@ impl<W> Node<W> {
     #[must_use]
     pub fn view(&self) -> &PeerView {
         &self.view
+    }
+
+    /// Messages of its peers' nodes themselves, pings among them, that were taken since the start. Those of keyspaces are
+    /// counted there: [`Replica::received`].
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
     }
 
     /// The last record given to the log.

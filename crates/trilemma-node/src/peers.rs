@@ -305,7 +305,8 @@ impl Peers {
     }
 
     /// Whether this process is counted towards majorities.
-    pub(crate) fn is_counted(&self, process: &ProcessId) -> bool {
+    #[must_use]
+    pub fn is_counted(&self, process: &ProcessId) -> bool {
         let kept = self.peers.get(&process.node).and_then(|peer| peer.kept);
         self.is_founded && kept.is_some_and(|kept| kept.disk == process.disk)
     }

@@ -25,6 +25,8 @@ pub struct Replica {
     pub(crate) output: Output,
     /// Why it takes no part, if it does not.
     silent: Option<String>,
+    /// Messages of peers that the engine was handed.
+    received: u64,
     /// Appends that are not known to be durable: their number here and in the node's log, and their bytes.
     appends: VecDeque<(AppendSeq, LogSeq, usize)>,
     /// The last append that the engine knows to be durable, and the log's progress at the last look.
@@ -51,6 +53,7 @@ impl Replica {
             status: StatusWatch::new(),
             output: Output::default(),
             silent: None,
+            received: 0,
             appends: VecDeque::new(),
             persisted: AppendSeq::default(),
             reached: LogSeq::default(),
@@ -107,6 +110,12 @@ impl Replica {
         self.status.set(self.status(now));
     }
 
+    /// Messages of peers that the protocol instance was handed since the start.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
     /// See [`KeyspaceConfig::counts_majorities`].
     pub(crate) fn counts_majorities(&self) -> bool {
         self.counts_majorities
@@ -129,6 +138,7 @@ impl Replica {
 
     /// Steps the engine; what it wants is added to the turn's output.
     pub(crate) fn step(&mut self, now: Now, input: GroupInput) {
+        self.received += u64::from(matches!(input, GroupInput::Receive { .. }));
         self.engine.step(now, input, &mut self.output);
         if let Some((from, error)) = self.output.rejected.take() {
             tracing::warn!(keyspace = %self.name, %from, %error, "a peer's message does not decode; it is dropped");

@@ -131,6 +131,7 @@ impl<W> Node<W> {
 
     /// Whether some node is counted from now on that was not before.
     fn on_node_message(&mut self, now: Now, from: NodeId, bytes: &[u8]) -> bool {
+        self.received += 1;
         match codec::decode(bytes) {
             Ok(NodeMessage::Ping(ping)) => {
                 if let Some(view) = self.liveness.receive(now.instant, from, ping) {

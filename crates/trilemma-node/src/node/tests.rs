@@ -245,12 +245,29 @@ fn h1_messages_of_peers_are_dropped_while_too_much_waits_and_pings_are_not() {
     put_item(&mut frame, NODE_RECORDS, &codec::encode(&NodeMessage::Ping(ping)));
     rig.node.on_frame(rig.now, &process(2, 9, 1), frame.freeze());
     assert_eq!(rig.node.admission().dropped(), 1);
+    assert_eq!((rig.node.replicas()[0].received(), rig.node.received()), (0, 1));
     assert!(
         rig.node.liveness.view().peers.contains_key(&NodeId(2)),
         "the ping was heard"
     );
     rig.turns(5);
     assert_eq!(rig.node.admission().log_bytes(), 0);
+}
+
+#[test]
+fn every_message_of_a_frame_is_handed_on() {
+    let mut rig = Rig::start(
+        &settings(Backend::Gossip, 2, Limits::default()),
+        MemoryDisk::new(),
+    );
+    let mut frame = bytes::BytesMut::new();
+    put_item(&mut frame, ks(), b"one");
+    put_item(&mut frame, NODE_RECORDS, &codec::encode(&NodeMessage::Meet));
+    put_item(&mut frame, ks(), b"another");
+    put_item(&mut frame, NODE_RECORDS, &codec::encode(&NodeMessage::Meet));
+    put_item(&mut frame, ks(), b"a third");
+    rig.node.on_frame(rig.now, &process(2, 9, 1), frame.freeze());
+    assert_eq!((rig.node.replicas()[0].received(), rig.node.received()), (3, 2));
 }
 
 impl Rig {

@@ -8,11 +8,12 @@ use trilemma_core::liveness::Ping;
 use trilemma_core::{Incarnation, KeyspaceId, NodeId, ProcessId, codec};
 use trilemma_node::config::NODE_RECORDS;
 use trilemma_node::frame::{Coalescer, put_item, take_item};
-use trilemma_node::{Envelope, NodeMessage};
+use trilemma_node::{Envelope, Node, NodeMessage};
 
 use super::{Event, World};
 use crate::invariants::{Broken, Sending};
-use crate::scenario::Probe;
+use crate::node::Asked;
+use crate::scenario::{Probe, Protocol};
 
 /// The pings of one peer that have arrived at a running process.
 #[derive(Debug, Default)]
@@ -50,6 +51,63 @@ fn pings(mut frame: Bytes) -> Vec<Ping> {
         }
     }
     pings
+}
+
+/// Messages by the keyspace that they are for; those between the nodes themselves stand under [`NODE_RECORDS`].
+type Counts = BTreeMap<KeyspaceId, u64>;
+
+/// What has become of the messages that came to a process.
+#[derive(Debug, Default)]
+struct Taken {
+    /// They were handed on.
+    handed: Counts,
+    /// They were dropped, because too much waits for the disk.
+    dropped: u64,
+}
+
+impl Taken {
+    fn by(node: &Node<Asked>) -> Self {
+        let replicas = node.replicas().iter();
+        let keyspaces = replicas.map(|replica| (replica.id(), replica.received()));
+        Self {
+            handed: keyspaces.chain([(NODE_RECORDS, node.received())]).collect(),
+            dropped: node.admission().dropped(),
+        }
+    }
+
+    /// Every message that had to be handed on since `before` was, but for those that were dropped.
+    fn has_all(&self, before: &Self, owed: &Counts) -> Result<(), Broken> {
+        let of = |counts: &Counts, keyspace| counts.get(keyspace).copied().unwrap_or(0);
+        let handed = |keyspace| of(&self.handed, keyspace) - of(&before.handed, keyspace);
+        let lost = owed
+            .iter()
+            .map(|(keyspace, count)| count.saturating_sub(handed(keyspace)));
+        let (lost, dropped) = (lost.sum::<u64>(), self.dropped - before.dropped);
+        if lost > dropped {
+            let what = format!("of the messages {owed:?} of a frame {lost} were lost, and {dropped} dropped");
+            return Err(("frame", what));
+        }
+        Ok(())
+    }
+}
+
+/// What must be handed on of a frame that has arrived: nothing of a process that is not let in, and of others all but what
+/// is for keyspaces that do not count them.
+fn owed(node: &Node<Asked>, parts: &[Protocol], sender: &ProcessId, mut frame: Bytes) -> Counts {
+    let mut owed = Counts::new();
+    let peers = node.peers();
+    if peers.admit(sender).is_err() {
+        return owed;
+    }
+    while let Ok(Some((keyspace, _))) = take_item(&mut frame) {
+        let counts_majorities = node
+            .find(keyspace)
+            .is_some_and(|slot| parts[slot].counts_majorities());
+        if !counts_majorities || peers.is_counted(sender) {
+            *owed.entry(keyspace).or_default() += 1;
+        }
+    }
+    owed
 }
 
 /// One message of a frame.
@@ -221,7 +279,16 @@ impl World<'_> {
             let arrived = self.node(to).pings.entry(from).or_default();
             arrived.arrived(ping, admitted == Some(Ok(())));
         }
-        self.turn(to, |process, now| process.node.on_frame(now, &sender, frame));
+        let (parts, mut taken) = (self.parts, Ok(()));
+        self.turn(to, |process, now| {
+            let node = &mut process.node;
+            let (owed, before) = (owed(node, parts, &sender, frame.clone()), Taken::by(node));
+            node.on_frame(now, &sender, frame);
+            taken = Taken::by(node).has_all(&before, &owed);
+        });
+        if let Err((checker, what)) = taken {
+            self.fail(checker, format!("node {to}, from {from}: {what}"));
+        }
     }
 
     /// A node lets in each process that runs, unless that has lost its disk.
@@ -237,3 +304,6 @@ impl World<'_> {
         admitted.map_err(|refused| ("admission", format!("node {to} would not let it in: {refused}")))
     }
 }
+
+#[cfg(test)]
+mod tests;
