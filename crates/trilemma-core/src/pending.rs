@@ -11,9 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::error::{Reason, UnknownCause, WriteError};
-use crate::id::{OpId, Ticket};
+use crate::id::{OpId, Ticket, Version};
 use crate::protocol::{Attempt, Reply, Request};
-use crate::receipt::Outcome;
+use crate::receipt::{Outcome, Receipt};
+use crate::session::OpResult;
 use crate::time::Instant;
 
 /// What kind of answer a request is owed.
@@ -66,6 +67,42 @@ impl PendingKind {
         match self {
             PendingKind::Write { op, .. } => Reply::Write(Err(WriteError::Unknown { op, cause })),
             PendingKind::Read | PendingKind::Outcome { .. } => self.refused(reason),
+        }
+    }
+
+    /// The answer when the operation's final result is known: what its session recorded, or `None` if that record is gone.
+    /// `receipt` makes the receipt of an operation that ran, from what [`OpResult::Applied`] holds.
+    ///
+    /// # Panics
+    /// For a read, which has no such result: a protocol's own bug.
+    #[must_use]
+    pub fn resolved(
+        self,
+        result: Option<OpResult>,
+        receipt: impl FnOnce(OpId, (bool, Version, Version)) -> Receipt,
+    ) -> Reply {
+        match (self, result) {
+            (
+                PendingKind::Write { op, .. },
+                Some(OpResult::Applied {
+                    succeeded,
+                    version,
+                    found,
+                }),
+            ) => Reply::Write(Ok(receipt(op, (succeeded, version, found)))),
+            (PendingKind::Write { .. }, Some(OpResult::Fenced)) => Reply::Write(Err(Reason::Fenced.into())),
+            (PendingKind::Write { .. }, None) => self.refused(Reason::SessionExpired),
+            (
+                PendingKind::Outcome { op },
+                Some(OpResult::Applied {
+                    succeeded,
+                    version,
+                    found,
+                }),
+            ) => Reply::Outcome(Ok(Outcome::Applied(receipt(op, (succeeded, version, found))))),
+            (PendingKind::Outcome { .. }, Some(OpResult::Fenced)) => Reply::Outcome(Ok(Outcome::NotApplied)),
+            (PendingKind::Outcome { .. }, None) => Reply::Outcome(Ok(Outcome::Expired)),
+            (PendingKind::Read, _) => unreachable!("a read has no result that a session records"),
         }
     }
 

@@ -1,11 +1,7 @@
 //! Applying what is committed, and answering those who wait for it.
 
-use trilemma_core::pending::PendingKind;
 use trilemma_core::session::OpResult;
-use trilemma_core::{
-    Achieved, ChangeBatch, NodeSet, NotApplied, OpId, Outcome, Reason, Receipt, Reply, Retry, UnknownCause,
-    Version,
-};
+use trilemma_core::{Achieved, ChangeBatch, NodeSet, OpId, Receipt, Reply, UnknownCause, Version};
 
 use crate::Out;
 use crate::log::{Index, Payload};
@@ -67,49 +63,14 @@ fn answer(
     result: Option<Option<OpResult>>,
     holders: impl FnOnce(Index) -> NodeSet,
 ) -> Reply {
-    let kind = waiting.kind;
-    let receipt = |op, succeeded, version, found| {
+    let Some(result) = result else {
+        unreachable!("nobody waits for a no-op");
+    };
+    waiting.kind.resolved(result, |op, result| {
         let mut durable_on = holders(index);
         durable_on.0.insert(shared.node());
-        receipt(
-            shared,
-            waiting.reply_to,
-            op,
-            durable_on,
-            (succeeded, version, found),
-        )
-    };
-    match (kind, result) {
-        (PendingKind::Outcome { .. }, Some(None)) => Reply::Outcome(Ok(Outcome::Expired)),
-        (_, Some(None)) => kind.refused(Reason::SessionExpired),
-        (PendingKind::Write { .. }, Some(Some(OpResult::Fenced))) => Reply::Write(Err(NotApplied {
-            reason: Reason::Fenced,
-            retry: Retry::Never,
-        }
-        .into())),
-        (PendingKind::Outcome { .. }, Some(Some(OpResult::Fenced))) => {
-            Reply::Outcome(Ok(Outcome::NotApplied))
-        }
-        (
-            PendingKind::Write { op, .. },
-            Some(Some(OpResult::Applied {
-                succeeded,
-                version,
-                found,
-            })),
-        ) => Reply::Write(Ok(receipt(op, succeeded, version, found))),
-        (
-            PendingKind::Outcome { op },
-            Some(Some(OpResult::Applied {
-                succeeded,
-                version,
-                found,
-            })),
-        ) => Reply::Outcome(Ok(Outcome::Applied(receipt(op, succeeded, version, found)))),
-        (PendingKind::Read, _) | (_, None) => {
-            unreachable!("reads do not enter the log, and nobody waits for a no-op")
-        }
-    }
+        receipt(shared, waiting.reply_to, op, durable_on, result)
+    })
 }
 
 fn receipt(

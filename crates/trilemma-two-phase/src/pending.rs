@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trilemma_core::pending::refused_write;
+use trilemma_core::pending::PendingKind;
 use trilemma_core::session::OpResult;
 use trilemma_core::{
-    Achieved, Attempt, Instant, NodeId, NodeSet, OpId, Outcome, Query, ReadLevel, Reason, Receipt, Reply,
-    Ticket, UnknownCause, Version, WriteError,
+    Achieved, Instant, OpId, Outcome, Query, ReadLevel, Reason, Receipt, Reply, Ticket, UnknownCause, Version,
 };
 
 use crate::config::TwoPhaseConfig;
@@ -15,19 +14,6 @@ use crate::ids::BatchId;
 /// Items up to which a build with debug assertions looks at each of them after every step. Beyond it that would make
 /// tests with many requests quadratic.
 pub(crate) const CHECKED_MAX: usize = 128;
-
-/// A request that changes or resolves something.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked {
-    pub(crate) op: OpId,
-    pub(crate) kind: AskedKind,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum AskedKind {
-    Write(Attempt),
-    Outcome,
-}
 
 /// Whether an operation may take effect without further ado.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,10 +33,8 @@ pub(crate) enum WaitFor {
 
 #[derive(Debug)]
 pub(crate) enum Open {
-    Order {
-        asked: Asked,
-        stage: Stage,
-    },
+    /// A write, or the question for an outcome.
+    Order { kind: PendingKind, stage: Stage },
     Read {
         query: Query,
         level: ReadLevel,
@@ -197,58 +181,26 @@ impl PendingRequests {
     }
 }
 
-impl Asked {
-    /// The answer when this request did nothing and will do nothing: see [`trilemma_core::pending`] for the rule.
-    pub(crate) fn refuse(self, reason: Reason) -> Reply {
-        match self.kind {
-            AskedKind::Outcome => Reply::Outcome(Err(reason.into())),
-            AskedKind::Write(attempt) => Reply::Write(Err(refused_write(self.op, attempt, reason))),
-        }
-    }
-
-    /// The answer when nobody here can tell.
-    pub(crate) fn unknown(self, cause: UnknownCause) -> Reply {
-        match self.kind {
-            AskedKind::Write(_) => Reply::Write(Err(WriteError::Unknown { op: self.op, cause })),
-            AskedKind::Outcome => Reply::Outcome(Ok(Outcome::Pending)),
-        }
-    }
-
-    /// The answer when the operation's final result is known.
-    pub(crate) fn resolve(self, result: Option<OpResult>, config: &TwoPhaseConfig) -> Reply {
-        match (self.kind, result) {
-            (
-                AskedKind::Write(_),
-                Some(OpResult::Applied {
-                    succeeded,
-                    version,
-                    found,
-                }),
-            ) => Reply::Write(Ok(receipt(self.op, succeeded, version, found, config))),
-            (AskedKind::Write(_), Some(OpResult::Fenced)) => Reply::Write(Err(Reason::Fenced.into())),
-            (AskedKind::Write(_), None) => self.refuse(Reason::SessionExpired),
-            (
-                AskedKind::Outcome,
-                Some(OpResult::Applied {
-                    succeeded,
-                    version,
-                    found,
-                }),
-            ) => {
-                let receipt = receipt(self.op, succeeded, version, found, config);
-                Reply::Outcome(Ok(Outcome::Applied(receipt)))
-            }
-            (AskedKind::Outcome, Some(OpResult::Fenced)) => Reply::Outcome(Ok(Outcome::NotApplied)),
-            (AskedKind::Outcome, None) => Reply::Outcome(Ok(Outcome::Expired)),
-        }
+/// The answer when nobody here can tell. A question for an outcome is a fence, which is on its way.
+pub(crate) fn unknown(kind: PendingKind, cause: UnknownCause) -> Reply {
+    match kind {
+        PendingKind::Outcome { .. } => Reply::Outcome(Ok(Outcome::Pending)),
+        PendingKind::Write { .. } | PendingKind::Read => kind.lost(cause, Reason::Deadline),
     }
 }
 
-fn receipt(op: OpId, succeeded: bool, version: Version, found: Version, config: &TwoPhaseConfig) -> Receipt {
+/// The answer when the operation's final result is known.
+pub(crate) fn resolve(kind: PendingKind, result: Option<OpResult>, config: &TwoPhaseConfig) -> Reply {
+    kind.resolved(result, |op, result| receipt(op, result, config))
+}
+
+fn receipt(
+    op: OpId,
+    (succeeded, version, found): (bool, Version, Version),
+    config: &TwoPhaseConfig,
+) -> Receipt {
     let is_alone = config.members.len() == 1;
     let is_forwarded = config.node != config.sequencer;
-    let durable_on: NodeSet = config.members.iter().copied().collect();
-    let served_by: NodeId = config.sequencer;
     Receipt {
         op,
         succeeded,
@@ -256,8 +208,8 @@ fn receipt(op: OpId, succeeded: bool, version: Version, found: Version, config: 
         found,
         epoch: config.epoch,
         achieved: Achieved::StrictSerializable,
-        durable_on,
-        served_by,
+        durable_on: config.members.iter().copied().collect(),
+        served_by: config.sequencer,
         round_trips: if is_alone { 0 } else { 1 + u8::from(is_forwarded) },
         syncs: if is_alone { 1 } else { 2 },
     }

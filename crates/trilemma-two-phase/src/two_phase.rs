@@ -1,15 +1,16 @@
 //! The state machine: inputs go to the role, deadlines and timers are kept here.
 
+use trilemma_core::pending::PendingKind;
 use trilemma_core::{
     Checkpoint, Corrupt, Effects, Entry, Input, Instant, KeyRange, LiveStatus, Now, Proposal, Protocol,
-    Reason, Reply, Request, UnknownCause,
+    Reason, Reply, UnknownCause,
 };
 
 use crate::config::TwoPhaseConfig;
 use crate::core::{Core, Out};
 use crate::member::Member;
 use crate::message::Message;
-use crate::pending::{Open, WaitFor};
+use crate::pending::{Open, WaitFor, unknown};
 use crate::record::Record;
 use crate::recovery::Loading;
 use crate::sequencer::Sequencer;
@@ -59,15 +60,8 @@ impl TwoPhase {
 
     fn propose(&mut self, now: Instant, proposal: Proposal, effects: &mut Out) {
         if proposal.deadline <= now {
-            let reply = match proposal.request {
-                Request::Write { op, attempt, .. } => {
-                    let kind = crate::pending::AskedKind::Write(attempt);
-                    crate::pending::Asked { op, kind }.refuse(Reason::Deadline)
-                }
-                Request::Read(_) => Reply::Read(Err(Reason::Deadline.into())),
-                Request::Outcome { .. } => Reply::Outcome(Err(Reason::Deadline.into())),
-            };
-            effects.reply(proposal.ticket, reply);
+            let kind = PendingKind::of(&proposal.request);
+            effects.reply(proposal.ticket, kind.refused(Reason::Deadline));
             return;
         }
         match &mut self.role {
@@ -89,15 +83,15 @@ impl TwoPhase {
                     };
                     Reply::Read(Err(reason.into()))
                 }
-                Open::Order { asked, .. } => {
+                Open::Order { kind, .. } => {
                     let cause = match &mut self.role {
                         Role::Member(member) => member.give_up(&self.core, ticket),
                         Role::Sequencer(_) => UnknownCause::Deadline,
                     };
                     if may_take_effect {
-                        asked.unknown(cause)
+                        unknown(kind, cause)
                     } else {
-                        asked.refuse(Reason::Deadline)
+                        kind.refused(Reason::Deadline)
                     }
                 }
             };

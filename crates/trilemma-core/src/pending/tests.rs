@@ -21,6 +21,22 @@ fn write(attempt: Attempt) -> PendingKind {
     })
 }
 
+/// A receipt of something that ran.
+fn receipt(op: OpId, (succeeded, version, found): (bool, Version, Version)) -> Receipt {
+    Receipt {
+        op,
+        succeeded,
+        version,
+        found,
+        epoch: crate::id::Epoch(1),
+        achieved: crate::receipt::Achieved::StrictSerializable,
+        durable_on: crate::id::NodeSet::default(),
+        served_by: crate::id::NodeId(1),
+        round_trips: 1,
+        syncs: 1,
+    }
+}
+
 /// Reasons that a node, its admission or a client's library may have before anything was done.
 fn reasons() -> Vec<Reason> {
     vec![
@@ -133,18 +149,7 @@ fn d21_a_lease_is_refused_by_every_backend_until_leases_exist() {
 #[test]
 fn an_answer_is_of_the_kind_and_of_the_operation_that_it_answers() {
     let of = |seq| OpId { seq, ..op() };
-    let receipt = |op| Receipt {
-        op,
-        succeeded: true,
-        version: Version(1),
-        found: Version::ABSENT,
-        epoch: crate::id::Epoch(1),
-        achieved: crate::receipt::Achieved::StrictSerializable,
-        durable_on: crate::id::NodeSet::default(),
-        served_by: crate::id::NodeId(1),
-        round_trips: 1,
-        syncs: 1,
-    };
+    let receipt = |op| receipt(op, (true, Version(1), Version::ABSENT));
     let lost = |op| {
         Reply::Write(Err(WriteError::Unknown {
             op,
@@ -180,5 +185,56 @@ fn an_answer_is_of_the_kind_and_of_the_operation_that_it_answers() {
     ] {
         assert!(kind.is_answered_by(&right), "{kind:?}, {right:?}");
         assert!(!kind.is_answered_by(&wrong), "{kind:?}, {wrong:?}");
+    }
+}
+
+#[test]
+fn a_final_result_answers_a_write_and_a_question_each_in_its_own_way() {
+    let made = (false, Version(4), Version(2));
+    let applied = OpResult::Applied {
+        succeeded: made.0,
+        version: made.1,
+        found: made.2,
+    };
+    let asked = PendingKind::Outcome { op: op() };
+    let cases = [
+        (
+            write(Attempt::First),
+            Some(applied),
+            Reply::Write(Ok(receipt(op(), made))),
+        ),
+        (
+            write(Attempt::Retry),
+            Some(OpResult::Fenced),
+            Reply::Write(Err(Reason::Fenced.into())),
+        ),
+        (
+            write(Attempt::First),
+            None,
+            Reply::Write(Err(Reason::SessionExpired.into())),
+        ),
+        (
+            write(Attempt::Retry),
+            None,
+            Reply::Write(Err(WriteError::Unknown {
+                op: op(),
+                cause: UnknownCause::SessionExpired,
+            })),
+        ),
+        (
+            asked,
+            Some(applied),
+            Reply::Outcome(Ok(Outcome::Applied(receipt(op(), made)))),
+        ),
+        (
+            asked,
+            Some(OpResult::Fenced),
+            Reply::Outcome(Ok(Outcome::NotApplied)),
+        ),
+        (asked, None, Reply::Outcome(Ok(Outcome::Expired))),
+    ];
+    for (kind, result, reply) in cases {
+        assert_eq!(kind.resolved(result, receipt), reply, "{kind:?}, {result:?}");
+        assert!(kind.is_answered_by(&reply));
     }
 }

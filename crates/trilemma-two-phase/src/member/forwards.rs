@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use trilemma_core::pending::PendingKind;
 use trilemma_core::session::Admission;
 use trilemma_core::{Incarnation, Instant, OpId, Reason, Ticket, UnknownCause};
 
@@ -13,7 +14,7 @@ use super::Member;
 use crate::batch::{Batch, Done, Transaction};
 use crate::core::{Core, Out};
 use crate::message::{Answer, FORWARDS_MAX, Forward, Message, Verdict};
-use crate::pending::{Asked, CHECKED_MAX, Open, Stage};
+use crate::pending::{CHECKED_MAX, Open, Stage, resolve, unknown};
 
 /// Time without an answer after which an operation is passed on again (under the same number).
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -105,29 +106,30 @@ impl Member {
         core: &mut Core,
         ticket: Ticket,
         deadline: Instant,
-        asked: Asked,
+        kind: PendingKind,
         transaction: Transaction,
         effects: &mut Out,
     ) {
         if let Some(why) = self.unready(core) {
-            effects.reply(ticket, asked.refuse(Reason::Recovering { why }));
+            effects.reply(ticket, kind.refused(Reason::Recovering { why }));
             return;
         }
+        let op = transaction.op();
         // What is decided stays so: a repeat is answered here, in any partition.
-        match core.ledger.table.sessions().admit(asked.op) {
+        match core.ledger.table.sessions().admit(op) {
             Admission::Repeat(result) => {
-                effects.reply(ticket, asked.resolve(Some(result), &core.config));
+                effects.reply(ticket, resolve(kind, Some(result), &core.config));
                 return;
             }
             Admission::Expired => {
-                effects.reply(ticket, asked.resolve(None, &core.config));
+                effects.reply(ticket, resolve(kind, None, &core.config));
                 return;
             }
             Admission::New => {}
         }
         let node = core.config.sequencer;
         if !core.is_connected(node) {
-            effects.reply(ticket, asked.refuse(Reason::NoSequencer { node }));
+            effects.reply(ticket, kind.refused(Reason::NoSequencer { node }));
             return;
         }
         let forwards = &mut self.forwards;
@@ -139,12 +141,12 @@ impl Member {
                 "{} operations are under way to the sequencer",
                 forwards.items.len()
             );
-            effects.reply(ticket, asked.refuse(Reason::Overloaded { what }));
+            effects.reply(ticket, kind.refused(Reason::Overloaded { what }));
             return;
         }
         forwards.last += 1;
         let number = forwards.last;
-        forwards.by_op.entry(asked.op).or_default().push(number);
+        forwards.by_op.entry(op).or_default().push(number);
         forwards.by_ticket.insert(ticket, number);
         forwards.unsent.push(number);
         forwards.bytes += size;
@@ -157,7 +159,7 @@ impl Member {
         let doubled = forwards.items.insert(number, pending);
         assert!(doubled.is_none(), "number {number} is given out once");
         let stage = Stage::Waiting;
-        core.pending.add(ticket, deadline, Open::Order { asked, stage });
+        core.pending.add(ticket, deadline, Open::Order { kind, stage });
     }
 
     /// Sends what waits, if the sequencer's incarnation is known.
@@ -231,9 +233,9 @@ impl Member {
         let unsent: Vec<u64> = unsent.map(|(number, _)| *number).collect();
         for number in unsent {
             if let Some(pending) = self.forwards.remove(number)
-                && let Some(Open::Order { asked, .. }) = core.pending.take(pending.ticket)
+                && let Some(Open::Order { kind, .. }) = core.pending.take(pending.ticket)
             {
-                effects.reply(pending.ticket, asked.refuse(Reason::NoSequencer { node }));
+                effects.reply(pending.ticket, kind.refused(Reason::NoSequencer { node }));
             }
         }
     }
@@ -253,9 +255,9 @@ impl Member {
             let numbers = self.forwards.by_op.get(&transaction.op()).cloned();
             for number in numbers.into_iter().flatten() {
                 if let Some(pending) = self.forwards.remove(number)
-                    && let Some(Open::Order { asked, .. }) = core.pending.take(pending.ticket)
+                    && let Some(Open::Order { kind, .. }) = core.pending.take(pending.ticket)
                 {
-                    effects.reply(pending.ticket, asked.resolve(done.result, &core.config));
+                    effects.reply(pending.ticket, resolve(kind, done.result, &core.config));
                 }
             }
         }
@@ -281,13 +283,13 @@ impl Member {
             let Some(pending) = self.forwards.remove(number) else {
                 continue;
             };
-            let Some(Open::Order { asked, .. }) = core.pending.take(pending.ticket) else {
+            let Some(Open::Order { kind, .. }) = core.pending.take(pending.ticket) else {
                 continue;
             };
             let reply = match verdict {
-                Verdict::Refused(refusal) => asked.refuse(refusal.reason),
-                Verdict::Unknown(cause) => asked.unknown(cause),
-                Verdict::Resolved(result) => asked.resolve(result, &core.config),
+                Verdict::Refused(refusal) => kind.refused(refusal.reason),
+                Verdict::Unknown(cause) => unknown(kind, cause),
+                Verdict::Resolved(result) => resolve(kind, result, &core.config),
             };
             effects.reply(pending.ticket, reply);
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use trilemma_core::pending::PendingKind;
 use trilemma_core::{
     AppendSeq, Incarnation, Instant, NodeId, Proposal, ReadLevel, ReadRequest, Reply, Request, Rng, Ticket,
 };
@@ -13,7 +14,7 @@ use crate::config::TwoPhaseConfig;
 use crate::core::{Core, Out};
 use crate::ids::BatchId;
 use crate::message::{CHAIN_MAX, Hello, Message};
-use crate::pending::{Asked, AskedKind, Open, WaitFor};
+use crate::pending::{Open, WaitFor};
 use forwards::Forwards;
 pub(crate) use install::{Installing, Pieces};
 
@@ -162,19 +163,13 @@ impl Member {
             deadline,
             request,
         } = proposal;
-        match request {
-            Request::Read(read) => self.read(core, ticket, deadline, read, effects),
-            Request::Write { op, attempt, command } => {
-                let kind = AskedKind::Write(attempt);
-                let transaction = Transaction::Write { op, command };
-                self.forward(core, ticket, deadline, Asked { op, kind }, transaction, effects);
-            }
-            Request::Outcome { op, .. } => {
-                let kind = AskedKind::Outcome;
-                let transaction = Transaction::Fence { op };
-                self.forward(core, ticket, deadline, Asked { op, kind }, transaction, effects);
-            }
-        }
+        let kind = PendingKind::of(&request);
+        let transaction = match request {
+            Request::Read(read) => return self.read(core, ticket, deadline, read, effects),
+            Request::Write { op, command, .. } => Transaction::Write { op, command },
+            Request::Outcome { op, .. } => Transaction::Fence { op },
+        };
+        self.forward(core, ticket, deadline, kind, transaction, effects);
     }
 
     /// A linearizable read without a message (inside/two-phase#reads). Every write that was acknowledged before it

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use trilemma_core::pending::PendingKind;
 use trilemma_core::table::Table;
 use trilemma_core::{
     AppendSeq, Incarnation, Instant, NodeId, NodeSet, Proposal, ReadRequest, Reason, Reply, Request, Ticket,
@@ -17,7 +18,7 @@ use crate::core::{Core, Out};
 use crate::ids::BatchId;
 use crate::inbox::Inbox;
 use crate::message::{Answer, CHAIN_MAX, Hello, Message, Resolved, UNFINISHED_MAX, Verdict};
-use crate::pending::{Asked, AskedKind, CHECKED_MAX, Open, Stage};
+use crate::pending::{CHECKED_MAX, Open, Stage, resolve, unknown};
 use transfer::Transfer;
 
 mod forwards;
@@ -312,24 +313,19 @@ impl Sequencer {
             deadline,
             request,
         } = proposal;
-        let (asked, transaction) = match request {
+        let kind = PendingKind::of(&request);
+        let transaction = match request {
             Request::Read(read) => return self.read(core, ticket, deadline, read, effects),
-            Request::Write { op, attempt, command } => {
-                let kind = AskedKind::Write(attempt);
-                (Asked { op, kind }, Transaction::Write { op, command })
-            }
-            Request::Outcome { op, .. } => {
-                let kind = AskedKind::Outcome;
-                (Asked { op, kind }, Transaction::Fence { op })
-            }
+            Request::Write { op, command, .. } => Transaction::Write { op, command },
+            Request::Outcome { op, .. } => Transaction::Fence { op },
         };
         match self.admit(core, &transaction) {
-            Some(Verdict::Refused(refusal)) => effects.reply(ticket, asked.refuse(refusal.reason)),
-            Some(Verdict::Unknown(cause)) => effects.reply(ticket, asked.unknown(cause)),
-            Some(Verdict::Resolved(result)) => effects.reply(ticket, asked.resolve(result, &core.config)),
+            Some(Verdict::Refused(refusal)) => effects.reply(ticket, kind.refused(refusal.reason)),
+            Some(Verdict::Unknown(cause)) => effects.reply(ticket, unknown(kind, cause)),
+            Some(Verdict::Resolved(result)) => effects.reply(ticket, resolve(kind, result, &core.config)),
             None => {
                 let stage = Stage::Waiting;
-                core.pending.add(ticket, deadline, Open::Order { asked, stage });
+                core.pending.add(ticket, deadline, Open::Order { kind, stage });
                 self.enqueue(now, transaction, ReplyTo::Local(ticket), deadline);
             }
         }

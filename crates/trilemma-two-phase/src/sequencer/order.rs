@@ -10,7 +10,7 @@ use crate::batch::{Batch, TRANSACTIONS_MAX, Transaction};
 use crate::core::{Core, Out};
 use crate::ids::BatchId;
 use crate::message::{CHAIN_MAX, Message, UNFINISHED_MAX, Verdict};
-use crate::pending::Open;
+use crate::pending::{Open, resolve};
 use crate::record::Record;
 
 impl Sequencer {
@@ -201,9 +201,9 @@ impl Sequencer {
             for (waiter, done) in flight.waiters.into_iter().zip(&flight.done) {
                 // A forwarder answers its client itself when it learns that the batch is committed.
                 if let ReplyTo::Local(ticket) = waiter
-                    && let Some(Open::Order { asked, .. }) = core.pending.take(ticket)
+                    && let Some(Open::Order { kind, .. }) = core.pending.take(ticket)
                 {
-                    effects.reply(ticket, asked.resolve(done.result, &core.config));
+                    effects.reply(ticket, resolve(kind, done.result, &core.config));
                 }
             }
             Core::tell_watchers(flight.batch.first, flight.done, effects);
@@ -249,8 +249,8 @@ impl Sequencer {
     fn refuse(&mut self, core: &mut Core, waiter: ReplyTo, reason: &Reason, effects: &mut Out) {
         match waiter {
             ReplyTo::Local(ticket) => {
-                if let Some(Open::Order { asked, .. }) = core.pending.take(ticket) {
-                    effects.reply(ticket, asked.refuse(reason.clone()));
+                if let Some(Open::Order { kind, .. }) = core.pending.take(ticket) {
+                    effects.reply(ticket, kind.refused(reason.clone()));
                 }
             }
             ReplyTo::Remote(node, incarnation, number) => {

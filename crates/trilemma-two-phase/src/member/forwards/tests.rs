@@ -4,19 +4,19 @@ use trilemma_core::{Attempt, Command};
 use trilemma_testkit::op;
 
 use super::*;
-use crate::pending::AskedKind;
 use crate::tests::harness::{caught, core_of};
 
 /// What both roles share, and a member with one operation under way.
 fn forwarding() -> (Core, Member) {
     let mut core = core_of(2);
     let mut member = Member::new(&core.config);
-    let kind = AskedKind::Write(Attempt::First);
+    let (op, attempt) = (op(1), Attempt::First);
+    let kind = PendingKind::Write { op, attempt };
     let command = Command::put("x", "1");
-    let transaction = Transaction::Write { op: op(1), command };
-    let (asked, mut effects) = (Asked { op: op(1), kind }, Out::default());
+    let transaction = Transaction::Write { op, command };
+    let mut effects = Out::default();
     let deadline = Instant::from_nanos(9);
-    member.forward(&mut core, Ticket(1), deadline, asked, transaction, &mut effects);
+    member.forward(&mut core, Ticket(1), deadline, kind, transaction, &mut effects);
     member.forwards.check(&core);
     (core, member)
 }
