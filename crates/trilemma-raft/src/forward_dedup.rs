@@ -4,7 +4,13 @@ use std::collections::{BTreeSet, VecDeque};
 
 use trilemma_core::NodeId;
 
-/// Forwarded requests that are remembered, to tell a second copy of one.
+/// Forwarded requests that are remembered, to tell a second copy of one: under 4 MiB.
+///
+/// A copy is taken for a new request only if so many others have come here between the two. A node has at most
+/// `waiting_max` (16,384) with the leader at once, so this is all that four nodes may have under way. The transport delivers
+/// a frame once, because QUIC does; the memory is for the network of the contract, which may deliver it again, late. What a
+/// copy that is later than this can still do: an operation that ran does not run again, by its session; one that was
+/// refused, and whose client has the refusal, runs after all.
 const FORWARDS_REMEMBERED: usize = 65_536;
 
 /// The writes and questions that were forwarded here recently. The network may deliver one twice, and the answers to both
