@@ -60,7 +60,7 @@ pub fn is_transfer(kind: &str) -> bool {
 /// Cells that cannot be hit, with the reason.
 fn infeasible(protocol: Protocol, class: &str, phase: &str) -> Option<&'static str> {
     match (protocol, class, phase) {
-        (Protocol::Gossip, "wipe", _) => None,
+        (Protocol::Gossip | Protocol::TwoPhase, "wipe", _) => None,
         (_, "wipe", _) => {
             Some("a node that has lost its disk is not counted: profile restart loses those of a minority")
         }

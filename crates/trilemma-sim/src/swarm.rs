@@ -3,6 +3,8 @@
 //! Each seed leaves out some classes of faults altogether, because faults hide each other's bugs, and draws every
 //! setting from {minimum, tiny, default, huge}, because many bugs need a batch of one or a queue of two.
 
+mod lost_disks;
+
 use trilemma_core::{NodeId, Rng};
 
 use crate::engine::Knobs;
@@ -14,6 +16,8 @@ use crate::scenario::{
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
 
+/// The stream of the plan from which lost disks of two-phase are drawn; the protocols have those of their places.
+const LOST_DISKS: u64 = 1 << 16;
 /// Faults that every run has.
 const FAULTS_MIN: u32 = 50;
 
@@ -130,6 +134,7 @@ pub(crate) const ONE_AT_A_TIME: &[&str] = &[
 ];
 
 /// The sizes for which the rest of a scenario is drawn.
+#[derive(Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) nodes: u32,
     pub(crate) heal: u64,
@@ -167,25 +172,19 @@ pub fn scenario(protocol: Protocol, seed: u64) -> Scenario {
         keys,
         value,
     };
-    draw(protocol, seed, rng, shape)
+    let mut scenario = draw(protocol, seed, rng, shape);
+    if protocol == Protocol::TwoPhase {
+        // From a stream of its own, so that all else stays as a seed had drawn it before.
+        let rng = Randomness::new(seed).stream(Purpose::Plan, LOST_DISKS);
+        Swarm::new(protocol, rng, shape).lose_disks(&mut scenario.faults);
+    }
+    scenario
 }
 
 /// Draws all that [`Shape`] leaves open.
 pub(crate) fn draw(protocol: Protocol, seed: u64, rng: Rng, shape: Shape) -> Scenario {
-    let Shape {
-        nodes,
-        heal,
-        keys,
-        value,
-    } = shape;
-    let mut swarm = Swarm {
-        keys,
-        value,
-        rng,
-        protocol,
-        nodes,
-        heal,
-    };
+    let Shape { nodes, heal, .. } = shape;
+    let mut swarm = Swarm::new(protocol, rng, shape);
     let mut scenario = Scenario {
         protocol,
         seed,
@@ -226,6 +225,23 @@ pub(crate) fn draw(protocol: Protocol, seed: u64, rng: Rng, shape: Shape) -> Sce
 }
 
 impl Swarm {
+    fn new(protocol: Protocol, rng: Rng, shape: Shape) -> Self {
+        let Shape {
+            nodes,
+            heal,
+            keys,
+            value,
+        } = shape;
+        Self {
+            keys,
+            value,
+            rng,
+            protocol,
+            nodes,
+            heal,
+        }
+    }
+
     fn pick<T: Copy>(&mut self, items: &[T]) -> T {
         items[self.rng.below(items.len() as u64) as usize]
     }
@@ -452,7 +468,8 @@ impl Swarm {
             "isolate",
         ];
         let feasible = |class: &&str| match *class {
-            // A node that has lost its disk is not counted any more where majorities are: see profile `restart`.
+            // A node that has lost its disk is not counted any more where majorities are: see profile `restart`. Those of
+            // two-phase come apart: see [`Swarm::lose_disks`].
             "wipe" => self.protocol == Protocol::Gossip,
             "cut" | "split" | "drop" | "noise" | "isolate" => self.nodes > 1,
             _ => true,
