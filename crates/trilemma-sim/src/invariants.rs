@@ -10,8 +10,8 @@ mod two_phase;
 use std::collections::{BTreeMap, BTreeSet};
 
 use trilemma_core::{
-    Backend, ChangeBatch, Entry, Incarnation, Key, LiveStatus, NodeId, Outcome, Reply, Ticket, Value,
-    Version, WallTime, codec,
+    Backend, ChangeBatch, Entry, Incarnation, Key, LiveStatus, NodeId, Outcome, Reply, Request, Ticket,
+    Value, Version, WallTime, codec,
 };
 use trilemma_node::Engine;
 use trilemma_storage::LogSeq;
@@ -328,9 +328,13 @@ impl Invariants {
         id: NodeId,
         slot: usize,
         ticket: Ticket,
-        is_write: bool,
+        request: &Request,
         status: (&LiveStatus, u64),
     ) -> Result<(), Broken> {
+        if let Special::Paxos(paxos) = &mut self.special[slot] {
+            paxos.asked(id, ticket, request);
+        }
+        let is_write = !matches!(request, Request::Read(_));
         self.statuses.asked((id, slot), ticket, is_write, status)
     }
 
@@ -360,6 +364,7 @@ impl Invariants {
                 Special::Gossip(gossip),
                 Reply::Write(Ok(receipt)) | Reply::Outcome(Ok(Outcome::Applied(receipt))),
             ) => gossip.receipt(id, receipt, written, durable),
+            (Special::Paxos(paxos), reply) => paxos.answered(id, ticket, reply),
             _ => Ok(()),
         }
     }

@@ -64,10 +64,15 @@ impl Operation {
         self.ticket.is_some()
     }
 
+    /// Whether no accept has carried an effect of it. What was sent may still take effect, answered or not.
+    fn is_unsent(&self) -> bool {
+        self.accepts.is_empty()
+    }
+
     /// Whether nothing of it can ever take effect if this proposer forgets it now.
     pub(crate) fn is_certain(&self) -> bool {
         match self.kind {
-            Kind::Write { attempt, .. } => self.accepts.is_empty() && attempt == Attempt::First,
+            Kind::Write { attempt, .. } => self.is_unsent() && attempt == Attempt::First,
             Kind::Get | Kind::Outcome { .. } | Kind::Confirm => true,
         }
     }
@@ -82,7 +87,7 @@ impl Operation {
     /// The answer when it is given up for this reason.
     pub(crate) fn refusal(&self, reason: Reason) -> Reply {
         match self.kind {
-            Kind::Write { op, attempt, .. } if self.accepts.is_empty() => {
+            Kind::Write { op, attempt, .. } if self.is_unsent() => {
                 Reply::Write(Err(refused_write(op, attempt, reason)))
             }
             Kind::Write { op, .. } => {

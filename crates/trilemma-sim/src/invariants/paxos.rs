@@ -1,12 +1,13 @@
 //! Paxos and CASPaxos (Lamport 1998; Rystsov 2018): promises are durable when they are made and only grow, a ballot
 //! carries one value and belongs to one incarnation of its proposer, what is known to be chosen is not forgotten for something
-//! older, and what was chosen forms a chain.
+//! older, what was chosen forms a chain, and what was refused for certain is in no part of it.
 
 mod chosen;
+mod refused;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use trilemma_core::{Incarnation, Key, NodeId, codec};
+use trilemma_core::{Incarnation, Key, NodeId, Reply, Request, Ticket, codec};
 use trilemma_paxos::message::{Answer, Ask, Message};
 use trilemma_paxos::record::AcceptedRecord;
 use trilemma_paxos::{Ballot, Paxos, Record};
@@ -73,6 +74,16 @@ impl PaxosInvariants {
 
     pub(super) fn disk_lost(&mut self, id: NodeId) {
         self.lost.insert(id);
+    }
+
+    /// A request comes to a node.
+    pub(super) fn asked(&mut self, id: NodeId, ticket: Ticket, request: &Request) {
+        self.chosen.refused.ask(id, ticket, request);
+    }
+
+    /// A node answers.
+    pub(super) fn answered(&mut self, id: NodeId, ticket: Ticket, reply: &Reply) -> Result<(), Broken> {
+        self.chosen.refused.answer(id, ticket, reply)
     }
 
     /// A node starts: it must hold what it has promised.

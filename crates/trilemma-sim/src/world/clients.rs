@@ -102,9 +102,8 @@ impl World<'_> {
         if self.process(id, incarnation).is_some() {
             let (slot, ticket) = asked;
             let (status, time) = (self.status(id, slot), self.now);
-            let is_write = !matches!(request, Request::Read(_));
             let noted =
-                status.map(|status| self.invariants.asked(id, slot, ticket, is_write, (&status, time)));
+                status.map(|status| self.invariants.asked(id, slot, ticket, &request, (&status, time)));
             if let Some(Err((checker, what))) = noted {
                 return self.fail(checker, what);
             }

@@ -10,6 +10,7 @@ use trilemma_paxos::register::{Floor, Recent};
 use trilemma_paxos::{Ballot, Register};
 
 use super::super::Broken;
+use super::refused::Refused;
 
 /// See the module.
 pub(super) struct Chosen {
@@ -17,6 +18,7 @@ pub(super) struct Chosen {
     /// Who holds, or has held, the register of a ballot durably.
     holders: BTreeMap<(Key, Ballot), BTreeSet<NodeId>>,
     chains: BTreeMap<Key, BTreeMap<Ballot, Arc<Register>>>,
+    pub(super) refused: Refused,
 }
 
 impl Chosen {
@@ -25,6 +27,7 @@ impl Chosen {
             nodes,
             holders: BTreeMap::new(),
             chains: BTreeMap::new(),
+            refused: Refused::default(),
         }
     }
 
@@ -75,7 +78,7 @@ impl Chosen {
             }
         }
         chain.insert(ballot, Arc::clone(register));
-        Ok(())
+        self.refused.choose(key, ballot, register)
     }
 
     /// The newest ballot of each key under which something was chosen.
