@@ -5,6 +5,7 @@ use std::time::Duration;
 use trilemma_core::{Incarnation, Instant, NodeId};
 
 use super::{ReplyTo, Sequencer};
+use crate::batch::Transaction;
 use crate::core::{Core, Out};
 use crate::inbox::{Admitted, Inbox};
 use crate::message::{Answer, FORWARDS_MAX, Forward, Message, Verdict};
@@ -44,7 +45,8 @@ impl Sequencer {
         match inbox.admit(number) {
             Admitted::Ignore => {}
             Admitted::Answered(verdict) => self.answer(from, incarnation, number, verdict),
-            Admitted::New => match self.admit(core, &forward.transaction) {
+            // What no client may ask for, no member may pass on: a larger batch than the log takes would end this node.
+            Admitted::New => match refused(&forward.transaction).or(self.admit(core, &forward.transaction)) {
                 Some(verdict) => self.answer(from, incarnation, number, verdict),
                 None => {
                     let deadline = now + Duration::from_millis(forward.timeout_ms.into());
@@ -88,5 +90,13 @@ impl Sequencer {
                 effects.send(node, answers);
             }
         }
+    }
+}
+
+/// Why no node takes this transaction, if so.
+fn refused(transaction: &Transaction) -> Option<Verdict> {
+    match transaction {
+        Transaction::Write { command, .. } => command.validate().err().map(Verdict::Refused),
+        Transaction::Fence { .. } => None,
     }
 }

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use trilemma_core::{Attempt, Command, Outcome, Reason, Reply, Value};
+use trilemma_core::data::VALUE_BYTES_MAX;
+use trilemma_core::{Attempt, Command, Mutation, Outcome, Reason, Reply, Value};
 use trilemma_testkit::{op, succeeded, value, write};
 
 use super::harness::*;
 use super::invariants::Invariants;
+use crate::batch::Transaction;
+use crate::message::Verdict;
 use crate::{BatchId, Message};
 
 /// inside/two-phase#decision-before-commit: nothing leaves before the decision is durable.
@@ -352,6 +355,56 @@ fn limits_are_checked_before_the_vote_not_after() {
     assert!(matches!(refusal(reply), Reason::Overloaded { .. }));
     resolve(&mut cluster);
     assert_eq!(result_at(&cluster, N2, op(2)), None);
+}
+
+/// A member that passes on what no client may ask for is refused: a batch beyond what the log takes would end the sequencer.
+#[test]
+fn a_command_beyond_the_limits_is_not_ordered() {
+    let mut cluster = cluster(3, 14);
+    put(&mut cluster, N1, 1, "k");
+    let sent = lose(&mut cluster, &[]);
+    put(&mut cluster, N2, 2, "k");
+    let forwards = first(&sent, "forwards", N1).expect("a write at a member is passed on");
+    let Message::Forwards {
+        sequencer,
+        incarnation,
+        done_below,
+        mut items,
+    } = forwards
+    else {
+        panic!("{forwards:?}");
+    };
+    let mutations = (0..9).map(|number| Mutation::Put {
+        key: format!("large {number}").into(),
+        value: vec![1; VALUE_BYTES_MAX - 100].into(),
+        lease: None,
+    });
+    items[0].number += 1;
+    items[0].transaction = Transaction::Write {
+        op: op(3),
+        command: Command {
+            guards: Vec::new(),
+            mutations: mutations.collect(),
+        },
+    };
+    sent.borrow_mut().clear();
+    let forwards = Message::Forwards {
+        sequencer,
+        incarnation,
+        done_below,
+        items,
+    };
+    inject(&mut cluster, N2, N1, &forwards);
+    resolve(&mut cluster);
+    let Some(Message::Answers { items, .. }) = first(&sent, "answers", N2) else {
+        panic!("no answer");
+    };
+    assert!(
+        matches!(&items[0].verdict, Verdict::Refused(refused) if matches!(refused.reason, Reason::TooLarge { .. })),
+        "{items:?}"
+    );
+    assert_eq!(count(&sent, "prepare"), 0);
+    assert!(succeeded(put(&mut cluster, N3, 4, "k").as_ref()));
 }
 
 /// A broken or hostile peer makes nobody panic.
