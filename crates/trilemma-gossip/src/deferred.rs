@@ -19,7 +19,7 @@ use trilemma_core::{Key, WallTime};
 use crate::clock::{Stamp, is_acceptable};
 use crate::config::GossipConfig;
 use crate::dot::Dot;
-use crate::message::{ITEMS_MAX, size};
+use crate::message::{COMMAND_ITEMS_BYTES_MAX, ITEMS_MAX, size};
 use crate::replica::{Item, Replica, Sibling, merge, winner};
 
 /// See the module.
@@ -155,7 +155,8 @@ impl Deferred {
         shadow.map(|shadow| merge(&mut shadow.siblings, item)).is_some()
     }
 
-    /// The next changes whose time has come, at most about a page: whole commands.
+    /// The next changes whose time has come, at most about a page: whole commands, but for one that is larger than a command
+    /// can be. A peer that makes up such a one, in messages of its own, must not make a record that the log does not take.
     pub(crate) fn due(&self, wall: WallTime, config: &GossipConfig) -> Vec<Item> {
         let mut page: Vec<Item> = Vec::new();
         let mut bytes = 0;
@@ -165,6 +166,7 @@ impl Deferred {
             if !is_acceptable(*stamp, wall, config.accept_drift)
                 || next_command && is_full
                 || page.len() == ITEMS_MAX
+                || bytes + item.size() > config.page_bytes + COMMAND_ITEMS_BYTES_MAX
             {
                 break;
             }

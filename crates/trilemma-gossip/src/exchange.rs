@@ -30,7 +30,7 @@ use trilemma_core::{Incarnation, Instant, NodeId, Now};
 use crate::context::{Context, WIRE_INTERVALS_MAX, WireContext};
 use crate::dot::Dot;
 use crate::gossip::Out;
-use crate::message::{COMPARE_DEFERRED_MAX, Compare, ITEMS_MAX, Message, PageEnd};
+use crate::message::{COMMAND_ITEMS_BYTES_MAX, COMPARE_DEFERRED_MAX, Compare, ITEMS_MAX, Message, PageEnd};
 use crate::replica::{Item, Replica};
 use crate::shared::Shared;
 use crate::store::{Source, Store};
@@ -424,7 +424,8 @@ impl Pulling {
 
 impl Serving {
     /// The changes after `after` that the peer lacks, up to a page's limits, and whether more follow. A command is
-    /// never split: its parts become visible together everywhere.
+    /// never split: its parts become visible together everywhere. Only what is larger than a command can be is, or nobody
+    /// would ever get it.
     fn page(&self, after: Option<Dot>, page_bytes: usize) -> (Vec<Item>, bool) {
         let spans = self.replica.context().minus(&self.theirs);
         let mut items: Vec<Item> = Vec::new();
@@ -432,7 +433,8 @@ impl Serving {
         for item in self.replica.items(&spans, after, &self.theirs) {
             let next_command = items.last().is_some_and(|last| last.command() != item.command());
             let full = bytes >= page_bytes || items.len() + usize::from(item.part.of) > ITEMS_MAX;
-            if next_command && full || items.len() == ITEMS_MAX {
+            let is_impossible = bytes + item.size() > page_bytes + COMMAND_ITEMS_BYTES_MAX;
+            if next_command && full || items.len() == ITEMS_MAX || is_impossible {
                 return (items, true);
             }
             bytes += item.size();

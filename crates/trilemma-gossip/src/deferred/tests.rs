@@ -105,3 +105,32 @@ fn a_wrong_count_of_bytes_is_caught() {
     deferred.bytes += 1;
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| deferred.check(&replica))).is_err());
 }
+
+/// A peer can make up a command of any size, spread over messages; what is logged of it at once is bounded all the same.
+#[test]
+fn a_command_larger_than_any_becomes_due_in_pieces() {
+    let (mut replica, mut deferred) = (Replica::default(), Deferred::default());
+    let value = "v".repeat(1 << 20);
+    for index in 0..12 {
+        let mut part = item(dot(2, 1 + u64::from(index)), 5_000, &value, &[]);
+        part.key = format!("k{index}").into();
+        part.part = Part { index, of: 12 };
+        deferred.add(&replica, &part);
+        replica.join(&part);
+    }
+    let config = config();
+    let mut shown = 0;
+    while shown < 12 {
+        let due = deferred.due(WallTime(9_000), &config);
+        assert!(!due.is_empty());
+        let bytes = size(&due);
+        assert!(
+            bytes <= config.page_bytes + COMMAND_ITEMS_BYTES_MAX,
+            "{bytes} bytes"
+        );
+        shown += due.len();
+        assert!(due.iter().all(|item| deferred.show(item)));
+        deferred.check(&replica);
+    }
+    assert_eq!(deferred.len(), 0);
+}
