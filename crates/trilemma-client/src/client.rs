@@ -361,9 +361,10 @@ impl Client {
     }
 
     /// The caller of a call has gone. What was sent is not taken back.
-    pub fn on_dropped(&mut self, ticket: Ticket) {
+    pub fn on_dropped(&mut self, now: Instant, ticket: Ticket) {
         if let Some(pending) = self.remove(ticket) {
             self.remember(&pending, true);
+            self.step_up(now, pending.place);
         }
         self.check();
     }
@@ -428,7 +429,7 @@ impl Client {
         while let Some((deadline, ticket)) = self.deadlines.first().copied()
             && deadline <= now
         {
-            self.expire(ticket);
+            self.expire(now, ticket);
         }
         while let Some((until, ticket)) = self.paused.first().copied()
             && until <= now

@@ -93,9 +93,9 @@ struct Caller<'a> {
 impl Drop for Caller<'_> {
     fn drop(&mut self) {
         let ticket = self.ticket;
-        self.remote.with(|state, _| {
+        self.remote.with(|state, now| {
             if state.callers.remove(&ticket).is_some() {
-                state.client.on_dropped(ticket);
+                state.client.on_dropped(now, ticket);
             }
         });
     }

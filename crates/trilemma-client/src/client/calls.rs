@@ -257,7 +257,22 @@ impl Client {
     }
 
     /// The time of a call is up.
-    pub(super) fn expire(&mut self, ticket: Ticket) {
+    pub(super) fn expire(&mut self, now: Instant, ticket: Ticket) {
+        let Some(place) = self.calls.get(&ticket).map(|call| call.place) else {
+            return;
+        };
+        self.answer_late(ticket);
+        self.step_up(now, place);
+    }
+
+    /// Sends what waited behind a call that has left this place: it may fit where that one did not.
+    pub(super) fn step_up(&mut self, now: Instant, left: Place) {
+        if let Place::Queued(on) = left {
+            self.pump(now, on);
+        }
+    }
+
+    fn answer_late(&mut self, ticket: Ticket) {
         let Some(call) = self.calls.get_mut(&ticket) else {
             return;
         };

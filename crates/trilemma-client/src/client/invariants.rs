@@ -51,6 +51,14 @@ impl Client {
                 "call {ticket} waits for a connection and there is one"
             );
         }
+        for link in self.links() {
+            let first = link.queue.first().and_then(|ticket| self.calls.get(ticket));
+            assert!(
+                first.is_none_or(|call| !link.has_room(call.bytes(), &self.settings)),
+                "the first call in the queue of {} has room and was not sent",
+                link.id
+            );
+        }
         let on_links: usize = self.links().map(Link::calls).sum();
         assert_eq!(
             self.waiting.len() + self.paused.len() + on_links,

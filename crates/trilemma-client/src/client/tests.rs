@@ -159,6 +159,11 @@ impl Bench {
         assert!(matches!(self.answer(ticket), Some(Answer::Overview(_))));
     }
 
+    fn drop_call(&mut self, ticket: Ticket) {
+        self.client.on_dropped(self.now, ticket);
+        self.take();
+    }
+
     fn take(&mut self) {
         for effect in self.client.take_effects() {
             match effect {

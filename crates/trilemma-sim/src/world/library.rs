@@ -273,7 +273,7 @@ impl World<'_> {
                 }
             }
             LibraryEvent::Sever => self.sever(library),
-            LibraryEvent::Drop { ticket } => return self.drop_call(library, ticket),
+            LibraryEvent::Drop { ticket } => self.drop_call(library, ticket),
         }
         self.library_effects(library);
     }

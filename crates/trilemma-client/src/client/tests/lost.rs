@@ -84,7 +84,7 @@ fn a_dropped_write_that_one_node_knows_is_remembered() {
     let mut bench = Bench::connected(2);
     let call = bench.call(write(Backend::Gossip, 1), 1000 * MS);
     let sent = bench.sent_to(1);
-    bench.client.on_dropped(call);
+    bench.drop_call(call);
     bench.lose(sent.connection);
     bench.call(retry(Backend::Gossip, 1), 1000 * MS);
     bench.dialed(1);

@@ -166,8 +166,7 @@ fn run(seed: u64) {
             9 => {
                 let ticket = calls.keys().copied().nth(rng.below(20) as usize);
                 if let Some(ticket) = ticket.filter(|_| rng.per_mille(300)) {
-                    bench.client.on_dropped(ticket);
-                    bench.take();
+                    bench.drop_call(ticket);
                     calls.remove(&ticket);
                 }
             }

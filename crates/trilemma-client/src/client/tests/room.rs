@@ -25,6 +25,36 @@ fn m11_what_goes_beyond_the_window_waits_and_no_other_server_is_dialed() {
     }
 }
 
+/// Two queue behind what is under way: a large one that has no room, and a small one that would have.
+#[test]
+fn what_waits_behind_a_call_that_leaves_the_queue_is_sent() {
+    for is_dropped in [true, false] {
+        let mut bench = Bench::with(1, |settings| settings.window_bytes = 1000);
+        bench.connect_first();
+        let put = |seq, bytes| {
+            write_as(
+                Backend::Raft,
+                seq,
+                Attempt::First,
+                Command::put("k", vec![0; bytes]),
+            )
+        };
+        bench.call(put(1, 400), 5000 * MS);
+        let large = bench.call(put(2, 800), 1000 * MS);
+        let small = bench.call(put(3, 100), 5000 * MS);
+        bench.sent();
+        assert!(bench.is_idle(), "each waits for its turn");
+        if is_dropped {
+            bench.drop_call(large);
+        } else {
+            bench.pass(1000 * MS);
+        }
+        let sent = bench.sent();
+        bench.succeed(&sent);
+        assert!(is_ok(&bench.replied(small)));
+    }
+}
+
 #[test]
 fn m11_one_call_is_let_through_whatever_its_size() {
     let mut bench = Bench::with(1, |settings| settings.window_bytes = 10);
@@ -123,7 +153,7 @@ fn an_answer_for_nobody_makes_room_all_the_same() {
     bench.connect_first();
     let gone = bench.call(write(Backend::Raft, 1), 1000 * MS);
     bench.call(write(Backend::Raft, 2), 1000 * MS);
-    bench.client.on_dropped(gone);
+    bench.drop_call(gone);
     let sent = bench.sent();
     assert!(bench.is_idle(), "the node still works on it");
     bench.succeed(&sent);

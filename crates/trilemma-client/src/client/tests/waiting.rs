@@ -104,7 +104,7 @@ fn what_was_sent_and_not_answered_by_the_deadline_is_unknown() {
 fn a_dropped_call_leaves_nothing_behind() {
     let mut bench = Bench::new(2);
     let waiting = bench.call(write(Backend::Raft, 1), 1000 * MS);
-    bench.client.on_dropped(waiting);
+    bench.drop_call(waiting);
     let connection = bench.dialed(1);
     bench.connect(connection);
     assert_eq!(
@@ -116,7 +116,7 @@ fn a_dropped_call_leaves_nothing_behind() {
     bench.connect_first();
     let sent = bench.call(write(Backend::Raft, 2), 1000 * MS);
     let request = bench.sent();
-    bench.client.on_dropped(sent);
+    bench.drop_call(sent);
     assert_eq!(bench.client.pending(), 0);
     bench.succeed(&request);
     bench.pass(5000 * MS);

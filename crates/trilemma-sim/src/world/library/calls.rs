@@ -152,7 +152,7 @@ impl World<'_> {
         let Some(waiting) = this.waiting.remove(&ticket) else {
             return;
         };
-        this.client.on_dropped(ticket);
+        this.client.on_dropped(Instant::from_nanos(self.now), ticket);
         let Caller::Client(client) = waiting.caller else {
             return;
         };
