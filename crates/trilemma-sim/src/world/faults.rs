@@ -431,8 +431,11 @@ impl World<'_> {
             node.slow_disk = None;
             node.tearing = None;
             node.disk.set_faults(MemoryFaults::default());
-            let id = node.id;
-            self.start_later(id, 0);
+            // Also one that was to wait for the end of its fault. A later start finds it running.
+            if node.process.is_none() {
+                let id = node.id;
+                self.schedule(0, Event::Start { node: id });
+            }
         }
     }
 }
