@@ -1,5 +1,7 @@
 //! Minutes of little work: what times out, ages and is collected does so many times, and clocks are wrong by hours.
 
+use std::ops::RangeInclusive;
+
 use trilemma_core::NodeId;
 
 use super::{Draw, MS, S};
@@ -13,7 +15,8 @@ long: minutes of little work
   time           heal after 10 to 15 minutes
   faults         as in standard, lasting up to a hundred times longer (at most 100 s, pauses 8 s); of gossip also lost disks
   clocks         2 to 6 jumps of up to 3 hours; with gossip back and, within 100 s, forth again, or forth on all nodes
-                 together: what is dated hours ahead is deferred for hours
+                 together: what is dated hours ahead is deferred for hours; never back on a node that loses its disk
+                 meanwhile, for safety rests on that clock
   tombstones     gossip.tombstone_age_min 1 s to 30 s, or the default
   also           a cut lets through what is under way (half of the seeds); gossip durability none, os or fsync
 ";
@@ -95,6 +98,23 @@ fn jumps(scenario: &mut Scenario, draw: &mut Draw) {
         return;
     }
     let back = at + draw.between(1, 100) * S;
+    if loses_its_disk(scenario, node, at..=back) {
+        return;
+    }
     push(scenario, at, Action::Jump { node, ms: -ms });
     push(scenario, back, Action::Jump { node, ms });
+}
+
+/// Whether a node is without a disk at some moment of this time. Safety rests on its clock then, which must not go back
+/// (inside/gossip#write-after-a-lost-disk).
+fn loses_its_disk(scenario: &Scenario, node: NodeId, time: RangeInclusive<u64>) -> bool {
+    scenario
+        .faults
+        .iter()
+        .any(|fault| match (&fault.when, &fault.action) {
+            (When::At(at), Action::Wipe { node: of, length }) => {
+                *of == node && *at <= *time.end() && at + length >= *time.start()
+            }
+            _ => false,
+        })
 }
