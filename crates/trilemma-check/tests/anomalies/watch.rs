@@ -393,18 +393,24 @@ fn gaps_are_found() {
     };
     power(&["watch-gap"], with_whole, plant, Case::among);
     power_of("watch-gap", &[Case::with_history], |case, random| {
-        let puts = acknowledged_puts(case);
-        let fits = |place: &Place| place.after > 0 && (place.before > 0 || !place.resumed);
-        let fitting: Vec<Place> = places(case)
-            .into_iter()
-            .filter(|place| fits(place) && shows(case, place, &puts))
-            .collect();
-        let Some(place) = random.pick(&fitting) else {
-            return false;
-        };
-        case.streams[place.stream].items.remove(place.item);
-        true
+        lose_a_put(case, random, |place: &Place| {
+            place.after > 0 && (place.before > 0 || !place.resumed)
+        })
     });
+}
+
+/// Takes a batch out of a stream that shows an acknowledged put, if there is one that fits.
+fn lose_a_put(case: &mut Case, random: &mut Random, fits: impl Fn(&Place) -> bool) -> bool {
+    let puts = acknowledged_puts(case);
+    let fitting: Vec<Place> = places(case)
+        .into_iter()
+        .filter(|place| fits(place) && shows(case, place, &puts))
+        .collect();
+    let Some(place) = random.pick(&fitting) else {
+        return false;
+    };
+    case.streams[place.stream].items.remove(place.item);
+    true
 }
 
 /// A run that ends with a watcher that sees everything from the beginning.

@@ -14,17 +14,9 @@ fn skipping_and_repeating_at_resumption_are_found() {
         true
     });
     power_of("watch-resume", &[Case::with_history], |case, random| {
-        let puts = acknowledged_puts(case);
-        let fits = |place: &Place| place.resumed && place.before == 0 && place.after > 0;
-        let fitting: Vec<Place> = places(case)
-            .into_iter()
-            .filter(|place| fits(place) && shows(case, place, &puts))
-            .collect();
-        let Some(place) = random.pick(&fitting) else {
-            return false;
-        };
-        case.streams[place.stream].items.remove(place.item);
-        true
+        lose_a_put(case, random, |place: &Place| {
+            place.resumed && place.before == 0 && place.after > 0
+        })
     });
     power_of("watch-resume", &ALL, |case, _| {
         let Some(stream) = (1..case.streams.len()).find(|stream| case.streams[*stream].resume.is_some())
