@@ -113,8 +113,9 @@ fn torn_start(scenario: &mut Scenario, draw: &mut Draw, node: NodeId) {
     });
 }
 
-/// Disks are lost, of a minority where majorities are counted, and never the sequencer's. Most are traps: one node lacks what the others acknowledge,
-/// then one of these loses its disk and another is away. A node that counts the empty disk loses what was acknowledged.
+/// Disks are lost, of a minority where majorities are counted, and never the sequencer's. Most are traps: one node lacks
+/// what the others acknowledge, then one of these loses its disk and another is away. A node that counts the empty disk
+/// loses what was acknowledged.
 fn lost_disks(scenario: &mut Scenario, draw: &mut Draw) {
     let ids: Vec<NodeId> = (1..=scenario.nodes).map(NodeId).collect();
     let parts = scenario.protocol.parts();
