@@ -82,3 +82,6 @@ impl Refused {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
