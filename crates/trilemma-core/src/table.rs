@@ -372,6 +372,11 @@ impl TableLoader {
         Ok(())
     }
 
+    /// What the chunks so far have made, as chunks that make the same. Cheap to call, as [`Table::chunks`] is.
+    pub fn chunks(&self, chunk_bytes: usize) -> impl Iterator<Item = Vec<u8>> + Send + use<> {
+        self.table.chunks(chunk_bytes).skip(usize::from(!self.has_head))
+    }
+
     /// A table begins here: of one before, whose chunks broke off, nothing may stay.
     fn begin(&mut self, version: Version, sessions: Sessions) {
         self.table = Table::new(self.limits);

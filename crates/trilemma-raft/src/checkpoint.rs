@@ -12,7 +12,7 @@ use crate::log::{Entry, INDEX_MAX, Index, Log, Term};
 use crate::message::{ENTRIES_MAX, LogEnd};
 use crate::record::Record;
 use crate::shared::Shared;
-use crate::transfer;
+use crate::transfer::{self, Incoming};
 
 /// One chunk of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,12 +30,13 @@ pub(crate) enum Chunk {
     Entries(#[serde(deserialize_with = "bounded_vec::<_, _, ENTRIES_MAX>")] Vec<Entry>),
     /// The last chunk.
     End,
-    /// A part of a state that is being received, in order. Stands before the last chunk.
+    /// A part of a state that is being received, in order: not as it was sent, but to the same effect. Stands before the last
+    /// chunk.
     Part(#[serde(deserialize_with = "bounded_bytes::<_, CHUNK_BYTES_MAX>")] Bytes),
 }
 
-/// The state as chunks, with the parts of a transfer under way.
-pub(crate) fn chunks(shared: &Shared, parts: Vec<Bytes>) -> Checkpoint {
+/// The state as chunks, with what has come of a transfer under way.
+pub(crate) fn chunks(shared: &Shared, incoming: Option<&Incoming>) -> Checkpoint {
     /// Entries of one chunk: at most a few MiB even with the largest commands in a row being split by bytes.
     const ENTRIES_PER_CHUNK: usize = 1024;
     let chunk_bytes = shared.config.chunk_bytes.clamp(1, CHUNK_BYTES);
@@ -60,7 +61,8 @@ pub(crate) fn chunks(shared: &Shared, parts: Vec<Bytes>) -> Checkpoint {
         }
         (!chunk.is_empty()).then_some(Chunk::Entries(chunk))
     });
-    let parts = parts.into_iter().map(Chunk::Part);
+    let parts = incoming.map(|incoming| incoming.chunks(chunk_bytes)).into_iter().flatten();
+    let parts = parts.map(|part| Chunk::Part(part.into()));
     let chunks = std::iter::once(head)
         .chain(table)
         .chain(entries)

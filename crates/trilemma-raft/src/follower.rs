@@ -70,9 +70,9 @@ impl Follower {
         self.election_at = election_at;
     }
 
-    /// The parts of a snapshot that have come so far, in order.
-    pub(crate) fn parts(&self) -> &[Bytes] {
-        self.incoming.as_ref().map_or(&[], Incoming::parts)
+    /// The snapshot that is being received.
+    pub(crate) fn incoming(&self) -> Option<&Incoming> {
+        self.incoming.as_ref()
     }
 
     /// Whether a leader was heard so recently that nobody should stand for election.

@@ -278,8 +278,8 @@ impl Protocol for Raft {
     }
 
     fn checkpoint(&self) -> Checkpoint {
-        let parts = self.role().follower().map_or(&[][..], Follower::parts);
-        checkpoint::chunks(&self.shared, parts.to_vec())
+        let incoming = self.role().follower().and_then(Follower::incoming);
+        checkpoint::chunks(&self.shared, incoming)
     }
 
     fn status(&self, _now: Now) -> LiveStatus {

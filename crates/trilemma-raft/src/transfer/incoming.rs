@@ -29,8 +29,8 @@ pub(crate) struct Incoming {
     at: LogEnd,
     /// What the parts so far have made.
     table: TableLoader,
-    /// The parts so far, for a checkpoint that is taken before the last has come.
-    parts: Vec<Bytes>,
+    /// How many parts these are.
+    next: u32,
     /// Parts after one that is missing.
     ahead: BTreeMap<u32, Bytes>,
     /// The number of the last part, once it is known.
@@ -47,7 +47,7 @@ impl Incoming {
             term,
             at,
             table: TableLoader::new(limits),
-            parts: Vec::new(),
+            next: 0,
             ahead: BTreeMap::new(),
             last: None,
             bytes: 0,
@@ -62,12 +62,13 @@ impl Incoming {
 
     /// The number of the part that is needed next.
     pub(crate) fn next(&self) -> u32 {
-        self.parts.len() as u32
+        self.next
     }
 
-    /// The parts so far, in order.
-    pub(crate) fn parts(&self) -> &[Bytes] {
-        &self.parts
+    /// What the parts so far have made, as chunks that make the same: for a checkpoint that is taken before the last part
+    /// has come.
+    pub(crate) fn chunks(&self, chunk_bytes: usize) -> impl Iterator<Item = Vec<u8>> + Send + use<> {
+        self.table.chunks(chunk_bytes)
     }
 
     /// Keeps a part, in whatever order they come, until those before it are there.
@@ -88,9 +89,10 @@ impl Incoming {
     pub(crate) fn read(&mut self, effects: &mut Out) -> Result<(), Corrupt> {
         while let Some(chunk) = self.ahead.remove(&self.next()) {
             self.table.add(&chunk)?;
-            let seq = effects.append_lazy(Record::SnapshotPart(chunk.clone()));
-            self.unwritten.push_back((seq, chunk.len()));
-            self.parts.push(chunk);
+            self.next += 1;
+            let bytes = chunk.len();
+            let seq = effects.append_lazy(Record::SnapshotPart(chunk));
+            self.unwritten.push_back((seq, bytes));
         }
         Ok(())
     }
