@@ -43,7 +43,7 @@ pub enum GroupInput {
     Peers(PeerView),
     /// See [`Input::Wake`].
     Wake,
-    /// See [`Input::EndTurn`]. Reaches the protocol only if it took an input since the last one.
+    /// See [`Input::EndTurn`]. Reaches the protocol only if it took an input since the last one, or goes on.
     EndTurn,
 }
 
@@ -111,6 +111,8 @@ pub trait DynProtocol: Send {
     fn step(&mut self, now: Now, input: GroupInput, output: &mut Output);
     /// When the group wants to be woken; [`Instant::NEVER`] if not at all.
     fn wake_at(&self) -> Instant;
+    /// Whether its last turn left work for the next, which is to come at once. See [`Effects::go_on`].
+    fn goes_on(&self) -> bool;
     /// See [`Protocol::checkpoint`].
     fn checkpoint(&self) -> Checkpoint;
     /// See [`Protocol::status`].
@@ -129,6 +131,8 @@ pub struct Host<P: Protocol> {
     wake_at: Instant,
     /// Whether the protocol took an input since its last turn ended.
     is_in_turn: bool,
+    /// Whether the last turn left work for the next.
+    goes_on: bool,
 }
 
 impl<P: Protocol> Host<P> {
@@ -142,6 +146,7 @@ impl<P: Protocol> Host<P> {
             held: VecDeque::new(),
             wake_at: Instant::NEVER,
             is_in_turn: false,
+            goes_on: false,
         }
     }
 
@@ -154,7 +159,7 @@ impl<P: Protocol> Host<P> {
     /// Steps the protocol, then moves its effects into `output`.
     pub fn run(&mut self, now: Now, input: Input<P::Message>, output: &mut Output) {
         let ends_turn = matches!(input, Input::EndTurn);
-        if ends_turn && !self.is_in_turn {
+        if ends_turn && !self.is_in_turn && !self.goes_on {
             return;
         }
         self.is_in_turn = !ends_turn;
@@ -169,6 +174,12 @@ impl<P: Protocol> Host<P> {
             self.persisted = self.persisted.max(up_to);
         }
         self.protocol.step(now, input, &mut self.effects);
+        let goes_on = std::mem::take(&mut self.effects.goes_on);
+        if ends_turn {
+            self.goes_on = goes_on;
+        } else {
+            assert!(!goes_on, "only the end of a turn leaves work for the next");
+        }
         self.collect(output);
         self.check();
     }
@@ -284,6 +295,10 @@ impl<P: Protocol> DynProtocol for Host<P> {
 
     fn wake_at(&self) -> Instant {
         self.wake_at
+    }
+
+    fn goes_on(&self) -> bool {
+        self.goes_on
     }
 
     fn checkpoint(&self) -> Checkpoint {

@@ -7,7 +7,7 @@
 //!    [`Input::EndTurn`], exactly once and with nothing after it. Only then are the effects of the whole turn carried out,
 //!    in the order of the lists they are in. What inputs can share (a record, a message, a read round) is gathered
 //!    until `EndTurn`, so a lone request waits for nobody, and many cost little more than one. A turn without inputs
-//!    has no end. `now` never goes back.
+//!    has no end, unless the one before asked for it. `now` never goes back.
 //! 2. **Persistence is asynchronous.** `append` hands a record over and returns its number; `Input::Persisted` says
 //!    later that every record up to a number is as durable as the keyspace promises. What must wait for the disk goes
 //!    into `send_after_append`: it leaves when everything appended *so far*, earlier steps
@@ -18,8 +18,11 @@
 //!    it, in order) → `Input::Start` once → everything else. After `Start` there is no way back but a new instance.
 //! 5. **Time**: the host calls `step(Input::Wake)` at or after the instant last given to `wake_at`. One timer; a new
 //!    call replaces the former; it must be set again after it fired. It is for later: what is to be done now is done in
-//!    `EndTurn`.
+//!    `EndTurn`, and what is too much for one turn in that of the next.
 //! 6. Every proposal is answered once, no later than its deadline, with the right class of error.
+//! 7. **A turn is short.** It does about 10 ms of work at most, whatever the state: what takes longer is cut into slices of a
+//!    fixed size, and [`Effects::go_on`] asks for the next. Between two slices other keyspaces have their turn, and the
+//!    messages of peers are read.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -232,6 +235,7 @@ pub struct Effects<M, R> {
     pub(crate) reset: Option<u64>,
     pub(crate) replies: Vec<(Ticket, Reply)>,
     pub(crate) wake: Option<Instant>,
+    pub(crate) goes_on: bool,
 }
 
 /// Whether a record must be synced now or may ride the next sync.
@@ -254,6 +258,7 @@ impl<M, R> Default for Effects<M, R> {
             reset: None,
             replies: Vec::new(),
             wake: None,
+            goes_on: false,
         }
     }
 }
@@ -307,6 +312,12 @@ impl<M, R> Effects<M, R> {
     /// Answers a proposal now.
     pub fn reply(&mut self, ticket: Ticket, reply: Reply) {
         self.replies.push((ticket, reply));
+    }
+
+    /// Says, in `EndTurn`, that there is more to do than one turn may take: the next turn comes at once, and ends with
+    /// `EndTurn` whether an input comes before or not. See the module's seventh rule.
+    pub fn go_on(&mut self) {
+        self.goes_on = true;
     }
 
     /// Asks to be woken at `at`. Replaces what was asked before.

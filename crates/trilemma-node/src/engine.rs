@@ -22,6 +22,9 @@ pub trait Tune {
     fn two_phase(&self, _config: &mut TwoPhaseConfig) {}
 }
 
+/// Entries that a turn applies at least in a keyspace that has as many, however many keyspaces there are.
+const APPLY_ENTRIES_MIN: usize = 32;
+
 /// Leaves every setting as it is.
 impl Tune for () {}
 
@@ -75,6 +78,9 @@ impl Engine {
                 raft.epoch = EPOCH;
                 raft.heartbeat = settings.tuning.raft_heartbeat;
                 raft.election_timeout = settings.tuning.raft_election_timeout;
+                // All keyspaces may have much to apply in the same turn.
+                let share = raft.apply_entries_max / settings.keyspaces.len().max(1);
+                raft.apply_entries_max = share.max(APPLY_ENTRIES_MIN);
                 tune.raft(&mut raft);
                 Engine::Raft(Host::new(Raft::new(raft)))
             }
@@ -124,6 +130,12 @@ impl Engine {
     #[must_use]
     pub fn wake_at(&self) -> Instant {
         self.group().wake_at()
+    }
+
+    /// See [`DynProtocol::goes_on`].
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        self.group().goes_on()
     }
 
     /// See [`DynProtocol::checkpoint`].

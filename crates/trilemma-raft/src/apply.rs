@@ -4,9 +4,41 @@ use trilemma_core::session::OpResult;
 use trilemma_core::{Achieved, ChangeBatch, NodeSet, OpId, Receipt, Reply, UnknownCause, Version};
 
 use crate::Out;
+use crate::config::RaftConfig;
 use crate::log::{Index, Payload};
 use crate::pending::{InLog, ReplyTo, lost};
 use crate::shared::Shared;
+
+/// What one turn may still apply. Its end is no end of anything: the next turn goes on.
+#[derive(Debug)]
+pub(crate) struct Slice {
+    entries: usize,
+    bytes: usize,
+}
+
+impl Slice {
+    pub(crate) fn of(config: &RaftConfig) -> Self {
+        Self {
+            entries: config.apply_entries_max.max(1),
+            bytes: config.apply_bytes.max(1),
+        }
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.entries > 0 && self.bytes > 0
+    }
+
+    /// Notes that an entry of this size was applied.
+    pub(crate) fn take(&mut self, size: usize) {
+        self.entries -= 1;
+        self.bytes = self.bytes.saturating_sub(size);
+    }
+}
+
+/// Up to where entries can be applied: they are committed *and* durable here.
+pub(crate) fn ready(shared: &Shared) -> Index {
+    shared.commit.min(shared.log.durable())
+}
 
 /// Applies the next entry that is committed *and* durable here, so that a restart never has to take back what somebody
 /// has read. Returns its index and its size; `None` if there is none. `holders` are the other nodes that hold it durably.
@@ -15,9 +47,8 @@ pub(crate) fn next(
     holders: impl FnOnce(Index) -> NodeSet,
     effects: &mut Out,
 ) -> Option<(Index, usize)> {
-    let up_to = shared.commit.min(shared.log.durable());
     let index = shared.applied().next();
-    if index > up_to {
+    if index > ready(shared) {
         return None;
     }
     let at = Version(index.0);

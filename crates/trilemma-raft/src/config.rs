@@ -35,6 +35,11 @@ pub struct RaftConfig {
     pub inflight_bytes: usize,
     /// Bytes of entries that are appended and not committed, beyond which proposals are refused. Default 64 MiB.
     pub uncommitted_bytes: usize,
+    /// Committed entries applied in one turn, at least 1. Default 2048, some milliseconds of work: what is left is applied in
+    /// the next turns, and heartbeats are sent between them.
+    pub apply_entries_max: usize,
+    /// Bytes of committed entries after which a turn applies no more. Default 4 MiB.
+    pub apply_bytes: usize,
     /// Applied entries kept in memory for followers that lag. Default 20,000. Those further behind get a snapshot.
     pub kept_entries: usize,
     /// Bytes of applied entries kept in memory. Default 16 MiB.
@@ -72,6 +77,8 @@ impl RaftConfig {
             inflight_max: 64,
             inflight_bytes: 8 * 1024 * 1024,
             uncommitted_bytes: 64 * 1024 * 1024,
+            apply_entries_max: 2048,
+            apply_bytes: 4 * 1024 * 1024,
             kept_entries: 20_000,
             kept_bytes: 16 * 1024 * 1024,
             pinned_bytes_max: 64 * 1024 * 1024,

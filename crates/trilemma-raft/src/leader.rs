@@ -19,7 +19,8 @@ use crate::reads::{READS_MAX, Read, Rounds};
 use crate::record::Record;
 use crate::role::Role;
 use crate::shared::Shared;
-use crate::{Out, apply};
+use crate::apply::{self, Slice};
+use crate::Out;
 
 use progress::Progress;
 
@@ -255,11 +256,16 @@ impl Leader {
 
     /// Applies what is committed and durable here, and serves the reads that wait for it.
     fn apply(&mut self, shared: &mut Shared, now: Instant, effects: &mut Out) {
-        while let Some((index, size)) = apply::next(shared, |index| self.holders(index), effects) {
+        let mut slice = Slice::of(&shared.config);
+        while slice.has_room()
+            && let Some((index, size)) = apply::next(shared, |index| self.holders(index), effects)
+        {
+            slice.take(size);
             if index > self.noop {
                 self.unapplied -= size;
             }
         }
+        shared.go_on(effects);
         self.trim(shared, now);
         self.release_reads(shared, effects);
         shared.serve_version_reads(effects);

@@ -6,7 +6,7 @@ use trilemma_core::table::Table;
 use trilemma_core::{Instant, NodeId, NodeSet, PeerView, ReadLevel, ReadReply, Reason, Reply, Rng, Version};
 
 use crate::Out;
-use crate::apply;
+use crate::apply::{self, Slice};
 use crate::config::RaftConfig;
 use crate::disk::Disk;
 use crate::hard_state::HardState;
@@ -99,9 +99,22 @@ impl Shared {
 
     /// Applies what is committed and durable here, as a node that does not lead.
     pub(crate) fn apply(&mut self, effects: &mut Out) {
-        while apply::next(self, |_| NodeSet::default(), effects).is_some() {}
+        let mut slice = Slice::of(&self.config);
+        while slice.has_room()
+            && let Some((_, size)) = apply::next(self, |_| NodeSet::default(), effects)
+        {
+            slice.take(size);
+        }
+        self.go_on(effects);
         self.trim(Index(u64::MAX));
         self.serve_version_reads(effects);
+    }
+
+    /// Asks for another turn if there is more to apply.
+    pub(crate) fn go_on(&self, effects: &mut Out) {
+        if self.applied() < apply::ready(self) {
+            effects.go_on();
+        }
     }
 
     /// Drops applied entries that nobody is expected to need, which are those up to `needed`, or that would take too much

@@ -7,6 +7,7 @@ mod invariants;
 mod node;
 mod paper;
 mod scenarios;
+mod slices;
 mod transfers;
 mod turns;
 mod wire;

@@ -40,6 +40,11 @@ const RAFT: &[Setting] = &[
     ("raft.chunks_inflight", &[1, DEFAULT]),
     ("raft.sessions_max", &[2, 8, DEFAULT, DEFAULT]),
 ];
+/// What a turn applies. Drawn late, see there.
+const RAFT_SLICES: &[Setting] = &[
+    ("raft.apply_entries_max", &[1, 1, 3, DEFAULT, DEFAULT]),
+    ("raft.apply_bytes", &[1, 300, DEFAULT, DEFAULT]),
+];
 const PAXOS: &[Setting] = &[
     ("paxos.round_timeout", &[10_000, 30_000, DEFAULT, 400_000]),
     ("paxos.backoff_min", &[20, DEFAULT]),
@@ -304,6 +309,14 @@ impl Swarm {
             let sessions = self.pick(&[1, 2, 8, DEFAULT, DEFAULT]);
             if sessions != DEFAULT {
                 knobs.insert("paxos.sessions_max".to_owned(), sessions);
+            }
+        }
+        if self.protocol.parts().contains(&Protocol::Raft) {
+            for (name, values) in RAFT_SLICES {
+                let value = self.pick(values);
+                if value != DEFAULT {
+                    knobs.insert((*name).to_owned(), value);
+                }
             }
         }
     }

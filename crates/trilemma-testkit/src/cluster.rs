@@ -279,9 +279,12 @@ impl<P: Protocol> Cluster<P> {
         host.step(now, input, &mut node.output);
         assert_eq!(node.output.rejected, None, "our own messages decode");
         let incarnation = node.incarnation;
-        if std::mem::replace(&mut node.is_in_turn, true) {
-            return;
+        if !std::mem::replace(&mut node.is_in_turn, true) {
+            self.schedule_end_turn(id, incarnation);
         }
+    }
+
+    fn schedule_end_turn(&mut self, id: NodeId, incarnation: Incarnation) {
         let delay = if self.faults.turn.is_zero() {
             Duration::ZERO
         } else {
@@ -307,7 +310,8 @@ impl<P: Protocol> Cluster<P> {
             host.step(now, GroupInput::Wake, &mut node.output);
         }
         host.step(now, GroupInput::EndTurn, &mut node.output);
-        node.is_in_turn = false;
+        node.is_in_turn = host.goes_on();
+        let goes_on = node.is_in_turn;
         let wake_at = host.wake_at();
         let mut output = std::mem::take(&mut node.output);
         node.pending.append(&mut output.records);
@@ -333,6 +337,9 @@ impl<P: Protocol> Cluster<P> {
                     incarnation,
                 },
             );
+        }
+        if goes_on {
+            self.schedule_end_turn(id, incarnation);
         }
     }
 

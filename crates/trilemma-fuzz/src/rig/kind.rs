@@ -32,7 +32,7 @@ pub(super) struct Small;
 impl Tune for Small {
     fn raft(&self, config: &mut RaftConfig) {
         (config.kept_entries, config.kept_bytes, config.pinned_bytes_max) = (8, 4096, 4096);
-        config.append_entries_max = 4;
+        (config.append_entries_max, config.apply_entries_max) = (4, 2);
         config.chunk_bytes = 256;
         config.sessions_max = 4;
     }

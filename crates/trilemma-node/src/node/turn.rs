@@ -21,7 +21,8 @@ impl<W> Node<W> {
     /// When the node wants its next turn, if nothing happens before.
     #[must_use]
     pub fn wake_at(&self) -> Instant {
-        if self.replicas.iter().any(|replica| replica.watchers.is_pumpable()) {
+        let is_at_work = |replica: &Replica| replica.watchers.is_pumpable() || replica.engine.goes_on();
+        if self.replicas.iter().any(is_at_work) {
             return Instant::ZERO;
         }
         let engines = self.replicas.iter().map(|replica| replica.engine.wake_at());
@@ -63,9 +64,11 @@ impl<W> Node<W> {
         }
     }
 
-    /// Tells every keyspace that took an input that its turn is over. Returns these keyspaces.
+    /// Tells every keyspace that took an input, or goes on, that its turn is over. Returns these keyspaces.
     fn end_turns(&mut self, now: Now) -> Vec<usize> {
         let mut touched = std::mem::take(&mut self.touched);
+        let replicas = self.replicas.iter().enumerate();
+        touched.extend(replicas.filter_map(|(index, replica)| replica.engine.goes_on().then_some(index)));
         touched.sort_unstable();
         touched.dedup();
         for index in &touched {

@@ -50,6 +50,11 @@ impl Node {
         self.host.wake_at()
     }
 
+    /// Whether the last turn left work for the next.
+    pub(super) fn goes_on(&self) -> bool {
+        self.host.goes_on()
+    }
+
     /// A turn of one input.
     pub(super) fn step(&mut self, input: Input<Message>) {
         self.input(input);

@@ -1,0 +1,76 @@
+//! What is committed is applied in slices: no turn is long, however much there is.
+
+use super::node::{Node, append, end, noop, put};
+use super::*;
+
+const SLICE: usize = 4;
+
+fn config(nodes: u32) -> RaftConfig {
+    let mut config = RaftConfig::new(NodeId(1), (1..=nodes).map(NodeId), 1);
+    config.apply_entries_max = SLICE;
+    config
+}
+
+fn heartbeats(node: &Node) -> usize {
+    let heartbeat =
+        |message: &Message| matches!(message, Message::Append { entries, .. } if entries.is_empty());
+    node.sent.iter().filter(|(_, message)| heartbeat(message)).count()
+}
+
+#[test]
+fn a_follower_applies_a_slice_in_each_turn_until_nothing_is_left() {
+    let mut node = Node::with(config(3));
+    append(&mut node, 2, 1, end(0, 0), vec![noop(1); 10], 10);
+    assert!(!node.goes_on(), "what is not durable is not applied");
+    for applied in [4, 8, 10] {
+        if applied == 4 {
+            node.persist();
+        } else {
+            node.input(Input::EndTurn);
+        }
+        assert_eq!(node.raft().table().version().0, applied);
+        assert_eq!(node.goes_on(), applied < 10);
+    }
+    node.input(Input::EndTurn);
+    assert_eq!(node.raft().table().version().0, 10);
+}
+
+#[test]
+fn a_slice_is_bounded_by_bytes_too() {
+    let mut config = config(3);
+    (config.apply_entries_max, config.apply_bytes) = (1000, 1);
+    let mut node = Node::with(config);
+    append(&mut node, 2, 1, end(0, 0), vec![noop(1); 3], 3);
+    node.persist();
+    assert_eq!(node.raft().table().version().0, 1);
+    assert!(node.goes_on());
+}
+
+#[test]
+fn a_leader_that_has_much_to_apply_sends_heartbeats_meanwhile() {
+    // As after a restart of all nodes: whatever their logs hold becomes committed with the first entry of the new leader.
+    let mut node = Node::with(config(3));
+    append(&mut node, 2, 1, end(0, 0), vec![noop(1); 40], 0);
+    node.win();
+    let last = node.raft().log_end().index;
+    let ticket = node.propose(put(1));
+    node.persist();
+    let (term, round, result) = (node.raft().term(), 0, AppendResult::Matched(last.next()));
+    node.receive(2, Message::AppendReply { term, round, result });
+    assert_eq!(node.raft().commit(), last.next());
+    assert!(node.raft().table().version().0 <= 2 * SLICE as u64, "in slices");
+    let mut turns = 0;
+    while node.goes_on() {
+        assert_eq!(node.reply(ticket), None, "answered before it is applied");
+        node.sent.clear();
+        node.now = node.now + 100 * MS;
+        node.input(Input::Wake);
+        node.input(Input::EndTurn);
+        assert!(heartbeats(&node) >= 2, "both followers hear their leader");
+        turns += 1;
+        assert!(node.raft().is_leader() && turns < 20);
+        node.receive(2, Message::AppendReply { term, round, result });
+    }
+    assert!(node.reply(ticket).is_some());
+    assert_eq!(node.raft().table().version().0, last.next().0);
+}
