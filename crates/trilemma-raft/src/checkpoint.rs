@@ -61,7 +61,10 @@ pub(crate) fn chunks(shared: &Shared, incoming: Option<&Incoming>) -> Checkpoint
         }
         (!chunk.is_empty()).then_some(Chunk::Entries(chunk))
     });
-    let parts = incoming.map(|incoming| incoming.chunks(chunk_bytes)).into_iter().flatten();
+    let parts = incoming
+        .map(|incoming| incoming.chunks(chunk_bytes))
+        .into_iter()
+        .flatten();
     let parts = parts.map(|part| Chunk::Part(part.into()));
     let chunks = std::iter::once(head)
         .chain(table)

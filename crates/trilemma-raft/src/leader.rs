@@ -10,6 +10,8 @@ use std::time::Duration;
 use trilemma_core::pending::PendingKind;
 use trilemma_core::{Instant, NodeId, NodeSet, ReadLevel, ReadRequest, Reason, Reply, UnknownCause};
 
+use crate::Out;
+use crate::apply::{self, Slice};
 use crate::config::RaftConfig;
 use crate::follower::Follower;
 use crate::log::{Entry, Index, Payload};
@@ -19,8 +21,6 @@ use crate::reads::{READS_MAX, Read, Rounds};
 use crate::record::Record;
 use crate::role::Role;
 use crate::shared::Shared;
-use crate::apply::{self, Slice};
-use crate::Out;
 
 use progress::Progress;
 
@@ -34,6 +34,8 @@ pub(crate) struct Leader {
     unapplied: usize,
     rounds: Rounds,
     next_heartbeat: Instant,
+    /// When followers are told what is committed, if nothing that tells them is sent before; `NEVER` if they know.
+    commit_news_at: Instant,
     /// When a majority was last heard.
     check_at: Instant,
 }
@@ -57,6 +59,7 @@ impl Leader {
             unapplied: 0,
             rounds: Rounds::default(),
             next_heartbeat: now + shared.config.heartbeat,
+            commit_news_at: Instant::NEVER,
             check_at: now,
         };
         leader.send_heartbeats(shared, effects);
@@ -81,7 +84,8 @@ impl Leader {
 
     pub(crate) fn wake_at(&self, config: &RaftConfig) -> Instant {
         let check_at = self.check_at + config.election_timeout;
-        self.next_heartbeat.min(check_at).min(self.rounds.due())
+        let news_at = self.next_heartbeat.min(self.commit_news_at);
+        news_at.min(check_at).min(self.rounds.due())
     }
 
     /// Starts over with a follower whose process has restarted.
@@ -164,11 +168,30 @@ impl Leader {
             while let Some(message) = progress.feed(shared, now, round) {
                 effects.send(*peer, message);
             }
+        }
+        self.tell_commit(shared, now, effects);
+        self.transfer(shared, now, effects);
+    }
+
+    /// Tells followers what is committed, unless a message with entries may still bring it: of two writes in a row, the
+    /// second tells of the first.
+    fn tell_commit(&mut self, shared: &Shared, now: Instant, effects: &mut Out) {
+        let round = self.rounds.newest();
+        let mut followers = self.followers.iter_mut();
+        if !followers.any(|(_, progress)| progress.is_commit_news(shared)) {
+            self.commit_news_at = Instant::NEVER;
+            return;
+        }
+        self.commit_news_at = self.commit_news_at.min(now + shared.config.commit_delay);
+        if self.commit_news_at > now {
+            return;
+        }
+        self.commit_news_at = Instant::NEVER;
+        for (peer, progress) in &mut self.followers {
             if progress.is_commit_news(shared) {
                 effects.send(*peer, progress.heartbeat(shared, round));
             }
         }
-        self.transfer(shared, now, effects);
     }
 
     /// Begins transfers to followers whose next entry is compacted, and repeats parts that had no answer.

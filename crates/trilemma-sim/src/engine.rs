@@ -54,6 +54,7 @@ const fn count(value: u64) -> u64 {
 knobs!(RAFT, RaftConfig,
     "raft.heartbeat" => heartbeat: micros,
     "raft.election_timeout" => election_timeout: micros,
+    "raft.commit_delay" => commit_delay: micros,
     "raft.disk_stall" => disk_stall: micros,
     "raft.append_entries_max" => append_entries_max: size,
     "raft.append_bytes" => append_bytes: size,

@@ -40,10 +40,11 @@ const RAFT: &[Setting] = &[
     ("raft.chunks_inflight", &[1, DEFAULT]),
     ("raft.sessions_max", &[2, 8, DEFAULT, DEFAULT]),
 ];
-/// What a turn applies. Drawn late, see there.
-const RAFT_SLICES: &[Setting] = &[
+/// Drawn late, see there.
+const RAFT_LATE: &[Setting] = &[
     ("raft.apply_entries_max", &[1, 1, 3, DEFAULT, DEFAULT]),
     ("raft.apply_bytes", &[1, 300, DEFAULT, DEFAULT]),
+    ("raft.commit_delay", &[0, 20_000, DEFAULT, DEFAULT]),
 ];
 const PAXOS: &[Setting] = &[
     ("paxos.round_timeout", &[10_000, 30_000, DEFAULT, 400_000]),
@@ -312,7 +313,7 @@ impl Swarm {
             }
         }
         if self.protocol.parts().contains(&Protocol::Raft) {
-            for (name, values) in RAFT_SLICES {
+            for (name, values) in RAFT_LATE {
                 let value = self.pick(values);
                 if value != DEFAULT {
                     knobs.insert((*name).to_owned(), value);

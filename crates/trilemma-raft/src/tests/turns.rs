@@ -48,6 +48,9 @@ fn what_a_turn_has_gathered_leaves_at_its_end_and_asks_for_no_wake() {
     node.win();
     let (term, round, result) = (node.raft().term(), 0, AppendResult::Matched(Index(1)));
     node.receive(2, Message::AppendReply { term, round, result });
+    // The followers learn what is committed.
+    node.now = node.wake_at();
+    node.step(Input::Wake);
     let (records, wake_at) = (node.records.len(), node.wake_at());
     node.sent.clear();
     for seq in 1..=3 {
@@ -73,6 +76,46 @@ fn what_a_turn_has_gathered_leaves_at_its_end_and_asks_for_no_wake() {
     assert_eq!(to(&node, true), 1, "one message with the entries of all writes");
     assert_eq!(to(&node, false), 1, "one round for all reads");
     assert_eq!(node.wake_at(), wake_at, "nothing is left for a wake");
+}
+
+#[test]
+fn the_next_entries_tell_what_is_committed_and_a_message_of_its_own_only_when_none_come() {
+    let mut node = Node::new(3, 1);
+    node.win();
+    let term = node.raft().term();
+    let acknowledge = |node: &mut Node, index: u64| {
+        let (round, result) = (0, AppendResult::Matched(Index(index)));
+        node.receive(2, Message::AppendReply { term, round, result });
+        node.receive(3, Message::AppendReply { term, round, result });
+    };
+    let told = |node: &Node| -> Vec<(bool, u64)> {
+        let told = |message: &Message| match message {
+            Message::Append { entries, commit, .. } => Some((entries.is_empty(), commit.0)),
+            _ => None,
+        };
+        node.sent
+            .iter()
+            .filter_map(|(_, message)| told(message))
+            .collect()
+    };
+    acknowledge(&mut node, 1);
+    node.propose(put(1));
+    node.persist();
+    node.sent.clear();
+    acknowledge(&mut node, 2);
+    assert_eq!(node.raft().commit(), Index(2));
+    assert_eq!(told(&node), [], "the next write may tell");
+    node.propose(put(2));
+    assert_eq!(told(&node), [(false, 2), (false, 2)], "it does");
+    node.persist();
+    node.sent.clear();
+    acknowledge(&mut node, 3);
+    let commit_delay = node.raft().shared.config.commit_delay;
+    assert_eq!(node.wake_at(), node.now + commit_delay);
+    node.now = node.wake_at();
+    node.step(Input::Wake);
+    assert_eq!(told(&node), [(true, 3), (true, 3)], "no write came");
+    assert!(node.wake_at() > node.now + commit_delay);
 }
 
 #[test]
