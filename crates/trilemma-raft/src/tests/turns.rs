@@ -88,14 +88,14 @@ fn the_next_entries_tell_what_is_committed_and_a_message_of_its_own_only_when_no
         node.receive(2, Message::AppendReply { term, round, result });
         node.receive(3, Message::AppendReply { term, round, result });
     };
-    let told = |node: &Node| -> Vec<(bool, u64)> {
-        let told = |message: &Message| match message {
+    let reported = |node: &Node| -> Vec<(bool, u64)> {
+        let reported = |message: &Message| match message {
             Message::Append { entries, commit, .. } => Some((entries.is_empty(), commit.0)),
             _ => None,
         };
         node.sent
             .iter()
-            .filter_map(|(_, message)| told(message))
+            .filter_map(|(_, message)| reported(message))
             .collect()
     };
     acknowledge(&mut node, 1);
@@ -104,9 +104,9 @@ fn the_next_entries_tell_what_is_committed_and_a_message_of_its_own_only_when_no
     node.sent.clear();
     acknowledge(&mut node, 2);
     assert_eq!(node.raft().commit(), Index(2));
-    assert_eq!(told(&node), [], "the next write may tell");
+    assert_eq!(reported(&node), [], "the next write may tell");
     node.propose(put(2));
-    assert_eq!(told(&node), [(false, 2), (false, 2)], "it does");
+    assert_eq!(reported(&node), [(false, 2), (false, 2)], "it does");
     node.persist();
     node.sent.clear();
     acknowledge(&mut node, 3);
@@ -114,7 +114,7 @@ fn the_next_entries_tell_what_is_committed_and_a_message_of_its_own_only_when_no
     assert_eq!(node.wake_at(), node.now + commit_delay);
     node.now = node.wake_at();
     node.step(Input::Wake);
-    assert_eq!(told(&node), [(true, 3), (true, 3)], "no write came");
+    assert_eq!(reported(&node), [(true, 3), (true, 3)], "no write came");
     assert!(node.wake_at() > node.now + commit_delay);
 }
 
