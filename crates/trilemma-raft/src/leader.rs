@@ -34,7 +34,7 @@ pub(crate) struct Leader {
     unapplied: usize,
     rounds: Rounds,
     next_heartbeat: Instant,
-    /// When followers are told what is committed, if nothing that tells them is sent before; `NEVER` if they know.
+    /// When followers are notified of the commit index, unless a message brings it before; `NEVER` if they know.
     commit_news_at: Instant,
     /// When a majority was last heard.
     check_at: Instant,
