@@ -110,24 +110,33 @@ pub fn bounded_bytes<'de, D, const MAX: usize>(deserializer: D) -> Result<Bytes,
 where
     D: Deserializer<'de>,
 {
-    struct Bounded<const MAX: usize>;
+    bounded_octets::<D, Vec<u8>, MAX>(deserializer).map(Bytes::from)
+}
 
-    impl<const MAX: usize> Visitor<'_> for Bounded<MAX> {
-        type Value = Bytes;
+/// Reads a byte string of at most `MAX` bytes into whatever holds it.
+pub(crate) fn bounded_octets<'de, D, T, const MAX: usize>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: for<'a> From<&'a [u8]>,
+{
+    struct Bounded<T, const MAX: usize>(PhantomData<T>);
+
+    impl<T: for<'a> From<&'a [u8]>, const MAX: usize> Visitor<'_> for Bounded<T, MAX> {
+        type Value = T;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "at most {MAX} bytes")
         }
 
-        fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Bytes, E> {
+        fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<T, E> {
             if bytes.len() > MAX {
                 return Err(E::invalid_length(bytes.len(), &self));
             }
-            Ok(Bytes::copy_from_slice(bytes))
+            Ok(T::from(bytes))
         }
     }
 
-    deserializer.deserialize_bytes(Bounded::<MAX>)
+    deserializer.deserialize_bytes(Bounded::<T, MAX>(PhantomData))
 }
 
 /// Reads text of at most `MAX` bytes. For `#[serde(deserialize_with = "bounded_text::<_, 256>")]`.

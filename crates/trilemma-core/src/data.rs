@@ -5,11 +5,12 @@
 
 use std::fmt;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::codec::{bounded_bytes, bounded_vec};
+use crate::codec::{bounded_octets, bounded_vec};
 use crate::error::{NotApplied, Reason};
 use crate::id::{LeaseId, Version};
 use crate::read::KeyRange;
@@ -23,25 +24,13 @@ pub const BATCH_LENGTH_MAX: usize = 4096;
 /// Most bytes of one command: it must fit a log record and a frame of the log lane.
 pub const COMMAND_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+// One allocation each, with its counter in it, and two words in a map: a keyspace holds millions of them. It is no slice of
+// what it was read from either, which one small key would keep in memory.
 macro_rules! byte_string {
     ($(#[$meta:meta])* $name:ident, $max:expr) => {
         $(#[$meta])*
         #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Bytes);
-
-        impl $name {
-            /// Wraps `bytes` without copying. The length is checked when a command is validated and when decoded.
-            #[must_use]
-            pub const fn from_bytes(bytes: Bytes) -> Self {
-                Self(bytes)
-            }
-
-            /// The bytes, shared.
-            #[must_use]
-            pub fn bytes(&self) -> &Bytes {
-                &self.0
-            }
-        }
+        pub struct $name(Arc<[u8]>);
 
         impl std::ops::Deref for $name {
             type Target = [u8];
@@ -65,19 +54,19 @@ macro_rules! byte_string {
 
         impl From<&str> for $name {
             fn from(text: &str) -> Self {
-                Self(Bytes::copy_from_slice(text.as_bytes()))
+                Self(text.as_bytes().into())
             }
         }
 
         impl From<String> for $name {
             fn from(text: String) -> Self {
-                Self(text.into())
+                Self(text.into_bytes().into())
             }
         }
 
         impl From<&[u8]> for $name {
             fn from(bytes: &[u8]) -> Self {
-                Self(Bytes::copy_from_slice(bytes))
+                Self(bytes.into())
             }
         }
 
@@ -89,7 +78,7 @@ macro_rules! byte_string {
 
         impl From<Bytes> for $name {
             fn from(bytes: Bytes) -> Self {
-                Self(bytes)
+                Self(bytes[..].into())
             }
         }
 
@@ -120,7 +109,7 @@ macro_rules! byte_string {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                bounded_bytes::<D, { $max }>(deserializer).map(Self)
+                bounded_octets::<D, _, { $max }>(deserializer).map(Self)
             }
         }
     };
@@ -149,6 +138,9 @@ pub struct Versioned {
     /// The lease under which the value lives, if any.
     pub lease: Option<LeaseId>,
 }
+
+// What a key costs in a map, beyond two allocations.
+const _: () = assert!(size_of::<(Key, Versioned)>() <= 64);
 
 /// A condition on one key. All guards of a command are checked against one state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
