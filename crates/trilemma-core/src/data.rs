@@ -362,6 +362,14 @@ pub struct Change {
     pub now: Option<Versioned>,
 }
 
+impl Change {
+    /// What it costs in memory, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        96 + self.key.len() + self.now.as_ref().map_or(0, |state| state.value.len())
+    }
+}
+
 /// Changes that became visible together: one command's, or what one merge brought.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeBatch {

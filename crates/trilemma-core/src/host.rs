@@ -19,6 +19,7 @@ use crate::protocol::{
 use crate::read::{Entry, KeyRange};
 use crate::status::LiveStatus;
 use crate::time::{Instant, Now};
+use crate::view::View;
 
 /// What a group reacts to: an [`Input`] whose message is still bytes.
 #[derive(Clone, Debug)]
@@ -117,6 +118,8 @@ pub trait DynProtocol: Send {
     fn checkpoint(&self) -> Checkpoint;
     /// See [`Protocol::status`].
     fn status(&self, now: Now) -> LiveStatus;
+    /// See [`Protocol::view`].
+    fn view(&self, range: &KeyRange) -> Box<dyn View>;
     /// See [`Protocol::scan`].
     fn scan(&self, range: &KeyRange, limit: usize) -> Vec<Entry>;
 }
@@ -307,6 +310,10 @@ impl<P: Protocol> DynProtocol for Host<P> {
 
     fn status(&self, now: Now) -> LiveStatus {
         self.protocol.status(now)
+    }
+
+    fn view(&self, range: &KeyRange) -> Box<dyn View> {
+        self.protocol.view(range)
     }
 
     fn scan(&self, range: &KeyRange, limit: usize) -> Vec<Entry> {

@@ -9,6 +9,7 @@
 //! | [`protocol`], [`host`] | the sans-I/O contract of protocol crates, and what runs an instance |
 //! | [`replicator`] | the trait behind which a backend stands |
 //! | [`checkpoint`] | a state as chunks, and how large one may be |
+//! | [`view`] | a state of one moment, read part by part |
 //! | [`table`], [`session`], [`liveness`] | small pure machines that several protocols share |
 //! | [`codec`], [`rng`] | bounded bytes, seeded randomness |
 //!
@@ -34,6 +35,7 @@ pub mod session;
 pub mod status;
 pub mod table;
 pub mod time;
+pub mod view;
 pub mod watch;
 
 pub use checkpoint::Checkpoint;
@@ -54,6 +56,7 @@ pub use replicator::{Convergent, OpContext, Replicator, SharedReplicator, WatchS
 pub use rng::Rng;
 pub use status::{LiveStatus, StatusWatch};
 pub use time::{Instant, Now, WallTime};
+pub use view::View;
 pub use watch::{WatchItem, WatchSpec, WatchToken};
 
 #[cfg(test)]

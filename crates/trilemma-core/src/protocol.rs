@@ -38,6 +38,7 @@ use crate::read::{Entry, KeyRange, ReadReply, ReadRequest};
 use crate::receipt::{Outcome, Receipt};
 use crate::status::LiveStatus;
 use crate::time::{Instant, Now};
+use crate::view::{View, read_all};
 
 /// Greatest size in bytes of an encoded record: what the log takes, and what one message of a peer can hold at most. A
 /// record beyond it ends the node, so a protocol cuts what it has to say.
@@ -93,8 +94,13 @@ pub trait Protocol: Send + 'static {
     /// What this node can do in this keyspace now, and why not more. Computed, never asserted.
     fn status(&self, now: Now) -> LiveStatus;
 
-    /// The entries of the state that this node has applied, in key order: what a local read sees.
-    fn scan(&self, range: &KeyRange, limit: usize) -> Vec<Entry>;
+    /// A view of the state that this node has applied: what local reads see. Must be cheap to take.
+    fn view(&self, range: &KeyRange) -> Box<dyn View>;
+
+    /// The first entries of a range in key order.
+    fn scan(&self, range: &KeyRange, limit: usize) -> Vec<Entry> {
+        read_all(self.view(range), limit)
+    }
 }
 
 /// A record or checkpoint that passed its checksum but cannot be right. The node must not start.

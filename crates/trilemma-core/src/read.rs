@@ -159,6 +159,14 @@ pub struct Entry {
     pub state: Versioned,
 }
 
+impl Entry {
+    /// What it costs in memory, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        96 + self.key.len() + self.state.value.len()
+    }
+}
+
 /// The answer to a read, with what was achieved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadReply {

@@ -15,6 +15,7 @@ use crate::id::{OpId, Version};
 use crate::protocol::Corrupt;
 use crate::read::{Entry, KeyRange, Query, page};
 use crate::session::{Admission, CHECKED_MAX, OpResult, SessionLimits, Sessions, StoredSession, WholeRecord};
+use crate::view::MapView;
 
 pub use crate::checkpoint::CHUNK_BYTES;
 
@@ -25,6 +26,9 @@ pub struct Table {
     sessions: Sessions,
     version: Version,
 }
+
+/// What readers see of a key of a table.
+type StateFn = fn(&Key, &Versioned) -> Option<Versioned>;
 
 /// What applying one operation did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +89,11 @@ impl Table {
             map_bounds(range)
         };
         self.map.range::<_, [u8]>(bounds)
+    }
+
+    /// The entries of a range as they are now, to be read later.
+    pub fn view(&self, range: &KeyRange) -> MapView<Versioned, StateFn> {
+        MapView::new(&self.map, range, |_, state| Some(state.clone()))
     }
 
     /// One page of the answer to `query`.

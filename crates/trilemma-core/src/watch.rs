@@ -15,10 +15,8 @@ use crate::data::{Change, ChangeBatch};
 use crate::read::{Entry, KeyRange};
 use crate::session::CHECKED_MAX;
 
-/// Changes kept per keyspace for watchers that resume.
+/// Changes kept per keyspace for watchers that are behind or resume.
 pub const RING_CHANGES_MAX: usize = 65_536;
-/// Bytes of keys and values kept per keyspace for watchers that resume.
-pub const RING_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most changes in one [`WatchItem::Changes`].
 pub const ITEM_CHANGES_MAX: usize = 8192;
 
@@ -102,29 +100,43 @@ impl WatchItem {
             WatchItem::Reset { token, .. } | WatchItem::Changes { token, .. } => *token,
         }
     }
+
+    /// What it costs in memory, about: the measure of the room that a reader gives.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        const ITEM_BYTES: usize = 64;
+        let rest: usize = match self {
+            WatchItem::Reset { entries, .. } => entries.iter().map(Entry::bytes).sum(),
+            WatchItem::Changes { changes, .. } => changes.iter().map(Change::bytes).sum(),
+        };
+        ITEM_BYTES + rest
+    }
 }
 
-/// The recent changes of one keyspace on one node.
+/// The recent changes of one keyspace on one node, in bounded memory.
 #[derive(Debug)]
 pub struct Ring {
     stream: u64,
     recent: VecDeque<ChangeBatch>,
     changes: usize,
     bytes: usize,
+    bytes_max: usize,
     /// Everything after this position is in `recent`.
     floor: u64,
     last: u64,
 }
 
 impl Ring {
-    /// A ring for this stream that begins after `position`.
+    /// A ring for this stream that begins after `position` and keeps about `bytes_max` bytes, the newest changes in any
+    /// case.
     #[must_use]
-    pub fn new(stream: u64, position: u64) -> Self {
+    pub fn new(stream: u64, position: u64, bytes_max: usize) -> Self {
         Self {
             stream,
             recent: VecDeque::new(),
             changes: 0,
             bytes: 0,
+            bytes_max,
             floor: position,
             last: position,
         }
@@ -133,10 +145,22 @@ impl Ring {
     /// The token of the newest change.
     #[must_use]
     pub fn token(&self) -> WatchToken {
+        self.token_at(self.last)
+    }
+
+    /// The token of a position.
+    #[must_use]
+    pub fn token_at(&self, position: u64) -> WatchToken {
         WatchToken {
             stream: self.stream,
-            position: self.last,
+            position,
         }
+    }
+
+    /// Whether all changes after `position` are known.
+    #[must_use]
+    pub fn covers(&self, position: u64) -> bool {
+        position >= self.floor && position <= self.last
     }
 
     /// Adds changes. Positions must grow; an entry without changes only moves the position.
@@ -154,7 +178,7 @@ impl Ring {
         self.changes += applied.changes.len();
         self.bytes += size(&applied);
         self.recent.push_back(applied);
-        while self.changes > RING_CHANGES_MAX || self.bytes > RING_BYTES_MAX {
+        while self.is_over() && self.recent.len() > 1 {
             let Some(oldest) = self.recent.pop_front() else {
                 break;
             };
@@ -163,6 +187,10 @@ impl Ring {
             self.floor = oldest.position;
         }
         self.check();
+    }
+
+    fn is_over(&self) -> bool {
+        self.changes > RING_CHANGES_MAX || self.bytes > self.bytes_max
     }
 
     /// The ring's invariants: what it holds lies between floor and last, and is counted. A floor that is off would skip
@@ -186,10 +214,7 @@ impl Ring {
             "change {newest} is beyond the last, {}",
             self.last
         );
-        assert!(
-            self.changes <= RING_CHANGES_MAX && self.bytes <= RING_BYTES_MAX,
-            "the ring is bounded"
-        );
+        assert!(!self.is_over() || self.recent.len() == 1, "the ring is bounded");
         assert_eq!(self.recent.is_empty(), self.changes == 0, "changes are counted");
         if cfg!(debug_assertions) && self.recent.len() <= CHECKED_MAX {
             let changes: usize = self.recent.iter().map(|applied| applied.changes.len()).sum();
@@ -208,50 +233,29 @@ impl Ring {
 
     /// Forgets everything up to `position`, whose changes this node has not seen one by one (a snapshot came).
     pub fn reset(&mut self, position: u64) {
-        *self = Self::new(self.stream, position.max(self.last));
+        *self = Self::new(self.stream, position.max(self.last), self.bytes_max);
     }
 
-    /// The items after `token`, or `None` if the ring does not reach back that far or is another stream's.
-    #[must_use]
-    pub fn since(&self, token: WatchToken, range: &KeyRange) -> Option<Vec<WatchItem>> {
-        if token.stream != self.stream || token.position < self.floor || token.position > self.last {
-            return None;
-        }
+    /// The changes after a position, oldest first. They are all that there were if the ring [covers](Ring::covers) it.
+    pub fn after(&self, position: u64) -> impl Iterator<Item = &ChangeBatch> {
         let first = self
             .recent
-            .partition_point(|applied| applied.position <= token.position);
-        Some(
-            self.recent
-                .range(first..)
-                .filter_map(|applied| self.item(applied, range))
-                .collect(),
-        )
+            .partition_point(|applied| applied.position <= position);
+        self.recent.range(first..)
     }
 
     /// One `ChangeBatch` as an item of a watch on `range`; `None` if nothing in it is within.
     #[must_use]
     pub fn item(&self, applied: &ChangeBatch, range: &KeyRange) -> Option<WatchItem> {
-        let changes: Vec<Change> = applied
-            .changes
-            .iter()
-            .filter(|change| range.contains(&change.key))
-            .cloned()
-            .collect();
-        let token = WatchToken {
-            stream: self.stream,
-            position: applied.position,
-        };
+        let within = |change: &&Change| range.contains(&change.key);
+        let changes: Vec<Change> = applied.changes.iter().filter(within).cloned().collect();
+        let token = self.token_at(applied.position);
         (!changes.is_empty()).then_some(WatchItem::Changes { token, changes })
     }
 }
 
 fn size(applied: &ChangeBatch) -> usize {
-    let value = |change: &Change| change.now.as_ref().map_or(0, |state| state.value.len());
-    applied
-        .changes
-        .iter()
-        .map(|change| change.key.len() + value(change) + 64)
-        .sum()
+    applied.changes.iter().map(Change::bytes).sum()
 }
 
 #[cfg(test)]

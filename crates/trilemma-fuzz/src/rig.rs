@@ -25,7 +25,9 @@ use trilemma_core::{
 use trilemma_node::config::NODE_RECORDS;
 use trilemma_node::frame::put_item;
 use trilemma_node::node::DEADLINE_GRACE;
-use trilemma_node::{Engine, Envelope, Node, Observer, ReaderEvent, RecoveryError, WatchId, keyspace_id};
+use trilemma_node::{
+    Destination, Engine, Envelope, LinkId, Node, Observer, ReaderEvent, RecoveryError, WatchId, keyspace_id,
+};
 use trilemma_storage::{LogSeq, MemoryDisk};
 
 use crate::mutate::mutated;
@@ -78,6 +80,9 @@ struct Machine {
     /// Nodes of which nothing arrives here.
     unheard: BTreeSet<NodeId>,
 }
+
+/// Bytes that a reader has room for, again and again.
+const ROOM: usize = 4096;
 
 /// Looks at what a turn appends and changes.
 struct Watching<'a> {
@@ -399,7 +404,13 @@ impl Rig {
         let keyspace = self.keyspace;
         self.machines[place].watches.insert(watch);
         self.turn(place, |node, _| {
-            node.on_watch(watch, keyspace, WatchSpec { range, resume });
+            let (link, room) = (LinkId(watch.0 % 3), ROOM);
+            node.on_watch(
+                watch,
+                keyspace,
+                WatchSpec { range, resume },
+                Destination { link, room },
+            );
         });
     }
 
@@ -413,9 +424,15 @@ impl Rig {
             self.machines[place].watches.remove(&watch);
             ReaderEvent::Gone
         } else {
-            ReaderEvent::Ready
+            ReaderEvent::Room(ROOM)
         };
-        self.turn(place, |node, now| node.on_reader(now, watch, event));
+        let full = source.once_in(8).then(|| source.once_in(2));
+        self.turn(place, |node, _| {
+            if let Some(full) = full {
+                node.on_link(LinkId(watch.0 % 3), !full);
+            }
+            node.on_reader(watch, event);
+        });
     }
 
     /// An input of a node, and the end of its turn if it has taken enough of them.

@@ -7,7 +7,7 @@ use trilemma_core::read::page;
 use trilemma_core::{
     AppendSeq, Checkpoint, Corrupt, Effects, Entry, Incarnation, Input, Instant, KeyRange, LiveStatus,
     NodeId, Now, PeerView, Proposal, Protocol, Query, ReadError, ReadLevel, ReadReply, ReadRequest, Reason,
-    Reply, Request, Version,
+    Reply, Request, Version, View,
 };
 
 use crate::acknowledgements::Acknowledgements;
@@ -504,7 +504,7 @@ impl Protocol for Gossip {
         self.make_status(now)
     }
 
-    fn scan(&self, range: &KeyRange, limit: usize) -> Vec<Entry> {
-        self.store.range(range).take(limit).collect()
+    fn view(&self, range: &KeyRange) -> Box<dyn View> {
+        Box::new(self.store.view(range))
     }
 }

@@ -26,6 +26,7 @@ use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 use trilemma_core::data::{BATCH_LENGTH_MAX, map_bounds};
+use trilemma_core::view::MapView;
 use trilemma_core::{Entry, Key, KeyRange, Value, Versioned};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -105,7 +106,8 @@ impl Item {
     }
 }
 
-type Siblings = Arc<Vec<Sibling>>;
+/// The siblings of a key.
+pub(crate) type Siblings = Arc<Vec<Sibling>>;
 
 /// The store and its context. A clone is O(1) and shares memory.
 #[derive(Clone, Debug, Default)]
@@ -222,6 +224,14 @@ impl Replica {
                 state,
             })
         })
+    }
+
+    /// A view of a range of keys. `state` says what readers see of a key's siblings.
+    pub(crate) fn view<F>(&self, range: &KeyRange, state: F) -> MapView<Siblings, F>
+    where
+        F: Fn(&Key, &Siblings) -> Option<Versioned> + Send,
+    {
+        MapView::new(&self.keys, range, state)
     }
 
     /// What a new change of `key` made here has observed.

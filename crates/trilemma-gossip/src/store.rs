@@ -1,6 +1,8 @@
 //! What this node reflects and what it shows: the replica, the changes that it defers, and the keys whose winner is to be
 //! written back. Whatever changes a key goes through here, so that watchers see it once and the log has it.
 
+mod view;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use trilemma_core::{Change, ChangeBatch, Entry, Key, KeyRange, NodeId, Now, Versioned};

@@ -19,9 +19,10 @@ pub struct Limits {
     /// Bytes of records that wait for the disk. Default 256 MiB. New writes are refused above a quarter, peers'
     /// messages are dropped above a half.
     pub log_bytes_max: usize,
-    /// Watches of one keyspace. Default 4,096.
+    /// Watches of one keyspace. Default 100,000.
     pub watchers_max: usize,
-    /// Bytes of items that wait for one slow watcher before it is sent a reset instead. Default 4 MiB.
+    /// Bytes of recent changes that are kept per keyspace for watchers that are behind, or resume; one that needs older
+    /// ones is sent a reset. Default 32 MiB.
     pub watch_bytes_max: usize,
 }
 
@@ -32,8 +33,8 @@ impl Default for Limits {
             pending_max: 65_536,
             pending_bytes_max: 256 * MIB,
             log_bytes_max: 256 * MIB,
-            watchers_max: 4096,
-            watch_bytes_max: 4 * MIB,
+            watchers_max: 100_000,
+            watch_bytes_max: 32 * MIB,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The protocol instance of a keyspace, of whichever backend, with typed access for the checks of invariants.
 
 use trilemma_core::host::{DynProtocol, GroupInput, Host, Output};
-use trilemma_core::{Backend, Checkpoint, Corrupt, Entry, Incarnation, Instant, KeyRange, LiveStatus, Now};
+use trilemma_core::{
+    Backend, Checkpoint, Corrupt, Entry, Incarnation, Instant, KeyRange, LiveStatus, Now, View,
+};
 use trilemma_gossip::{Gossip, GossipConfig};
 use trilemma_paxos::{Paxos, PaxosConfig};
 use trilemma_raft::{Raft, RaftConfig};
@@ -148,6 +150,12 @@ impl Engine {
     #[must_use]
     pub fn status(&self, now: Now) -> LiveStatus {
         self.group().status(now)
+    }
+
+    /// See [`DynProtocol::view`].
+    #[must_use]
+    pub fn view(&self, range: &KeyRange) -> Box<dyn View> {
+        self.group().view(range)
     }
 
     /// See [`DynProtocol::scan`].

@@ -4,7 +4,7 @@
 //! clock; the log's file is written by its host. So what is tested under simulated faults is what ships.
 //!
 //! A host calls the inputs of [`Node`] as things happen ([`Node::on_request`], [`Node::on_frame`],
-//! [`Node::on_log`], [`Node::on_watch`], [`Node::on_reader`], [`Node::on_snapshot`]), each with the time, and ends
+//! [`Node::on_log`], [`Node::on_watch`], [`Node::on_reader`], [`Node::on_link`], [`Node::on_snapshot`]), each with the time, and ends
 //! every turn with [`Node::turn`], which fills [`Effects`]. It carries these out **in the order of the fields**:
 //! the batch to the log, then messages, answers, watch items, the snapshot job, the release of log.
 //!
@@ -48,7 +48,7 @@ pub use peers::{Peers, Refused};
 pub use recovery::{Found, NEW_NODE_FILE, Recovered, RecoveryError, Storage, recover};
 pub use replica::Replica;
 pub use snapshots::SnapshotJob;
-pub use watchers::{ReaderEvent, WatchId};
+pub use watchers::{Destination, LinkId, ReaderEvent, WatchId};
 
 use trilemma_core::Epoch;
 

@@ -21,7 +21,7 @@ use crate::peers::Peers;
 use crate::record::NodeRecord;
 use crate::replica::Replica;
 use crate::snapshots::Snapshots;
-use crate::watchers::{Sent, WatchId};
+use crate::watchers::{Destination, Sent, WatchId};
 
 /// How much later than its deadline the node answers for a protocol that did not.
 pub const DEADLINE_GRACE: Duration = Duration::from_millis(50);
@@ -36,6 +36,15 @@ pub(crate) struct Parts<'a> {
     pub(crate) record: NodeRecord,
 }
 
+/// A watch that opens at the end of the turn.
+struct Opening {
+    id: WatchId,
+    /// Its keyspace's place among the replicas.
+    index: usize,
+    spec: WatchSpec,
+    destination: Destination,
+}
+
 /// One node. See the crate.
 pub struct Node<W> {
     peers: Peers,
@@ -44,7 +53,7 @@ pub struct Node<W> {
     pending: Pending<W>,
     watches: BTreeMap<WatchId, usize>,
     /// Watches that open at the end of the turn.
-    opening: Vec<(WatchId, usize, WatchSpec)>,
+    opening: Vec<Opening>,
     liveness: Liveness,
     view: PeerView,
     admission: Admission,
@@ -60,6 +69,8 @@ pub struct Node<W> {
     /// Messages of the nodes themselves that were taken.
     received: u64,
     next_status: Instant,
+    /// The keyspace whose watches are served first in this turn.
+    first_pumped: usize,
     /// Replicas that took an input in this turn.
     touched: Vec<usize>,
     /// Answers that need no protocol.
@@ -99,6 +110,7 @@ impl<W> Node<W> {
             messages: Vec::new(),
             received: 0,
             next_status: Instant::ZERO,
+            first_pumped: 0,
             touched: Vec::new(),
             replies: Vec::new(),
             items: Vec::new(),
@@ -198,8 +210,8 @@ impl<W> Node<W> {
     pub fn close(&mut self, reason: &Reason, effects: &mut Effects<W>) {
         effects.replies.append(&mut self.replies);
         effects.replies.extend(self.pending.close(reason));
-        for (id, _, _) in self.opening.drain(..) {
-            effects.items.push((id, Err(reason.clone().into())));
+        for opening in self.opening.drain(..) {
+            effects.items.push((opening.id, Err(reason.clone().into())));
         }
         for replica in &mut self.replicas {
             replica.watchers.close(reason, &mut effects.items);

@@ -1,67 +1,126 @@
 //! The watches of one keyspace: each reader at its own pace, in bounded memory, and never a silent gap.
 //!
-//! A watcher is in one of three conditions. It *follows*: changes of its range are queued for it. It is *ahead*: it
-//! resumed with a token that this node has not reached yet, and is sent only what comes after. It *needs a reset*: it
-//! is new, its token cannot be resumed, the state has jumped, or more waits for it than its byte limit; it is then
-//! sent the entries as they are at the moment its reader has room, and follows from there. A watcher that needs a
-//! reset costs no memory, so a reader that stands still costs at most its byte limit.
+//! The recent changes of the keyspace are kept once, in a [`Ring`], and a watch is a place in it. A watch *follows*: it
+//! has been given everything, and costs nothing until a change concerns it. It is *behind*: changes after its place may
+//! be for it; it is given them as its reader has room. It *needs a reset*: it is new, its token cannot be resumed, the
+//! state has jumped, or the ring does not reach back to its place any more; it is then sent the entries part by part,
+//! from a view of one moment, and goes on from there. So a reader that stands still costs its place, and a watch that is
+//! reset holds up no turn, however large its range.
 //!
-//! Resets are made at the end of a turn, after all changes of the turn were published, so what a reset shows and the
-//! position it claims are of the same moment: no watcher is shown an older value of a key after a newer one.
+//! Watches are served at the end of a turn, after all changes of the turn were published, so what a view shows and the
+//! position that it claims are of the same moment: no watcher is shown an older value of a key after a newer one.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+mod index;
+mod resets;
 
-use trilemma_core::watch::{ITEM_CHANGES_MAX, RING_BYTES_MAX, Ring};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use trilemma_core::watch::Ring;
 use trilemma_core::{
-    ChangeBatch, Entry, Instant, KeyRange, ReadError, Reason, WatchItem, WatchSpec, WatchToken,
+    ChangeBatch, Instant, KeyRange, ReadError, Reason, View, WatchItem, WatchSpec, WatchToken,
 };
+
+use index::Index;
+use resets::Resets;
 
 /// Watchers that are looked at one by one at the end of each turn, without debug assertions.
 const CHECKED_MAX: usize = 64;
-/// Bytes of entries in one part of a reset.
-const RESET_PART_BYTES: usize = 256 * 1024;
-/// Bytes of resets of one keyspace that wait for their readers at once. Further ones are made when these have left.
-const RESETS_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Entries that resets of one keyspace scan in one turn; one whole reset at least.
-const SCANNED_ENTRIES_PER_TURN: usize = 50_000;
-/// Items handed to a reader before it must say that it has room again, and their bytes.
-pub const BURST_ITEMS: usize = 32;
-/// See [`BURST_ITEMS`]; one item may be larger.
-pub const BURST_BYTES: usize = 512 * 1024;
-/// A reader that takes nothing for so long loses what waits for it and is sent a reset when it reads again.
-const STALLED_AFTER: Duration = Duration::from_secs(10);
+/// Keys, or changes, that a watch looks at before it is another's turn.
+const PART_KEYS: usize = 2048;
+/// Bytes of items that a watch is given before it is another's turn; one entry or command may be larger.
+const PART_BYTES: usize = 128 * 1024;
+/// Room that a reader may give at most.
+const ROOM_MAX: usize = 16 * 1024 * 1024;
 
-/// Names a watch towards the host, which chooses it.
+/// Names a watch towards the host, which chooses it. Never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WatchId(pub u64);
+
+/// Names what the items of some watches leave by together, a connection, towards the host, which chooses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
 
 /// What a host says of the reader of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReaderEvent {
-    /// It has room for [`BURST_ITEMS`] items.
-    Ready,
+    /// It has room for so many bytes more, as [`WatchItem::bytes`] counts. A watch with any room is given a whole item.
+    Room(usize),
     /// It has gone; the watch ends.
     Gone,
+}
+
+/// Where the items of a watch go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// What they leave by.
+    pub link: LinkId,
+    /// Bytes of items for which there is room at the beginning.
+    pub room: usize,
 }
 
 /// An item for a watch, or why it ends.
 pub type Sent = (WatchId, Result<WatchItem, ReadError>);
 
+/// What a turn may still do for watches.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Keys and changes that are looked at.
+    keys: usize,
+    /// Bytes of items.
+    bytes: usize,
+}
+
+impl Budget {
+    /// What one turn may do: a few milliseconds of work.
+    pub const TURN: Self = Self {
+        keys: 20_000,
+        bytes: 2 * 1024 * 1024,
+    };
+
+    fn is_spent(self) -> bool {
+        self.keys == 0 || self.bytes == 0
+    }
+
+    fn spend(&mut self, keys: usize, bytes: usize) {
+        // A service costs something even if it finds nothing.
+        self.keys = self.keys.saturating_sub(keys.max(1));
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
+/// Where a watch stands.
+#[derive(Debug)]
+enum Stage {
+    /// It has been given everything, or has seen everything up to this position elsewhere and is given what comes after.
+    Following(u64),
+    /// Changes after this position may be for it.
+    Behind(u64),
+    NeedsReset,
+    /// It is being sent the state of this position.
+    Resetting {
+        position: u64,
+        view: Box<dyn View>,
+        /// Whether a part of it was sent.
+        begun: bool,
+    },
+}
+
 #[derive(Debug)]
 struct Watcher {
     range: KeyRange,
-    /// Changes up to this position are not for it: it has seen them elsewhere.
-    ahead: u64,
-    needs_reset: bool,
-    pending: VecDeque<WatchItem>,
-    bytes: usize,
-    /// Whether `pending` is a reset.
-    resetting: bool,
-    /// Whether the reader has room.
-    ready: bool,
-    /// When the reader last took something.
-    progress: Instant,
+    link: LinkId,
+    stage: Stage,
+    /// Bytes of items that its reader has room for. Below zero by what the last item had more.
+    room: isize,
+    /// Whether it stands in some queue: to be served, for its link, or for its reset.
+    queued: bool,
+}
+
+impl Watcher {
+    /// Whether there may be something for it, and room.
+    fn is_due(&self) -> bool {
+        self.room > 0 && !matches!(self.stage, Stage::Following(_))
+    }
 }
 
 /// See the module.
@@ -69,22 +128,28 @@ struct Watcher {
 pub struct Watchers {
     ring: Ring,
     watchers: BTreeMap<WatchId, Watcher>,
-    /// Bytes of resets that wait for their readers.
-    resets_bytes: usize,
-    bytes_max: usize,
+    /// Those that follow.
+    index: Index,
+    /// Those that are due, in the order in which they are served.
+    due: VecDeque<WatchId>,
+    /// Links that have no room, and those that are due on them.
+    full: BTreeMap<LinkId, BTreeSet<WatchId>>,
+    resets: Resets,
     /// Resets sent because a reader was too slow.
     slow: u64,
 }
 
 impl Watchers {
-    /// No watchers yet; the stream begins after `position`. At most `bytes_max` bytes wait for one watcher.
+    /// No watchers yet; the stream begins after `position`. About `ring_bytes` bytes of recent changes are kept.
     #[must_use]
-    pub fn new(stream: u64, position: u64, bytes_max: usize) -> Self {
+    pub fn new(stream: u64, position: u64, ring_bytes: usize) -> Self {
         Self {
-            ring: Ring::new(stream, position),
+            ring: Ring::new(stream, position, ring_bytes),
             watchers: BTreeMap::new(),
-            resets_bytes: 0,
-            bytes_max,
+            index: Index::default(),
+            due: VecDeque::new(),
+            full: BTreeMap::new(),
+            resets: Resets::default(),
             slow: 0,
         }
     }
@@ -101,10 +166,10 @@ impl Watchers {
         self.watchers.is_empty()
     }
 
-    /// Bytes that wait for readers.
+    /// Watches for which something waits.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.watchers.values().map(|watcher| watcher.bytes).sum()
+    pub fn behind(&self) -> usize {
+        self.watchers.len() - self.index.len()
     }
 
     /// How often a reader was too slow for its changes and was sent a reset.
@@ -114,78 +179,131 @@ impl Watchers {
     }
 
     /// Opens a watch.
-    pub fn open(&mut self, now: Instant, id: WatchId, spec: WatchSpec) {
-        let mut watcher = Watcher {
+    pub fn open(&mut self, id: WatchId, spec: WatchSpec, destination: Destination) {
+        let watcher = Watcher {
             range: spec.range,
-            ahead: 0,
-            needs_reset: true,
-            pending: VecDeque::new(),
-            bytes: 0,
-            resetting: false,
-            ready: true,
-            progress: now,
+            link: destination.link,
+            stage: Stage::NeedsReset,
+            room: destination.room.min(ROOM_MAX).cast_signed(),
+            queued: false,
         };
-        if let Some(token) = spec.resume {
-            let here = self.ring.token();
-            if token.stream == here.stream && is_shared(token) && token.position > here.position {
-                watcher.ahead = token.position;
-                watcher.needs_reset = false;
-            } else if let Some(items) = self.ring.since(token, &watcher.range) {
-                watcher.needs_reset = false;
-                watcher.bytes = items.iter().map(item_bytes).sum();
-                watcher.pending = items.into();
-            }
-        }
         let before = self.watchers.insert(id, watcher);
         assert!(before.is_none(), "the host names watch {id:?} once");
+        let stage = spec.resume.map_or(Stage::NeedsReset, |token| self.resume(token));
+        self.enter(id, stage);
+    }
+
+    /// Where a watch stands that has seen everything up to this token.
+    fn resume(&self, token: WatchToken) -> Stage {
+        let here = self.ring.token();
+        let position = token.position;
+        if token.stream != here.stream {
+            Stage::NeedsReset
+        } else if position > here.position && is_shared(token) {
+            Stage::Following(position)
+        } else if self.ring.covers(position) {
+            Stage::Behind(position)
+        } else {
+            Stage::NeedsReset
+        }
+    }
+
+    /// Notes where a watch stands now.
+    fn enter(&mut self, id: WatchId, stage: Stage) {
+        let Some(watcher) = self.watchers.get_mut(&id) else {
+            return;
+        };
+        let (before, after) = (&watcher.stage, &stage);
+        match (
+            matches!(before, Stage::Following(_)),
+            matches!(after, Stage::Following(_)),
+        ) {
+            (false, true) => self.index.add(&watcher.range, id),
+            (true, false) => self.index.remove(&watcher.range, id),
+            _ => {}
+        }
+        if !matches!(after, Stage::Resetting { .. }) {
+            self.resets.ended(id);
+        }
+        watcher.stage = stage;
+        self.queue(id);
+        self.admit_resets();
+    }
+
+    /// Queues a watch that is due.
+    fn queue(&mut self, id: WatchId) {
+        if let Some(watcher) = self.watchers.get_mut(&id)
+            && watcher.is_due()
+            && !watcher.queued
+        {
+            watcher.queued = true;
+            self.due.push_back(id);
+        }
+    }
+
+    /// Queues watches that may be reset now.
+    fn admit_resets(&mut self) {
+        while let Some(id) = self.resets.next_to_begin() {
+            if let Some(watcher) = self.watchers.get_mut(&id) {
+                watcher.queued = false;
+                self.resets.invite(id);
+                self.queue(id);
+            }
+        }
     }
 
     /// What its reader has to say.
-    pub fn on_reader(&mut self, now: Instant, id: WatchId, event: ReaderEvent) {
+    pub fn on_reader(&mut self, id: WatchId, event: ReaderEvent) {
+        let Some(watcher) = self.watchers.get_mut(&id) else {
+            return;
+        };
         match event {
-            ReaderEvent::Gone => {
-                if let Some(watcher) = self.watchers.remove(&id)
-                    && watcher.resetting
-                {
-                    assert!(watcher.bytes <= self.resets_bytes, "bytes of resets are counted");
-                    self.resets_bytes -= watcher.bytes;
-                }
+            ReaderEvent::Room(bytes) => {
+                let room = watcher.room.saturating_add_unsigned(bytes);
+                watcher.room = room.min(ROOM_MAX.cast_signed());
+                self.queue(id);
             }
-            ReaderEvent::Ready => {
-                if let Some(watcher) = self.watchers.get_mut(&id) {
-                    watcher.ready = true;
-                    watcher.progress = now;
+            ReaderEvent::Gone => {
+                if matches!(watcher.stage, Stage::Following(_)) {
+                    self.index.remove(&watcher.range, id);
                 }
+                if let Some(waiting) = self.full.get_mut(&watcher.link) {
+                    waiting.remove(&id);
+                }
+                // Other queues pass over who has gone.
+                self.watchers.remove(&id);
+                self.resets.ended(id);
+                self.admit_resets();
             }
         }
     }
 
-    /// Queues changes for whom they concern.
+    /// Whether a link has room: its watches are served only if it has.
+    pub fn on_link(&mut self, link: LinkId, has_room: bool) {
+        if !has_room {
+            self.full.entry(link).or_default();
+        } else if let Some(waiting) = self.full.remove(&link) {
+            self.due.extend(waiting);
+        }
+    }
+
+    /// Takes changes in, and finds whom they concern.
     pub fn publish(&mut self, applied: ChangeBatch) {
-        let (ring, bytes_max) = (&self.ring, self.bytes_max);
-        for watcher in self.watchers.values_mut() {
-            if watcher.needs_reset || applied.position <= watcher.ahead {
-                continue;
-            }
-            let Some(item) = ring.item(&applied, &watcher.range) else {
-                continue;
-            };
-            let bytes = item_bytes(&item);
-            // A reset under way is let through whole, however large; changes behind it are bounded like any others.
-            let behind = if watcher.resetting {
-                watcher.pending_changes()
-            } else {
-                watcher.bytes
-            };
-            if behind > 0 && behind + bytes > bytes_max {
-                self.slow += 1;
-                watcher.drop_pending(&mut self.resets_bytes);
-            } else {
-                if watcher.resetting {
-                    self.resets_bytes += bytes;
+        let before = self.ring.token().position;
+        for change in &applied.changes {
+            for id in self.index.take(&change.key) {
+                let Some(watcher) = self.watchers.get_mut(&id) else {
+                    continue;
+                };
+                let Stage::Following(after) = watcher.stage else {
+                    continue;
+                };
+                if applied.position > after {
+                    watcher.stage = Stage::Behind(after.max(before));
+                    self.queue(id);
+                } else {
+                    self.index.add(&watcher.range, id);
                 }
-                watcher.bytes += bytes;
-                watcher.pending.push_back(item);
             }
         }
         self.ring.push(applied);
@@ -199,208 +317,232 @@ impl Watchers {
             here >= position,
             "the stream goes on after the state that it jumped to"
         );
-        for watcher in self.watchers.values_mut() {
-            if watcher.ahead < here {
-                watcher.drop_pending(&mut self.resets_bytes);
-            }
+        let is_ahead = |watcher: &Watcher| matches!(watcher.stage, Stage::Following(after) if after >= here);
+        let left = self.watchers.iter().filter(|(_, watcher)| !is_ahead(watcher));
+        let left: Vec<WatchId> = left.map(|(id, _)| *id).collect();
+        for id in left {
+            self.enter(id, Stage::NeedsReset);
         }
     }
 
-    /// Moves items on to readers that have room. `scan` gives the entries of a range now.
-    pub fn pump(&mut self, now: Instant, scan: impl Fn(&KeyRange) -> Vec<Entry>, sent: &mut Vec<Sent>) {
-        let token = self.ring.token();
-        let mut scanned = 0;
-        for (id, watcher) in &mut self.watchers {
-            if !watcher.ready {
+    /// Gives watches what is for them, as far as there is room, and the turn has time. `view` gives a view of a range as
+    /// it is now.
+    pub fn pump(
+        &mut self,
+        now: Instant,
+        budget: &mut Budget,
+        view: impl Fn(&KeyRange) -> Box<dyn View>,
+        sent: &mut Vec<Sent>,
+    ) {
+        while !budget.is_spent()
+            && let Some(id) = self.due.pop_front()
+        {
+            let Some(watcher) = self.watchers.get_mut(&id) else {
+                continue;
+            };
+            if let Some(waiting) = self.full.get_mut(&watcher.link) {
+                waiting.insert(id);
+                self.resets.declined(id);
                 continue;
             }
-            if watcher.needs_reset {
-                if scanned >= SCANNED_ENTRIES_PER_TURN || self.resets_bytes > RESETS_BYTES_MAX {
-                    continue;
-                }
-                assert!(
-                    watcher.pending.is_empty(),
-                    "a reset takes the place of what waited"
-                );
-                let entries = scan(&watcher.range);
-                scanned += entries.len().max(1);
-                watcher.begin_reset(reset_items(token, entries, self.bytes_max));
-                self.resets_bytes += watcher.bytes;
+            watcher.queued = false;
+            if !watcher.is_due() {
+                continue;
             }
-            watcher.send(*id, now, self.bytes_max, &mut self.resets_bytes, sent);
+            let stage = std::mem::replace(&mut watcher.stage, Stage::NeedsReset);
+            let stage = match stage {
+                Stage::NeedsReset => self.begin_reset(now, id, &view),
+                Stage::Resetting {
+                    position,
+                    view,
+                    begun,
+                } => self.send_part(now, id, (position, view, begun), budget, sent),
+                Stage::Behind(position) => self.send_changes(id, position, budget, sent),
+                Stage::Following(position) => Some(Stage::Following(position)),
+            };
+            if let Some(stage) = stage {
+                self.enter(id, stage);
+            }
         }
+        self.admit_resets();
     }
 
-    /// Whether some reader has room and some item waits for it.
-    #[must_use]
-    pub fn is_pumpable(&self) -> bool {
-        self.watchers.values().any(|watcher| {
-            let can_reset = watcher.needs_reset && self.resets_bytes <= RESETS_BYTES_MAX;
-            watcher.ready && (can_reset || !watcher.pending.is_empty())
+    /// `None` if it has to wait for others.
+    fn begin_reset(
+        &mut self,
+        now: Instant,
+        id: WatchId,
+        view: impl Fn(&KeyRange) -> Box<dyn View>,
+    ) -> Option<Stage> {
+        let watcher = self.watchers.get_mut(&id)?;
+        if !self.resets.begin(now, id) {
+            watcher.queued = true;
+            return None;
+        }
+        let stage = Stage::Resetting {
+            position: self.ring.token().position,
+            view: view(&watcher.range),
+            begun: false,
+        };
+        if let Some(oldest) = self.resets.one_too_many() {
+            self.give_up(oldest);
+        }
+        Some(stage)
+    }
+
+    /// A watch loses its place, and is sent a reset when its reader has room.
+    fn give_up(&mut self, id: WatchId) {
+        self.slow += 1;
+        self.enter(id, Stage::NeedsReset);
+    }
+
+    fn send_part(
+        &mut self,
+        now: Instant,
+        id: WatchId,
+        (position, mut view, begun): (u64, Box<dyn View>, bool),
+        budget: &mut Budget,
+        sent: &mut Vec<Sent>,
+    ) -> Option<Stage> {
+        let watcher = self.watchers.get_mut(&id)?;
+        if !self.ring.covers(position) {
+            // What has happened since is not known any more.
+            self.slow += 1;
+            return Some(Stage::NeedsReset);
+        }
+        let bytes = PART_BYTES.min(watcher.room.unsigned_abs());
+        let mut entries = Vec::new();
+        let looked = view.read(PART_KEYS, bytes, &mut entries);
+        let item = WatchItem::Reset {
+            // Only the last part carries a token to resume from: a broken reset starts again.
+            token: if looked.ended {
+                self.ring.token_at(position)
+            } else {
+                WatchToken::default()
+            },
+            entries,
+            first: !begun,
+            last: looked.ended,
+        };
+        let bytes = item.bytes();
+        watcher.room = watcher.room.saturating_sub_unsigned(bytes);
+        budget.spend(looked.keys, bytes);
+        sent.push((id, Ok(item)));
+        if looked.ended {
+            return Some(self.goes_on_from(position));
+        }
+        self.resets.sent(now, id);
+        Some(Stage::Resetting {
+            position,
+            view,
+            begun: true,
         })
     }
 
-    /// Takes back what waits for readers that have taken nothing for long.
-    pub fn shed(&mut self, now: Instant) {
-        for watcher in self.watchers.values_mut() {
-            if !watcher.pending.is_empty() && now.since(watcher.progress) > STALLED_AFTER {
-                self.slow += 1;
-                watcher.drop_pending(&mut self.resets_bytes);
+    fn send_changes(
+        &mut self,
+        id: WatchId,
+        position: u64,
+        budget: &mut Budget,
+        sent: &mut Vec<Sent>,
+    ) -> Option<Stage> {
+        let watcher = self.watchers.get_mut(&id)?;
+        if !self.ring.covers(position) {
+            self.slow += 1;
+            return Some(Stage::NeedsReset);
+        }
+        let (mut place, mut looked, mut bytes) = (position, 0, 0);
+        for applied in self.ring.after(position) {
+            if looked >= PART_KEYS || bytes >= PART_BYTES || watcher.room <= 0 {
+                break;
+            }
+            place = applied.position;
+            looked += applied.changes.len();
+            if let Some(item) = self.ring.item(applied, &watcher.range) {
+                let size = item.bytes();
+                bytes += size;
+                watcher.room = watcher.room.saturating_sub_unsigned(size);
+                sent.push((id, Ok(item)));
             }
         }
+        budget.spend(looked, bytes);
+        Some(self.goes_on_from(place))
+    }
+
+    /// Where a watch stands that has been given everything up to this position.
+    fn goes_on_from(&self, position: u64) -> Stage {
+        if self.ring.after(position).next().is_some() {
+            Stage::Behind(position)
+        } else {
+            Stage::Following(0)
+        }
+    }
+
+    /// Whether some watch is due and its link has room.
+    #[must_use]
+    pub fn is_pumpable(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// Gives up what is of no use any more: views that the ring does not reach back to. Lets resets begin where others
+    /// stand still.
+    pub fn shed(&mut self, now: Instant) {
+        let is_lost = |id: &&WatchId| match self.watchers.get(id).map(|watcher| &watcher.stage) {
+            Some(Stage::Resetting { position, .. }) => !self.ring.covers(*position),
+            _ => false,
+        };
+        let lost: Vec<WatchId> = self.resets.under_way().filter(is_lost).copied().collect();
+        for id in lost {
+            self.give_up(id);
+        }
+        self.resets.look(now);
+        self.admit_resets();
     }
 
     /// Ends all watches with this reason.
     pub fn close(&mut self, reason: &Reason, sent: &mut Vec<Sent>) {
-        self.resets_bytes = 0;
         for id in std::mem::take(&mut self.watchers).into_keys() {
             sent.push((id, Err(reason.clone().into())));
         }
+        self.index = Index::default();
+        self.resets = Resets::default();
+        self.due.clear();
+        self.full.clear();
     }
 
     /// What must hold between two turns. With many watchers only builds with debug assertions look at each: a turn costs
     /// no more because thousands watch.
     pub fn check(&self) {
+        self.resets.check();
         if !cfg!(debug_assertions) && self.watchers.len() > CHECKED_MAX {
             return;
         }
-        let mut resets = 0;
-        for watcher in self.watchers.values() {
-            debug_assert_eq!(
-                watcher.bytes,
-                watcher.pending.iter().map(item_bytes).sum::<usize>(),
-                "bytes of pending items are counted as they are"
-            );
+        let mut following = 0;
+        for (id, watcher) in &self.watchers {
             assert!(
-                !watcher.needs_reset || watcher.pending.is_empty(),
-                "a watcher that needs a reset keeps nothing"
+                watcher.queued || !watcher.is_due(),
+                "something is for {id:?}, its reader has room, and nobody will serve it"
             );
-            resets += if watcher.resetting { watcher.bytes } else { 0 };
+            let is_following = matches!(watcher.stage, Stage::Following(_));
+            following += usize::from(is_following);
+            assert_eq!(
+                self.index.contains(&watcher.range, *id),
+                is_following,
+                "changes find {id:?} if and only if it follows"
+            );
+            assert_eq!(
+                self.resets.is_under_way(*id),
+                matches!(watcher.stage, Stage::Resetting { .. }),
+                "the reset of {id:?} is counted"
+            );
         }
-        assert_eq!(
-            resets, self.resets_bytes,
-            "bytes of resets are counted as they are"
-        );
-    }
-}
-
-impl Watcher {
-    /// Gives up what waits; the reader is sent a reset when it has room.
-    fn drop_pending(&mut self, resets_bytes: &mut usize) {
-        if self.resetting {
-            *resets_bytes -= self.bytes;
-        }
-        self.pending.clear();
-        self.bytes = 0;
-        self.resetting = false;
-        self.needs_reset = true;
-        self.ahead = 0;
-    }
-
-    fn begin_reset(&mut self, items: Vec<WatchItem>) {
-        self.bytes = items.iter().map(item_bytes).sum();
-        self.pending = items.into();
-        self.needs_reset = false;
-        self.resetting = true;
-    }
-
-    /// Bytes of changes that wait behind a reset.
-    fn pending_changes(&self) -> usize {
-        let changes = |item: &&WatchItem| matches!(item, WatchItem::Changes { .. });
-        self.pending
-            .iter()
-            .rev()
-            .take_while(changes)
-            .map(item_bytes)
-            .sum()
-    }
-
-    fn send(
-        &mut self,
-        id: WatchId,
-        now: Instant,
-        bytes_max: usize,
-        resets_bytes: &mut usize,
-        sent: &mut Vec<Sent>,
-    ) {
-        let mut burst = 0;
-        for _ in 0..BURST_ITEMS {
-            let Some(item) = self.pending.pop_front() else {
-                break;
-            };
-            let bytes = item_bytes(&item);
-            burst += bytes;
-            self.bytes -= bytes;
-            if self.resetting {
-                *resets_bytes -= bytes;
-            }
-            if self.resetting && matches!(item, WatchItem::Reset { last: true, .. }) {
-                self.resetting = false;
-                // The changes behind it are counted as changes from here on.
-                *resets_bytes -= self.bytes;
-            }
-            self.ready = false;
-            self.progress = now;
-            sent.push((id, Ok(item)));
-            if burst >= BURST_BYTES.min(bytes_max) {
-                break;
-            }
-        }
+        assert_eq!(following, self.index.len(), "no watch that has gone follows");
     }
 }
 
 /// Whether all nodes see the stream of this token.
 fn is_shared(token: WatchToken) -> bool {
     token.stream == 0
-}
-
-/// What an item costs in memory, about.
-fn item_bytes(item: &WatchItem) -> usize {
-    const ITEM: usize = 64;
-    match item {
-        WatchItem::Reset { entries, .. } => {
-            ITEM + entries
-                .iter()
-                .map(|entry| 96 + entry.key.len() + entry.state.value.len())
-                .sum::<usize>()
-        }
-        WatchItem::Changes { changes, .. } => {
-            let value = |change: &trilemma_core::Change| change.now.as_ref().map_or(0, |now| now.value.len());
-            ITEM + changes
-                .iter()
-                .map(|change| 96 + change.key.len() + value(change))
-                .sum::<usize>()
-        }
-    }
-}
-
-/// The entries as one reset in parts that fit a frame, and are no larger than what may wait for one watcher.
-fn reset_items(token: WatchToken, entries: Vec<Entry>, bytes_max: usize) -> Vec<WatchItem> {
-    const { assert!(RESET_PART_BYTES < RING_BYTES_MAX) };
-    let mut items = Vec::new();
-    let mut part = Vec::new();
-    let mut bytes = 0;
-    for entry in entries {
-        bytes += entry.key.len() + entry.state.value.len();
-        part.push(entry);
-        if bytes >= RESET_PART_BYTES.min(bytes_max) || part.len() == ITEM_CHANGES_MAX {
-            // Only the last part carries a token to resume from: a broken reset starts again.
-            items.push(WatchItem::Reset {
-                token: WatchToken::default(),
-                entries: std::mem::take(&mut part),
-                first: items.is_empty(),
-                last: false,
-            });
-            bytes = 0;
-        }
-    }
-    items.push(WatchItem::Reset {
-        token,
-        entries: part,
-        first: items.is_empty(),
-        last: true,
-    });
-    items
 }
 
 #[cfg(test)]

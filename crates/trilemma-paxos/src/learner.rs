@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use trilemma_core::data::map_bounds;
-use trilemma_core::{Change, Entry, Key, KeyRange, Versioned};
+use trilemma_core::view::MapView;
+use trilemma_core::{Change, Entry, Key, KeyRange, Versioned, View};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::acceptor::CHECKED_KEYS_MAX;
@@ -203,6 +204,11 @@ impl Learner {
     /// What this node has learned of one key that exists.
     pub(crate) fn get(&self, key: &[u8]) -> Option<&Versioned> {
         self.map.get(key)?.register.state.as_ref()
+    }
+
+    /// The keys of a range that exist now, to be read later.
+    pub(crate) fn view(&self, range: &KeyRange) -> impl View + use<> {
+        MapView::new(&self.map, range, |_, learned| learned.register.state.clone())
     }
 
     /// The keys of a range that exist, in order.

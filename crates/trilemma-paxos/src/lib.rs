@@ -49,8 +49,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use trilemma_core::{
-    AppendSeq, ChangeBatch, Checkpoint, Corrupt, Effects, Entry, Input, Instant, Key, KeyRange, LiveStatus,
-    NodeId, Now, PeerView, Protocol, Rng, Version, codec,
+    AppendSeq, ChangeBatch, Checkpoint, Corrupt, Effects, Input, Instant, Key, KeyRange, LiveStatus, NodeId,
+    Now, PeerView, Protocol, Rng, Version, View, codec,
 };
 
 pub use ballot::Ballot;
@@ -384,8 +384,8 @@ impl Protocol for Paxos {
         self.live_status(now)
     }
 
-    fn scan(&self, range: &KeyRange, limit: usize) -> Vec<Entry> {
-        self.learner.entries(range).take(limit).collect()
+    fn view(&self, range: &KeyRange) -> Box<dyn View> {
+        Box::new(self.learner.view(range))
     }
 }
 

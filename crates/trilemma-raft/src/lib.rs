@@ -60,8 +60,7 @@ mod withdrawn;
 use trilemma_core::protocol::Peer;
 use trilemma_core::table::Table;
 use trilemma_core::{
-    Checkpoint, Corrupt, Effects, Entry as TableEntry, Input, Instant, KeyRange, LiveStatus, NodeId, Now,
-    PeerView, Protocol,
+    Checkpoint, Corrupt, Effects, Input, Instant, KeyRange, LiveStatus, NodeId, Now, PeerView, Protocol, View,
 };
 
 pub use config::RaftConfig;
@@ -286,12 +285,8 @@ impl Protocol for Raft {
         status::live(self.role(), &self.shared)
     }
 
-    fn scan(&self, range: &KeyRange, limit: usize) -> Vec<TableEntry> {
-        let entry = |(key, state): (&trilemma_core::Key, &trilemma_core::Versioned)| TableEntry {
-            key: key.clone(),
-            state: state.clone(),
-        };
-        self.shared.table.range(range).take(limit).map(entry).collect()
+    fn view(&self, range: &KeyRange) -> Box<dyn View> {
+        Box::new(self.shared.table.view(range))
     }
 }
 

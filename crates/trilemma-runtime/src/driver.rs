@@ -252,9 +252,9 @@ impl Driver {
                 return payload.len();
             }
             Event::ClientGone { client } => {
-                let (node, now) = (&mut self.node, self.clock.now());
+                let node = &mut self.node;
                 self.readers
-                    .client_gone(&client, |id| node.on_reader(now, id, ReaderEvent::Gone));
+                    .client_gone(&client, |id| node.on_reader(id, ReaderEvent::Gone));
             }
             Event::PeerUp { process, address } => {
                 tracing::info!(peer = %process, %address, "peer connected");
@@ -303,8 +303,8 @@ impl Driver {
     }
 
     fn watch(&mut self, keyspace: KeyspaceId, spec: WatchSpec, sink: Sink) {
-        let id = self.readers.add(sink);
-        self.node.on_watch(id, keyspace, spec);
+        let (id, destination) = self.readers.add(sink);
+        self.node.on_watch(id, keyspace, spec, destination);
     }
 
     /// Takes one request of a client.
@@ -341,11 +341,10 @@ impl Driver {
         self.admitted.update(self.node.peers());
         self.carry_out()?;
         let node = &mut self.node;
-        self.readers.push(|id, event| node.on_reader(now, id, event));
+        self.readers.push(|id, event| node.on_reader(id, event));
         if now.instant >= self.next_sweep {
             self.next_sweep = now.instant + SWEEP_INTERVAL;
-            self.readers
-                .sweep(|id| node.on_reader(now, id, ReaderEvent::Gone));
+            self.readers.sweep(|id| node.on_reader(id, ReaderEvent::Gone));
         }
         Ok(())
     }

@@ -9,8 +9,11 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use trilemma_client::wire::ClientReply;
 use trilemma_core::{ReadError, WatchItem, codec};
-use trilemma_node::{ReaderEvent, WatchId};
+use trilemma_node::{Destination, LinkId, ReaderEvent, WatchId};
 use trilemma_transport::ClientRef;
+
+/// Bytes of items that are handed to a reader before it must say that it has room again.
+const ROOM_BYTES: usize = 512 * 1024;
 
 type Item = Result<WatchItem, ReadError>;
 
@@ -60,6 +63,8 @@ impl Sink {
 struct Reader {
     sink: Sink,
     waiting: VecDeque<Item>,
+    /// Bytes of items that it was given and of which the node has not heard that there is room again.
+    given: usize,
 }
 
 impl Reader {
@@ -77,7 +82,7 @@ impl Reader {
                 }
             }
         }
-        Some(ReaderEvent::Ready)
+        Some(ReaderEvent::Room(std::mem::take(&mut self.given)))
     }
 }
 
@@ -92,17 +97,30 @@ pub(crate) struct Readers {
 
 impl Readers {
     /// Registers the reader of a new watch.
-    pub(crate) fn add(&mut self, sink: Sink) -> WatchId {
+    pub(crate) fn add(&mut self, sink: Sink) -> (WatchId, Destination) {
         self.last += 1;
         let id = WatchId(self.last);
         let waiting = VecDeque::new();
-        self.readers.insert(id, Reader { sink, waiting });
-        id
+        let reader = Reader {
+            sink,
+            waiting,
+            given: 0,
+        };
+        self.readers.insert(id, reader);
+        let link = LinkId(id.0);
+        (
+            id,
+            Destination {
+                link,
+                room: ROOM_BYTES,
+            },
+        )
     }
 
     /// Gives a reader an item; [`Readers::push`] moves it on.
     pub(crate) fn give(&mut self, id: WatchId, item: Item) {
         if let Some(reader) = self.readers.get_mut(&id) {
+            reader.given += item.as_ref().map_or(0, WatchItem::bytes);
             reader.waiting.push_back(item);
             if self.busy.last() != Some(&id) {
                 self.busy.push(id);

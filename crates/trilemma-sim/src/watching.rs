@@ -18,7 +18,7 @@ use trilemma_core::{
     Change, ChangeBatch, Entry, Key, KeyRange, NodeId, ReadError, Rng, Value, Version, WatchItem, WatchSpec,
     WatchToken,
 };
-use trilemma_node::WatchId;
+use trilemma_node::{Destination, LinkId, WatchId};
 
 use crate::invariants::Broken;
 
@@ -156,6 +156,15 @@ impl Watcher {
         WatchSpec {
             range: self.range.clone(),
             resume: self.token,
+        }
+    }
+
+    /// Where the items of its watch go: it has room for little, so that resets come in parts, or for much.
+    pub(crate) fn destination(&mut self, watch: WatchId) -> Destination {
+        let rooms = [100, 400, 2000, 1024 * 1024];
+        Destination {
+            link: LinkId(watch.0),
+            room: rooms[self.rng.below(rooms.len() as u64) as usize],
         }
     }
 

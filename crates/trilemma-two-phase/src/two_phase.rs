@@ -2,8 +2,8 @@
 
 use trilemma_core::pending::PendingKind;
 use trilemma_core::{
-    Checkpoint, Corrupt, Effects, Entry, Input, Instant, KeyRange, LiveStatus, Now, Proposal, Protocol,
-    Reason, Reply, UnknownCause,
+    Checkpoint, Corrupt, Effects, Input, Instant, KeyRange, LiveStatus, Now, Proposal, Protocol, Reason,
+    Reply, UnknownCause, View,
 };
 
 use crate::config::TwoPhaseConfig;
@@ -205,12 +205,7 @@ impl Protocol for TwoPhase {
         self.live_status(now)
     }
 
-    fn scan(&self, range: &KeyRange, limit: usize) -> Vec<Entry> {
-        let entries = self.core.ledger.table.range(range).take(limit);
-        let entries = entries.map(|(key, state)| Entry {
-            key: key.clone(),
-            state: state.clone(),
-        });
-        entries.collect()
+    fn view(&self, range: &KeyRange) -> Box<dyn View> {
+        Box::new(self.core.ledger.table.view(range))
     }
 }

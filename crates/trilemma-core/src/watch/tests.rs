@@ -3,6 +3,8 @@
 use super::*;
 use crate::tests::caught;
 
+const BYTES_MAX: usize = 32 * 1024 * 1024;
+
 fn applied(position: u64, key: &str) -> ChangeBatch {
     ChangeBatch {
         position,
@@ -13,76 +15,49 @@ fn applied(position: u64, key: &str) -> ChangeBatch {
     }
 }
 
-fn positions(items: &[WatchItem]) -> Vec<u64> {
-    items.iter().map(|item| item.token().position).collect()
+/// The positions of the items after a token, if it can be resumed.
+fn since(ring: &Ring, position: u64, range: &KeyRange) -> Option<Vec<u64>> {
+    let items = ring
+        .after(position)
+        .filter_map(|applied| ring.item(applied, range));
+    let positions = items.map(|item| item.token().position).collect();
+    ring.covers(position).then_some(positions)
 }
 
 #[test]
 fn a_token_resumes_after_what_was_seen() {
-    let mut ring = Ring::new(0, 10);
+    let mut ring = Ring::new(0, 10, BYTES_MAX);
     for position in 11..20 {
         ring.push(applied(position, if position % 2 == 0 { "even" } else { "odd" }));
     }
-    let since = |position, range: &KeyRange| ring.since(WatchToken { stream: 0, position }, range);
-    assert_eq!(
-        positions(&since(14, &KeyRange::prefix("even")).unwrap()),
-        [16, 18]
-    );
-    assert_eq!(positions(&since(10, &KeyRange::all()).unwrap()).len(), 9);
-    assert!(since(9, &KeyRange::all()).is_none(), "older than the ring");
-    assert!(
-        since(20, &KeyRange::all()).is_none(),
-        "from the future: another history"
-    );
-    assert!(
-        ring.since(
-            WatchToken {
-                stream: 7,
-                position: 14
-            },
-            &KeyRange::all()
-        )
-        .is_none()
-    );
+    assert_eq!(since(&ring, 14, &KeyRange::prefix("even")), Some(vec![16, 18]));
+    assert_eq!(since(&ring, 10, &KeyRange::all()).unwrap().len(), 9);
+    assert_eq!(since(&ring, 19, &KeyRange::all()), Some(vec![]));
+    assert_eq!(since(&ring, 9, &KeyRange::all()), None, "older than the ring");
+    assert_eq!(since(&ring, 20, &KeyRange::all()), None, "from the future");
 }
 
 #[test]
 fn the_ring_is_bounded_and_knows_what_it_dropped() {
-    let mut ring = Ring::new(0, 0);
+    let mut ring = Ring::new(0, 0, BYTES_MAX);
     for position in 1..=RING_CHANGES_MAX as u64 + 5 {
         ring.push(applied(position, "k"));
     }
-    assert!(
-        ring.since(
-            WatchToken {
-                stream: 0,
-                position: 4
-            },
-            &KeyRange::all()
-        )
-        .is_none()
-    );
-    let rest = ring
-        .since(
-            WatchToken {
-                stream: 0,
-                position: 5,
-            },
-            &KeyRange::all(),
-        )
-        .unwrap();
+    assert_eq!(since(&ring, 4, &KeyRange::all()), None);
+    let rest = since(&ring, 5, &KeyRange::all()).unwrap();
     assert_eq!(rest.len(), RING_CHANGES_MAX);
     ring.reset(RING_CHANGES_MAX as u64 + 100);
-    assert!(
-        ring.since(
-            WatchToken {
-                stream: 0,
-                position: RING_CHANGES_MAX as u64 + 5
-            },
-            &KeyRange::all()
-        )
-        .is_none()
-    );
+    assert_eq!(since(&ring, RING_CHANGES_MAX as u64 + 5, &KeyRange::all()), None);
+}
+
+#[test]
+fn a_ring_that_is_too_small_keeps_the_newest_changes() {
+    let mut ring = Ring::new(0, 0, 1);
+    ring.push(applied(1, "a"));
+    assert_eq!(since(&ring, 0, &KeyRange::all()), Some(vec![1]));
+    ring.push(applied(2, "b"));
+    assert_eq!(since(&ring, 0, &KeyRange::all()), None);
+    assert_eq!(since(&ring, 1, &KeyRange::all()), Some(vec![2]));
 }
 
 #[test]
@@ -97,7 +72,7 @@ fn tokens_print_and_parse() {
 
 /// A ring that holds two changes after position 10.
 fn ring() -> Ring {
-    let mut ring = Ring::new(0, 10);
+    let mut ring = Ring::new(0, 10, BYTES_MAX);
     ring.push(applied(11, "a"));
     ring.push(applied(12, "b"));
     ring

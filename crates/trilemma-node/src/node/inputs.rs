@@ -10,13 +10,13 @@ use trilemma_core::{
 };
 use trilemma_storage::{LogError, LogEvent, SnapshotError};
 
-use super::Node;
+use super::{Node, Opening};
 use crate::config::NODE_RECORDS;
 use crate::frame::take_item;
 use crate::message::NodeMessage;
 use crate::record::NodeRecord;
 use crate::replica::Replica;
-use crate::watchers::{ReaderEvent, WatchId};
+use crate::watchers::{Destination, LinkId, ReaderEvent, WatchId};
 
 impl<W> Node<W> {
     /// The first input: state is loaded, peers may be talked to.
@@ -226,33 +226,51 @@ impl<W> Node<W> {
     }
 
     /// Opens a watch at the end of this turn, when all changes of the turn are known.
-    pub fn on_watch(&mut self, id: WatchId, keyspace: KeyspaceId, spec: WatchSpec) {
+    pub fn on_watch(&mut self, id: WatchId, keyspace: KeyspaceId, spec: WatchSpec, destination: Destination) {
         let Some(index) = self.find(keyspace) else {
             let reason = self.no_such(keyspace);
             self.items.push((id, Err(reason.into())));
             return;
         };
-        let opening = self.opening.iter().filter(|(_, at, _)| *at == index).count();
+        let opening = self.opening.iter().filter(|other| other.index == index).count();
         let limit = self.admission.limits().watchers_max;
         if self.replicas[index].watchers.len() + opening >= limit {
             let what = format!("{limit} watches of this keyspace are open at this node already");
             self.items.push((id, Err(Reason::Overloaded { what }.into())));
             return;
         }
-        self.opening.push((id, index, spec));
+        self.opening.push(Opening {
+            id,
+            index,
+            spec,
+            destination,
+        });
     }
 
-    /// The reader of a watch has room again, or has gone.
-    pub fn on_reader(&mut self, now: Now, id: WatchId, event: ReaderEvent) {
-        if event == ReaderEvent::Gone {
-            self.opening.retain(|(opening, _, _)| *opening != id);
+    /// The reader of a watch has more room, or has gone.
+    pub fn on_reader(&mut self, id: WatchId, event: ReaderEvent) {
+        match event {
+            ReaderEvent::Gone => self.opening.retain(|opening| opening.id != id),
+            ReaderEvent::Room(bytes) => {
+                for opening in self.opening.iter_mut().filter(|opening| opening.id == id) {
+                    opening.destination.room = opening.destination.room.saturating_add(bytes);
+                }
+            }
         }
         let Some(index) = self.watches.get(&id).copied() else {
             return;
         };
-        self.replicas[index].watchers.on_reader(now.instant, id, event);
+        self.replicas[index].watchers.on_reader(id, event);
         if event == ReaderEvent::Gone {
             self.watches.remove(&id);
+        }
+    }
+
+    /// What the items of some watches leave by has no room any more, or has room again. One of which nothing was said has
+    /// room; of one that has ended it is to be said.
+    pub fn on_link(&mut self, link: LinkId, has_room: bool) {
+        for replica in &mut self.replicas {
+            replica.watchers.on_link(link, has_room);
         }
     }
 

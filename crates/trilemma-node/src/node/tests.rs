@@ -16,7 +16,7 @@ use trilemma_storage::{Due, LogEvent, MemoryDisk, SnapshotError, WriteQueue};
 use super::*;
 use crate::config::{Durability, KeyspaceConfig, NODE_RECORDS, Tuning, keyspace_id};
 use crate::frame::put_item;
-use crate::watchers::ReaderEvent;
+use crate::watchers::{Destination, LinkId, ReaderEvent};
 use crate::{Limits, Storage, recover};
 
 const MIB: usize = 1024 * 1024;
@@ -68,6 +68,14 @@ fn ks() -> KeyspaceId {
     keyspace_id("k")
 }
 
+/// Where the items of a test's watch go.
+fn destination(id: u64) -> Destination {
+    Destination {
+        link: LinkId(id),
+        room: MIB,
+    }
+}
+
 impl Rig {
     fn start(settings: &NodeSettings, disk: MemoryDisk) -> Self {
         let now = Now {
@@ -107,8 +115,9 @@ impl Rig {
         self.effects.messages.clear();
         self.replies.extend(self.effects.replies.drain(..));
         for (id, item) in self.effects.items.drain(..) {
+            let bytes = item.as_ref().map_or(0, WatchItem::bytes);
             self.items.push((id, item));
-            self.node.on_reader(self.now, id, ReaderEvent::Ready);
+            self.node.on_reader(id, ReaderEvent::Room(bytes));
         }
         if let Some(job) = self.effects.snapshot.take() {
             let result = trilemma_storage::snapshot::write(&self.disk, job.log_id, job.at, job.sections);
@@ -157,7 +166,7 @@ impl Rig {
             range: KeyRange::all(),
             resume: None,
         };
-        self.node.on_watch(WatchId(id), ks(), spec);
+        self.node.on_watch(WatchId(id), ks(), spec, destination(id));
     }
 
     /// Puts until this one is the leader or whatever it takes to write.
@@ -412,7 +421,7 @@ fn watches_beyond_the_limit_are_refused_and_places_are_given_back() {
     rig.turn(true);
     let ended = |rig: &Rig| rig.items.iter().filter(|(_, item)| item.is_err()).count();
     assert_eq!(ended(&rig), 1);
-    rig.node.on_reader(rig.now, WatchId(0), ReaderEvent::Gone);
+    rig.node.on_reader(WatchId(0), ReaderEvent::Gone);
     rig.watch(9);
     rig.turn(true);
     assert_eq!(ended(&rig), 1, "the place of a reader that has gone is free");
@@ -420,7 +429,8 @@ fn watches_beyond_the_limit_are_refused_and_places_are_given_back() {
         range: KeyRange::all(),
         resume: None,
     };
-    rig.node.on_watch(WatchId(10), KeyspaceId(5), spec);
+    rig.node
+        .on_watch(WatchId(10), KeyspaceId(5), spec, destination(10));
     rig.turn(true);
     assert_eq!(ended(&rig), 2, "a watch of no keyspace ends");
 }

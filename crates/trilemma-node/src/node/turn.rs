@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use trilemma_core::host::{Appended, GroupInput, Outgoing};
 use trilemma_core::protocol::Force;
-use trilemma_core::{Instant, Lane, NodeId, Now, codec};
+use trilemma_core::{Instant, KeyRange, Lane, NodeId, Now, codec};
 
-use super::{DEADLINE_GRACE, Node};
+use super::{DEADLINE_GRACE, Node, Opening};
 use crate::config::NODE_RECORDS;
 use crate::effects::{Effects, Envelope, Observer};
 use crate::message::NodeMessage;
 use crate::record::{NodeRecord, section};
 use crate::recovery::RECORD_HEADER_BYTES;
 use crate::replica::Replica;
+use crate::watchers::Budget;
 
 /// How often live status is computed.
 const STATUS_INTERVAL: Duration = Duration::from_millis(50);
@@ -48,7 +49,7 @@ impl<W> Node<W> {
         self.expire(now, effects);
         touched.clear();
         self.touched = touched;
-        self.open_watches(now);
+        self.open_watches();
         self.pump_watches(now, effects);
         self.refresh_status(now);
         self.snapshot(effects);
@@ -205,26 +206,34 @@ impl<W> Node<W> {
         }
     }
 
-    fn open_watches(&mut self, now: Now) {
-        for (id, index, spec) in std::mem::take(&mut self.opening) {
+    fn open_watches(&mut self) {
+        for opening in std::mem::take(&mut self.opening) {
+            let Opening {
+                id,
+                index,
+                spec,
+                destination,
+            } = opening;
             self.watches.insert(id, index);
-            self.replicas[index].watchers.open(now.instant, id, spec);
+            self.replicas[index].watchers.open(id, spec, destination);
         }
     }
 
-    /// Moves items on to readers that have room.
+    /// Gives watches what is for them, as far as readers have room and the turn has time. Where it has not enough for
+    /// all, each keyspace comes first once.
     fn pump_watches(&mut self, now: Now, effects: &mut Effects<W>) {
         effects.items.append(&mut self.items);
-        for replica in &mut self.replicas {
-            if !replica.watchers.is_empty() {
+        let (before, after) = self.replicas.split_at_mut(self.first_pumped);
+        let mut budget = Budget::TURN;
+        for replica in after.iter_mut().chain(before) {
+            if replica.watchers.is_pumpable() {
                 let engine = &replica.engine;
-                replica.watchers.pump(
-                    now.instant,
-                    |range| engine.scan(range, usize::MAX),
-                    &mut effects.items,
-                );
+                let view = |range: &KeyRange| engine.view(range);
+                let watchers = &mut replica.watchers;
+                watchers.pump(now.instant, &mut budget, view, &mut effects.items);
             }
         }
+        self.first_pumped = (self.first_pumped + 1) % self.replicas.len().max(1);
     }
 
     fn refresh_status(&mut self, now: Now) {

@@ -23,7 +23,7 @@ pub(super) fn scenario(protocol: Protocol, seed: u64, mut draw: Draw) -> Scenari
     };
     let mut scenario = swarm::draw(protocol, seed, draw.fork(), shape);
     scenario.watchers = draw.between(2, 12) as u32;
-    scenario.watch_bytes = draw.pick(&[200, 700, 4000, 4 * 1024 * 1024]);
+    scenario.watch_bytes = draw.pick(&[200, 700, 4000, 32 * 1024 * 1024]);
     draw.common(&mut scenario);
     scenario
 }

@@ -79,7 +79,10 @@ impl World<'_> {
         let spec = self.watchers[watcher].spec();
         self.watch_begins(watcher, (id, watch), &spec);
         let keyspace = Process::keyspace(slot, self.parts[slot]);
-        self.turn(id, |process, _| process.node.on_watch(watch, keyspace, spec));
+        let destination = self.watchers[watcher].destination(watch);
+        self.turn(id, |process, _| {
+            process.node.on_watch(watch, keyspace, spec, destination);
+        });
     }
 
     /// A node is about to be asked for a watch.
@@ -126,7 +129,7 @@ impl World<'_> {
     /// A watcher reads everything that has come.
     pub(super) fn watch_read(&mut self, watcher: usize) {
         self.watchers[watcher].reading = false;
-        let mut ended = false;
+        let (mut ended, mut bytes) = (false, 0);
         while !ended && !self.watchers[watcher].unread.is_empty() {
             if let Some(met) = self.watchers[watcher].resumed_with() {
                 self.coverage.event("resumed", met);
@@ -134,6 +137,7 @@ impl World<'_> {
             let this = &self.watchers[watcher];
             if let (Some((_, watch)), Some(Ok(item))) = (this.at, this.unread.front()) {
                 self.book.watch_item(this.slot, watch, item);
+                bytes += item.bytes();
             }
             match self.watchers[watcher].read(&self.published) {
                 Ok(goes_on) => ended = !goes_on,
@@ -158,10 +162,10 @@ impl World<'_> {
         let event = if ended || leaves {
             ReaderEvent::Gone
         } else {
-            ReaderEvent::Ready
+            ReaderEvent::Room(bytes)
         };
         if self.node(id).process.is_some() {
-            self.turn(id, |process, now| process.node.on_reader(now, watch, event));
+            self.turn(id, |process, _| process.node.on_reader(watch, event));
         }
     }
 
@@ -174,9 +178,7 @@ impl World<'_> {
         let delay = self.watchers[watcher].rng.below(40 * MS);
         self.schedule(delay, Event::Watch { watcher });
         if self.node(id).process.is_some() {
-            self.turn(id, |process, now| {
-                process.node.on_reader(now, watch, ReaderEvent::Gone);
-            });
+            self.turn(id, |process, _| process.node.on_reader(watch, ReaderEvent::Gone));
         }
     }
 
@@ -199,11 +201,8 @@ impl World<'_> {
             || (0..self.watchers.len()).any(|watcher| self.is_watch_stale(watcher))
             || self.nodes.iter().any(|node| {
                 let waiting = |process: &Process| {
-                    process
-                        .node
-                        .replicas()
-                        .iter()
-                        .any(|replica| replica.watchers().bytes() > 0 || replica.watchers().is_pumpable())
+                    let mut replicas = process.node.replicas().iter();
+                    replicas.any(|replica| replica.watchers().behind() > 0)
                 };
                 node.process.as_ref().is_some_and(waiting)
             })

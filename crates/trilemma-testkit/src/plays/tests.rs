@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use trilemma_core::status::LiveStatus;
+use trilemma_core::table::Table;
 use trilemma_core::{
-    Checkpoint, Corrupt, Effects, Entry, Input, KeyRange, Lane, NodeId, Now, Protocol, Reason, Request,
+    Checkpoint, Corrupt, Effects, Input, KeyRange, Lane, NodeId, Now, Protocol, Reason, Request, View,
 };
 
 use super::*;
@@ -56,8 +57,8 @@ impl Protocol for Echo {
         LiveStatus::default()
     }
 
-    fn scan(&self, _: &KeyRange, _: usize) -> Vec<Entry> {
-        Vec::new()
+    fn view(&self, range: &KeyRange) -> Box<dyn View> {
+        Box::new(Table::new(1).view(range))
     }
 }
 

@@ -14,7 +14,7 @@ fn watching() -> Rig {
         range: KeyRange::all(),
         resume: None,
     };
-    rig.node.on_watch(WatchId(1), ks(), spec);
+    rig.node.on_watch(WatchId(1), ks(), spec, destination(1));
     rig.turns(3);
     rig.node.check();
     rig

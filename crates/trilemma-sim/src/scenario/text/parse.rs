@@ -321,7 +321,7 @@ impl Scenario {
                 self.watchers = words.number("a number of watchers", 0, COUNT_MAX)?;
                 if words.more() {
                     words.literal("bytes")?;
-                    self.watch_bytes = words.number("bytes that wait for a watcher", 0, WATCH_BYTES_MAX)?;
+                    self.watch_bytes = words.number("bytes of recent changes", 0, WATCH_BYTES_MAX)?;
                 }
             }
             "library" => self.library = Some(library(&mut words)?),

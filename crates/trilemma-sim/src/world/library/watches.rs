@@ -71,7 +71,10 @@ impl World<'_> {
             .insert(watcher, (library, connection, now));
         self.book.watch_opened(slot, watch, watcher, &spec);
         self.watch_begins(watcher, (node, watch), &spec);
-        self.turn(node, |process, _| process.node.on_watch(watch, keyspace, spec));
+        let destination = self.watchers[watcher].destination(watch);
+        self.turn(node, |process, _| {
+            process.node.on_watch(watch, keyspace, spec, destination);
+        });
     }
 
     /// A watcher has left its watch.
