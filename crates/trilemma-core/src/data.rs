@@ -126,6 +126,27 @@ byte_string!(
     VALUE_BYTES_MAX
 );
 
+impl Key {
+    /// Checks the length. A backend sees only valid keys.
+    pub fn validate(&self) -> Result<(), Reason> {
+        match self.len() {
+            0 => Err(Reason::Invalid {
+                what: "a key is empty".into(),
+            }),
+            1..=KEY_BYTES_MAX => Ok(()),
+            size => Err(too_large("key", size, KEY_BYTES_MAX)),
+        }
+    }
+}
+
+pub(crate) fn too_large(what: &str, size: usize, limit: usize) -> Reason {
+    Reason::TooLarge {
+        what: what.into(),
+        size: size as u64,
+        limit: limit as u64,
+    }
+}
+
 /// A value with where in the keyspace's history it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Versioned {
@@ -309,13 +330,8 @@ impl Command {
 
     /// Checks lengths and counts against this module's limits. A backend sees only valid commands.
     pub fn validate(&self) -> Result<(), NotApplied> {
-        let too_large = |what: &str, size: usize, limit: usize| {
-            Err(NotApplied::never(Reason::TooLarge {
-                what: what.into(),
-                size: size as u64,
-                limit: limit as u64,
-            }))
-        };
+        let too_large =
+            |what: &str, size: usize, limit: usize| Err(NotApplied::never(too_large(what, size, limit)));
         if self.guards.len() > BATCH_LENGTH_MAX || self.mutations.len() > BATCH_LENGTH_MAX {
             let count = self.guards.len().max(self.mutations.len());
             return too_large("number of guards or mutations", count, BATCH_LENGTH_MAX);
@@ -329,14 +345,7 @@ impl Command {
             }));
         }
         for key in self.keys() {
-            if key.is_empty() {
-                return Err(NotApplied::never(Reason::Invalid {
-                    what: "a key is empty".into(),
-                }));
-            }
-            if key.len() > KEY_BYTES_MAX {
-                return too_large("key", key.len(), KEY_BYTES_MAX);
-            }
+            key.validate().map_err(NotApplied::never)?;
         }
         let values = self.mutations.iter().filter_map(Mutation::value);
         let expected = self.guards.iter().filter_map(|guard| match guard {

@@ -32,7 +32,7 @@ use serde::de::DeserializeOwned;
 
 use crate::checkpoint::Checkpoint;
 use crate::data::{ChangeBatch, Command};
-use crate::error::{ReadError, WriteError};
+use crate::error::{ReadError, Reason, WriteError};
 use crate::id::{AppendSeq, Incarnation, NodeId, NodeSet, OpId, Ticket};
 use crate::read::{Entry, KeyRange, ReadReply, ReadRequest};
 use crate::receipt::{Outcome, Receipt};
@@ -183,6 +183,20 @@ pub enum Request {
         /// The command it carried, where the asker still has it. Backends without an order over all keys need it.
         command: Option<Command>,
     },
+}
+
+impl Request {
+    /// Checks lengths and counts against the limits of keys, values and commands. A backend sees only valid requests.
+    pub fn validate(&self) -> Result<(), Reason> {
+        let command = match self {
+            Request::Write { command, .. } => Some(command),
+            Request::Outcome { command, .. } => command.as_ref(),
+            Request::Read(read) => return read.query.validate(),
+        };
+        command.map_or(Ok(()), |command| {
+            command.validate().map_err(|refusal| refusal.reason)
+        })
+    }
 }
 
 /// The answer to a [`Request`] of the same name. The same value travels between nodes and to a client.

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::codec::bounded_vec;
-use crate::data::{Key, Value, Versioned};
+use crate::codec::{bounded_bytes, bounded_vec};
+use crate::data::{KEY_BYTES_MAX, Key, Value, Versioned, too_large};
+use crate::error::Reason;
 use crate::id::{NodeId, Version};
 
 /// Most entries of one reply to a range read. More are read page by page.
@@ -46,13 +47,31 @@ impl std::fmt::Display for ReadLevel {
     }
 }
 
-/// A half-open range of keys: `start` inclusive, `end` exclusive (`None`: to the last key).
+/// Longest bound of a range: what follows the longest key directly.
+const BOUND_BYTES_MAX: usize = KEY_BYTES_MAX + 1;
+
+/// A half-open range of keys: `start` inclusive, `end` exclusive (`None`: to the last key). Bounds may be empty, and one
+/// byte longer than keys: what follows the longest key directly is a bound, too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRange {
     /// First key that may be in the range.
+    #[serde(deserialize_with = "bound")]
     pub start: Key,
     /// First key after the range.
+    #[serde(deserialize_with = "end_bound")]
     pub end: Option<Key>,
+}
+
+fn bound<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Key, D::Error> {
+    bounded_bytes::<D, BOUND_BYTES_MAX>(deserializer).map(Key::from)
+}
+
+fn end_bound<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Key>, D::Error> {
+    #[derive(Deserialize)]
+    struct Bound(#[serde(deserialize_with = "bound")] Key);
+
+    let end = Option::<Bound>::deserialize(deserializer)?;
+    Ok(end.map(|Bound(key)| key))
 }
 
 impl KeyRange {
@@ -91,6 +110,15 @@ impl KeyRange {
         }
     }
 
+    /// Checks the lengths of the bounds.
+    pub fn validate(&self) -> Result<(), Reason> {
+        let longest = self.start.len().max(self.end.as_ref().map_or(0, |end| end.len()));
+        if longest > BOUND_BYTES_MAX {
+            return Err(too_large("key", longest, KEY_BYTES_MAX));
+        }
+        Ok(())
+    }
+
     /// Whether `key` is in the range.
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {
@@ -127,6 +155,14 @@ impl Query {
         match self {
             Query::Get(key) | Query::Siblings(key) => KeyRange::key(key),
             Query::Range { range, .. } => range.clone(),
+        }
+    }
+
+    /// Checks lengths of keys. A backend sees only valid queries.
+    pub fn validate(&self) -> Result<(), Reason> {
+        match self {
+            Query::Get(key) | Query::Siblings(key) => key.validate(),
+            Query::Range { range, .. } => range.validate(),
         }
     }
 
@@ -210,3 +246,6 @@ pub fn page(query: &Query, entries: impl IntoIterator<Item = Entry>) -> (Vec<Ent
 
 /// How long an operation may take when its caller does not say.
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;

@@ -69,6 +69,7 @@ impl Replicator for LocalReplicator {
     }
 
     async fn read(&self, cx: &OpContext, request: ReadRequest) -> Result<ReadReply, ReadError> {
+        request.query.validate()?;
         match self.ask(cx, Request::Read(request)).await? {
             Some(Reply::Read(result)) => result,
             Some(other) => mismatched(&other),
@@ -92,6 +93,7 @@ impl Replicator for LocalReplicator {
     }
 
     async fn watch(&self, _cx: &OpContext, spec: WatchSpec) -> Result<WatchStream, ReadError> {
+        spec.range.validate()?;
         let (items, receiver) = mpsc::channel(WATCH_QUEUE_MAX);
         self.send(Envelope::Watch {
             keyspace: self.keyspace,
@@ -107,7 +109,9 @@ impl Replicator for LocalReplicator {
         op: OpId,
         command: Option<Command>,
     ) -> Result<Outcome, ReadError> {
-        match self.ask(cx, Request::Outcome { op, command }).await? {
+        let request = Request::Outcome { op, command };
+        request.validate()?;
+        match self.ask(cx, request).await? {
             Some(Reply::Outcome(result)) => result,
             Some(other) => mismatched(&other),
             None => Err(Reason::Stopping.into()),

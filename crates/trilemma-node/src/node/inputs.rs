@@ -40,13 +40,9 @@ impl<W> Node<W> {
             Request::Write { command, .. } => (true, command.size()),
             Request::Read(_) | Request::Outcome { .. } => (false, 0),
         };
-        let refusal = match (&request, self.find(keyspace)) {
-            (_, None) => Err(self.no_such(keyspace)),
-            (Request::Write { command, .. }, Some(index)) => command
-                .validate()
-                .map(|()| index)
-                .map_err(|refusal| refusal.reason),
-            (Request::Read(_) | Request::Outcome { .. }, Some(index)) => Ok(index),
+        let refusal = match self.find(keyspace) {
+            None => Err(self.no_such(keyspace)),
+            Some(index) => request.validate().map(|()| index),
         };
         let refusal = refusal.and_then(|index| {
             let (waiting, held) = (self.pending.len(), self.pending.bytes());
@@ -232,6 +228,10 @@ impl<W> Node<W> {
             self.items.push((id, Err(reason.into())));
             return;
         };
+        if let Err(reason) = spec.range.validate() {
+            self.items.push((id, Err(reason.into())));
+            return;
+        }
         let opening = self.opening.iter().filter(|other| other.index == index).count();
         let limit = self.admission.limits().watchers_max;
         if self.replicas[index].watchers.len() + opening >= limit {

@@ -110,6 +110,7 @@ impl Replicator for RemoteReplicator {
     }
 
     async fn read(&self, cx: &OpContext, request: ReadRequest) -> Result<ReadReply, ReadError> {
+        request.query.validate()?;
         match self.ask(cx, Request::Read(request)).await {
             Reply::Read(result) => result,
             other => mismatched(&other),
@@ -126,6 +127,7 @@ impl Replicator for RemoteReplicator {
     }
 
     async fn watch(&self, cx: &OpContext, spec: WatchSpec) -> Result<WatchStream, ReadError> {
+        spec.range.validate()?;
         epoch(cx)?;
         let what = What::Watch {
             keyspace: Arc::clone(&self.name),
@@ -149,7 +151,9 @@ impl Replicator for RemoteReplicator {
         op: OpId,
         command: Option<Command>,
     ) -> Result<Outcome, ReadError> {
-        match self.ask(cx, Request::Outcome { op, command }).await {
+        let request = Request::Outcome { op, command };
+        request.validate()?;
+        match self.ask(cx, request).await {
             Reply::Outcome(result) => result,
             other => mismatched(&other),
         }

@@ -371,7 +371,50 @@ pub(super) async fn bad_input(suite: &Suite<'_>) -> Outcome {
     ensure(suite.text(&at, &suite.key("large")).await?.is_none(), || {
         "bad input left a trace".into()
     })?;
+    bad_questions(suite).await?;
     Ok(true)
+}
+
+/// A key that cannot be written cannot be asked for either, and the refusal names the limit.
+async fn bad_questions(suite: &Suite<'_>) -> Result<(), String> {
+    let at = suite.first();
+    let longest = Key::from("k".repeat(trilemma_core::data::KEY_BYTES_MAX));
+    let long = Key::from("k".repeat(2 * longest.len()));
+    let names_limit = |reason: &Reason| match reason {
+        Reason::TooLarge { limit, .. } => *limit == longest.len() as u64,
+        Reason::Invalid { .. } => true,
+        _ => false,
+    };
+    let range = |range: KeyRange| Query::Range { range, limit: 1 };
+    let bad = [
+        Query::Get("".into()),
+        Query::Get(long.clone()),
+        range(KeyRange::prefix(long.clone())),
+    ];
+    for query in bad {
+        match suite.read(&at, query, Some(ReadLevel::Local)).await {
+            Err(error) if names_limit(&error.reason) => {}
+            other => return Err(format!("a bad question: {other:?}")),
+        }
+    }
+    // Where the next page begins, if the longest key was the last of one.
+    let rest = KeyRange::key(&longest)
+        .end
+        .map(|start| KeyRange { start, end: None });
+    let next = suite
+        .read(&at, range(rest.unwrap_or_default()), Some(ReadLevel::Local))
+        .await;
+    ensure(next.is_ok(), || format!("after the longest key: {next:?}"))?;
+    let op = suite.op(&at);
+    let spec = WatchSpec {
+        range: KeyRange::prefix(long),
+        resume: None,
+    };
+    match at.watch(&suite.context(op, Attempt::First), spec).await {
+        Err(error) if names_limit(&error.reason) => Ok(()),
+        Err(error) => Err(format!("a bad watch: {error}")),
+        Ok(_) => Err("a bad watch was opened".into()),
+    }
 }
 
 pub(super) async fn receipts(suite: &Suite<'_>) -> Outcome {
