@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use trilemma_client::Session;
+use trilemma_core::descriptor::WatchScope;
 use trilemma_core::read::{DEADLINE_DEFAULT, RANGE_ENTRIES_MAX};
 use trilemma_core::replicator::{OpContext, SharedReplicator};
 use trilemma_core::{
     Attempt, Command, Descriptor, Entry, Key, KeyRange, LiveStatus, Needs, NotApplied, OpId, Outcome, Query,
-    ReadError, ReadLevel, ReadReply, ReadRequest, Reason, Receipt, Value, Version, Versioned, WatchSpec,
-    WatchToken, WriteError,
+    ReadError, ReadLevel, ReadReply, ReadRequest, Reason, Receipt, Value, Version, Versioned, WatchItem,
+    WatchSpec, WatchToken, WriteError,
 };
 use trilemma_runtime::{EPOCH, random_u64};
 
@@ -215,25 +216,97 @@ impl Keyspace {
         .await
     }
 
-    /// All entries of a range in key order, read page by page. Each page is one consistent read; where more than
-    /// one is needed, later pages may show later writes.
+    /// All entries of a range in key order.
+    ///
+    /// In keyspaces of backends whose writes have one order (`raft`, `two-phase`) they are one state, and no older than
+    /// the read level asks, however many they are. Elsewhere ranges that do not fit one answer
+    /// ([`RANGE_ENTRIES_MAX`] entries, or 1 MiB) are read in pages, and later pages may show later writes; in `paxos` and
+    /// `gossip` two keys may be of different moments even within one page.
     pub async fn range(&self, range: KeyRange) -> Result<Vec<Entry>> {
+        self.range_limited(range, usize::MAX).await
+    }
+
+    /// The first entries of a range, at most `limit`. See [`Keyspace::range`].
+    pub async fn range_limited(&self, range: KeyRange, limit: usize) -> Result<Vec<Entry>> {
+        let first = self.page(&range, limit).await?;
+        if !first.more || first.entries.len() >= limit {
+            return Ok(first.entries);
+        }
+        if self.descriptor().watch == WatchScope::Shared {
+            return self.state(&range, limit, first.version).await;
+        }
         let mut rest = range;
-        let mut entries: Vec<Entry> = Vec::new();
+        let mut entries = first.entries;
         loop {
-            let query = Query::Range {
-                range: rest.clone(),
-                limit: RANGE_ENTRIES_MAX,
+            let Some(last) = entries.last().filter(|_| entries.len() < limit) else {
+                return Ok(entries);
             };
-            let reply = self.query(query).await?;
-            entries.extend(reply.entries);
-            match entries.last() {
-                Some(last) if reply.more => {
-                    let mut after = last.key.to_vec();
-                    after.push(0);
-                    rest.start = after.into();
+            rest.start = [&last.key[..], &[0]].concat().into();
+            let page = self.page(&rest, limit - entries.len()).await?;
+            entries.extend(page.entries);
+            if !page.more {
+                return Ok(entries);
+            }
+        }
+    }
+
+    async fn page(&self, range: &KeyRange, limit: usize) -> Result<ReadReply> {
+        let limit = u32::try_from(limit).map_or(RANGE_ENTRIES_MAX, |limit| limit.min(RANGE_ENTRIES_MAX));
+        let range = range.clone();
+        self.query(Query::Range { range, limit }).await
+    }
+
+    /// The entries of a range as one state that reflects at least `version`: the reset with which a watch begins.
+    ///
+    /// A watch shows what its node has applied. So the node is made to reach the version first; and it must be the same one
+    /// afterwards, or another one, which may be behind, has served the watch.
+    async fn state(&self, range: &KeyRange, limit: usize, version: Version) -> Result<Vec<Entry>> {
+        let some_key = |level| ReadRequest {
+            query: Query::Range {
+                range: range.clone(),
+                limit: 1,
+            },
+            level: Some(level),
+        };
+        let until = Instant::now() + self.timeout;
+        loop {
+            let before = self.read(some_key(ReadLevel::MinVersion(version))).await?;
+            let entries = self.reset(range, limit).await?;
+            let after = self.read(some_key(ReadLevel::Local)).await?;
+            if before.served_by == after.served_by {
+                return Ok(entries);
+            }
+            if Instant::now() >= until {
+                return Err(ReadError::from(Reason::Deadline).into());
+            }
+        }
+    }
+
+    async fn reset(&self, range: &KeyRange, limit: usize) -> Result<Vec<Entry>> {
+        let mut watch = self.watch(range.clone(), None).await?;
+        let mut found = Vec::new();
+        loop {
+            let next = tokio::time::timeout(self.timeout, watch.next()).await;
+            match next.map_err(|_elapsed| ReadError::from(Reason::Deadline))? {
+                Some(Ok(WatchItem::Reset {
+                    entries, first, last, ..
+                })) => {
+                    if first {
+                        found.clear();
+                    }
+                    found.extend(entries);
+                    if last || found.len() >= limit {
+                        found.truncate(limit);
+                        return Ok(found);
+                    }
                 }
-                _ => return Ok(entries),
+                // A watch begins with a reset.
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error),
+                None => {
+                    let why = "the watch ended before it had shown the state".into();
+                    return Err(ReadError::from(Reason::Unreachable { why }).into());
+                }
             }
         }
     }
