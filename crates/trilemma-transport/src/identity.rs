@@ -31,7 +31,8 @@ impl Clone for Identity {
 }
 
 impl Identity {
-    /// Reads PEM files. A key that others may read is used, with a warning.
+    /// Reads PEM files. A key that everybody may read is refused, for then everybody may be this node; one that its group may
+    /// read is used, with a warning.
     pub fn load(authority: &Path, certificate: &Path, key: &Path) -> Result<Self, TransportError> {
         let read = |path: &Path| -> Result<Vec<u8>, TransportError> {
             let failed = |why: String| TransportError::File {
@@ -45,14 +46,15 @@ impl Identity {
             std::fs::read(path).map_err(|error| failed(error.to_string()))
         };
         let (authority_pem, certificate_pem, key_pem) = (read(authority)?, read(certificate)?, read(key)?);
-        warn_if_readable(key);
         let within = |path: &Path| {
             let path = path.to_path_buf();
             move |why: String| TransportError::File { path, why }
         };
         Ok(Self {
             chain: certificates(&certificate_pem).map_err(within(certificate))?,
-            key: private_key(&key_pem).map_err(within(key))?,
+            key: private_key(&key_pem)
+                .and_then(|parsed| check_mode(key).map(|()| parsed))
+                .map_err(within(key))?,
             authority: certificates(&authority_pem).map_err(within(authority))?,
         })
     }
@@ -89,17 +91,25 @@ fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
 }
 
 #[cfg(unix)]
-fn warn_if_readable(key: &Path) {
+fn check_mode(key: &Path) -> Result<(), String> {
     use std::os::unix::fs::PermissionsExt;
-    if let Ok(metadata) = std::fs::metadata(key)
-        && metadata.permissions().mode() & 0o077 != 0
-    {
-        tracing::warn!(file = %key.display(), "the private key can be read by others; chmod 600 it");
+    let metadata = std::fs::metadata(key).map_err(|error| error.to_string())?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if metadata.is_file() && mode & 0o007 != 0 {
+        return Err(format!(
+            "everybody may use the private key (mode {mode:o}); chmod 600 it (for a mounted secret: defaultMode 0400 or 0440)"
+        ));
     }
+    if metadata.is_file() && mode & 0o070 != 0 {
+        tracing::warn!(file = %key.display(), "the private key can be read by its group; chmod 600 it");
+    }
+    Ok(())
 }
 
 #[cfg(not(unix))]
-fn warn_if_readable(_key: &Path) {}
+fn check_mode(_key: &Path) -> Result<(), String> {
+    Ok(())
+}
 
 /// Whom a certificate names, by its URI `trilemma://<cluster>/node/<id>` or `trilemma://<cluster>/client/<name>`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -85,16 +85,7 @@ impl Init {
     /// Makes a node's data directory and marks it as a new node's, for an empty one is refused otherwise.
     fn mark_new(&self, node: u16) -> Result<(), Failure> {
         let data = self.dir.join(format!("data/node-{node}"));
-        let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&data).map_err(|error| {
-            Failure::usage(
-                format!("{}: {error}", data.display()),
-                "name a directory that can be made",
-            )
-        })?;
+        create_dir(&data)?;
         let text = "The node whose directory this is may start with it although it is empty. Removed by the first start.\n";
         write_file(&data.join(NEW_NODE_FILE), text, Secrecy::Public, true)
     }

@@ -118,8 +118,13 @@ pub(super) fn refused(error: impl std::fmt::Display) -> Failure {
     )
 }
 
+/// Makes a directory, and those above it, for their owner alone.
 pub(super) fn create_dir(dir: &Path) -> Result<(), Failure> {
-    std::fs::create_dir_all(dir).map_err(|error| {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir).map_err(|error| {
         Failure::usage(
             format!("{}: {error}", dir.display()),
             "name a directory that can be made",

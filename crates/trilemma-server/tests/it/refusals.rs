@@ -107,6 +107,12 @@ fn init_never_overwrites_and_keeps_keys_private() {
             .mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
+    #[cfg(unix)]
+    for name in [".", "certs", "data", "data/node-1"] {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(dir.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{name}");
+    }
     let before = std::fs::read(&key).unwrap();
     let again = trilemma(&init);
     assert_eq!(again.status.code(), Some(2), "{}", text(&again));

@@ -398,6 +398,7 @@ fn what_is_wrong_with_a_file_is_said_with_its_name() {
     let authority = write("ca.pem", world.authority.certificate_pem());
     let certificate = write("node.pem", &issued.certificate_pem);
     let key = write("node.key", &issued.key_pem);
+    set_mode(&key, 0o600);
     let empty = write("empty.pem", "no certificate");
     let missing = folder.join("missing.pem");
     let good = Identity::load(&authority, &certificate, &key).expect("all three are good");
@@ -419,5 +420,28 @@ fn what_is_wrong_with_a_file_is_said_with_its_name() {
             .to_string();
         assert!(error.contains(culprit), "{error}");
     }
+    for (mode, is_good) in [
+        (0o400, true),
+        (0o640, true),
+        (0o644, false),
+        (0o604, false),
+        (0o602, false),
+    ] {
+        set_mode(&key, mode);
+        let found = Identity::load(&authority, &certificate, &key);
+        assert_eq!(found.is_ok(), is_good, "mode {mode:o}");
+        if let Err(error) = found {
+            let error = error.to_string();
+            assert!(
+                error.contains("node.key: everybody may use the private key"),
+                "{error}"
+            );
+        }
+    }
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+fn set_mode(path: &std::path::Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
