@@ -28,6 +28,8 @@ pub(crate) enum Exit {
     Connection = 8,
     /// The demo's verdict: a promise did not hold.
     Verdict = 9,
+    /// Done, but what the command had to say could not be delivered: standard output, or the file named, did not take it.
+    Output = 10,
 }
 
 impl Exit {
@@ -35,15 +37,16 @@ impl Exit {
     pub(crate) fn worse(self, other: Exit) -> Exit {
         let rank = |exit: Exit| match exit {
             Exit::Ok => 0,
-            Exit::NotFound => 1,
-            Exit::GuardFailed => 2,
-            Exit::Usage => 3,
-            Exit::Refused => 4,
-            Exit::Start => 5,
-            Exit::Unavailable => 6,
-            Exit::Connection => 7,
-            Exit::Verdict => 8,
-            Exit::Unknown => 9,
+            Exit::Output => 1,
+            Exit::NotFound => 2,
+            Exit::GuardFailed => 3,
+            Exit::Usage => 4,
+            Exit::Refused => 5,
+            Exit::Start => 6,
+            Exit::Unavailable => 7,
+            Exit::Connection => 8,
+            Exit::Verdict => 9,
+            Exit::Unknown => 10,
         };
         if rank(other) > rank(self) { other } else { self }
     }
@@ -61,7 +64,8 @@ Exit codes:
   6  guard failed: a condition did not hold, nothing was changed
   7  start: wrong configuration, a node that did not start, a keyspace that cannot be opened as asked
   8  connection: no server could be reached
-  9  verdict: the demo found a broken promise";
+  9  verdict: the demo found a broken promise
+  10 output: done, but standard output or the file named did not take what there was to say";
 
 /// What a failed command may have done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +121,11 @@ impl Failure {
     /// A wrong argument.
     pub(crate) fn usage(message: impl Into<String>, advice: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message, advice)
+    }
+
+    /// What was to be delivered could not be.
+    pub(crate) fn output(message: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self::new(Exit::Output, message, advice)
     }
 
     /// Names the operation, so that the user can ask for its outcome.

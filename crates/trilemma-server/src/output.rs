@@ -2,13 +2,14 @@
 //!
 //! `table` is for people, `json` for scripts (one object per line), `raw` for pipes (the bytes of values).
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
 use trilemma::{Backend, Entry, Key, ReadReply, Receipt, Value, Versioned};
 
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 
 /// The form of output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -22,12 +23,16 @@ pub(crate) enum Form {
     Raw,
 }
 
-/// Writes to standard output. A reader that has gone ends the process quietly, as pipes expect.
+/// Why standard output did not take something. Nothing is written to it from then on: output with a hole in it would be
+/// worse than output that ends.
+static OUTPUT_LOST: OnceLock<io::Error> = OnceLock::new();
+/// The same of standard error.
+static NOTES_LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// Writes to standard output. What cannot be delivered is reported at the end, by [`conclude`]: what became of a command does
+/// not depend on who reads about it.
 pub(crate) fn print(bytes: &[u8]) {
-    let mut out = std::io::stdout().lock();
-    if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
-    }
+    deliver(&OUTPUT_LOST, &mut io::stdout().lock(), bytes);
 }
 
 /// Writes one line to standard output.
@@ -35,15 +40,66 @@ pub(crate) fn line(text: impl AsRef<str>) {
     print(format!("{}\n", text.as_ref()).as_bytes());
 }
 
+/// Writes one line to standard output for those who may be waiting for it, and tells if it does not take it: nothing else
+/// depends on it.
+pub(crate) fn announce(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush())
+}
+
 /// Writes one line to standard error.
 pub(crate) fn note(text: impl AsRef<str>) {
-    // Nobody is left to report to when standard error itself is gone.
-    let _ = writeln!(std::io::stderr().lock(), "{}", text.as_ref());
+    let text = format!("{}\n", text.as_ref());
+    deliver(&NOTES_LOST, &mut io::stderr().lock(), text.as_bytes());
+}
+
+fn deliver(lost: &OnceLock<io::Error>, out: &mut impl Write, bytes: &[u8]) {
+    if lost.get().is_none()
+        && let Err(error) = out.write_all(bytes).and_then(|()| out.flush())
+    {
+        lost.get_or_init(|| error);
+    }
+}
+
+/// Whether standard output has stopped to take what is written: a command that has more to say may end.
+pub(crate) fn is_lost() -> bool {
+    OUTPUT_LOST.get().is_some()
+}
+
+/// The exit code of a command that ended with `exit`: the same, unless all went well but for the output.
+pub(crate) fn conclude(form: Form, exit: Exit) -> Exit {
+    if let Some(error) = OUTPUT_LOST.get()
+        // A reader that has gone has seen what it wanted.
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        undelivered(form, exit, error);
+    }
+    let is_lost = OUTPUT_LOST.get().is_some() || NOTES_LOST.get().is_some();
+    if exit == Exit::Ok && is_lost {
+        Exit::Output
+    } else {
+        exit
+    }
+}
+
+fn undelivered(form: Form, exit: Exit, error: &io::Error) {
+    let advice = if exit == Exit::Ok {
+        "the command itself was carried out; only what it had to say is missing"
+    } else {
+        "the exit code still says what became of the command"
+    };
+    if form == Form::Json {
+        let message = format!("standard output: {error}");
+        note(json!({"error": message, "reason": "Undelivered", "advice": advice}).to_string());
+    } else {
+        note(format!("error: standard output: {error}"));
+        note(format!("  what to do: {advice}"));
+    }
 }
 
 /// Whether standard error is a terminal.
 pub(crate) fn stderr_is_terminal() -> bool {
-    std::io::stderr().is_terminal()
+    io::stderr().is_terminal()
 }
 
 /// Reports a failure: a sentence and what to do, or a JSON object.
@@ -159,6 +215,9 @@ pub(crate) fn read_json(reply: &ReadReply, backend: Backend, took: Duration) -> 
 /// Entries for people or pipes.
 pub(crate) fn entries(form: Form, entries: &[Entry]) {
     for Entry { key, state } in entries {
+        if is_lost() {
+            return;
+        }
         match form {
             Form::Json => line(Json::Object(entry_json(key, state)).to_string()),
             Form::Table => line(format!("{key} = {}", state.value)),

@@ -19,6 +19,7 @@ use trilemma_check::watch;
 
 use super::Global;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::files;
 use crate::output::{self, Form};
 
 /// Judges a history: what clients asked, when, and what they were answered.
@@ -204,7 +205,7 @@ impl Check {
                 Ok(Exit::Ok)
             }
             Verdict::Illegal(violation) => {
-                self.illegal(global.output, &recording, violation)?;
+                self.illegal(global.output, &recording, violation);
                 // 1, as this command's help says; there is no key that was not found.
                 Ok(Exit::NotFound)
             }
@@ -314,7 +315,7 @@ impl Check {
         }
     }
 
-    fn illegal(&self, form: Form, recording: &Recording, violation: &Violation) -> Result<(), Failure> {
+    fn illegal(&self, form: Form, recording: &Recording, violation: &Violation) {
         if form == Form::Json {
             let object = json!({
                 "verdict": "illegal",
@@ -329,14 +330,16 @@ impl Check {
             output::print(explain::text(&recording.history.operations, violation).as_bytes());
         }
         if let Some(file) = &self.svg {
-            std::fs::write(file, explain::svg(&recording.history, violation)).map_err(|error| {
-                Failure::usage(
+            let picture = explain::svg(&recording.history, violation);
+            if let Err(error) = files::write(file, picture.as_bytes()) {
+                // The verdict stands without it.
+                let lost = Failure::output(
                     format!("{}: the picture cannot be written: {error}", file.display()),
                     "the history is illegal; name another file for the picture",
-                )
-            })?;
+                );
+                output::failure(form, &lost);
+            }
         }
-        Ok(())
     }
 }
 

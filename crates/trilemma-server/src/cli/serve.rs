@@ -11,7 +11,8 @@ use trilemma::{Config, DiskId, Node, NodeId};
 
 use super::Global;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::output;
+use crate::log::Lines;
+use crate::{files, output};
 
 /// Runs a node until SIGINT or SIGTERM.
 #[derive(Debug, Args)]
@@ -23,7 +24,8 @@ Examples:
 
 Prints one line that begins with `ready` to standard output once it serves; logs go to standard error. SIGINT and
 SIGTERM stop the node cleanly: everything it has accepted becomes durable first. A storage failure stops it too,
-with a sentence and exit code 7: it never acknowledges what it cannot keep.")]
+with a sentence and exit code 7: it never acknowledges what it cannot keep. Whether anybody reads what it prints makes no
+difference to the node: log lines that standard error does not take are dropped and counted.")]
 pub(crate) struct Serve {
     /// What to log: error, warn, info, debug, trace, or MODULE=LEVEL,…
     #[arg(long, default_value = "info", env = "TRILEMMA_LOG", value_name = "FILTER")]
@@ -37,7 +39,8 @@ pub(crate) struct Serve {
     /// without that node. Needed once, on each other node
     #[arg(long, value_name = "NODE=DISK", value_parser = accepted_disk)]
     accept_disk: Vec<(NodeId, DiskId)>,
-    /// Write the `ready` line to this file too, and remove it at the end
+    /// Write the `ready` line to this file too. A file that is there from before is removed first; at the end, however the
+    /// node ends, it is removed again
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
 }
@@ -50,7 +53,15 @@ impl Serve {
                 "give --config FILE; `trilemma init` writes one",
             ));
         };
-        self.start_log()?;
+        let log = self.start_log()?;
+        let outcome = self.serve(path).await;
+        log.flush();
+        outcome
+    }
+
+    async fn serve(&self, path: &Path) -> Outcome {
+        // Before anything can fail: the file of a node that was killed must not speak for this one.
+        let ready_file = self.ready_file.as_deref().map(ReadyFile::new).transpose()?;
         let mut config = Config::load(path)?;
         if self.new {
             refuse_data(config.data())?;
@@ -74,49 +85,94 @@ impl Serve {
             .collect();
         // Before the node starts, so that a signal meanwhile is not lost.
         let mut signals = signals()?;
-        let node = Node::start(config).await?;
+        let node = tokio::select! {
+            node = Node::start(config) => node?,
+            signal = signals.received() => {
+                // What it had begun to read is as it was.
+                tracing::info!("{signal}: stopped before the node had started");
+                return Ok(Exit::Ok);
+            }
+        };
         let ready = format!(
             "ready node={} listen={} keyspaces={}",
             node.id(),
             node.listen(),
             keyspaces.join(",")
         );
-        output::line(&ready);
-        if let Some(path) = &self.ready_file {
-            std::fs::write(path, format!("{ready}\n")).map_err(|error| {
-                Failure::usage(
-                    format!("{}: {error}", path.display()),
-                    "name a file that can be written",
-                )
-            })?;
+        if let Err(error) = output::announce(&ready) {
+            tracing::warn!("standard output does not take the line \"{ready}\": {error}");
         }
-        let outcome = tokio::select! {
+        if let Some(file) = &ready_file
+            && let Err(failure) = file.write(&ready)
+        {
+            // Those who wait for the file would wait without end.
+            node.shutdown().await?;
+            return Err(failure);
+        }
+        tokio::select! {
             signal = signals.received() => {
                 tracing::info!("{signal}: stopping");
+                drop(ready_file);
                 stop(node, &mut signals).await
             }
             error = node.failed() => Err(Failure::from(error)),
-        };
-        if let Some(path) = &self.ready_file
-            && let Err(error) = std::fs::remove_file(path)
-        {
-            tracing::warn!("{}: {error}", path.display());
         }
-        outcome
     }
 
-    fn start_log(&self) -> Result<(), Failure> {
+    fn start_log(&self) -> Result<Lines, Failure> {
         let filter = log_filter(&self.log).map_err(|error| {
             Failure::usage(
                 format!("--log {}: {error}", self.log),
                 "give a level such as info, or MODULE=LEVEL,…",
             )
         })?;
-        let lines = tracing_subscriber::fmt::layer()
-            .with_writer(std::io::stderr)
+        let lines = Lines::start(std::io::stderr()).map_err(|error| {
+            Failure::new(
+                Exit::Start,
+                format!("the system refused a thread: {error}"),
+                "free resources",
+            )
+        })?;
+        let layer = tracing_subscriber::fmt::layer()
+            .with_writer(lines.clone())
             .with_ansi(output::stderr_is_terminal());
-        tracing_subscriber::registry().with(filter).with(lines).init();
-        Ok(())
+        tracing_subscriber::registry().with(filter).with(layer).init();
+        Ok(lines)
+    }
+}
+
+/// The file that says that the node serves. It is there only while that is so.
+struct ReadyFile(PathBuf);
+
+impl ReadyFile {
+    /// Removes the one from before.
+    fn new(path: &Path) -> Result<Self, Failure> {
+        files::remove(path).map_err(|error| {
+            Failure::new(
+                Exit::Start,
+                format!("--ready-file {}: {error}", path.display()),
+                "name a file that can be removed and written",
+            )
+        })?;
+        Ok(Self(path.to_path_buf()))
+    }
+
+    fn write(&self, ready: &str) -> Result<(), Failure> {
+        files::write(&self.0, format!("{ready}\n").as_bytes()).map_err(|error| {
+            Failure::new(
+                Exit::Start,
+                format!("--ready-file {}: {error}", self.0.display()),
+                "the node was stopped again; name a file that can be written",
+            )
+        })
+    }
+}
+
+impl Drop for ReadyFile {
+    fn drop(&mut self) {
+        if let Err(error) = files::remove(&self.0) {
+            tracing::warn!("--ready-file {}: {error}", self.0.display());
+        }
     }
 }
 

@@ -60,12 +60,13 @@ fn the_help_lists_every_exit_code() {
         Exit::Start,
         Exit::Connection,
         Exit::Verdict,
+        Exit::Output,
     ];
     let lines: Vec<&str> = crate::exit::HELP.lines().skip(1).collect();
     assert_eq!(lines.len(), exits.len());
     for (exit, line) in exits.into_iter().zip(lines) {
         assert!(
-            line.trim_start().starts_with(&format!("{}  ", exit as u8)),
+            line.trim_start().starts_with(&format!("{:<2} ", exit as u8)),
             "{line}"
         );
     }

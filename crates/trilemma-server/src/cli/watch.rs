@@ -65,8 +65,12 @@ impl Watch {
                     }
                     Some(Err(error)) => break Err(Failure::from(error)),
                     Some(Ok(item)) => {
+                        let whole = shown.item(&item);
+                        if output::is_lost() {
+                            break Ok(Exit::Ok);
+                        }
                         // A token is safe to resume from only when everything before it has been shown.
-                        if shown.item(&item) {
+                        if whole {
                             token = Some(item.token());
                         }
                     }

@@ -117,6 +117,20 @@ impl Cluster {
         receiver.recv_timeout(START).ok()
     }
 
+    /// Starts a node with these streams and options, and waits for nothing.
+    pub(crate) fn spawn_with(&mut self, node: u32, options: &[&str], stdout: Stdio, stderr: Stdio) {
+        let config = self.dir.join(format!("node-{node}.toml"));
+        let child = Command::new(binary())
+            .args(["serve", "--config", path(&config)])
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        self.nodes.insert(node, child);
+    }
+
     fn log_path(&self, node: u32) -> PathBuf {
         self.dir.join(format!("node-{node}.log"))
     }
@@ -156,13 +170,23 @@ impl Cluster {
 
     /// Stops a node: SIGTERM. It must end with code 0.
     pub(crate) fn terminate(&mut self, node: u32) {
-        let child = self.nodes.remove(&node).expect("the node runs");
+        self.ask_to_stop(node);
+        assert_eq!(
+            self.wait_for_end(node),
+            Some(0),
+            "a clean stop:\n{}",
+            self.log(node)
+        );
+    }
+
+    /// Sends a node SIGTERM.
+    pub(crate) fn ask_to_stop(&self, node: u32) {
+        let child = self.nodes.get(&node).expect("the node runs");
         let sent = Command::new("kill")
             .args(["-TERM", &child.id().to_string()])
             .status()
             .unwrap();
         assert!(sent.success());
-        assert_eq!(wait_for_exit(child), Some(0), "a clean stop:\n{}", self.log(node));
     }
 
     /// Waits until a node that should end by itself has; its exit code.
@@ -262,6 +286,17 @@ pub(crate) fn trilemma_with_input(args: &[&str], input: &[u8]) -> Output {
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(input).unwrap();
     child.wait_with_output().unwrap()
+}
+
+/// Runs the binary with these streams; its exit code.
+pub(crate) fn exit_code(args: &[&str], stdout: Stdio, stderr: Stdio) -> Option<i32> {
+    let mut command = Command::new(binary());
+    command
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(stderr);
+    command.status().unwrap().code()
 }
 
 /// A directory that does not exist yet, below the build's own.

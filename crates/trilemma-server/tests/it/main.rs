@@ -8,6 +8,8 @@ mod demo;
 mod harness;
 mod histories;
 mod refusals;
+#[cfg(target_os = "linux")]
+mod streams;
 mod workload;
 
 // The demo's recorder and checks, used on processes here.
