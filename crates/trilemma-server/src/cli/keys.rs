@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::{Map, Value as Json};
 use trilemma::{
-    Attempt, Command, Entry, Error, Key, KeyRange, Keyspace, OpId, Query, ReadReply, ReadRequest, Receipt,
+    Attempt, Command, Error, Key, KeyRange, Keyspace, OpId, Query, RANGE_ENTRIES_MAX, ReadRequest, Receipt,
     VALUE_BYTES_MAX, Value,
 };
 
@@ -186,7 +186,10 @@ impl Cas {
 #[command(after_help = "\
 Examples:
   trilemma range settings --prefix shop/
-  trilemma range settings --start shop/a --end shop/m --limit 10 --output json")]
+  trilemma range settings --start shop/a --end shop/m --limit 10 --output json
+
+What is shown is one state in raft and two-phase keyspaces. In paxos each key is exact for itself, in gossip it is what
+one node has: two keys may be of different moments.")]
 pub(crate) struct Range {
     /// The keyspace
     keyspace: String,
@@ -220,37 +223,36 @@ pub(super) fn key_range(prefix: Option<String>, start: Option<String>, end: Opti
 impl Range {
     pub(crate) async fn run(self, global: &Global) -> crate::exit::Outcome {
         let keyspace = open(global, &self.keyspace).await?;
-        let mut rest = key_range(self.prefix, self.start, self.end);
-        let mut left = if self.limit == 0 { u64::MAX } else { self.limit };
-        loop {
-            let limit = u32::try_from(left)
-                .unwrap_or(trilemma::RANGE_ENTRIES_MAX)
-                .min(trilemma::RANGE_ENTRIES_MAX);
-            let query = Query::Range {
-                range: rest.clone(),
-                limit,
-            };
-            let began = Instant::now();
-            let reply = keyspace
-                .read(ReadRequest {
-                    query,
-                    level: self.read.level,
-                })
-                .await?;
-            self::page(global, &keyspace, &reply, began.elapsed());
-            left = left.saturating_sub(reply.entries.len() as u64);
-            match reply.entries.last() {
-                Some(last) if reply.more && left > 0 => rest.start = [&last.key[..], &[0]].concat().into(),
-                _ => return Ok(Exit::Ok),
-            }
+        let keyspace = match self.read.level {
+            Some(level) => keyspace.with_read_level(level),
+            None => keyspace,
+        };
+        let range = key_range(self.prefix, self.start, self.end);
+        let limit = match self.limit {
+            0 => usize::MAX,
+            limit => usize::try_from(limit).unwrap_or(usize::MAX),
+        };
+        let began = Instant::now();
+        let first = keyspace
+            .read(ReadRequest {
+                query: Query::Range {
+                    range: range.clone(),
+                    limit: u32::try_from(limit)
+                        .map_or(RANGE_ENTRIES_MAX, |limit| limit.min(RANGE_ENTRIES_MAX)),
+                },
+                level: self.read.level,
+            })
+            .await?;
+        let took = began.elapsed();
+        if first.more && first.entries.len() < limit {
+            output::entries(global.output, &keyspace.range_limited(range, limit).await?);
+        } else {
+            output::entries(global.output, &first.entries);
         }
-    }
-}
-
-fn page(global: &Global, keyspace: &Keyspace, reply: &ReadReply, took: std::time::Duration) {
-    output::entries(global.output, &reply.entries);
-    if global.explain {
-        output::note(output::explain_read(reply, keyspace.descriptor().backend, took));
+        if global.explain {
+            output::note(output::explain_read(&first, keyspace.descriptor().backend, took));
+        }
+        Ok(Exit::Ok)
     }
 }
 
@@ -399,9 +401,4 @@ fn unreadable(name: &str, error: &std::io::Error) -> Failure {
         format!("{name}: {error}"),
         "name a file that can be read, or give the value itself",
     )
-}
-
-/// Entries of a range at the strongest level, all pages.
-pub(super) async fn all(keyspace: &Keyspace, range: KeyRange) -> Result<Vec<Entry>, Failure> {
-    Ok(keyspace.range(range).await?)
 }

@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::json;
+use serde_json::{Map, Value as Json, json};
 use tokio::task::JoinSet;
 use trilemma::{
-    Attempt, BATCH_LENGTH_MAX, Command, Error, Guard, KEY_BYTES_MAX, KeyRange, Keyspace, Needs, NotApplied,
-    Receipt, VALUE_BYTES_MAX, Version, WriteError,
+    Achieved, Attempt, BATCH_LENGTH_MAX, Backend, Command, Error, Guard, KEY_BYTES_MAX, KeyRange, Keyspace,
+    Needs, NotApplied, Receipt, VALUE_BYTES_MAX, Value, Version, WriteError,
 };
 
 use super::Global;
 use super::client::open;
-use super::keys::all;
 use crate::exit::{Effect, Exit, Failure, Outcome};
+use crate::files;
 use crate::output::{self, Form};
 use crate::tree::{self, Diff, Format, Prefix, TreeError};
 
@@ -64,15 +64,15 @@ pub(crate) struct Load {
     dry_run: bool,
 }
 
-/// A key's state before loading: its text (lossy, for showing) and version.
-type Stored = BTreeMap<String, (String, Version)>;
+/// A key's state before loading.
+type Stored = BTreeMap<String, (Value, Version)>;
 
 impl Load {
     pub(crate) async fn run(self, global: &Global) -> Outcome {
         let format = self.format.map_or_else(|| Format::of(&self.file), Ok)?;
         let text = tree::read_file(&self.file)?;
         let document = tree::parse(format, &text, &self.file.display().to_string())?;
-        let prefix = Prefix::new(&self.prefix);
+        let prefix = Prefix::for_load(&self.prefix)?;
         let wanted = tree::entries(&document, &prefix)?;
         check_sizes(&wanted)?;
         let keyspace = open(global, &self.keyspace).await?;
@@ -80,11 +80,11 @@ impl Load {
         let bar = Bar::new();
         for _ in 0..ROUNDS_MAX {
             let stored = stored(&keyspace, &prefix).await?;
-            let texts = stored
+            let values = stored
                 .iter()
-                .map(|(key, (text, _))| (key.clone(), text.clone()))
+                .map(|(key, (value, _))| (key.clone(), value.clone()))
                 .collect();
-            let diff = tree::diff(&texts, &wanted, &prefix, self.prune);
+            let diff = tree::diff(&values, &wanted, &prefix, self.prune);
             if self.dry_run {
                 show(global.output, &diff);
                 return Ok(Exit::Ok);
@@ -139,11 +139,10 @@ fn range_of(prefix: &Prefix) -> KeyRange {
 
 async fn stored(keyspace: &Keyspace, prefix: &Prefix) -> Result<Stored, Failure> {
     let mut stored = Stored::new();
-    for entry in all(keyspace, range_of(prefix)).await? {
+    for entry in keyspace.range(range_of(prefix)).await? {
         // A key that is not text cannot have come from a file, nor stand in the way of one.
         if let Ok(key) = std::str::from_utf8(&entry.key) {
-            let text = entry.state.value.to_string();
-            stored.insert(key.to_owned(), (text, entry.state.modified));
+            stored.insert(key.to_owned(), (entry.state.value, entry.state.modified));
         }
     }
     Ok(stored)
@@ -249,6 +248,7 @@ pub(crate) async fn write(
     let mut attempt = Attempt::First;
     loop {
         let result = keyspace.write_as(op, attempt, command.clone()).await;
+        attempt = attempt_after(attempt, &result);
         let wait = match &result {
             Err(Error::Write(WriteError::NotApplied(NotApplied {
                 reason,
@@ -260,8 +260,16 @@ pub(crate) async fn write(
         if Instant::now() + wait >= until {
             return result;
         }
-        attempt = Attempt::Retry;
         tokio::time::sleep(wait).await;
+    }
+}
+
+/// What the next attempt is. After a certain refusal nothing has been sent, as it were; once an attempt may have had an
+/// effect, so may all that follow.
+fn attempt_after(attempt: Attempt, result: &Result<Receipt, Error>) -> Attempt {
+    match result {
+        Err(Error::Write(WriteError::NotApplied(_))) => attempt,
+        _ => Attempt::Retry,
     }
 }
 
@@ -338,11 +346,24 @@ impl Summary {
 }
 
 fn show(form: Form, diff: &Diff) {
-    let say = |sign: &str, kind: &str, key: &str, old: Option<&str>, new: Option<&str>| match form {
-        Form::Json => output::line(json!({"change": kind, "key": key, "old": old, "new": new}).to_string()),
+    let say = |sign: &str, kind: &str, key: &str, old: Option<&Value>, new: Option<&str>| match form {
+        Form::Json => {
+            let mut object = Map::new();
+            object.insert("change".into(), kind.into());
+            object.insert("key".into(), key.into());
+            match old {
+                Some(old) => output::put_bytes(&mut object, "old", old),
+                None => {
+                    object.insert("old".into(), Json::Null);
+                }
+            }
+            object.insert("new".into(), new.into());
+            output::line(Json::Object(object).to_string());
+        }
         Form::Table | Form::Raw => output::line(match (old, new) {
             (Some(old), Some(new)) => format!("{sign} {key} = {old} -> {new}"),
-            (old, new) => format!("{sign} {key} = {}", old.or(new).unwrap_or_default()),
+            (Some(old), None) => format!("{sign} {key} = {old}"),
+            (None, new) => format!("{sign} {key} = {}", new.unwrap_or_default()),
         }),
     };
     for (key, old) in &diff.removed {
@@ -410,7 +431,14 @@ Examples:
   trilemma export settings --prefix shop --format toml
   trilemma export settings --prefix shop --to shop.json
 
-What `load` stored comes back equal, types included. Exits with 1 if nothing is stored under the prefix.")]
+What `load` stored comes back equal, types included. Exits with 1 if nothing is stored under the prefix.
+
+The file is one state of a raft or two-phase keyspace, which all transactions have changed as a whole or not at all. A
+paxos keyspace has no state of several keys, and a gossip keyspace only what one node has: there two keys may be of
+different moments, and a line on standard error says so.
+
+A device, pipe or link given with --to stays what it is; a file keeps its mode and owner, is replaced at once or not at
+all, and is on disk when the command ends.")]
 pub(crate) struct Export {
     /// The keyspace
     keyspace: String,
@@ -420,7 +448,7 @@ pub(crate) struct Export {
     /// Format to write; without it, by the name given with --to
     #[arg(long)]
     format: Option<Format>,
-    /// Write to this file (replaced at once or not at all); without it, to standard output
+    /// Write to this file; without it, to standard output
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
     #[command(flatten)]
@@ -444,7 +472,12 @@ impl Export {
             keyspace = keyspace.with_read_level(level);
         }
         let prefix = Prefix::new(&self.prefix);
-        let entries = all(&keyspace, range_of(&prefix)).await?;
+        let entries = keyspace.range(range_of(&prefix)).await?;
+        if entries.len() > 1
+            && let Some(sentence) = not_one_state(&keyspace)
+        {
+            output::note(sentence);
+        }
         let texts = entries
             .iter()
             .map(|entry| text_of(&entry.key, &entry.state.value));
@@ -460,7 +493,12 @@ impl Export {
         let text = tree::emit(format, &document)?;
         match self.to {
             None => output::print(text.as_bytes()),
-            Some(path) => replace_file(&path, &text)?,
+            Some(path) => files::write(&path, text.as_bytes()).map_err(|error| {
+                Failure::output(
+                    format!("--to {}: {error}", path.display()),
+                    "nothing was written; name a file in a directory that can be written",
+                )
+            })?,
         }
         Ok(Exit::Ok)
     }
@@ -476,15 +514,20 @@ fn text_of<'a>(key: &'a [u8], value: &'a [u8]) -> Result<(&'a str, &'a str), Tre
     }
 }
 
-/// Writes beside the file and renames, so that no reader ever sees half of it.
-fn replace_file(path: &std::path::Path, text: &str) -> Result<(), Failure> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".part");
-    let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, path));
-    written.map_err(|error| {
-        Failure::usage(
-            format!("{}: {error}", path.display()),
-            "name a file in a directory that can be written",
-        )
-    })
+/// Why an export is not one state, where it is none.
+fn not_one_state(keyspace: &Keyspace) -> Option<String> {
+    let descriptor = keyspace.descriptor();
+    let why = match descriptor.backend {
+        _ if descriptor.isolation == Achieved::StrictSerializable => return None,
+        Backend::Gossip => "it is what one node has",
+        _ => "each key is exact for itself",
+    };
+    Some(format!(
+        "note: keyspace \"{}\" ({}) has no state of all keys together; {why}, and two keys may be of different moments",
+        keyspace.name(),
+        descriptor.backend,
+    ))
 }
+
+#[cfg(test)]
+mod tests;

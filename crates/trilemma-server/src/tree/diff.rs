@@ -3,8 +3,12 @@
 //! Loading adds and changes. It deletes without `--prune` only what could not stand beside the file's tree: keys
 //! within an array of the file (an array is replaced as a whole), and keys that contradict the file's shape (a value
 //! where the file has a map, or the other way round). So what is stored always forms a tree that can be exported.
+//!
+//! What is stored is compared as bytes: not every value is text, and one that only looks like the file's is another one.
 
 use std::collections::BTreeMap;
+
+use trilemma::Value;
 
 use super::Prefix;
 use super::path::Segment;
@@ -14,10 +18,10 @@ use super::path::Segment;
 pub(crate) struct Diff {
     /// Keys to put that do not exist.
     pub(crate) added: Vec<(String, String)>,
-    /// Keys to put that hold another text: key, old, new.
-    pub(crate) changed: Vec<(String, String, String)>,
+    /// Keys to put that hold something else: key, old, new.
+    pub(crate) changed: Vec<(String, Value, String)>,
     /// Keys to delete: they contradict the file, or are not in it and `--prune` was given.
-    pub(crate) removed: Vec<(String, String)>,
+    pub(crate) removed: Vec<(String, Value)>,
     /// Keys that are not in the file and stay.
     pub(crate) kept: Vec<String>,
     /// Number of keys that are as wanted already.
@@ -45,26 +49,26 @@ enum Kind {
 
 /// Compares what is `stored` under `prefix` with what is `wanted`.
 pub(crate) fn diff(
-    stored: &BTreeMap<String, String>,
+    stored: &BTreeMap<String, Value>,
     wanted: &BTreeMap<String, String>,
     prefix: &Prefix,
     prune: bool,
 ) -> Diff {
     let inner = inner_paths(wanted, prefix);
     let mut diff = Diff::default();
-    for (key, text) in stored {
+    for (key, value) in stored {
         if wanted.contains_key(key) {
             continue;
         }
         if prune || contradicts(key, wanted, &inner, prefix) {
-            diff.removed.push((key.clone(), text.clone()));
+            diff.removed.push((key.clone(), value.clone()));
         } else {
             diff.kept.push(key.clone());
         }
     }
     for (key, text) in wanted {
         match stored.get(key) {
-            Some(old) if old == text => diff.unchanged += 1,
+            Some(old) if old[..] == *text.as_bytes() => diff.unchanged += 1,
             // An empty map adds nothing to one that has members and keeps them.
             _ if text == "{}" && has_members(&diff.kept, key, prefix) => {
                 if let Some(old) = stored.get(key) {

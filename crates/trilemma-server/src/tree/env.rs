@@ -1,7 +1,7 @@
 //! `.env` files: `NAME=value` lines, as docker, systemd and shells read them.
 //!
-//! A line is blank, a comment (`#`), or `NAME=value`, optionally after `export`. A value is bare (up to ` #`, trimmed),
-//! in single quotes (literal, may span lines), or in double quotes (`\n`, `\r`, `\t`, `\"`, `\\`, `\$`; may span
+//! A line is blank, a comment (`#`), or `NAME=value`, optionally after `export`. A value is bare (trimmed, up to a `#`
+//! after a space or tab), in single quotes (literal, may span lines), or in double quotes (`\n`, `\r`, `\t`, `\"`, `\\`, `\$`; may span
 //! lines). Nothing is substituted: a bare or double-quoted `$` is refused, because other readers would expand it.
 
 use std::collections::BTreeMap;
@@ -72,11 +72,12 @@ fn value(text: &str, at: usize) -> Result<(String, usize), Fault> {
         }
         Some('"') => double_quoted(text, start)?,
         _ => {
-            let line = text[start..line_end(start)].trim_end();
-            let bare = line
-                .find(" #")
-                .map_or(line, |comment| &line[..comment])
-                .trim_end();
+            // From the sign on, so that a comment may come instead of a value.
+            let line = &text[at..line_end(at)];
+            let comment = line
+                .match_indices('#')
+                .find(|(hash, _)| line[..*hash].ends_with([' ', '\t']));
+            let bare = line[..comment.map_or(line.len(), |(hash, _)| hash)].trim();
             if let Some(dollar) = bare.find('$') {
                 return Err(Fault::at(
                     text,
@@ -87,8 +88,10 @@ fn value(text: &str, at: usize) -> Result<(String, usize), Fault> {
             return Ok((bare.to_owned(), line_end(start)));
         }
     };
-    let tail = text[after..line_end(after)].trim();
-    if !tail.is_empty() && !tail.starts_with('#') {
+    let rest = &text[after..line_end(after)];
+    let tail = rest.trim();
+    let is_comment = tail.starts_with('#') && rest.starts_with([' ', '\t']);
+    if !tail.is_empty() && !is_comment {
         return Err(Fault::at(
             text,
             after,

@@ -1,5 +1,6 @@
 //! JSON in and out, and the serde side of [`Tree`] that YAML shares.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -10,7 +11,8 @@ use super::file::{Fault, check_values};
 use super::{Tree, TreeError};
 
 pub(super) fn parse(text: &str) -> Result<Tree, Fault> {
-    let tree = serde_json::from_str(text).map_err(|error| {
+    let text = without_minus_zero(text);
+    let tree = serde_json::from_str(&text).map_err(|error| {
         let full = error.to_string();
         let what = full.split(" at line ").next().unwrap_or_default();
         Fault {
@@ -19,10 +21,12 @@ pub(super) fn parse(text: &str) -> Result<Tree, Fault> {
             what: what.into(),
         }
     })?;
-    match wide_integer(text) {
+    let wide =
+        integers(&text).find(|(_, digits)| digits.parse::<i64>().is_err() && digits.parse::<u64>().is_err());
+    match wide {
         None => Ok(tree),
         Some((offset, digits)) => Err(Fault::at(
-            text,
+            &text,
             offset,
             format!(
                 "the integer {digits} does not fit 64 bits and would lose digits; write it as text in quotes"
@@ -31,33 +35,44 @@ pub(super) fn parse(text: &str) -> Result<Tree, Fault> {
     }
 }
 
-/// The first integer of valid JSON that does not fit `i64` or `u64`: the parser would round it to a float.
-fn wide_integer(text: &str) -> Option<(usize, &str)> {
+/// The integers of JSON, which the parser takes for floats where they are too wide or `-0`, with their offsets.
+fn integers(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let bytes = text.as_bytes();
     let mut at = 0;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'"' => {
-                at += 1;
-                while bytes[at] != b'"' {
-                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+    let part = |byte: &&u8| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9');
+    std::iter::from_fn(move || {
+        while at < bytes.len() {
+            let begin = at;
+            match bytes[at] {
+                b'"' => {
+                    at += 1;
+                    while at < bytes.len() && bytes[at] != b'"' {
+                        at += if bytes[at] == b'\\' { 2 } else { 1 };
+                    }
+                    at += 1;
                 }
-                at += 1;
-            }
-            b'-' | b'0'..=b'9' => {
-                let part = |byte: &u8| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9');
-                let length = bytes[at..].iter().take_while(|byte| part(byte)).count();
-                let number = &text[at..at + length];
-                let integer = number.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit());
-                if integer && number.parse::<i64>().is_err() && number.parse::<u64>().is_err() {
-                    return Some((at, number));
+                b'-' | b'0'..=b'9' => {
+                    at += bytes[at..].iter().take_while(part).count();
+                    let number = &text[begin..at];
+                    let digits = number.strip_prefix('-').unwrap_or(number);
+                    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                        return Some((begin, number));
+                    }
                 }
-                at += length;
+                _ => at += 1,
             }
-            _ => at += 1,
         }
+        None
+    })
+}
+
+/// The same text with ` 0` for `-0`, which is an integer like any other and has no sign.
+fn without_minus_zero(text: &str) -> Cow<'_, str> {
+    let mut plain = Cow::Borrowed(text);
+    for (offset, _) in integers(text).filter(|(_, number)| *number == "-0") {
+        plain.to_mut().replace_range(offset..=offset, " ");
     }
-    None
+    plain
 }
 
 pub(super) fn emit(tree: &Tree) -> Result<String, TreeError> {
@@ -112,7 +127,8 @@ impl<'de> Deserialize<'de> for Tree {
     }
 }
 
-struct TreeVisitor;
+/// Scalars, and documents of them.
+pub(super) struct TreeVisitor;
 
 impl<'de> Visitor<'de> for TreeVisitor {
     type Value = Tree;
@@ -145,18 +161,6 @@ impl<'de> Visitor<'de> for TreeVisitor {
         Ok(Tree::Integer(value.into()))
     }
 
-    fn visit_i128<E>(self, value: i128) -> Result<Tree, E> {
-        Ok(Tree::Integer(value))
-    }
-
-    fn visit_u128<E: de::Error>(self, value: u128) -> Result<Tree, E> {
-        i128::try_from(value).map(Tree::Integer).map_err(|_| {
-            E::custom(format!(
-                "the integer {value} does not fit 128 bits; write it as text in quotes"
-            ))
-        })
-    }
-
     fn visit_f64<E>(self, value: f64) -> Result<Tree, E> {
         Ok(Tree::Float(value))
     }
@@ -183,9 +187,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
         let mut members = BTreeMap::new();
         while let Some(Name(name)) = map.next_key()? {
             if members.contains_key(&name) {
-                return Err(de::Error::custom(format!(
-                    "the name \"{name}\" is given twice in one map"
-                )));
+                return Err(twice(&name));
             }
             members.insert(name, map.next_value()?);
         }
@@ -193,8 +195,13 @@ impl<'de> Visitor<'de> for TreeVisitor {
     }
 }
 
+/// A name that is given twice in one map.
+pub(super) fn twice<E: de::Error>(name: &str) -> E {
+    E::custom(format!("the name \"{name}\" is given twice in one map"))
+}
+
 /// A member's name: text and nothing else, so that `80: x` in YAML is not taken for `"80": x`.
-struct Name(String);
+pub(super) struct Name(pub(super) String);
 
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

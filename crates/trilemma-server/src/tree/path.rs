@@ -15,13 +15,36 @@ const ROOT: &str = "~4";
 pub(crate) struct Prefix(String);
 
 impl Prefix {
-    /// From the operator's text; a slash at the end makes no difference.
+    /// From the operator's text; a slash at the end makes no difference. Any text is good for finding what is stored below
+    /// it, by whomever.
     pub(crate) fn new(text: &str) -> Self {
         let text = text.trim_end_matches('/');
         Self(if text.is_empty() {
             String::new()
         } else {
             format!("{text}/")
+        })
+    }
+
+    /// The same for what is to be stored: only segments that an export of the whole keyspace can read back, so none is empty.
+    pub(crate) fn for_load(text: &str) -> Result<Self, TreeError> {
+        let prefix = Self::new(text);
+        let mut segments = prefix.0.split_terminator('/');
+        let bad = segments.find(|segment| Segment::decode(segment).is_none());
+        let what = match bad {
+            None => return Ok(prefix),
+            Some("") if text.starts_with('/') => format!(
+                "begins with a slash; keys are paths without one here, so give --prefix {}",
+                text.trim_matches('/')
+            ),
+            Some("") => "has an empty name between two slashes".into(),
+            Some(segment) => format!(
+                "\"{segment}\" is no name; within names \"~\" is written ~0, and a \"#\" at the beginning ~2"
+            ),
+        };
+        Err(TreeError::Value {
+            path: format!("--prefix {text}"),
+            what,
         })
     }
 
@@ -154,6 +177,11 @@ pub(crate) fn tree_of<'a>(
             single = Some((key, decode(text)));
             continue;
         }
+        // A whole document that is one value, loaded below a longer prefix.
+        let path = path
+            .strip_suffix(ROOT)
+            .and_then(|path| path.strip_suffix('/'))
+            .unwrap_or(path);
         let segments = path.split('/').map(|segment| {
             Segment::decode(segment).ok_or_else(|| {
                 stored(format!(

@@ -5,9 +5,12 @@
 mod commands;
 mod crash;
 mod demo;
+#[cfg(unix)]
+mod files;
 mod harness;
 mod histories;
 mod refusals;
+mod snapshots;
 #[cfg(target_os = "linux")]
 mod streams;
 mod workload;
