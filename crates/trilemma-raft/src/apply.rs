@@ -52,11 +52,8 @@ pub(crate) fn next(
         return None;
     }
     let at = Version(index.0);
-    let entry = shared
-        .log
-        .get(index)
-        .expect("what is not applied is held")
-        .clone();
+    let entry = shared.log.get(index).expect("what is not applied is held");
+    let (term, size) = (entry.term, entry.size());
     let result = match &entry.payload {
         Payload::Noop => {
             shared.table.advance(at);
@@ -77,14 +74,14 @@ pub(crate) fn next(
     assert_eq!(shared.applied(), index, "entries are applied one by one");
     if let Some(waiting) = shared.pending.take_in_log(index) {
         let reply_to = waiting.reply_to;
-        let answer = if waiting.term == entry.term {
+        let answer = if waiting.term == term {
             answer(shared, index, &waiting, result, holders)
         } else {
             lost(waiting.kind, UnknownCause::LeaderLost)
         };
         reply_to.answer(answer, effects);
     }
-    Some((index, entry.size()))
+    Some((index, size))
 }
 
 fn answer(

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use trilemma_core::{AppendSeq, Command, OpId};
@@ -65,8 +66,8 @@ pub enum Payload {
     Write {
         /// The operation.
         op: OpId,
-        /// The change.
-        command: Command,
+        /// The change, shared: it goes into the log, a record, and a message to each follower.
+        command: Arc<Command>,
     },
     /// Resolves an operation: if it has not run, it never will.
     Fence {

@@ -229,7 +229,10 @@ fn lead(
     };
     let payload = match request {
         Request::Read(read) => return leader.read(shared, (reply_to, deadline), read, effects),
-        Request::Write { op, command, .. } => Payload::Write { op, command },
+        Request::Write { op, command, .. } => Payload::Write {
+            op,
+            command: command.into(),
+        },
         Request::Outcome { op, .. } => Payload::Fence { op },
     };
     leader.propose(shared, (reply_to, kind, deadline), payload, effects);

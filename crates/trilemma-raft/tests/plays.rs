@@ -179,7 +179,7 @@ fn log(play: &mut Play<OfRaft>, node: &str, terms: &[&str]) -> Result<(), String
         let term = Term(term.parse().map_err(|_| "a term is a number")?);
         let payload = Payload::Write {
             op: op(at as u64 + 1),
-            command: Command::put("x", format!("t{}", term.0)),
+            command: Command::put("x", format!("t{}", term.0)).into(),
         };
         entries.push(Entry { term, payload });
     }

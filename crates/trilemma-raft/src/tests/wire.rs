@@ -29,7 +29,7 @@ fn entries() -> Vec<Entry> {
             term: Term(2),
             payload: Payload::Write {
                 op,
-                command: Command::put("k", "v"),
+                command: Command::put("k", "v").into(),
             },
         },
         Entry {
