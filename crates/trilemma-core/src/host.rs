@@ -14,7 +14,8 @@ use crate::codec;
 use crate::data::ChangeBatch;
 use crate::id::{AppendSeq, NodeId, Ticket};
 use crate::protocol::{
-    Corrupt, Effects, Force, Input, Lane, Message, PeerView, Proposal, Protocol, RECORD_BYTES_MAX, Reply,
+    Corrupt, Discarded, Effects, Force, Input, Lane, Message, PeerView, Proposal, Protocol, RECORD_BYTES_MAX,
+    Reply,
 };
 use crate::read::{Entry, KeyRange};
 use crate::status::LiveStatus;
@@ -88,6 +89,8 @@ pub struct Output {
     pub replies: Vec<(Ticket, Reply)>,
     /// A peer's message that did not decode, if one did not.
     pub rejected: Option<(NodeId, codec::DecodeError)>,
+    /// What is to be freed where nothing waits.
+    pub discarded: Vec<Discarded>,
 }
 
 impl Output {
@@ -99,6 +102,7 @@ impl Output {
         self.reset = None;
         self.replies.clear();
         self.rejected = None;
+        self.discarded.clear();
     }
 }
 
@@ -243,6 +247,7 @@ impl<P: Protocol> Host<P> {
         }
         output.applied.append(&mut effects.applied);
         output.replies.append(&mut effects.replies);
+        output.discarded.append(&mut effects.discarded);
         for (to, message) in effects.sends_after.drain(..) {
             self.held.push_back((last, outgoing(to, &message)));
         }

@@ -24,6 +24,7 @@
 //!    fixed size, and [`Effects::go_on`] asks for the next. Between two slices other keyspaces have their turn, and the
 //!    messages of peers are read.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
@@ -256,7 +257,11 @@ pub struct Effects<M, R> {
     pub(crate) replies: Vec<(Ticket, Reply)>,
     pub(crate) wake: Option<Instant>,
     pub(crate) goes_on: bool,
+    pub(crate) discarded: Vec<Discarded>,
 }
+
+/// What is not needed any more and takes long to free.
+pub type Discarded = Box<dyn Any + Send>;
 
 /// Whether a record must be synced now or may ride the next sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,6 +284,7 @@ impl<M, R> Default for Effects<M, R> {
             replies: Vec::new(),
             wake: None,
             goes_on: false,
+            discarded: Vec::new(),
         }
     }
 }
@@ -338,6 +344,12 @@ impl<M, R> Effects<M, R> {
     /// `EndTurn` whether an input comes before or not. See the module's seventh rule.
     pub fn go_on(&mut self) {
         self.goes_on = true;
+    }
+
+    /// Gives away what is not needed any more and takes long to free, as a table of millions of keys does: the host frees it
+    /// where nothing waits.
+    pub fn discard(&mut self, what: impl Any + Send) {
+        self.discarded.push(Box::new(what));
     }
 
     /// Asks to be woken at `at`. Replaces what was asked before.

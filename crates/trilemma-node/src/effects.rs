@@ -1,6 +1,7 @@
 //! What a turn of a node wants done, and who looks on.
 
 use bytes::Bytes;
+use trilemma_core::protocol::Discarded;
 use trilemma_core::{ChangeBatch, KeyspaceId, Lane, NodeId, Reply};
 use trilemma_storage::{Batch, LogSeq};
 
@@ -38,6 +39,8 @@ pub struct Effects<W> {
     pub snapshot: Option<SnapshotJob>,
     /// The log may recycle what stands up to here.
     pub release: Option<LogSeq>,
+    /// What is to be freed in the background.
+    pub discarded: Vec<Discarded>,
 }
 
 impl<W> Default for Effects<W> {
@@ -49,6 +52,7 @@ impl<W> Default for Effects<W> {
             items: Vec::new(),
             snapshot: None,
             release: None,
+            discarded: Vec::new(),
         }
     }
 }

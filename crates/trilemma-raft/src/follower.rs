@@ -249,7 +249,9 @@ impl Follower {
             }
         };
         let seq = effects.append(Record::SnapshotEnd { at });
-        if !shared.install(at, table) {
+        let (keeps_log, before) = shared.install(at, table);
+        effects.discard(before);
+        if !keeps_log {
             // The log begins with the snapshot: nothing in it, nor before it, is durable before the end mark is.
             shared.log.on_appended(seq, Index(1), at.index);
         }

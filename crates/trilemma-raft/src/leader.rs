@@ -168,6 +168,9 @@ impl Leader {
             while let Some(message) = progress.feed(shared, now, round) {
                 effects.send(*peer, message);
             }
+            if let Some(outgoing) = progress.take_ended() {
+                effects.discard(*outgoing);
+            }
         }
         self.tell_commit(shared, now, effects);
         self.transfer(shared, now, effects);

@@ -123,8 +123,9 @@ impl Shared {
         self.log.trim(self.applied(), needed, &self.config);
     }
 
-    /// Takes a table over. Keeps what the log holds if the log agrees with it, else nothing; returns whether it did.
-    pub(crate) fn install(&mut self, at: LogEnd, table: Table) -> bool {
+    /// Takes a table over. Keeps what the log holds if the log agrees with it, else nothing; returns whether it did, and the
+    /// table before.
+    pub(crate) fn install(&mut self, at: LogEnd, table: Table) -> (bool, Table) {
         assert!(
             at.index > self.applied(),
             "a snapshot only ever moves the state on"
@@ -133,9 +134,9 @@ impl Shared {
         if !keeps {
             self.log = Log::at(at);
         }
-        self.table = table;
+        let before = std::mem::replace(&mut self.table, table);
         self.commit = self.commit.max(at.index);
-        keeps
+        (keeps, before)
     }
 
     pub(crate) fn read_reply(&self, query: &Query, achieved: ReadLevel, round_trips: u8) -> ReadReply {

@@ -370,6 +370,10 @@ impl Driver {
         if let Some(job) = effects.snapshot.take() {
             self.write_snapshot(job)?;
         }
+        if !self.effects.discarded.is_empty() {
+            let discarded = std::mem::take(&mut self.effects.discarded);
+            tokio::task::spawn_blocking(move || drop(discarded));
+        }
         if let Some(up_to) = self.effects.release.take() {
             self.log.release(up_to).map_err(NodeError::log)?;
         }

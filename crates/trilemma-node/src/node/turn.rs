@@ -190,6 +190,8 @@ impl<W> Node<W> {
     fn answer(&mut self, touched: &[usize], effects: &mut Effects<W>) {
         effects.replies.append(&mut self.replies);
         for index in touched {
+            let discarded = &mut self.replicas[*index].output.discarded;
+            effects.discarded.append(discarded);
             for (ticket, reply) in self.replicas[*index].output.replies.drain(..) {
                 // An answer after the backstop's is dropped.
                 if let Some(reply_to) = self.pending.answered(ticket, &reply) {

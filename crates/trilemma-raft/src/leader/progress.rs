@@ -26,6 +26,8 @@ pub(super) struct Progress {
     sent_commit: Index,
     /// The log was trimmed although it is there and needs what was dropped: the budget was spent.
     pub(super) is_outrun: bool,
+    /// A transfer that has ended, with the state that it was of.
+    ended: Option<Box<Outgoing>>,
 }
 
 /// How a follower is fed.
@@ -58,6 +60,7 @@ impl Progress {
             round: 0,
             sent_commit: Index(0),
             is_outrun: false,
+            ended: None,
         }
     }
 
@@ -83,7 +86,15 @@ impl Progress {
         if self.matched > Index(0) {
             self.next = self.matched.next();
         }
-        self.state = State::Probe { sent: None };
+        let before = std::mem::replace(&mut self.state, State::Probe { sent: None });
+        if let State::Snapshot(outgoing) = before {
+            self.ended = Some(outgoing);
+        }
+    }
+
+    /// A transfer that has ended, for the host to free.
+    pub(super) fn take_ended(&mut self) -> Option<Box<Outgoing>> {
+        self.ended.take()
     }
 
     /// A message without entries. The previous entry is one that the follower is known to have, so it never fails.

@@ -14,6 +14,8 @@ pub(super) struct Node {
     pub(super) records: Vec<bytes::Bytes>,
     replies: Vec<(Ticket, Reply)>,
     pub(super) sent: Vec<(NodeId, Message)>,
+    /// Things given away to be freed.
+    pub(super) discarded: usize,
 }
 
 impl Node {
@@ -31,6 +33,7 @@ impl Node {
             records: Vec::new(),
             replies: Vec::new(),
             sent: Vec::new(),
+            discarded: 0,
         };
         node.step(Input::Start);
         let peer = Peer {
@@ -72,6 +75,7 @@ impl Node {
         self.records
             .extend(output.records.into_iter().map(|record| record.bytes));
         self.replies.extend(output.replies);
+        self.discarded += output.discarded.len();
         for sent in output.sends {
             let message = codec::decode(&sent.bytes).expect("our own messages decode");
             self.sent.push((sent.to, message));

@@ -254,6 +254,7 @@ fn a_snapshot_is_appended_part_by_part_as_it_comes() {
         }
         assert_eq!(appended, expected, "part {part}");
     }
+    assert_eq!(node.discarded, 1, "the state before is not freed in a turn");
     assert_eq!(node.raft().table().digest(), table.digest());
     assert_eq!(node.replayed().expect("whole").table().digest(), table.digest());
 }
