@@ -224,7 +224,7 @@ impl Process {
         let Some(job) = self.queue.take_spare_job(now.instant) else {
             return Ok(false);
         };
-        let made = fill_spare(&self.disk, &job.name, job.bytes).map(|()| job.name);
+        let made = fill_spare(&self.disk, &job.name, job.bytes);
         self.queue.on_spare(now.instant, made)?;
         Ok(true)
     }

@@ -29,12 +29,14 @@ pub enum LogError {
         /// What the system said.
         source: io::Error,
     },
-    /// No room for another segment. Nothing is lost or half-written.
+    /// No room for more of the log: the disk is full, or the system has no file or memory left to give. Nothing is lost,
+    /// and the log goes on when there is room again.
     #[error(
-        "{file}: no space for another log segment ({source}); nothing was lost or half-written. Free space on this file system"
+        "{file}: no space for more of the log ({source}); nothing was lost. Free space on this file system, or what else \
+         is said to be missing"
     )]
     NoSpace {
-        /// The file that could not be made.
+        /// The file that could not be made or written.
         file: String,
         /// What the system said.
         source: io::Error,
@@ -90,7 +92,38 @@ pub enum LogError {
     Closed,
 }
 
+/// Whether an operation failed because the system had nothing left of something that may come back: space, open files,
+/// memory.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    /// `EMFILE` and `ENFILE`, which no stable kind of error tells: the same numbers on every Unix.
+    const TOO_MANY_OPEN_FILES: [i32; 2] = [24, 23];
+    let kind = matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge
+            | io::ErrorKind::OutOfMemory
+            | io::ErrorKind::WouldBlock
+    );
+    kind || (cfg!(unix)
+        && error
+            .raw_os_error()
+            .is_some_and(|number| TOO_MANY_OPEN_FILES.contains(&number)))
+}
+
 impl LogError {
+    /// What a failure to write or to make a file means: see [`is_shortage`].
+    pub(crate) fn room(file: &str, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        let file = file.to_owned();
+        move |source| {
+            if is_shortage(&source) {
+                LogError::NoSpace { file, source }
+            } else {
+                LogError::Io { file, action, source }
+            }
+        }
+    }
+
     pub(crate) fn io(file: &str, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let file = file.to_owned();
         move |source| LogError::Io { file, action, source }

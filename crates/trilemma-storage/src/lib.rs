@@ -15,7 +15,8 @@
 //!   a later segment, as all before it is durable when one is begun; a snapshot; and the mark of a clean end, a record
 //!   in a block of its own.
 //! - A full disk is said before anything is lost: only making a new segment needs space, and a failure to make one
-//!   leaves the log as it was.
+//!   leaves the log as it was. So does a write that finds none, as on file systems that write nothing in place, and a
+//!   system that has no file or memory left to give.
 //!
 //! # What cannot be distinguished
 //!
@@ -71,7 +72,7 @@ mod writer;
 
 pub use disk::{Disk, DiskFile};
 pub use error::{KEEP, LogError, SnapshotError};
-pub use log::{Log, LogOptions, Record, Recovery, SegmentSummary, Verification, fill_spare};
+pub use log::{Log, LogOptions, Record, Recovery, SegmentSummary, Spare, Verification, fill_spare};
 pub use memory::{MemoryDisk, MemoryFaults};
 #[cfg(unix)]
 pub use os::OsDisk;

@@ -107,6 +107,14 @@ struct Segment {
     bytes: u64,
 }
 
+/// A zero-filled file that can become a segment. It is open, so that the log can begin it when the system has no more
+/// files to give.
+#[derive(Debug)]
+pub struct Spare<F> {
+    name: String,
+    file: F,
+}
+
 /// The write-ahead log. See the crate's documentation.
 #[derive(Debug)]
 pub struct Log<D: Disk> {
@@ -127,7 +135,7 @@ pub struct Log<D: Disk> {
     written: LogSeq,
     /// The last record known to be durable.
     durable: LogSeq,
-    spares: Vec<String>,
+    spares: Vec<Spare<D::File>>,
     last_spare: u64,
     closed: bool,
 }
@@ -286,7 +294,7 @@ impl<D: Disk> Log<D> {
                 "segments follow each other: {:?}",
                 self.segments
             );
-            let names: BTreeSet<&String> = self.spares.iter().collect();
+            let names: BTreeSet<&String> = self.spares.iter().map(|spare| &spare.name).collect();
             assert_eq!(names.len(), self.spares.len(), "a spare waits once");
         }
     }
@@ -313,15 +321,18 @@ impl<D: Disk> Log<D> {
     }
 
     /// Hands everything appended to the disk, in one write.
+    ///
+    /// [`LogError::NoSpace`] leaves the log as it was, to be tried again: a file system that writes nothing in place may
+    /// need space for bytes that it has already. Nothing of what may stand there now was promised to anybody.
     pub fn write(&mut self) -> Result<LogSeq, LogError> {
         self.check_open()?;
         if !self.buffer.is_empty() {
             let name = segment_name(self.current().index);
-            let result = self
-                .file
-                .write_at(&self.buffer, self.offset)
-                .map_err(LogError::io(&name, "write"));
-            self.fatal(result)?;
+            let written = self.file.write_at(&self.buffer, self.offset);
+            match written.map_err(LogError::room(&name, "write")) {
+                Err(full @ LogError::NoSpace { .. }) => return Err(full),
+                result => self.fatal(result)?,
+            }
             self.offset += self.buffer.len() as u64;
             self.buffer.clear();
             self.written = self.last;
@@ -332,7 +343,14 @@ impl<D: Disk> Log<D> {
 
     /// Writes what is appended and makes it durable.
     pub fn sync(&mut self) -> Result<LogSeq, LogError> {
-        let written = self.write()?;
+        self.write()?;
+        self.sync_written()
+    }
+
+    /// Makes durable what is written, whether or not more is appended.
+    pub fn sync_written(&mut self) -> Result<LogSeq, LogError> {
+        self.check_open()?;
+        let written = self.written;
         if self.durable < written {
             let name = segment_name(self.current().index);
             let result = self.file.sync().map_err(LogError::io(&name, "sync"));
@@ -346,37 +364,42 @@ impl<D: Disk> Log<D> {
     /// Goes on in the next segment. The old one is durable first, so that a torn tail can only be in the last.
     fn roll(&mut self) -> Result<(), LogError> {
         self.sync()?;
-        let spare = self.take_spare()?;
-        let result = self.start_segment(&spare, self.current().index + 1);
+        let mut spare = self.take_spare()?;
+        let header = SegmentHeader {
+            id: self.id,
+            index: self.current().index + 1,
+            first: self.last.plus(1),
+            length: self.segment_bytes,
+        };
+        match spare.put_header(&header) {
+            Err(full @ LogError::NoSpace { .. }) => {
+                self.spares.push(spare);
+                return Err(full);
+            }
+            result => self.fatal(result)?,
+        }
+        let result = self.start_segment(spare, &header);
         self.fatal(result)
     }
 
     /// A file of the right length, filled now if none waits. No space for it harms nothing.
-    fn take_spare(&mut self) -> Result<String, LogError> {
-        if let Some(name) = self.spares.pop() {
-            return Ok(name);
+    fn take_spare(&mut self) -> Result<Spare<D::File>, LogError> {
+        if let Some(spare) = self.spares.pop() {
+            return Ok(spare);
         }
         let name = self.spare_name();
-        let filled = fill_spare(&self.disk, &name, self.segment_bytes);
-        match filled {
-            Err(LogError::NoSpace { .. }) | Ok(()) => filled.map(|()| name),
-            Err(_) => self.fatal(filled).map(|()| name),
+        match fill_spare(&self.disk, &name, self.segment_bytes) {
+            Err(full @ LogError::NoSpace { .. }) => Err(full),
+            result => self.fatal(result),
         }
     }
 
-    fn start_segment(&mut self, spare: &str, index: u64) -> Result<(), LogError> {
+    fn start_segment(&mut self, spare: Spare<D::File>, header: &SegmentHeader) -> Result<(), LogError> {
         assert!(
             self.durable == self.last,
             "a segment ends with what is durable, so that only the last one can be torn"
         );
-        let (file, segment) = begin(
-            &self.disk,
-            spare,
-            self.id,
-            index,
-            self.last.plus(1),
-            self.segment_bytes,
-        )?;
+        let (file, segment) = begin(&self.disk, spare, header)?;
         self.file = file;
         self.segments.push_back(segment);
         self.offset = HEADER_BYTES;
@@ -402,16 +425,16 @@ impl<D: Disk> Log<D> {
     }
 
     /// Takes a file that [`fill_spare`] has made ready, with this log's [`Log::segment_bytes`].
-    pub fn add_spare(&mut self, name: String) {
-        self.spares.push(name);
+    pub fn add_spare(&mut self, spare: Spare<D::File>) {
+        self.spares.push(spare);
     }
 
     /// Makes the next segment ready if one is wanted, in this thread: for hosts without threads, when idle.
     pub fn prepare_next(&mut self) -> Result<(), LogError> {
         self.check_open()?;
         if self.wants_spare() {
-            let name = self.take_spare()?;
-            self.add_spare(name);
+            let spare = self.take_spare()?;
+            self.add_spare(spare);
         }
         Ok(())
     }
@@ -427,7 +450,9 @@ impl<D: Disk> Log<D> {
         let mut changed = false;
         while self.segments.len() > 1 && self.segments[1].first <= up_to.plus(1) {
             let name = segment_name(self.segments[0].index);
-            if self.spares.len() < SPARES_MAX && self.segments[0].bytes == self.segment_bytes {
+            let is_wanted = self.spares.len() < SPARES_MAX && self.segments[0].bytes == self.segment_bytes;
+            // One that cannot be opened now would be of no use.
+            if let (true, Ok(file)) = (is_wanted, self.disk.open(&name)) {
                 // Its records name the old index in their checksums, so they can never pass for new ones.
                 let spare = self.spare_name();
                 let result = self
@@ -435,7 +460,7 @@ impl<D: Disk> Log<D> {
                     .rename(&name, &spare)
                     .map_err(LogError::io(&name, "rename"));
                 self.fatal(result)?;
-                self.spares.push(spare);
+                self.spares.push(Spare { name: spare, file });
             } else {
                 let result = self.disk.remove(&name).map_err(LogError::io(&name, "remove"));
                 self.fatal(result)?;
@@ -489,21 +514,8 @@ impl<D: Disk> Log<D> {
 
 /// Makes a zero-filled file that can become a segment. A sync into it later needs no allocation, which makes it about
 /// a third cheaper. May run on another thread than the log's.
-pub fn fill_spare<D: Disk>(disk: &D, name: &str, segment_bytes: u64) -> Result<(), LogError> {
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            LogError::NoSpace {
-                file: name.into(),
-                source,
-            }
-        }
-        _ => LogError::Io {
-            file: name.into(),
-            action: "zero-fill",
-            source,
-        },
-    };
-    let fill = || -> io::Result<()> {
+pub fn fill_spare<D: Disk>(disk: &D, name: &str, segment_bytes: u64) -> Result<Spare<D::File>, LogError> {
+    let fill = || -> io::Result<D::File> {
         let mut file = disk.create(name)?;
         let zeros = vec![0; FILL_BYTES.min(segment_bytes as usize)];
         let mut offset = 0;
@@ -512,43 +524,55 @@ pub fn fill_spare<D: Disk>(disk: &D, name: &str, segment_bytes: u64) -> Result<(
             file.write_at(&zeros[..length], offset)?;
             offset += length as u64;
         }
-        file.sync()
+        file.sync()?;
+        Ok(file)
     };
-    fill().map_err(|error| {
-        if let Err(leftover) = disk.remove(name) {
-            tracing::warn!(file = name, error = %leftover, "a half-made spare segment could not be removed");
+    match fill() {
+        Ok(file) => Ok(Spare {
+            name: name.to_owned(),
+            file,
+        }),
+        Err(error) => {
+            match disk.remove(name) {
+                // It was not even made.
+                Err(missing) if missing.kind() == io::ErrorKind::NotFound => {}
+                Err(leftover) => {
+                    tracing::warn!(file = name, error = %leftover, "a half-made spare segment could not be removed");
+                }
+                Ok(()) => {}
+            }
+            Err(LogError::room(name, "zero-fill")(error))
         }
-        failed(error)
-    })
+    }
 }
 
-/// Makes a spare the segment `index`: header first, then the name, both durable before any record.
+impl<F: DiskFile> Spare<F> {
+    fn put_header(&mut self, header: &SegmentHeader) -> Result<(), LogError> {
+        let written = self.file.write_at(&header.encode(), 0);
+        written.map_err(LogError::room(&self.name, "write"))
+    }
+}
+
+/// Makes a spare with its header a segment: the header, then the name, both durable before any record.
 fn begin<D: Disk>(
     disk: &D,
-    spare: &str,
-    id: u64,
-    index: u64,
-    first: LogSeq,
-    segment_bytes: u64,
+    spare: Spare<D::File>,
+    header: &SegmentHeader,
 ) -> Result<(D::File, Segment), LogError> {
-    let name = segment_name(index);
-    let mut file = disk.open(spare).map_err(LogError::io(spare, "open"))?;
-    let header = SegmentHeader {
-        id,
-        index,
-        first,
-        length: segment_bytes,
-    };
-    file.write_at(&header.encode(), 0)
-        .map_err(LogError::io(spare, "write"))?;
-    file.sync().map_err(LogError::io(spare, "sync"))?;
-    disk.rename(spare, &name).map_err(LogError::io(spare, "rename"))?;
+    let name = segment_name(header.index);
+    let Spare {
+        name: spare,
+        mut file,
+    } = spare;
+    file.sync().map_err(LogError::io(&spare, "sync"))?;
+    disk.rename(&spare, &name)
+        .map_err(LogError::io(&spare, "rename"))?;
     disk.sync_directory()
         .map_err(LogError::io("data directory", "sync"))?;
     let segment = Segment {
-        index,
-        first,
-        bytes: segment_bytes,
+        index: header.index,
+        first: header.first,
+        bytes: header.length,
     };
     Ok((file, segment))
 }

@@ -28,9 +28,25 @@ pub struct MemoryFaults {
     pub fail_next_read: bool,
     /// Bytes that still fit; `None` is no limit.
     pub room: Option<u64>,
+    /// Every write finds the disk full, also of bytes that a file has already: as on a file system that writes nothing in
+    /// place.
+    pub refuse_writes: bool,
+    /// No file can be opened or made: the process has as many open as it may.
+    pub refuse_files: bool,
     /// Operations that still succeed before the power fails and every one fails; `None` is no limit. Lists and reads
     /// do not count. What the failing write was to write may be there after the crash, in part.
     pub operations: Option<u64>,
+}
+
+impl MemoryFaults {
+    fn open_file(&self) -> io::Result<()> {
+        /// `EMFILE` of every Unix.
+        const TOO_MANY: i32 = 24;
+        if self.refuse_files {
+            return Err(io::Error::from_raw_os_error(TOO_MANY));
+        }
+        Ok(())
+    }
 }
 
 /// A change of names that no sync has made durable yet.
@@ -53,6 +69,9 @@ struct State {
     next_inode: u64,
     faults: MemoryFaults,
     syncs: u64,
+    opens: u64,
+    /// Bytes read, by inode.
+    read: BTreeMap<u64, u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -115,6 +134,23 @@ impl MemoryDisk {
         lock(&self.state).syncs
     }
 
+    /// Files opened so far.
+    #[must_use]
+    pub fn opens(&self) -> u64 {
+        lock(&self.state).opens
+    }
+
+    /// Bytes of a file that were read so far.
+    #[must_use]
+    pub fn bytes_read(&self, name: &str) -> u64 {
+        let state = lock(&self.state);
+        let inode = state.names.get(name);
+        inode
+            .and_then(|inode| state.read.get(inode))
+            .copied()
+            .unwrap_or(0)
+    }
+
     /// Loses power: of what was not synced, an arbitrary subset of sectors and names survives. Files that were open
     /// must not be used any more.
     pub fn crash(&self, rng: &mut Rng) {
@@ -173,6 +209,8 @@ impl MemoryDisk {
             next_inode: state.next_inode,
             faults: MemoryFaults::default(),
             syncs: 0,
+            opens: 0,
+            read: BTreeMap::new(),
         };
         Self {
             state: Arc::new(Mutex::new(copy)),
@@ -282,11 +320,10 @@ impl Disk for MemoryDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<MemoryFile> {
-        let inode = lock(&self.state)
-            .names
-            .get(name)
-            .copied()
-            .ok_or_else(|| not_found(name))?;
+        let mut state = lock(&self.state);
+        state.faults.open_file()?;
+        let inode = *state.names.get(name).ok_or_else(|| not_found(name))?;
+        state.opens += 1;
         Ok(MemoryFile {
             state: Arc::clone(&self.state),
             inode,
@@ -295,6 +332,7 @@ impl Disk for MemoryDisk {
 
     fn create(&self, name: &str) -> io::Result<MemoryFile> {
         let mut state = lock(&self.state);
+        state.faults.open_file()?;
         state.operate()?;
         if state.names.contains_key(name) {
             return Err(io::Error::new(
@@ -367,6 +405,7 @@ impl DiskFile for MemoryFile {
                 .get(start..start.saturating_add(buffer.len()))
                 .ok_or(io::ErrorKind::UnexpectedEof)?;
             buffer.copy_from_slice(bytes);
+            *state.read.entry(id).or_default() += buffer.len() as u64;
             Ok(())
         })
     }
@@ -375,6 +414,9 @@ impl DiskFile for MemoryFile {
         self.with(|state, id| {
             if std::mem::take(&mut state.faults.fail_next_write) {
                 return Err(io::Error::other("injected write failure"));
+            }
+            if state.faults.refuse_writes {
+                return Err(io::ErrorKind::StorageFull.into());
             }
             let power = state.operate();
             let length = inode(state, id)?.data.len();

@@ -17,7 +17,7 @@ use trilemma_core::{Instant, KeyspaceId};
 use crate::LogSeq;
 use crate::disk::Disk;
 use crate::error::LogError;
-use crate::log::Log;
+use crate::log::{Log, Spare};
 
 /// Bytes gathered into one write. Without a bound, a submitter as fast as memory would put off the sync without end.
 const WRITE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -78,10 +78,10 @@ pub struct SpareJob {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Spare {
+enum SpareState {
     Idle,
     InWork,
-    /// There was no space at this time.
+    /// There was no space at this time, for one or for what is to be written.
     Full(Instant),
 }
 
@@ -98,7 +98,7 @@ pub struct WriteQueue<D: Disk> {
     blocked: bool,
     /// Since when records wait that nobody waits for.
     lazy_since: Option<Instant>,
-    spare: Spare,
+    spare: SpareState,
     /// Whether the last thing reported about space was that there is none.
     reported_full: bool,
     reported: Progress,
@@ -123,7 +123,7 @@ impl<D: Disk> WriteQueue<D> {
             forced: false,
             blocked: false,
             lazy_since: None,
-            spare: Spare::Idle,
+            spare: SpareState::Idle,
             reported_full: false,
             reported,
             events: Vec::new(),
@@ -168,8 +168,16 @@ impl<D: Disk> WriteQueue<D> {
 
     /// Hands what waits to the operating system and says what is due.
     pub fn write(&mut self, now: Instant) -> Result<Due, LogError> {
+        if let SpareState::Full(since) = self.spare
+            && self.log.spares() > 0
+            && now.since(since) >= SPARE_RETRY
+        {
+            // A segment waits, so there was no room for what is to be written into one.
+            self.spare = SpareState::Full(now);
+            self.on_space(now)?;
+        }
         self.append_or_wait(now)?;
-        self.log.write()?;
+        self.write_or_wait(now)?;
         if self.log.durable() == self.log.written() {
             self.lazy_since = None;
         } else {
@@ -190,20 +198,29 @@ impl<D: Disk> WriteQueue<D> {
     pub fn next_due(&self) -> Instant {
         let lazy = self.lazy_since.map_or(Instant::NEVER, |since| since + LAZY_DELAY);
         match self.spare {
-            // Only while one is wanted: otherwise the host would look at the queue again and again for nothing.
-            Spare::Full(since) if self.wants_spare() => lazy.min(since + SPARE_RETRY),
-            Spare::Full(_) | Spare::Idle | Spare::InWork => lazy,
+            // Only while something is wanted: otherwise the host would look at the queue again and again for nothing.
+            SpareState::Full(since) if self.wants_spare() || self.reported_full => {
+                lazy.min(since + SPARE_RETRY)
+            }
+            // What came between a write and its sync, and found no room there.
+            SpareState::Idle if self.log.buffered_bytes() > 0 => Instant::ZERO,
+            SpareState::Full(_) | SpareState::Idle | SpareState::InWork => lazy,
         }
     }
 
     /// Makes everything written durable, and reports it.
     pub fn sync(&mut self) -> Result<(), LogError> {
-        self.log.sync()?;
-        self.forced &= !self.backlog.is_empty();
+        let is_whole = match self.log.write() {
+            // What was submitted meanwhile. The next write says so.
+            Err(LogError::NoSpace { .. }) => false,
+            result => result.map(|_| true)?,
+        };
+        self.log.sync_written()?;
+        self.forced &= !(is_whole && self.backlog.is_empty());
         self.lazy_since = None;
         self.report_progress();
         assert!(
-            self.log.durable() == self.log.last(),
+            self.log.durable() == self.log.last() || !is_whole,
             "a sync leaves nothing of the log behind"
         );
         self.check();
@@ -217,8 +234,8 @@ impl<D: Disk> WriteQueue<D> {
             self.check();
             return Ok(());
         }
-        if self.spare != Spare::InWork {
-            self.spare = Spare::Idle;
+        if self.spare != SpareState::InWork {
+            self.spare = SpareState::Idle;
         }
         self.on_space(now)
     }
@@ -226,20 +243,20 @@ impl<D: Disk> WriteQueue<D> {
     /// Also while it has reported that there is no space: writes are refused then, so nothing else would ever find out
     /// that there is space again.
     fn wants_spare(&self) -> bool {
-        self.log.wants_spare() || self.blocked || self.reported_full
+        self.log.wants_spare() || ((self.blocked || self.reported_full) && self.log.spares() == 0)
     }
 
     /// A spare segment that should be made now, if one should.
     pub fn take_spare_job(&mut self, now: Instant) -> Option<SpareJob> {
         let due = match self.spare {
-            Spare::Idle => true,
-            Spare::InWork => false,
-            Spare::Full(since) => now.since(since) >= SPARE_RETRY,
+            SpareState::Idle => true,
+            SpareState::InWork => false,
+            SpareState::Full(since) => now.since(since) >= SPARE_RETRY,
         };
         if !due || !self.wants_spare() {
             return None;
         }
-        self.spare = Spare::InWork;
+        self.spare = SpareState::InWork;
         self.check();
         Some(SpareJob {
             name: self.log.spare_name(),
@@ -249,22 +266,22 @@ impl<D: Disk> WriteQueue<D> {
 
     /// A spare segment could not even be begun for want of a thread or the like; it is tried again.
     pub fn spare_not_begun(&mut self, now: Instant) {
-        assert_eq!(self.spare, Spare::InWork, "nobody was asked for a spare");
-        self.spare = Spare::Full(now);
+        assert_eq!(self.spare, SpareState::InWork, "nobody was asked for a spare");
+        self.spare = SpareState::Full(now);
         self.check();
     }
 
     /// A spare segment was made, or why not.
-    pub fn on_spare(&mut self, now: Instant, made: Result<String, LogError>) -> Result<(), LogError> {
-        assert_eq!(self.spare, Spare::InWork, "nobody was asked for a spare");
+    pub fn on_spare(&mut self, now: Instant, made: Result<Spare<D::File>, LogError>) -> Result<(), LogError> {
+        assert_eq!(self.spare, SpareState::InWork, "nobody was asked for a spare");
         match made {
-            Ok(name) => {
-                self.log.add_spare(name);
-                self.spare = Spare::Idle;
+            Ok(spare) => {
+                self.log.add_spare(spare);
+                self.spare = SpareState::Idle;
                 self.on_space(now)
             }
             Err(error @ LogError::NoSpace { .. }) => {
-                self.spare = Spare::Full(now);
+                self.spare = SpareState::Full(now);
                 self.report_space(Some(error.to_string()));
                 self.check();
                 Ok(())
@@ -295,14 +312,32 @@ impl<D: Disk> WriteQueue<D> {
         match self.append() {
             Err(error @ LogError::NoSpace { .. }) => {
                 self.blocked = true;
-                if self.spare != Spare::InWork {
-                    self.spare = Spare::Full(now);
-                }
-                self.report_space(Some(error.to_string()));
+                self.wait_for_space(now, &error);
                 Ok(())
             }
             result => result,
         }
+    }
+
+    /// Writes what is appended. Without space it goes on waiting in the log's buffer.
+    fn write_or_wait(&mut self, now: Instant) -> Result<(), LogError> {
+        match self.log.write() {
+            Err(error @ LogError::NoSpace { .. }) => {
+                self.wait_for_space(now, &error);
+            }
+            result => drop(result?),
+        }
+        if self.log.durable() < self.log.written() {
+            self.lazy_since.get_or_insert(now);
+        }
+        Ok(())
+    }
+
+    fn wait_for_space(&mut self, now: Instant, error: &LogError) {
+        if self.spare != SpareState::InWork {
+            self.spare = SpareState::Full(now);
+        }
+        self.report_space(Some(error.to_string()));
     }
 
     fn append(&mut self) -> Result<(), LogError> {
@@ -315,11 +350,14 @@ impl<D: Disk> WriteQueue<D> {
         Ok(())
     }
 
-    /// There is a spare segment again.
+    /// There is a spare segment again: what waits goes on, and if all of it does, there is space.
     fn on_space(&mut self, now: Instant) -> Result<(), LogError> {
         self.blocked = false;
-        self.report_space(None);
         self.append_or_wait(now)?;
+        self.write_or_wait(now)?;
+        if !self.blocked && self.log.buffered_bytes() == 0 {
+            self.report_space(None);
+        }
         self.check();
         Ok(())
     }
@@ -356,7 +394,7 @@ impl<D: Disk> WriteQueue<D> {
             "records wait for space and nobody knows that there is none"
         );
         assert!(
-            !self.reported_full || self.spare != Spare::Idle,
+            !self.reported_full || self.spare != SpareState::Idle,
             "there is no space and nothing looks for it"
         );
         assert!(

@@ -98,10 +98,7 @@ pub fn write_with_table<D: Disk>(
     sections: impl IntoIterator<Item = Section>,
 ) -> Result<(), SnapshotError> {
     let names = disk.list().map_err(SnapshotError::io("data directory", "list"))?;
-    if names.iter().any(|name| name == TEMPORARY) {
-        disk.remove(TEMPORARY)
-            .map_err(SnapshotError::io(TEMPORARY, "remove"))?;
-    }
+    remove_unfinished(disk)?;
     let file = disk
         .create(TEMPORARY)
         .map_err(SnapshotError::io(TEMPORARY, "create"))?;
@@ -258,17 +255,27 @@ pub struct Summary {
     pub bytes: u64,
 }
 
-/// Reads the snapshot at `at`. The whole file is verified before the first chunk is shown.
+/// Reads the snapshot at `at`, once. Each chunk is verified before it is shown, and the whole only in the end: after an
+/// error all that was shown is to be dropped.
 pub fn read<D: Disk, E: From<SnapshotError>>(
     disk: &D,
     log_id: u64,
     at: LogSeq,
     show: impl FnMut(KeyspaceId, &[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
-    verify(disk, log_id, at)?;
     let name = name(at);
     let file = disk.open(&name).map_err(SnapshotError::io(&name, "open"))?;
     walk(&name, &file, log_id, at, show).map(drop)
+}
+
+/// Removes what a crash has left of a snapshot that was being written: on a full disk its space is needed. Says whether
+/// there was one.
+pub fn remove_unfinished<D: Disk>(disk: &D) -> Result<bool, SnapshotError> {
+    match disk.remove(TEMPORARY) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(SnapshotError::io(TEMPORARY, "remove")(error)),
+    }
 }
 
 /// Reads and checks all of the snapshot at `at`, and changes nothing.
@@ -342,7 +349,8 @@ fn walk<F: DiskFile, E: From<SnapshotError>>(
             return Err(corrupt("a frame's length is damaged").into());
         }
         frame.resize(HEADER_BYTES + payload, 0);
-        file.read_at(&mut frame, offset)
+        frame[..HEADER_BYTES].copy_from_slice(&header);
+        file.read_at(&mut frame[HEADER_BYTES..], offset + HEADER_BYTES as u64)
             .map_err(SnapshotError::io(name, "read"))?;
         let checksum = u64::from_le_bytes(frame[..8].try_into().expect("eight bytes"));
         if xxh3_64_with_seed(&frame[8..], seed(log_id, at, offset)) != checksum {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use trilemma_core::Instant;
 use crate::LogSeq;
 use crate::disk::Disk;
 use crate::error::LogError;
-use crate::log::{Log, fill_spare};
+use crate::log::{Log, Spare, fill_spare};
 use crate::queue::{Batch, Due, LogEvent, SpareJob, WriteQueue};
 
 /// Figures of a log since it was opened. Records per sync is [`Counters::records`] over [`Counters::syncs`].
@@ -47,8 +47,12 @@ enum Job {
     Batch(Batch),
     Release(LogSeq),
     Close,
-    Spare(Result<String, LogError>),
+    /// A spare segment was made, or why not: it waits in the worker's own place.
+    Spare,
 }
+
+/// How long an aborted thread that a disk holds up is waited for.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The submitting side of a log on its own thread. Dropping it ends the thread without a final sync.
 #[derive(Debug)]
@@ -58,6 +62,8 @@ pub struct LogWriter {
     last: LogSeq,
     record_bytes_max: usize,
     thread: Option<JoinHandle<Result<(), LogError>>>,
+    /// Has no sender any more when the thread has ended.
+    ended: Receiver<()>,
 }
 
 impl LogWriter {
@@ -86,16 +92,22 @@ impl LogWriter {
             clock: std::time::Instant::now(),
             due: Instant::NEVER,
             spare_thread: None,
+            spare: Arc::default(),
         };
+        let (alive, ended) = mpsc::channel();
         let thread = thread::Builder::new()
             .name("trilemma-log".into())
-            .spawn(move || worker.run())?;
+            .spawn(move || {
+                let _alive: Sender<()> = alive;
+                worker.run()
+            })?;
         Ok(Self {
             jobs,
             shared,
             last,
             record_bytes_max,
             thread: Some(thread),
+            ended,
         })
     }
 
@@ -140,20 +152,27 @@ impl LogWriter {
         }
     }
 
-    /// Makes everything durable, marks the log as cleanly ended, and waits for the thread.
+    /// Makes everything durable, marks the log as cleanly ended, and waits for the thread. Fails with what keeps the log
+    /// from that.
     pub fn close(&mut self) -> Result<(), LogError> {
         self.jobs.send(Job::Close).map_err(|_| LogError::Closed)?;
         self.join()
     }
 
-    /// Ends the thread without another write, as a kill of the process would.
-    pub fn abort(&mut self) {
+    /// Ends the thread without another write, as a kill of the process would. `false` if the disk holds it up for more
+    /// than a second: then it ends when the disk lets it, and keeps the directory locked until then.
+    pub fn abort(&mut self) -> bool {
         self.shared.aborted.get_or_init(|| ());
         // Wakes a thread that waits; one that has ended needs no waking.
         let _ended = self.jobs.send(Job::Close);
+        if self.ended.recv_timeout(ABORT_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+            self.thread = None;
+            return false;
+        }
         if let Err(error) = self.join() {
             tracing::debug!(%error, "the log had failed before it was aborted");
         }
+        true
     }
 
     fn join(&mut self) -> Result<(), LogError> {
@@ -167,8 +186,8 @@ impl LogWriter {
 
 impl Drop for LogWriter {
     fn drop(&mut self) {
-        if self.thread.is_some() {
-            self.abort();
+        if self.thread.is_some() && !self.abort() {
+            tracing::warn!("the log's thread waits for the disk; it ends when the disk answers");
         }
     }
 }
@@ -185,12 +204,17 @@ struct Worker<D: Disk> {
     /// When the queue wants to be looked at again.
     due: Instant,
     spare_thread: Option<JoinHandle<()>>,
+    /// What its thread has made.
+    spare: SparePlace<D::File>,
 }
+
+type SparePlace<F> = Arc<Mutex<Option<Result<Spare<F>, LogError>>>>;
 
 /// Whether the thread goes on.
 enum Next {
     Go,
-    End,
+    /// Nobody wants it any more, or it was closed, with this result.
+    End(Result<(), LogError>),
 }
 
 impl<D: Disk> Worker<D> {
@@ -198,7 +222,7 @@ impl<D: Disk> Worker<D> {
         let result = loop {
             match self.turn() {
                 Ok(Next::Go) => {}
-                Ok(Next::End) => break Ok(()),
+                Ok(Next::End(result)) => break result,
                 Err(error) => {
                     self.report();
                     (self.report)(LogEvent::Failed(error));
@@ -222,21 +246,25 @@ impl<D: Disk> Worker<D> {
         let mut next = match self.inbox.recv_timeout(self.timeout()) {
             Ok(job) => Some(job),
             Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return Ok(Next::End),
+            Err(RecvTimeoutError::Disconnected) => return Ok(Next::End(Ok(()))),
         };
         while let Some(job) = next {
             if self.shared.aborted.get().is_some() {
-                return Ok(Next::End);
+                return Ok(Next::End(Ok(())));
             }
             let now = self.now();
             match job {
                 Job::Batch(batch) => self.queue.submit(now, batch)?,
                 Job::Release(up_to) => self.queue.release(now, up_to)?,
-                Job::Spare(made) => self.queue.on_spare(now, made)?,
+                Job::Spare => {
+                    let made = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    let made = made.expect("a spare is put in its place before it is told of");
+                    self.queue.on_spare(now, made)?;
+                }
                 Job::Close => {
-                    self.queue.close()?;
+                    let result = self.queue.close();
                     self.report();
-                    return Ok(Next::End);
+                    return Ok(Next::End(result));
                 }
             }
             if self.queue.is_full() {
@@ -290,12 +318,13 @@ impl<D: Disk> Worker<D> {
             return;
         };
         let disk = self.disk.clone();
-        let jobs = self.jobs.clone();
+        let (jobs, place) = (self.jobs.clone(), Arc::clone(&self.spare));
         let fill = move || {
-            let made = fill_spare(&disk, &name, bytes).map(|()| name);
+            let made = fill_spare(&disk, &name, bytes);
             drop(disk);
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
             // The log has been closed meanwhile: the spare is removed at the next start.
-            let _closed = jobs.send(Job::Spare(made));
+            let _closed = jobs.send(Job::Spare);
         };
         match thread::Builder::new().name("trilemma-spare".into()).spawn(fill) {
             Ok(thread) => self.spare_thread = Some(thread),

@@ -102,7 +102,7 @@ impl Process {
             self.queue.sync().expect(TAKES);
         }
         if let Some(job) = self.queue.take_spare_job(now) {
-            let made = fill_spare(&self.disk, &job.name, job.bytes).map(|()| job.name);
+            let made = fill_spare(&self.disk, &job.name, job.bytes);
             self.queue.on_spare(now, made).expect(TAKES);
         }
         self.queue.take_events().collect()

@@ -40,8 +40,7 @@ fn used(source: &mut Source<'_>) -> (MemoryDisk, Written, usize) {
         let payload = vec![count as u8 + 1; *source.pick(&[0, 1, 8, 100, 700, 3000])];
         if log.wants_spare() && source.once_in(2) {
             let name = log.spare_name();
-            fill_spare(&disk, &name, segment_bytes).expect("a spare");
-            log.add_spare(name);
+            log.add_spare(fill_spare(&disk, &name, segment_bytes).expect("a spare"));
         }
         let seq = log.append(keyspace, &payload).expect("an append");
         written.push((seq, keyspace, payload));

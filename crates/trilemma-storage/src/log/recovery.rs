@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 
-use super::format::HEADER_BYTES;
+use super::format::{HEADER_BYTES, SegmentHeader};
 use super::scan::{Content, Files, Follows, SegmentFile, scan};
 use super::{Log, LogOptions, Record, Recovery, Segment, begin, fill_spare};
 use crate::LogSeq;
@@ -157,13 +157,20 @@ fn create<D: Disk>(disk: D, options: LogOptions, files: &Files) -> Result<(Log<D
     tidy(&disk, files, &[])?;
     // All spares were just removed, so numbering from the start finds free names.
     let last_spare = files.last_spare.wrapping_add(1);
-    let spare = format!("spare-{last_spare}");
+    let name = format!("spare-{last_spare}");
     let LogOptions {
         segment_bytes,
         new_log_id: id,
     } = options;
-    fill_spare(&disk, &spare, segment_bytes)?;
-    let (file, segment) = begin(&disk, &spare, id, 1, LogSeq(1), segment_bytes)?;
+    let mut spare = fill_spare(&disk, &name, segment_bytes)?;
+    let header = SegmentHeader {
+        id,
+        index: 1,
+        first: LogSeq(1),
+        length: segment_bytes,
+    };
+    spare.put_header(&header)?;
+    let (file, segment) = begin(&disk, spare, &header)?;
     let log = Log {
         disk,
         segment_bytes,

@@ -118,8 +118,8 @@ fn space_is_reported_again_although_no_spare_is_wanted_any_more() {
     queue.sync().unwrap();
     assert_eq!(queue.next_due(), at(1000));
     let job = queue.take_spare_job(at(1000)).unwrap();
-    fill_spare(&disk, &job.name, job.bytes).unwrap();
-    queue.on_spare(at(1000), Ok(job.name)).unwrap();
+    let made = fill_spare(&disk, &job.name, job.bytes);
+    queue.on_spare(at(1000), made).unwrap();
     assert_eq!(full(queue.take_events().collect()), Some(false));
 }
 
@@ -155,8 +155,8 @@ fn a_full_disk_is_reported_once_and_tried_again_each_second() {
     let mut now = 3000;
     while !queue.is_idle() || queue.log().durable() < LogSeq(40) {
         if let Some(job) = queue.take_spare_job(at(now)) {
-            fill_spare(&disk, &job.name, job.bytes).unwrap();
-            queue.on_spare(at(now), Ok(job.name)).unwrap();
+            let made = fill_spare(&disk, &job.name, job.bytes);
+            queue.on_spare(at(now), made).unwrap();
         }
         if queue.write(at(now)).unwrap() == Due::Sync {
             queue.sync().unwrap();
@@ -204,8 +204,157 @@ fn the_check_sees_a_report_of_what_is_not_so() {
 
 #[test]
 fn a_spare_that_was_not_asked_for_is_a_mistake_of_the_host() {
-    let mut queue = open(&MemoryDisk::new(), false);
-    let unasked = caught(|| queue.on_spare(at(1), Ok("spare-1".into())).unwrap());
+    let disk = MemoryDisk::new();
+    let mut queue = open(&disk, false);
+    let spare = fill_spare(&disk, "spare-1", 8192);
+    let unasked = caught(|| queue.on_spare(at(1), spare).unwrap());
     assert!(unasked.contains("nobody was asked for a spare"));
     assert!(caught(|| queue.spare_not_begun(at(1))).contains("nobody was asked for a spare"));
+}
+
+/// Goes on until the queue is idle, in steps of a second. Returns what was reported of space.
+fn go_on(queue: &mut WriteQueue<MemoryDisk>, disk: &MemoryDisk, from_ms: u64) -> Vec<bool> {
+    let mut reported = Vec::new();
+    for second in 0..20 {
+        let now = at(from_ms + second * 1000);
+        if let Some(job) = queue.take_spare_job(now) {
+            let made = fill_spare(disk, &job.name, job.bytes);
+            queue.on_spare(now, made).unwrap();
+        }
+        if queue.write(now).unwrap() == Due::Sync {
+            queue.sync().unwrap();
+        }
+        let space = |event| match event {
+            LogEvent::Space { full } => Some(full.is_some()),
+            LogEvent::Progress(_) | LogEvent::Failed(_) => None,
+        };
+        reported.extend(queue.take_events().filter_map(space));
+        if queue.is_idle() {
+            return reported;
+        }
+    }
+    panic!("the log does not go on: {queue:?}")
+}
+
+fn payloads(disk: &MemoryDisk) -> Vec<usize> {
+    let mut found = Vec::new();
+    let options = LogOptions {
+        segment_bytes: 64 * 1024,
+        new_log_id: 1,
+    };
+    Log::open(disk.clone(), options, LogSeq(0), |record: Record<'_>| {
+        found.push(record.payload.len());
+        Ok::<(), LogError>(())
+    })
+    .unwrap();
+    found
+}
+
+#[test]
+fn a_system_without_files_to_give_is_waited_out_like_a_full_disk() {
+    let disk = MemoryDisk::new();
+    let mut queue = open(&disk, false);
+    disk.set_faults(MemoryFaults {
+        refuse_files: true,
+        ..MemoryFaults::default()
+    });
+    let sizes: Vec<usize> = (0..40).map(|number| 4000 + number).collect();
+    for size in &sizes {
+        queue.submit(at(0), batch(*size, true)).unwrap();
+    }
+    assert_eq!(queue.write(at(0)).unwrap(), Due::At(at(1000)));
+    let reported: Vec<_> = queue.take_events().collect();
+    assert!(
+        matches!(&reported[..], [LogEvent::Space { full: Some(why) }, ..] if why.contains("os error 24")),
+        "{reported:?}"
+    );
+    disk.set_faults(MemoryFaults::default());
+    assert_eq!(go_on(&mut queue, &disk, 1000), [false]);
+    assert_eq!(payloads(&disk), sizes);
+}
+
+#[test]
+fn a_spare_that_waits_is_begun_although_no_file_can_be_opened() {
+    let disk = MemoryDisk::new();
+    let mut queue = open(&disk, false);
+    for _ in 0..10 {
+        queue.submit(at(0), batch(4000, true)).unwrap();
+    }
+    assert_eq!(queue.write(at(0)).unwrap(), Due::Sync);
+    queue.sync().unwrap();
+    let job = queue.take_spare_job(at(0)).unwrap();
+    let made = fill_spare(&disk, &job.name, job.bytes);
+    queue.on_spare(at(0), made).unwrap();
+    disk.set_faults(MemoryFaults {
+        refuse_files: true,
+        ..MemoryFaults::default()
+    });
+    for _ in 0..10 {
+        queue.submit(at(1), batch(4000, true)).unwrap();
+    }
+    assert_eq!(queue.write(at(1)).unwrap(), Due::Sync);
+    queue.sync().unwrap();
+    assert_eq!(queue.log().durable(), LogSeq(20));
+}
+
+#[test]
+fn l7_a_write_that_finds_no_space_is_tried_again_and_loses_nothing() {
+    let disk = MemoryDisk::new();
+    let mut queue = open(&disk, false);
+    queue.submit(at(0), batch(100, true)).unwrap();
+    assert_eq!(queue.write(at(0)).unwrap(), Due::Sync);
+    queue.sync().unwrap();
+    drop(queue.take_events());
+    disk.set_faults(MemoryFaults {
+        refuse_writes: true,
+        ..MemoryFaults::default()
+    });
+    // Far into the third segment.
+    let sizes: Vec<usize> = (0..40).map(|number| 4000 + number).collect();
+    for size in &sizes {
+        queue.submit(at(1), batch(*size, true)).unwrap();
+    }
+    assert_eq!(
+        queue.write(at(1)).unwrap(),
+        Due::At(at(1001)),
+        "not again at once"
+    );
+    assert!(matches!(
+        queue.take_events().next(),
+        Some(LogEvent::Space { full: Some(_) })
+    ));
+    // Again and again, each second, and nothing piles up.
+    for second in 1..10 {
+        let now = at(1 + second * 1000);
+        if let Some(job) = queue.take_spare_job(now) {
+            let made = fill_spare(&disk, &job.name, job.bytes);
+            queue.on_spare(now, made).unwrap();
+        }
+        assert_eq!(queue.write(now).unwrap(), Due::At(at(1001 + second * 1000)));
+        assert_eq!(queue.take_events().count(), 0, "said once");
+    }
+    disk.set_faults(MemoryFaults::default());
+    assert_eq!(go_on(&mut queue, &disk, 20_000), [false]);
+    let expected: Vec<usize> = std::iter::once(100).chain(sizes).collect();
+    assert_eq!(payloads(&disk), expected);
+}
+
+#[test]
+fn l7_what_a_sync_finds_no_space_for_is_not_taken_for_durable() {
+    let disk = MemoryDisk::new();
+    let mut queue = open(&disk, false);
+    queue.submit(at(0), batch(100, true)).unwrap();
+    assert_eq!(queue.write(at(0)).unwrap(), Due::Sync);
+    queue.submit(at(0), batch(200, true)).unwrap();
+    disk.set_faults(MemoryFaults {
+        refuse_writes: true,
+        ..MemoryFaults::default()
+    });
+    queue.sync().unwrap();
+    assert_eq!(progress(&mut queue), [(1, 1)]);
+    assert_eq!(queue.next_due(), Instant::ZERO, "to be written at once");
+    assert_eq!(queue.write(at(1)).unwrap(), Due::At(at(1001)));
+    disk.set_faults(MemoryFaults::default());
+    assert_eq!(go_on(&mut queue, &disk, 1001), [true, false]);
+    assert_eq!(payloads(&disk), [100, 200]);
 }

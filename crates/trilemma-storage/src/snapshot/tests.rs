@@ -259,3 +259,23 @@ fn larger_chunks_than_are_written_are_read() {
     writer.finish().unwrap();
     assert_eq!(load(&disk, at).unwrap(), [(1, chunk)]);
 }
+
+#[test]
+fn a_snapshot_is_read_once() {
+    let disk = MemoryDisk::new();
+    write(&disk, LOG, LogSeq(10), sections(1)).unwrap();
+    let name = "snapshot-000000000000000a";
+    // What was written is read back once before it counts.
+    let before = disk.bytes_read(name);
+    load(&disk, LogSeq(10)).unwrap();
+    assert_eq!(disk.bytes_read(name) - before, disk.bytes(name).len() as u64);
+}
+
+#[test]
+fn l1_an_unfinished_snapshot_can_be_removed() {
+    let disk = MemoryDisk::new();
+    assert!(!remove_unfinished(&disk).unwrap());
+    disk.create("snapshot-unfinished").unwrap();
+    assert!(remove_unfinished(&disk).unwrap());
+    assert_eq!(disk.list().unwrap(), [""; 0]);
+}

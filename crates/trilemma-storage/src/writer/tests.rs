@@ -6,6 +6,7 @@ use bytes::Bytes;
 use trilemma_core::KeyspaceId;
 
 use super::*;
+use crate::disk::DiskFile;
 use crate::log::{LogOptions, Record};
 use crate::memory::{MemoryDisk, MemoryFaults};
 
@@ -249,12 +250,14 @@ fn closing_without_space_for_what_waits_is_an_error() {
     for _ in 0..40 {
         writer.submit(batch(&"y".repeat(4000), true)).unwrap();
     }
-    assert!(writer.close().is_err());
-    let failures: Vec<_> = events
-        .into_iter()
-        .filter(|event| matches!(event, LogEvent::Failed(LogError::NoSpace { .. })))
-        .collect();
-    assert_eq!(failures.len(), 1, "reported once");
+    // Who closes it learns why, and nobody else is left to be told.
+    let why = writer.close().expect_err("there is no space for what waits");
+    assert!(matches!(why, LogError::NoSpace { .. }), "{why}");
+    assert!(
+        events
+            .into_iter()
+            .all(|event| !matches!(event, LogEvent::Failed(_)))
+    );
     // What fitted is kept, in order; none of it was reported as more.
     assert!((10..40).contains(&records(&disk).len()));
 }
@@ -288,7 +291,7 @@ fn a_real_directory_can_be_opened_again_at_once() {
         if incarnation % 2 == 0 {
             writer.close().unwrap();
         } else {
-            writer.abort();
+            assert!(writer.abort());
         }
     }
     use std::os::unix::fs::PermissionsExt;
@@ -309,7 +312,97 @@ fn an_abort_writes_nothing_more() {
     let (mut writer, events) = start(&disk);
     writer.submit(batch("kept", true)).unwrap();
     wait_durable(&events, LogSeq(1));
-    writer.abort();
+    assert!(writer.abort());
     assert!(writer.submit(batch("late", true)).is_err());
     assert_eq!(records(&disk), [b"kept"]);
+}
+
+/// A disk whose syncs hang while the gate is closed.
+#[derive(Clone)]
+struct HungDisk {
+    disk: MemoryDisk,
+    gate: Arc<Mutex<()>>,
+}
+
+struct HungFile {
+    file: <MemoryDisk as Disk>::File,
+    gate: Arc<Mutex<()>>,
+}
+
+impl HungDisk {
+    fn file(&self, file: <MemoryDisk as Disk>::File) -> HungFile {
+        let gate = Arc::clone(&self.gate);
+        HungFile { file, gate }
+    }
+}
+
+impl Disk for HungDisk {
+    type File = HungFile;
+
+    fn list(&self) -> std::io::Result<Vec<String>> {
+        self.disk.list()
+    }
+
+    fn open(&self, name: &str) -> std::io::Result<HungFile> {
+        self.disk.open(name).map(|file| self.file(file))
+    }
+
+    fn create(&self, name: &str) -> std::io::Result<HungFile> {
+        self.disk.create(name).map(|file| self.file(file))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> std::io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> std::io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn sync_directory(&self) -> std::io::Result<()> {
+        self.disk.sync_directory()
+    }
+}
+
+impl DiskFile for HungFile {
+    fn length(&self) -> std::io::Result<u64> {
+        self.file.length()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+        self.file.write_at(bytes, offset)
+    }
+
+    fn sync(&mut self) -> std::io::Result<()> {
+        let _open = self.gate.lock().unwrap();
+        self.file.sync()
+    }
+}
+
+#[test]
+fn m14_an_abort_does_not_wait_for_a_disk_that_hangs() {
+    let disk = HungDisk {
+        disk: MemoryDisk::new(),
+        gate: Arc::default(),
+    };
+    let gate = Arc::clone(&disk.gate);
+    let replay = |_: Record<'_>| Ok::<(), LogError>(());
+    let (log, _) = Log::open(disk.clone(), OPTIONS, LogSeq(0), replay).unwrap();
+    let (sender, events) = mpsc::channel();
+    let report = move |event| drop(sender.send(event));
+    let mut writer = LogWriter::spawn(log, disk, true, report).unwrap();
+    let hung = gate.lock().unwrap();
+    writer.submit(batch("a", true)).unwrap();
+    let written = events.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert!(matches!(written, LogEvent::Progress(progress) if progress.written == LogSeq(1)));
+    let begun = std::time::Instant::now();
+    assert!(!writer.abort(), "the disk holds it up");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    drop(hung);
+    // The thread ends with the disk's answer: the report goes with it.
+    while events.recv_timeout(Duration::from_secs(10)).is_ok() {}
 }

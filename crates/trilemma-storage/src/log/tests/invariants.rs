@@ -50,10 +50,14 @@ fn the_check_sees_segments_with_a_gap_or_out_of_order() {
 
 #[test]
 fn the_check_sees_a_spare_that_waits_twice_and_too_many() {
+    let spare = |number: usize| Spare {
+        name: format!("spare-{number}"),
+        file: MemoryDisk::new().create("spare").unwrap(),
+    };
     let mut twice = log();
-    twice.spares = vec!["spare-1".into(), "spare-1".into()];
+    twice.spares = vec![spare(1), spare(1)];
     assert!(caught(|| twice.check()).contains("a spare waits once"));
     let mut many = log();
-    many.spares = (0..5).map(|number| format!("spare-{number}")).collect();
+    many.spares = (0..5).map(spare).collect();
     assert!(caught(|| many.check()).contains("spares are bounded"));
 }
