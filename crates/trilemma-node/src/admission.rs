@@ -111,7 +111,10 @@ impl Admission {
 
     pub(crate) fn set_no_space(&mut self, full: Option<String>) {
         if let Some(why) = &full {
-            tracing::error!(why, "the disk is full; writes are refused until there is room");
+            tracing::error!(
+                why,
+                "no room for more of the log; writes are refused until there is"
+            );
         }
         self.no_space = full;
     }

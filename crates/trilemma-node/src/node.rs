@@ -174,6 +174,12 @@ impl<W> Node<W> {
         self.pending.len()
     }
 
+    /// Bytes of their commands.
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
+        self.pending.bytes()
+    }
+
     /// Which peers can be reached.
     #[must_use]
     pub fn view(&self) -> &PeerView {

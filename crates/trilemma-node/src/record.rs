@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use trilemma_core::codec::{bounded_text, bounded_vec};
-use trilemma_core::{Checkpoint, Incarnation, KeyspaceId, NODES_MAX, NodeId, NodeSet, codec};
+use trilemma_core::{Checkpoint, Incarnation, NODES_MAX, NodeId, NodeSet, codec};
 use trilemma_storage::snapshot::Section;
 
 use crate::config::{NODE_RECORDS, NodeSettings};
@@ -77,11 +77,9 @@ pub(crate) struct StoredRecords {
 }
 
 impl StoredRecords {
-    /// Takes the next record or chunk, of whichever keyspace.
-    pub(crate) fn take(&mut self, keyspace: KeyspaceId, payload: &[u8]) -> Result<(), RecoveryError> {
-        if keyspace != NODE_RECORDS {
-            return Ok(());
-        }
+    /// Takes the next of them. That of a start is compared with the configuration at once: what follows it was written
+    /// under its table.
+    pub(crate) fn take(&mut self, settings: &NodeSettings, payload: &[u8]) -> Result<(), RecoveryError> {
         let record = codec::decode(payload).map_err(|error| RecoveryError::Corrupt {
             keyspace: "(node)".into(),
             source: error.into(),
@@ -95,10 +93,14 @@ impl StoredRecords {
             }
             NodeRecord::Met(kept) => {
                 self.kept.insert(kept.node, kept);
+                return Ok(());
             }
-            NodeRecord::Founded => self.is_founded = true,
+            NodeRecord::Founded => {
+                self.is_founded = true;
+                return Ok(());
+            }
         }
-        Ok(())
+        self.check(settings)
     }
 
     fn start(&mut self, started: Started, members: Option<Members>, is_founded: bool) {
@@ -107,18 +109,22 @@ impl StoredRecords {
         self.is_founded |= is_founded;
     }
 
-    /// Whether the directory is this node's, with these members and keyspaces. Returns the last incarnation.
-    pub(crate) fn check(&self, settings: &NodeSettings) -> Result<Option<Incarnation>, RecoveryError> {
+    /// The last incarnation.
+    pub(crate) fn incarnation(&self) -> Option<Incarnation> {
+        self.started.as_ref().map(|started| started.incarnation)
+    }
+
+    /// Whether the directory is this node's, with these members and keyspaces.
+    fn check(&self, settings: &NodeSettings) -> Result<(), RecoveryError> {
         let Some(started) = &self.started else {
-            return Ok(None);
+            return Ok(());
         };
         check_owner(started, settings)?;
         // A directory from before members were recorded gets those of the configuration with this start.
         if let Some(Members(members)) = &self.members {
             check_members(&members.iter().copied().collect(), &settings.members)?;
         }
-        check_keyspaces(&started.keyspaces, settings)?;
-        Ok(Some(started.incarnation))
+        check_keyspaces(&started.keyspaces, settings)
     }
 }
 

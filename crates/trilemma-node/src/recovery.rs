@@ -1,5 +1,9 @@
 //! Start: the newest snapshot, then the log behind it, then a new incarnation, durable before anything else.
 //!
+//! Each file is read once. The incarnation is needed before the protocols are made and is known only when all is read,
+//! so the last one also stands in a small file, as a hint. What was read tells whether it was right; if not, it is read
+//! again.
+//!
 //! A function of a disk: the simulator crashes in the middle of it.
 
 use std::collections::BTreeMap;
@@ -7,7 +11,9 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 use trilemma_core::descriptor::WatchScope;
 use trilemma_core::{Corrupt, DiskId, Incarnation, KeyspaceId, NodeId, Now, ProcessId, codec};
-use trilemma_storage::{Disk, KEEP, Log, LogError, LogOptions, LogSeq, Progress, SnapshotError, snapshot};
+use trilemma_storage::{
+    Disk, DiskFile, KEEP, Log, LogError, LogOptions, LogSeq, Progress, SnapshotError, snapshot,
+};
 
 use crate::config::{KeyspaceConfig, NODE_RECORDS, NodeSettings, keyspace_id};
 use crate::engine::{Engine, Tune};
@@ -24,6 +30,11 @@ pub(crate) const RECORD_HEADER_BYTES: u64 = 40;
 /// An empty directory with a file of this name is accepted as that of a new node; see [`Storage::is_new`]. The file is
 /// removed once the node has started.
 pub const NEW_NODE_FILE: &str = "new-node";
+
+/// The file with the last incarnation, as a hint.
+const HINT_FILE: &str = "incarnation";
+/// Its bytes: the number, and the same number inverted.
+const HINT_BYTES: usize = 16;
 
 /// Where a node's state is kept, and what it is recovered with.
 pub struct Storage<'a, D: Disk> {
@@ -117,25 +128,42 @@ pub fn recover<D: Disk, W>(
     if log_id.is_none() && newest == LogSeq(0) && !is_new && !is_marked {
         return Err(RecoveryError::Empty(settings.node));
     }
-    let log_id = log_id.filter(|_| newest > LogSeq(0));
-    // The incarnation is needed to build the instances, so the node's own records are read first.
-    let stored = own_records(disk, options, newest)?;
+    if snapshot::remove_unfinished(disk)? {
+        tracing::info!("removed a snapshot that was not finished");
+    }
     // A directory that holds no incarnation may have been emptied, and dots and ballots of the lost incarnations must
     // not be made again: the clock puts this one above them. From then on they are counted.
     let first = Incarnation(now.wall.0.max(1));
-    let incarnation = stored.check(settings)?.map_or(first, Incarnation::next);
     let nonce = random();
-    let mut loading = Loading::new(settings, incarnation, random, tune);
-    if let Some(log_id) = log_id {
-        snapshot::read(disk, log_id, newest, |keyspace, chunk| {
-            loading.apply(keyspace, |engine| engine.restore(chunk))
+    let mut incarnation = hint(disk).map_or(first, Incarnation::next);
+    let (read, mut log, recovery) = loop {
+        let mut read = Loading::new(settings, incarnation, random, tune);
+        if let Some(log_id) = log_id.filter(|_| newest > LogSeq(0)) {
+            snapshot::read(disk, log_id, newest, |keyspace, chunk| {
+                read.apply(keyspace, chunk, Engine::restore)
+            })?;
+        }
+        let (log, recovery) = Log::open(disk.clone(), options, newest, |record| {
+            read.log_bytes += record.payload.len() as u64 + RECORD_HEADER_BYTES;
+            read.apply(record.keyspace, record.payload, Engine::replay)
         })?;
-    }
-    let mut bytes = 0;
-    let (mut log, recovery) = Log::open(disk.clone(), options, newest, |record| {
-        bytes += record.payload.len() as u64 + RECORD_HEADER_BYTES;
-        loading.apply(record.keyspace, |engine| engine.replay(record.payload))
-    })?;
+        let right = read.stored.incarnation().map_or(first, Incarnation::next);
+        if incarnation == right {
+            // What was read with another incarnation than the right one may not fit, and means nothing then.
+            if let Some(error) = read.failed {
+                return Err(error);
+            }
+            break (read, log, recovery);
+        }
+        tracing::debug!(%incarnation, %right, "the hint was wrong; everything is read again");
+        incarnation = right;
+    };
+    let Loading {
+        engines,
+        stored,
+        log_bytes,
+        ..
+    } = read;
     let found = Found {
         snapshot: newest,
         last: recovery.last,
@@ -159,6 +187,9 @@ pub fn recover<D: Disk, W>(
     let started = NodeRecord::started(settings, incarnation, peers.is_founded());
     log.append(NODE_RECORDS, &codec::encode(&started))?;
     let durable = log.sync()?;
+    if let Err(error) = put_hint(disk, incarnation) {
+        tracing::info!(%error, "the last incarnation could not be noted; the next start reads everything twice");
+    }
     if is_marked {
         file_errors("remove", disk.remove(NEW_NODE_FILE))?;
         file_errors("sync", disk.sync_directory())?;
@@ -166,13 +197,13 @@ pub fn recover<D: Disk, W>(
     let node = Node::new(Parts {
         settings,
         peers,
-        replicas: loading.replicas(settings, incarnation, now),
+        replicas: replicas(engines, settings, incarnation, now),
         last: log.last(),
         progress: Progress {
             written: durable,
             durable,
         },
-        snapshots: Snapshots::new(log.id(), settings.tuning.snapshot_log_bytes, newest, bytes),
+        snapshots: Snapshots::new(log.id(), settings.tuning.snapshot_log_bytes, newest, log_bytes),
         record: started,
     });
     Ok(Recovered { node, log, found })
@@ -186,32 +217,45 @@ fn file_errors<T>(action: &'static str, result: std::io::Result<T>) -> Result<T,
     })
 }
 
-/// Reads what the node itself has kept.
-fn own_records<D: Disk>(
-    disk: &D,
-    options: LogOptions,
-    newest: LogSeq,
-) -> Result<StoredRecords, RecoveryError> {
-    let mut stored = StoredRecords::default();
-    if let (Some(log_id), true) = (Log::id_of(disk)?, newest > LogSeq(0)) {
-        snapshot::read(disk, log_id, newest, |keyspace, chunk| {
-            stored.take(keyspace, chunk)
-        })?;
-    }
-    drop(Log::open(disk.clone(), options, newest, |record| {
-        stored.take(record.keyspace, record.payload)
-    })?);
-    Ok(stored)
+/// The last incarnation, as far as the hint goes.
+fn hint<D: Disk>(disk: &D) -> Option<Incarnation> {
+    let mut bytes = [0; HINT_BYTES];
+    // Without it, or with half of it, a start takes longer and is right all the same.
+    disk.open(HINT_FILE).ok()?.read_at(&mut bytes, 0).ok()?;
+    let half = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+    (half(0) == !half(8)).then(|| Incarnation(half(0)))
 }
 
-/// The keyspaces while they are being restored.
-struct Loading {
-    engines: BTreeMap<KeyspaceId, (String, Engine)>,
+fn put_hint<D: Disk>(disk: &D, incarnation: Incarnation) -> std::io::Result<()> {
+    let mut bytes = [0; HINT_BYTES];
+    bytes[..8].copy_from_slice(&incarnation.0.to_le_bytes());
+    bytes[8..].copy_from_slice(&(!incarnation.0).to_le_bytes());
+    let mut file = match disk.open(HINT_FILE) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => disk.create(HINT_FILE)?,
+        opened => opened?,
+    };
+    // Not synced: a power cut may take it.
+    file.write_at(&bytes, 0)
 }
 
-impl Loading {
+/// What is being read: the node's own records, and the keyspaces while they are being restored.
+struct Loading<'a> {
+    settings: &'a NodeSettings,
+    stored: StoredRecords,
+    engines: Engines,
+    /// The incarnation that they are restored for.
+    incarnation: Incarnation,
+    /// Why a keyspace cannot be restored.
+    failed: Option<RecoveryError>,
+    /// Bytes of the log behind the snapshot.
+    log_bytes: u64,
+}
+
+type Engines = BTreeMap<KeyspaceId, (String, Engine)>;
+
+impl<'a> Loading<'a> {
     fn new(
-        settings: &NodeSettings,
+        settings: &'a NodeSettings,
         incarnation: Incarnation,
         random: &mut dyn FnMut() -> u64,
         tune: &dyn Tune,
@@ -221,43 +265,58 @@ impl Loading {
             let engine = Engine::build(settings, keyspace, incarnation, random(), tune);
             engines.insert(keyspace_id(name), (name.clone(), engine));
         }
-        Self { engines }
+        Self {
+            settings,
+            stored: StoredRecords::default(),
+            engines,
+            incarnation,
+            failed: None,
+            log_bytes: 0,
+        }
     }
 
+    /// Takes the next chunk or record.
     fn apply(
         &mut self,
         keyspace: KeyspaceId,
-        work: impl FnOnce(&mut Engine) -> Result<(), Corrupt>,
+        bytes: &[u8],
+        work: impl FnOnce(&mut Engine, &[u8]) -> Result<(), Corrupt>,
     ) -> Result<(), RecoveryError> {
         if keyspace == NODE_RECORDS {
+            return self.stored.take(self.settings, bytes);
+        }
+        let is_wrong = self.stored.incarnation() >= Some(self.incarnation);
+        if is_wrong || self.failed.is_some() {
             return Ok(());
         }
-        // The tables were compared before, so a record without a keyspace is not a removed keyspace's.
+        // The tables were compared before, when the record of the start under which this was written came by. So one
+        // without a keyspace is not a removed keyspace's.
         let Some((name, engine)) = self.engines.get_mut(&keyspace) else {
             return Err(RecoveryError::Foreign(format!(
                 "it holds records of {keyspace}, which no keyspace has had; nothing was changed. Check `data`: it must be \
                  the directory that this node alone has written. {KEEP}"
             )));
         };
-        work(engine).map_err(|source| RecoveryError::Corrupt {
-            keyspace: name.clone(),
-            source,
-        })
+        if let Err(source) = work(engine, bytes) {
+            let keyspace = name.clone();
+            self.failed = Some(RecoveryError::Corrupt { keyspace, source });
+        }
+        Ok(())
     }
+}
 
-    fn replicas(self, settings: &NodeSettings, incarnation: Incarnation, now: Now) -> Vec<Replica> {
-        let limit = settings.tuning.limits.watch_bytes_max;
-        let replica = |(id, (name, engine)): (KeyspaceId, (String, Engine))| {
-            let config = &settings.keyspaces[&name];
-            let (stream, position) = match config.backend.descriptor().watch {
-                WatchScope::Shared => (0, engine.status(now).version.0),
-                WatchScope::Node => (u64::from(settings.node.0) << 48 ^ incarnation.0, 0),
-            };
-            let watchers = Watchers::new(stream, position, limit);
-            Replica::new(name, id, config, engine, watchers)
+fn replicas(engines: Engines, settings: &NodeSettings, incarnation: Incarnation, now: Now) -> Vec<Replica> {
+    let limit = settings.tuning.limits.watch_bytes_max;
+    let replica = |(id, (name, engine)): (KeyspaceId, (String, Engine))| {
+        let config = &settings.keyspaces[&name];
+        let (stream, position) = match config.backend.descriptor().watch {
+            WatchScope::Shared => (0, engine.status(now).version.0),
+            WatchScope::Node => (u64::from(settings.node.0) << 48 ^ incarnation.0, 0),
         };
-        let mut replicas: Vec<Replica> = self.engines.into_iter().map(replica).collect();
-        replicas.sort_by(|a, b| a.name().cmp(b.name()));
-        replicas
-    }
+        let watchers = Watchers::new(stream, position, limit);
+        Replica::new(name, id, config, engine, watchers)
+    };
+    let mut replicas: Vec<Replica> = engines.into_iter().map(replica).collect();
+    replicas.sort_by(|a, b| a.name().cmp(b.name()));
+    replicas
 }

@@ -25,6 +25,8 @@ pub struct Replica {
     pub(crate) output: Output,
     /// Why it takes no part, if it does not.
     silent: Option<String>,
+    /// Why the disk has no room for more of the log, while it has none.
+    no_space: Option<String>,
     /// Messages of peers that the engine was handed.
     received: u64,
     /// Appends that are not known to be durable: their number here and in the node's log, and their bytes.
@@ -53,6 +55,7 @@ impl Replica {
             status: StatusWatch::new(),
             output: Output::default(),
             silent: None,
+            no_space: None,
             received: 0,
             appends: VecDeque::new(),
             persisted: AppendSeq::default(),
@@ -103,6 +106,10 @@ impl Replica {
         if let (Some(why), false) = (&self.silent, status.can_write) {
             status.why.clone_from(why);
         }
+        if let Some(why) = &self.no_space {
+            status.can_write = false;
+            status.why.clone_from(why);
+        }
         status
     }
 
@@ -123,6 +130,10 @@ impl Replica {
 
     pub(crate) fn set_silent(&mut self, why: Option<String>) {
         self.silent = why;
+    }
+
+    pub(crate) fn set_no_space(&mut self, why: Option<String>) {
+        self.no_space = why;
     }
 
     /// Whether its acknowledgements wait for less than the disk.

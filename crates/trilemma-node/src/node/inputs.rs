@@ -201,7 +201,13 @@ impl<W> Node<W> {
     pub fn on_log(&mut self, now: Now, event: LogEvent) -> Result<(), LogError> {
         match event {
             LogEvent::Failed(error) => return Err(error),
-            LogEvent::Space { full } => self.admission.set_no_space(full),
+            LogEvent::Space { full } => {
+                for replica in &mut self.replicas {
+                    replica.set_no_space(full.clone());
+                }
+                self.admission.set_no_space(full);
+                self.next_status = now.instant;
+            }
             LogEvent::Progress(progress) => {
                 assert!(
                     progress.durable <= progress.written && progress.written <= self.last,

@@ -2,6 +2,7 @@
 
 mod frames;
 mod invariants;
+mod starts;
 
 use std::collections::BTreeMap;
 
