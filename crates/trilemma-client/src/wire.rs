@@ -63,6 +63,10 @@ pub struct NodeOverview {
     pub keyspaces: Vec<KeyspaceOverview>,
     /// Its log.
     pub log: LogOverview,
+    /// How much it has to do.
+    pub load: LoadOverview,
+    /// When its certificate is valid.
+    pub certificate: CertificateOverview,
     /// Why its last snapshot could not be written, so that the log keeps growing; empty if it was.
     #[serde(deserialize_with = "bounded_text::<_, 4096>")]
     pub snapshot_failure: String,
@@ -116,4 +120,55 @@ pub struct LogOverview {
     pub sync_micros: u64,
     /// CPU time of the process so far, in milliseconds; 0 where the system does not tell.
     pub cpu_ms: u64,
+}
+
+/// How much a node has to do, and what it has refused for that, since the start of the process.
+///
+/// Everything of a node happens in turns, one after the other: a turn takes what has come, and answers. So the longest
+/// turn is the longest time for which nothing else was answered, no heartbeat either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadOverview {
+    /// Turns so far.
+    pub turns: u64,
+    /// Time that they took, in microseconds.
+    pub turn_micros: u64,
+    /// The longest, in microseconds.
+    pub turn_micros_max: u64,
+    /// Those that took more than 20 ms.
+    pub turns_long: u64,
+    /// Frames and news of peers that wait for a turn.
+    pub peer_events: u64,
+    /// Requests of clients that wait for a turn.
+    pub client_events: u64,
+    /// Requests of this process itself that wait for a turn.
+    pub local_requests: u64,
+    /// Requests whose answer is owed.
+    pub pending: u64,
+    /// Bytes of their commands.
+    pub pending_bytes: u64,
+    /// Bytes of records that wait for the disk.
+    pub log_bytes: u64,
+    /// Bytes of answers that wait for clients to read them.
+    pub answer_bytes: u64,
+    /// Requests that were refused because too much waited.
+    pub refused: u64,
+    /// Large answers that were refused because their clients read too slowly.
+    pub answers_refused: u64,
+    /// Messages of peers that were dropped because too much waited for the disk.
+    pub messages_dropped: u64,
+    /// Frames for peers that were dropped: the peer was away, or read too slowly.
+    pub frames_dropped: u64,
+    /// Handshakes that were put off because too many were begun.
+    pub handshakes_put_off: u64,
+    /// Clients that were cut off because they did not read their answers.
+    pub clients_cut_off: u64,
+}
+
+/// When a certificate is valid, in seconds since 1970; both 0 where it is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateOverview {
+    /// Its first second.
+    pub from: i64,
+    /// Its last second.
+    pub until: i64,
 }

@@ -5,6 +5,11 @@
 //! thread, in the same single-threaded runtime as the QUIC endpoint, so that a message crosses no thread between the
 //! socket and the protocol. Nothing is decided here.
 
+mod answers;
+mod disk;
+mod overview;
+mod refusals;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,15 +17,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use trilemma_client::wire::{
-    ClientReply, ClientRequest, KeyspaceOverview, LogOverview, NodeOverview, PeerOverview,
-};
-use trilemma_core::{Instant, KeyspaceId, Lane, NodeId, Now, Reason, Reply, WallTime, WatchSpec, codec};
+use trilemma_client::wire::{CertificateOverview, ClientReply, ClientRequest, LoadOverview};
+use trilemma_core::{Instant, KeyspaceId, Lane, NodeId, Now, Reason, WallTime, WatchSpec, codec};
 use trilemma_node::frame::Coalescer;
-use trilemma_node::{Effects, Node, Peers, ReaderEvent, Replica, SnapshotJob};
+use trilemma_node::{Effects, Node, Peers, ReaderEvent, SnapshotJob};
 use trilemma_storage::{LogEvent, LogWriter, OsDisk, SnapshotError, snapshot};
 use trilemma_transport::{Admit, ClientRef, Event, Events, Transport};
 
+pub(crate) use self::answers::ReplyTo;
+use self::answers::send;
+pub(crate) use self::disk::DiskWatch;
+pub(crate) use self::overview::keyspace_overview;
+pub(crate) use self::refusals::Refusals;
 use crate::error::NodeError;
 use crate::inbox::{Envelope, Stop};
 use crate::readers::{Readers, Sink};
@@ -35,10 +43,10 @@ const READERS_INTERVAL: Duration = Duration::from_millis(2);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest time a client may ask a node to work on one operation.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
-/// Longest refusal shown in an overview, in bytes.
-const REFUSAL_BYTES_MAX: usize = 4096;
-/// Turns of the event loop in which answers of a node that stops may leave.
-const FLUSH_YIELDS: usize = 64;
+/// A turn that takes longer is a long one.
+const LONG_TURN: Duration = Duration::from_millis(20);
+/// How long the end of the log and of a snapshot that is being written are waited for when the node stops.
+const LAST_SYNC_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Reads both clocks of the machine.
 #[derive(Clone, Copy, Debug)]
@@ -62,39 +70,12 @@ impl Clock {
     }
 }
 
-/// Where an answer goes.
-#[derive(Debug)]
-pub(crate) enum ReplyTo {
-    /// A task of this process.
-    Local(oneshot::Sender<Reply>),
-    /// A client's request.
-    Client(ClientRef, u64),
-}
-
-impl ReplyTo {
-    /// Gives the answer. A caller that has gone away needs none.
-    fn answer(self, reply: Reply) {
-        match self {
-            ReplyTo::Local(sender) => {
-                // The caller dropped its future: nobody is left to tell.
-                let _gone = sender.send(reply);
-            }
-            ReplyTo::Client(client, request) => send(&client, request, &ClientReply::Answer(reply)),
-        }
-    }
-}
-
-fn send(client: &ClientRef, request: u64, reply: &ClientReply) {
-    if let Err(error) = client.reply(request, codec::encode(reply)) {
-        tracing::debug!(%error, "an answer found its client gone");
-    }
-}
-
 /// Who this node is, and what the transport says of the others.
 pub(crate) struct Identity {
     pub(crate) cluster: String,
     pub(crate) peers: BTreeMap<NodeId, SocketAddr>,
     pub(crate) refused: BTreeMap<NodeId, String>,
+    pub(crate) certificate: CertificateOverview,
 }
 
 /// What the node keeps of its peers, as the endpoint sees it: its tasks ask after each hello.
@@ -143,6 +124,11 @@ pub(crate) struct Driver {
     pub(crate) next_sweep: Instant,
     /// Frames that the transport did not take (peer away or queue full), since the start.
     pub(crate) frames_dropped: u64,
+    /// What is counted here: turns, what waits, answers refused.
+    pub(crate) load: LoadOverview,
+    pub(crate) refusals: Refusals,
+    pub(crate) disk_watch: DiskWatch,
+    pub(crate) next_look: Instant,
 }
 
 /// Where a driver's inputs come from.
@@ -152,6 +138,15 @@ pub(crate) struct Sources {
     pub(crate) events: Events,
     pub(crate) log: mpsc::UnboundedReceiver<LogEvent>,
     pub(crate) snapshots: mpsc::UnboundedReceiver<Result<(), SnapshotError>>,
+}
+
+/// What a turn begins with.
+enum First {
+    Log(Option<LogEvent>),
+    Snapshot(Result<(), SnapshotError>),
+    Event(Option<Event>),
+    Envelope(Envelope),
+    Wake,
 }
 
 /// Why a turn was the last.
@@ -173,8 +168,13 @@ impl Driver {
                     let reason = Reason::Storage {
                         why: error.to_string(),
                     };
-                    self.say_goodbye(&reason).await;
+                    self.say_goodbye(&reason);
                     self.transport.close().await;
+                    if !self.log.abort() {
+                        tracing::error!(
+                            "the log's thread still waits for the disk; the directory stays locked"
+                        );
+                    }
                     return Err(error);
                 }
                 Err(End::Stopped(asked)) => return self.stop(asked).await,
@@ -184,28 +184,51 @@ impl Driver {
 
     async fn turn(&mut self, sources: &mut Sources) -> Result<(), End> {
         let timeout = self.wake_at().since(self.clock.now().instant);
-        tokio::select! {
+        let first = tokio::select! {
             biased;
             asked = sources.stop.recv() => return Err(End::Stopped(asked)),
-            Some(event) = sources.log.recv() => self.on_log(event)?,
-            Some(result) = sources.snapshots.recv() => self.node.on_snapshot(result),
-            Some(event) = sources.events.recv() => drop(self.on_event(event)),
-            Some(envelope) = sources.inbox.recv() => self.on_envelope(envelope),
-            () = tokio::time::sleep(timeout) => {}
+            event = sources.log.recv() => First::Log(event),
+            Some(result) = sources.snapshots.recv() => First::Snapshot(result),
+            event = sources.events.recv() => First::Event(event),
+            Some(envelope) = sources.inbox.recv() => First::Envelope(envelope),
+            () = tokio::time::sleep(timeout) => First::Wake,
+        };
+        let begun = std::time::Instant::now();
+        self.note_waiting(sources);
+        match first {
+            First::Log(event) => self.on_log(event)?,
+            First::Snapshot(result) => self.node.on_snapshot(result),
+            First::Event(Some(event)) => drop(self.on_event(event)?),
+            First::Event(None) => return Err(End::Failed(NodeError::Network)),
+            First::Envelope(envelope) => self.on_envelope(envelope),
+            First::Wake => {}
         }
+        self.drain(sources)?;
+        self.finish_turn().map_err(End::Failed)?;
+        self.look_at_disk()?;
+        self.note_turn(begun.elapsed());
+        // The endpoint's tasks share this thread: let them send what was just queued and read what has come.
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    /// Takes what has come, peers before clients.
+    fn drain(&mut self, sources: &mut Sources) -> Result<(), End> {
         for _ in 0..TURN_INPUTS_MAX {
             let Ok(event) = sources.log.try_recv() else { break };
-            self.on_log(event)?;
+            self.on_log(Some(event))?;
         }
-        let mut bytes = 0;
-        for _ in 0..TURN_INPUTS_MAX {
-            if bytes >= TURN_BYTES_MAX {
-                break;
+        for next in [Events::try_peer, Events::try_client] {
+            let mut bytes = 0;
+            for _ in 0..TURN_INPUTS_MAX {
+                if bytes >= TURN_BYTES_MAX {
+                    break;
+                }
+                let Some(event) = next(&mut sources.events) else {
+                    break;
+                };
+                bytes += self.on_event(event)?;
             }
-            let Some(event) = sources.events.try_recv() else {
-                break;
-            };
-            bytes += self.on_event(event);
         }
         for _ in 0..TURN_INPUTS_MAX {
             let Ok(envelope) = sources.inbox.try_recv() else {
@@ -213,10 +236,44 @@ impl Driver {
             };
             self.on_envelope(envelope);
         }
-        self.finish_turn().map_err(End::Failed)?;
-        // The endpoint's tasks share this thread: let them send what was just queued and read what has come.
-        tokio::task::yield_now().await;
         Ok(())
+    }
+
+    fn note_waiting(&mut self, sources: &Sources) {
+        let (peers, clients) = sources.events.waiting();
+        self.load.peer_events = peers as u64;
+        self.load.client_events = clients as u64;
+        self.load.local_requests = sources.inbox.len() as u64;
+    }
+
+    fn note_turn(&mut self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let load = &mut self.load;
+        load.turns += 1;
+        load.turn_micros += micros;
+        load.turn_micros_max = load.turn_micros_max.max(micros);
+        load.turns_long += u64::from(took > LONG_TURN);
+    }
+
+    /// Ends the node if its disk hangs.
+    fn look_at_disk(&mut self) -> Result<(), End> {
+        let now = self.clock.now().instant;
+        if now < self.next_look {
+            return Ok(());
+        }
+        self.next_look = now + disk::LOOK_INTERVAL;
+        let progress = self.node.progress();
+        let waits = progress.durable < self.node.last() && self.node.admission().no_space().is_none();
+        match self.disk_watch.look(progress, waits) {
+            None => Ok(()),
+            Some(time) => {
+                let why = format!(
+                    "the disk has finished no write and no sync for {} s",
+                    time.as_secs()
+                );
+                Err(End::Failed(NodeError::Storage { why }))
+            }
+        }
     }
 
     fn wake_at(&self) -> Instant {
@@ -225,23 +282,29 @@ impl Driver {
         } else {
             Instant::NEVER
         };
-        self.node.wake_at().min(readers).min(self.next_sweep)
+        self.node
+            .wake_at()
+            .min(readers)
+            .min(self.next_sweep)
+            .min(self.next_look)
     }
 
-    fn on_log(&mut self, event: LogEvent) -> Result<(), End> {
+    /// `None`: the log's thread has ended without a word, which only a broken invariant makes it do.
+    fn on_log(&mut self, event: Option<LogEvent>) -> Result<(), End> {
         let now = self.clock.now();
+        let event = event.ok_or(End::Failed(NodeError::Panicked))?;
         self.node
             .on_log(now, event)
             .map_err(|error| End::Failed(NodeError::log(error)))
     }
 
     /// Takes what the transport brings; returns its bytes.
-    fn on_event(&mut self, event: Event) -> usize {
+    fn on_event(&mut self, event: Event) -> Result<usize, End> {
         match event {
             Event::Frame { from, payload, .. } => {
                 let bytes = payload.len();
                 self.node.on_frame(self.clock.now(), &from, payload);
-                return bytes;
+                return Ok(bytes);
             }
             Event::ClientRequest {
                 client,
@@ -249,7 +312,7 @@ impl Driver {
                 payload,
             } => {
                 self.on_client(client, request, &payload);
-                return payload.len();
+                return Ok(payload.len());
             }
             Event::ClientGone { client } => {
                 let node = &mut self.node;
@@ -259,6 +322,7 @@ impl Driver {
             Event::PeerUp { process, address } => {
                 tracing::info!(peer = %process, %address, "peer connected");
                 self.identity.refused.remove(&process.node);
+                self.refusals.connected(process.node);
             }
             Event::PeerDown { node, reason } => tracing::info!(peer = %node, %reason, "peer disconnected"),
             Event::Refused {
@@ -266,14 +330,22 @@ impl Driver {
                 address,
                 reason,
             } => {
-                tracing::warn!(peer = ?node, %address, %reason, "connection refused");
+                if self
+                    .refusals
+                    .is_news(std::time::Instant::now(), node, address, &reason)
+                {
+                    tracing::warn!(peer = ?node, %address, %reason, "connection refused");
+                } else {
+                    tracing::debug!(peer = ?node, %address, %reason, "connection refused");
+                }
                 if let Some(node) = node {
                     self.identity.refused.insert(node, reason.to_string());
                 }
             }
+            Event::Ended => return Err(End::Failed(NodeError::Network)),
             _ => {}
         }
-        0
+        Ok(0)
     }
 
     fn on_envelope(&mut self, envelope: Envelope) {
@@ -282,14 +354,14 @@ impl Driver {
                 keyspace,
                 request,
                 timeout,
+                asked,
                 reply,
-            } => self.node.on_request(
-                self.clock.now(),
-                keyspace,
-                timeout,
-                request,
-                ReplyTo::Local(reply),
-            ),
+            } => {
+                let timeout = timeout.saturating_sub(asked.elapsed());
+                let reply_to = ReplyTo::Local(reply);
+                self.node
+                    .on_request(self.clock.now(), keyspace, timeout, request, reply_to);
+            }
             Envelope::Watch {
                 keyspace,
                 spec,
@@ -362,13 +434,13 @@ impl Driver {
         let mut send = |to, lane, frame| *dropped += u64::from(!transmit(transport, to, lane, frame));
         coalescer.pack(effects.messages.drain(..), &mut send);
         for (reply_to, reply) in effects.replies.drain(..) {
-            reply_to.answer(reply);
+            self.load.answers_refused += u64::from(reply_to.answer(reply));
         }
         for (id, item) in effects.items.drain(..) {
             self.readers.give(id, item);
         }
         if let Some(job) = effects.snapshot.take() {
-            self.write_snapshot(job)?;
+            self.write_snapshot(job);
         }
         if !self.effects.discarded.is_empty() {
             let discarded = std::mem::take(&mut self.effects.discarded);
@@ -380,7 +452,7 @@ impl Driver {
         Ok(())
     }
 
-    fn write_snapshot(&mut self, job: SnapshotJob) -> Result<(), NodeError> {
+    fn write_snapshot(&mut self, job: SnapshotJob) {
         let SnapshotJob { log_id, at, sections } = job;
         let (disk, done) = (self.disk.clone(), self.snapshot_done.clone());
         let write = move || {
@@ -393,66 +465,22 @@ impl Driver {
             // The driver has ended: the snapshot is found at the next start all the same.
             let _ended = done.send(result);
         };
-        let thread = std::thread::Builder::new()
+        match std::thread::Builder::new()
             .name("trilemma-snapshot".into())
             .spawn(write)
-            .map_err(|error| NodeError::System {
-                what: "a thread",
-                why: error.to_string(),
-            })?;
-        self.snapshot_thread = Some(thread);
-        Ok(())
-    }
-
-    /// This node as it sees itself.
-    fn overview(&self) -> NodeOverview {
-        let now = self.clock.now();
-        let identity = &self.identity;
-        let peer = |(node, address): (&NodeId, &SocketAddr)| PeerOverview {
-            node: *node,
-            address: address.to_string(),
-            connected: self.node.view().is_connected(*node),
-            refused: identity
-                .refused
-                .get(node)
-                .cloned()
-                .or_else(|| self.node.peers().refusal(*node))
-                .map_or(String::new(), |why| clip(&why)),
-        };
-        NodeOverview {
-            cluster: identity.cluster.clone(),
-            node: self.node.id(),
-            incarnation: self.node.incarnation(),
-            disk: self.node.process().disk,
-            peers: identity.peers.iter().map(peer).collect(),
-            keyspaces: self
-                .node
-                .replicas()
-                .iter()
-                .map(|replica| keyspace_overview(replica, now))
-                .collect(),
-            log: self.log_overview(),
-            snapshot_failure: self.node.snapshots().failure().map_or(String::new(), clip),
+        {
+            Ok(thread) => self.snapshot_thread = Some(thread),
+            // The log keeps growing, and the next one is tried after as much again.
+            Err(source) => self.node.on_snapshot(Err(SnapshotError::Io {
+                file: "snapshot thread".into(),
+                action: "start",
+                source,
+            })),
         }
     }
 
-    /// The log's figures.
-    fn log_overview(&self) -> LogOverview {
-        let counters = self.log.counters();
-        LogOverview {
-            last: self.log.last().0,
-            durable: self.node.progress().durable.0,
-            snapshot: self.node.snapshots().covered().0,
-            syncs: counters.syncs,
-            records: counters.records,
-            bytes: counters.bytes,
-            sync_micros: counters.sync_micros,
-            cpu_ms: cpu_ms(),
-        }
-    }
-
-    /// Answers everybody who waits, and gives the endpoint's tasks time to send that.
-    async fn say_goodbye(&mut self, reason: &Reason) {
+    /// Answers everybody who waits.
+    fn say_goodbye(&mut self, reason: &Reason) {
         self.node.close(reason, &mut self.effects);
         for (reply_to, reply) in self.effects.replies.drain(..) {
             reply_to.answer(reply);
@@ -461,40 +489,31 @@ impl Driver {
             self.readers.give(id, item);
         }
         self.readers.push(|_, _| {});
-        for _ in 0..FLUSH_YIELDS {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Waits for the thread that writes a snapshot: it has a handle on the directory, which the next process may want to
-    /// lock at once.
-    async fn join_snapshot(&mut self) {
-        if let Some(thread) = self.snapshot_thread.take() {
-            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
-            if !matches!(joined, Ok(Ok(()))) {
-                tracing::error!("the thread that wrote a snapshot ended by a panic");
-            }
-        }
     }
 
     async fn stop(mut self, asked: Option<(Stop, oneshot::Sender<()>)>) -> Result<(), NodeError> {
         let (how, done) = asked.map_or((Stop::Abort, None), |(how, done)| (how, Some(done)));
         let result = match how {
             Stop::Clean => {
-                self.say_goodbye(&Reason::Stopping).await;
-                self.join_snapshot().await;
-                let mut log = self.log;
+                self.say_goodbye(&Reason::Stopping);
                 // The last sync may take long, and what was just said must leave meanwhile.
-                let closed = tokio::task::spawn_blocking(move || log.close()).await;
+                let mut log = self.log;
+                let closing = tokio::task::spawn_blocking(move || log.close());
                 self.transport.close().await;
-                match closed {
-                    Ok(result) => result.map_err(NodeError::log),
-                    Err(_panic) => Err(NodeError::Panicked),
+                join_snapshot(self.snapshot_thread).await;
+                match tokio::time::timeout(LAST_SYNC_TIMEOUT, closing).await {
+                    Ok(Ok(result)) => result.map_err(NodeError::log),
+                    Ok(Err(_panic)) => Err(NodeError::Panicked),
+                    Err(_elapsed) => Err(NodeError::Storage {
+                        why: format!("the disk did not finish the last sync within {LAST_SYNC_TIMEOUT:?}"),
+                    }),
                 }
             }
             Stop::Abort => {
-                self.log.abort();
-                self.join_snapshot().await;
+                if !self.log.abort() {
+                    tracing::error!("the log's thread still waits for the disk; the directory stays locked");
+                }
+                join_snapshot(self.snapshot_thread).await;
                 Ok(())
             }
         };
@@ -506,12 +525,17 @@ impl Driver {
     }
 }
 
-pub(crate) fn keyspace_overview(replica: &Replica, now: Now) -> KeyspaceOverview {
-    KeyspaceOverview {
-        name: replica.name().to_owned(),
-        id: replica.id(),
-        backend: replica.backend(),
-        status: replica.status(now),
+/// Waits for the thread that writes a snapshot: it has a handle on the directory, which the next process may want to lock
+/// at once.
+async fn join_snapshot(thread: Option<std::thread::JoinHandle<()>>) {
+    let Some(thread) = thread else {
+        return;
+    };
+    let joined = tokio::task::spawn_blocking(move || thread.join());
+    match tokio::time::timeout(LAST_SYNC_TIMEOUT, joined).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(_) => tracing::error!("the thread that wrote a snapshot ended by a panic"),
+        Err(_elapsed) => tracing::error!("a snapshot is still being written; the directory stays locked"),
     }
 }
 
@@ -530,27 +554,4 @@ fn transmit(transport: &Transport, to: NodeId, lane: Lane, frame: Bytes) -> bool
             false
         }
     }
-}
-
-fn clip(text: &str) -> String {
-    let mut end = text.len().min(REFUSAL_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
-}
-
-/// CPU time of this process so far in milliseconds (Linux; 0 elsewhere).
-fn cpu_ms() -> u64 {
-    /// Linux fixes the unit of /proc figures at 100 a second for user space.
-    const TICK_MS: u64 = 10;
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks = |field: usize| {
-        after_name
-            .split_whitespace()
-            .nth(field)
-            .and_then(|text| text.parse::<u64>().ok())
-    };
-    (ticks(11).unwrap_or(0) + ticks(12).unwrap_or(0)) * TICK_MS
 }

@@ -86,6 +86,10 @@ pub enum NodeError {
         /// What the disk said.
         why: String,
     },
+    /// The network endpoint ended while the node ran: the system took its socket away, or a broken invariant ended it. The
+    /// node has stopped, because nobody could reach it any more.
+    #[error("the network endpoint has ended, and the node with it; its log says why. Restart the node")]
+    Network,
     /// The node's thread ended by a broken invariant. It has stopped rather than go on wrongly.
     #[error(
         "the node has stopped by a broken invariant; its log says which. Writes under way may have been applied; keep the data directory, restart the node, and please report it"

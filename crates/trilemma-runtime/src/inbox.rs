@@ -1,6 +1,6 @@
 //! What the outside asks of a node's driver, and how it is answered.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use trilemma_client::wire::NodeOverview;
@@ -17,7 +17,9 @@ pub(crate) enum Envelope {
     Propose {
         keyspace: KeyspaceId,
         request: Request,
+        /// How long its caller waits, and since when: the time in the inbox counts.
         timeout: Duration,
+        asked: Instant,
         reply: oneshot::Sender<Reply>,
     },
     /// A watch of a keyspace.

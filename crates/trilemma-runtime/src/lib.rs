@@ -25,7 +25,9 @@ pub use node::NodeHandle;
 pub use remote::{Remote, RemoteConfig};
 pub use replicator::LocalReplicator;
 pub use trilemma_client::wire;
-pub use trilemma_client::wire::{KeyspaceOverview, LogOverview, NodeOverview, PeerOverview};
+pub use trilemma_client::wire::{
+    CertificateOverview, KeyspaceOverview, LoadOverview, LogOverview, NodeOverview, PeerOverview,
+};
 pub use trilemma_node::{Durability, EPOCH, KeyspaceConfig, NEW_NODE_FILE, Tuning, keyspace_id, table_text};
 pub use trilemma_transport::{Identity, pki};
 

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::thread;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use trilemma_client::wire::{KeyspaceOverview, NodeOverview};
-use trilemma_core::{Incarnation, Instant, NodeId, ProcessId, SharedReplicator, StatusWatch};
+use trilemma_client::wire::{CertificateOverview, KeyspaceOverview, LoadOverview, NodeOverview};
+use trilemma_core::{Incarnation, Instant, NodeId, ProcessId, SharedReplicator, StatusWatch, WallTime};
 use trilemma_node::config::{table_digest, table_text};
 use trilemma_node::frame::Coalescer;
 use trilemma_node::{Effects, NodeSettings, Recovered, Storage, recover};
 use trilemma_storage::{LogError, LogEvent, LogWriter, OsDisk};
-use trilemma_transport::{Events, Transport, TransportConfig};
+use trilemma_transport::{Events, Timing, Transport, TransportConfig, Validity};
 
 use crate::config::NodeConfig;
-use crate::driver::{Admitted, Clock, Driver, Identity, ReplyTo, Sources, keyspace_overview};
+use crate::driver::{
+    Admitted, Clock, DiskWatch, Driver, Identity, Refusals, ReplyTo, Sources, keyspace_overview,
+};
 use crate::error::NodeError;
 use crate::inbox::{Envelope, INBOX_MAX, Stop};
 use crate::readers::Readers;
@@ -162,6 +164,7 @@ impl NodeHandle {
     fn end_error(&self) -> NodeError {
         match self.ended.borrow().as_deref() {
             Some(NodeError::Storage { why }) => NodeError::Storage { why: why.clone() },
+            Some(NodeError::Network) => NodeError::Network,
             _ => NodeError::Panicked,
         }
     }
@@ -177,11 +180,8 @@ impl NodeHandle {
     /// Stops the node; everything it has accepted becomes durable first.
     pub async fn shutdown(mut self) -> Result<(), NodeError> {
         self.stop(Stop::Clean).await;
-        match self.ended.borrow().as_deref() {
-            Some(NodeError::Storage { why }) => Err(NodeError::Storage { why: why.clone() }),
-            Some(_) => Err(NodeError::Panicked),
-            None => Ok(()),
-        }
+        let has_failed = self.ended.borrow().is_some();
+        if has_failed { Err(self.end_error()) } else { Ok(()) }
     }
 
     /// Stops the node at once, as a kill of its process would.
@@ -262,6 +262,7 @@ fn open(config: NodeConfig, inputs: Inputs) -> Result<(Driver, Sources, Started)
     let settings = config.settings();
     settings.check().map_err(NodeError::Config)?;
     let clock = Clock::start();
+    let certificate = certificate(&config, clock.now().wall)?;
     let (log_events, log) = mpsc::unbounded_channel();
     let report = move |event: LogEvent| {
         // The driver has ended: nobody is left to tell.
@@ -297,12 +298,17 @@ fn open(config: NodeConfig, inputs: Inputs) -> Result<(Driver, Sources, Started)
             cluster: config.cluster,
             peers: config.peers,
             refused: std::collections::BTreeMap::new(),
+            certificate,
         },
         admitted,
         snapshot_done,
         snapshot_thread: None,
         next_sweep: Instant::ZERO,
         frames_dropped: 0,
+        load: LoadOverview::default(),
+        refusals: Refusals::default(),
+        disk_watch: DiskWatch::default(),
+        next_look: Instant::ZERO,
     };
     let Inputs { inbox, stop } = inputs;
     let sources = Sources {
@@ -313,6 +319,33 @@ fn open(config: NodeConfig, inputs: Inputs) -> Result<(Driver, Sources, Started)
         snapshots,
     };
     Ok((driver, sources, started))
+}
+
+/// When this node's certificate is valid; warns if that has ended, or ends soon. A node with one that is over starts all
+/// the same: its peers refuse it and say so, and its clocks may be wrong where theirs are right.
+fn certificate(config: &NodeConfig, now: WallTime) -> Result<CertificateOverview, NodeError> {
+    const DAY: i64 = 24 * 3600;
+    let Validity { from, until } = config
+        .identity
+        .validity()
+        .map_err(|source| NodeError::Transport {
+            node: config.node,
+            listen: config.listen,
+            source,
+        })?;
+    let now = i64::try_from(now.0 / 1000).unwrap_or(i64::MAX);
+    let node = config.node;
+    if now < from {
+        let days = (from - now) / DAY + 1;
+        tracing::error!(%node, days, "this node's certificate is not valid yet: others refuse it. Check this machine's clock");
+    } else if now > until {
+        let days = (now - until) / DAY + 1;
+        tracing::error!(%node, days, "this node's certificate has expired: others refuse it. Issue another one with `trilemma cert`");
+    } else if until - now < 30 * DAY {
+        let days = (until - now) / DAY;
+        tracing::warn!(%node, days, "this node's certificate expires soon. Issue another one with `trilemma cert`");
+    }
+    Ok(CertificateOverview { from, until })
 }
 
 /// Opens the data directory, restores the node, and moves its log to a thread. `report` is called from there.
@@ -364,6 +397,7 @@ fn bind(
         identity: config.identity.clone(),
         table_digest: table_digest(&table_text),
         table_text,
+        timing: Timing::of(settings.tuning.liveness.timeout),
         limits: trilemma_transport::Limits::default(),
     };
     Transport::bind(transport).map_err(|source| NodeError::Transport {

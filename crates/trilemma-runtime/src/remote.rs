@@ -108,7 +108,10 @@ impl Remote {
         settings.connect_timeout = config.connect_timeout;
         let servers = u32::try_from(config.servers.len()).unwrap_or(u32::MAX);
         let remote = Arc::new(Self {
-            patience: 2 * config.connect_timeout + servers * settings.stagger,
+            patience: config
+                .connect_timeout
+                .saturating_mul(2)
+                .saturating_add(settings.stagger.saturating_mul(servers)),
             config,
             runtime: Handle::current(),
             started: std::time::Instant::now(),

@@ -38,6 +38,7 @@ impl LocalReplicator {
             keyspace: self.keyspace,
             request,
             timeout: cx.timeout,
+            asked: std::time::Instant::now(),
             reply,
         })?;
         Ok(answer.await.ok())

@@ -17,9 +17,11 @@ use trilemma_core::NodeId;
 use crate::Limits;
 use crate::clients::{ID_BYTES, STREAM_REQUEST_BYTES_MAX};
 use crate::error::{TransportError, code};
-use crate::frame::{self, FrameReader, Push, Queue, StreamEnd};
+use crate::frame::{self, FrameReader, StreamEnd};
 use crate::identity::{Identity, Subject, server_name};
-use crate::tls;
+use crate::queue::{Payload, Push, Queue};
+use crate::timing::Timing;
+use crate::{socket, tls};
 
 /// Answers of one stream that wait for its reader. Further ones wait at the node.
 const STREAM_ANSWERS_MAX: usize = 128;
@@ -117,11 +119,11 @@ impl ClientConnection {
         let (address, timeout, limits) = (config.address, config.timeout, config.limits);
         let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let local: SocketAddr = any.parse().expect("a literal address parses");
-        let endpoint = Endpoint::client(local).map_err(|source| TransportError::Bind {
+        let endpoint = socket::open(local, None).map_err(|source| TransportError::Bind {
             address: local,
             source,
         })?;
-        let tls = tls::client(&config.identity, tls::CLIENT)?;
+        let tls = tls::client(&config.identity, tls::CLIENT, &Timing::default())?;
         let (connection, mut send, receive) = tokio::time::timeout(timeout, open(&config, &endpoint, tls))
             .await
             .unwrap_or_else(|_elapsed| Err(format!("no answer within {timeout:?}")))
@@ -140,8 +142,8 @@ impl ClientConnection {
             limits,
         };
         tokio::spawn(async move {
-            if let Err(why) = queue.drain_into(&mut send).await {
-                tracing::debug!(why, "the stream to the node has ended");
+            if let Err(why) = queue.drain_into(&mut send, None).await {
+                tracing::debug!(%why, "the stream to the node has ended");
             }
             queue.close();
         });
@@ -151,7 +153,7 @@ impl ClientConnection {
     /// Queues a request for the node. Its answer comes under the same number, which no request without an answer has.
     pub fn send(&self, number: u64, request: Bytes) -> Result<(), CallError> {
         check_size(request.len(), self.limits.log_frame_bytes - ID_BYTES)?;
-        match self.queue.push(&number.to_le_bytes(), request) {
+        match self.queue.push(&number.to_le_bytes(), Payload::Ready(request)) {
             Push::Queued => Ok(()),
             Push::Full => Err(CallError::Full {
                 what: "too much waits to be sent to this node already".into(),

@@ -5,19 +5,24 @@
 //! frames `request id (u64 LE) · bytes`; answers carry the id of their request. A client that loses interest ends the
 //! stream; the end of the first stream ends the connection.
 
-use std::collections::HashSet;
+//!
+//! Nothing here ends a client that reads. A request is read while there is room for its answer; the answer to a request
+//! that was read has its room. A client that has read nothing of its answers for [`Limits::client_stall`] is cut off.
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::Notify;
 
-use crate::counters::Metrics;
 use crate::error::{SendError, code};
 use crate::events::Event;
-use crate::frame::{FrameReader, Push, Queue, StreamEnd};
+use crate::frame::{FrameReader, StreamEnd};
 use crate::link::LinkContext;
+use crate::queue::{Payload, Push, Queue, StreamError};
 use crate::{Limits, tls};
 
 /// Bytes of a request id.
@@ -37,13 +42,29 @@ pub struct ClientRef(Arc<Client>);
 struct Client {
     id: u64,
     connection: Connection,
-    queue: Queue,
+    queue: Arc<Queue>,
     /// Requests that have no answer yet.
-    open: Mutex<HashSet<u64>>,
-    open_max: usize,
+    open: Mutex<Open>,
+    limits: StreamLimits,
     /// An open request was answered.
     answered: Notify,
-    metrics: Arc<Metrics>,
+}
+
+/// Requests without an answer.
+#[derive(Debug, Default)]
+struct Open {
+    /// Their bytes, by id.
+    requests: HashMap<u64, usize>,
+    /// The bytes of all.
+    bytes: usize,
+}
+
+impl Open {
+    fn remove(&mut self, request: u64) -> bool {
+        let removed = self.requests.remove(&request);
+        self.bytes -= removed.unwrap_or(0);
+        removed.is_some()
+    }
 }
 
 impl PartialEq for ClientRef {
@@ -57,25 +78,45 @@ impl Eq for ClientRef {}
 static NEXT_CLIENT: AtomicU64 = AtomicU64::new(1);
 
 impl ClientRef {
-    /// Queues an answer. A client that lets its queue fill is cut off: it learns that its requests' fate is unknown.
+    /// Queues an answer.
     ///
-    /// The first answer to a request makes room for another one: a client may have a limited number of requests
-    /// without any answer, beyond which its stream is read no further.
+    /// The first answer to a request makes room for another one: a client may have a limited number and size of requests
+    /// without any answer, beyond which its stream is read no further. It is taken whatever waits already, unless it is
+    /// large, much waits for all clients, and much of that for this one: [`SendError::NoRoom`], and the request is owed an
+    /// answer still, of at most 64 KiB. Further answers are taken while there [is room](ClientRef::has_room).
     pub fn reply(&self, request: u64, payload: Bytes) -> Result<(), SendError> {
+        self.answer(request, Payload::Ready(payload))
+    }
+
+    /// Queues an answer of about `size` bytes, which is made when its turn to be written comes: a large one, that shares
+    /// what it shows with the state until then. Otherwise like [`ClientRef::reply`].
+    pub fn reply_later(
+        &self,
+        request: u64,
+        size: usize,
+        make: impl FnOnce() -> Bytes + Send + 'static,
+    ) -> Result<(), SendError> {
+        self.answer(request, Payload::Later(size, Box::new(make)))
+    }
+
+    fn answer(&self, request: u64, payload: Payload) -> Result<(), SendError> {
         let client = &*self.0;
-        if client.open().remove(&request) {
+        let header = request.to_le_bytes();
+        let mut open = client.open();
+        let is_owed = open.requests.contains_key(&request);
+        let pushed = if is_owed {
+            client.queue.push_owed(&header, payload)
+        } else {
+            client.queue.push(&header, payload)
+        };
+        if is_owed && pushed != Push::Full {
+            open.remove(request);
             client.answered.notify_one();
         }
-        match client.queue.push(&request.to_le_bytes(), payload) {
+        match pushed {
             Push::Queued => Ok(()),
             Push::Closed => Err(SendError::ClientGone),
-            Push::Full => {
-                client.metrics.clients_cut_off.add(1);
-                let why = b"the client does not read its answers";
-                client.connection.close(VarInt::from_u32(code::TOO_SLOW), why);
-                client.queue.close();
-                Err(SendError::ClientGone)
-            }
+            Push::Full => Err(SendError::NoRoom),
         }
     }
 
@@ -94,38 +135,51 @@ impl ClientRef {
 }
 
 impl Client {
-    fn open(&self) -> MutexGuard<'_, HashSet<u64>> {
-        // Held for set operations only.
+    fn open(&self) -> MutexGuard<'_, Open> {
+        // Held for map operations and the queueing of one answer only.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until one more request may be open, and opens it.
-    async fn admit(&self, request: u64) -> Result<(), StreamEnd> {
+    /// Waits until there is room for one more request and its answer, and opens it.
+    async fn admit(&self, request: u64, bytes: usize) -> Result<(), StreamEnd> {
         loop {
-            {
+            if self.has_place(bytes) {
                 let mut open = self.open();
-                if open.len() < self.open_max {
-                    return if open.insert(request) {
-                        Ok(())
-                    } else {
-                        let why = format!("request id {request} was used again before its first answer");
-                        Err(StreamEnd::Violation(why))
-                    };
+                if open.requests.insert(request, bytes).is_some() {
+                    let why = format!("request id {request} was used again before its first answer");
+                    return Err(StreamEnd::Violation(why));
                 }
+                open.bytes += bytes;
+                return Ok(());
             }
             tokio::select! {
                 () = self.answered.notified() => {}
+                () = self.queue.drained() => {}
                 why = self.connection.closed() => return Err(StreamEnd::Closed(why.to_string())),
             }
         }
     }
+
+    fn has_place(&self, bytes: usize) -> bool {
+        let open = self.open();
+        let limits = &self.limits;
+        // One request is always taken, however large.
+        let fits = open.requests.is_empty()
+            || (open.requests.len() < limits.requests && open.bytes + bytes <= limits.request_bytes);
+        drop(open);
+        fits && self.queue.takes_requests()
+    }
 }
 
 /// What a stream of a client may make this node hold.
+#[derive(Clone, Copy, Debug)]
 struct StreamLimits {
     frame_bytes: usize,
     queue_bytes: usize,
     requests: usize,
+    request_bytes: usize,
+    /// How long it may read nothing of what waits for it. `None`: who answers looks after it.
+    stall: Option<Duration>,
 }
 
 /// Serves one authenticated client until it goes.
@@ -140,11 +194,18 @@ pub(crate) async fn serve(connection: Connection, limits: Limits, context: LinkC
         frame_bytes: limits.log_frame_bytes,
         queue_bytes: limits.client_queue_bytes,
         requests: limits.requests_in_flight.max(1),
+        request_bytes: limits.client_request_bytes,
+        stall: Some(limits.client_stall),
     };
     let first = serve_stream(&connection, send, receive, calls, &context);
+    tokio::pin!(first);
     let why = tokio::select! {
-        why = first => why,
-        why = further => why,
+        why = &mut first => why,
+        // The connection has ended, and so does the first stream, which says that its client has gone.
+        why = further => {
+            let _the_same = first.await;
+            why
+        }
     };
     connection.close(VarInt::from_u32(code::CLOSED), why.as_bytes());
 }
@@ -161,6 +222,8 @@ async fn accept_further(connection: &Connection, context: &LinkContext) -> Strin
                 frame_bytes: STREAM_REQUEST_BYTES_MAX,
                 queue_bytes: STREAM_QUEUE_BYTES,
                 requests: STREAM_REQUESTS_MAX,
+                request_bytes: STREAM_REQUEST_BYTES_MAX,
+                stall: None,
             };
             let why = serve_stream(&connection, send, receive, limits, &context).await;
             tracing::trace!(why, "a client's stream of answers has ended");
@@ -171,28 +234,23 @@ async fn accept_further(connection: &Connection, context: &LinkContext) -> Strin
 /// Serves one stream; returns why it ended.
 async fn serve_stream(
     connection: &Connection,
-    mut send: SendStream,
+    send: SendStream,
     receive: RecvStream,
     limits: StreamLimits,
     context: &LinkContext,
 ) -> String {
+    let queue = Arc::new(Queue::of_client(limits.queue_bytes, &context.answers));
+    context.queues.add(&queue);
     let client = ClientRef(Arc::new(Client {
         id: NEXT_CLIENT.fetch_add(1, Ordering::Relaxed),
         connection: connection.clone(),
-        queue: Queue::new(limits.queue_bytes),
-        open: Mutex::new(HashSet::new()),
-        open_max: limits.requests,
+        queue,
+        open: Mutex::new(Open::default()),
+        limits,
         answered: Notify::new(),
-        metrics: Arc::clone(&context.metrics),
     }));
     let gone = Gone(client.clone());
-    let writer = client.clone();
-    tokio::spawn(async move {
-        if let Err(why) = writer.0.queue.drain_into(&mut send).await {
-            tracing::trace!(why, "a client's stream has ended");
-        }
-        writer.0.queue.close();
-    });
+    tokio::spawn(write_answers(client.clone(), send, context.clone()));
     let mut reader = FrameReader::new(receive, limits.frame_bytes);
     let end = read_requests(&client, &mut reader, context).await;
     drop(gone);
@@ -205,6 +263,24 @@ async fn serve_stream(
             why
         }
     }
+}
+
+async fn write_answers(client: ClientRef, mut send: SendStream, context: LinkContext) {
+    let Client {
+        connection,
+        queue,
+        limits,
+        ..
+    } = &*client.0;
+    if let Err(why) = queue.drain_into(&mut send, limits.stall).await {
+        tracing::trace!(%why, "a client's stream has ended");
+        if let StreamError::Stalled(_) = why {
+            context.metrics.clients_cut_off.add(1);
+            let why = format!("the client does not read its answers: {why}");
+            connection.close(VarInt::from_u32(code::TOO_SLOW), why.as_bytes());
+        }
+    }
+    queue.close();
 }
 
 /// Closes the queue of a stream whose requests are no longer read, even when the reading future is dropped.
@@ -224,7 +300,7 @@ async fn read_requests(client: &ClientRef, reader: &mut FrameReader, context: &L
             Err(end) => return end,
         };
         let request = frame.get_u64_le();
-        if let Err(end) = client.0.admit(request).await {
+        if let Err(end) = client.0.admit(request, frame.len()).await {
             return end;
         }
         context.metrics.requests.add(1);

@@ -38,6 +38,8 @@ pub struct Counters {
     pub refusals: u64,
     /// Refusals that the driver was not notified of, because it was far behind.
     pub refusals_untold: u64,
+    /// Handshakes that were put off because too many were begun.
+    pub put_off: u64,
     /// Connections of clients that were accepted.
     pub clients: u64,
     /// Requests of clients.
@@ -88,6 +90,7 @@ pub(crate) struct Metrics {
     pub(crate) connects: Counter,
     pub(crate) refusals: Counter,
     pub(crate) refusals_untold: Counter,
+    pub(crate) put_off: Counter,
     pub(crate) clients: Counter,
     pub(crate) requests: Counter,
     pub(crate) clients_cut_off: Counter,
@@ -123,6 +126,7 @@ impl Metrics {
             connects: self.connects.value(),
             refusals: self.refusals.value(),
             refusals_untold: self.refusals_untold.value(),
+            put_off: self.put_off.value(),
             clients: self.clients.value(),
             requests: self.requests.value(),
             clients_cut_off: self.clients_cut_off.value(),

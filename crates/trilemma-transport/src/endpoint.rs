@@ -1,17 +1,20 @@
 //! Listening, dialling, the handshake of nodes, and what the driver is notified of.
 
+mod dialler;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn::{Connection, Endpoint, Incoming, VarInt};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{Mutex as AsyncMutex, watch};
-use trilemma_core::{NodeId, NodeSet, ProcessId, Rng, codec};
+use trilemma_core::{NodeId, NodeSet, ProcessId, codec};
 
+use self::dialler::Dialler;
 use crate::clients;
 use crate::counters::{Counters, Metrics};
 use crate::error::{Refusal, SendError, TransportError, code};
@@ -19,19 +22,22 @@ use crate::events::{self, Event, Events};
 use crate::faults::Faults;
 use crate::frame::{self, FrameReader, StreamEnd};
 use crate::hello::{HELLO_BYTES_MAX, Hello, clip};
-use crate::identity::{Identity, Subject, server_name};
+use crate::identity::{Identity, Subject};
 use crate::link::{Link, LinkContext};
-use crate::{Lane, Limits, tls};
+use crate::pace::Pace;
+use crate::queue::{AnswerBudget, Queues};
+use crate::timing::Timing;
+use crate::{Lane, Limits, socket, tls};
 
-/// Longest time for a handshake, TLS and hello together.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Shortest and longest pause between two attempts to reach a peer. The pause is random below a bound that doubles.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 /// Handshakes under way at once; more are refused before any work is done for them.
 const HANDSHAKES_MAX: usize = 256;
 /// Handshakes under way from which on a new one must first prove its address (QUIC's Retry, one more round trip), so
 /// that forged addresses cannot take all places.
 const HANDSHAKES_UNPROVEN_MAX: usize = 64;
+/// Handshakes that are begun in a second, and at once; those of peers' addresses do not count. A handshake costs about
+/// 0.3 ms on the node's thread, so strangers take a sixth of it at most. One that has no turn is not answered: QUIC asks
+/// again after 60 ms, then after twice as long, and so on.
+const HANDSHAKES_PACE: (u32, u32) = (512, 512);
 /// Time that a refused side is given to read why.
 const LINGER: Duration = Duration::from_millis(200);
 /// Longest reason sent with a close: it must fit one packet.
@@ -83,6 +89,8 @@ pub struct TransportConfig {
     pub table_digest: [u8; 32],
     /// The table as text.
     pub table_text: String,
+    /// How long silence may last.
+    pub timing: Timing,
     /// Limits.
     pub limits: Limits,
 }
@@ -121,15 +129,16 @@ impl Transport {
             let (found, expected) = (found.to_string(), expected.to_string());
             return Err(TransportError::WrongSubject { found, expected });
         }
-        let server = tls::server(&config.identity)?;
-        let client = tls::client(&config.identity, tls::PEER)?;
+        let server = tls::server(&config.identity, &config.timing)?;
+        let client = tls::client(&config.identity, tls::PEER, &config.timing)?;
         let failed = |source| TransportError::Bind {
             address: config.listen,
             source,
         };
-        let endpoint = Endpoint::server(server, config.listen).map_err(failed)?;
+        let endpoint = socket::open(config.listen, Some(server)).map_err(failed)?;
         let local = endpoint.local_addr().map_err(failed)?;
-        let (sender, receiver) = events::queue(&config.limits);
+        let (sender, receiver) = events::queues(&config.limits);
+        let answers = Arc::new(AnswerBudget::new(config.limits.answer_bytes));
         let (alive, stop) = watch::channel(());
         let shared = Arc::new(Shared {
             config,
@@ -139,11 +148,20 @@ impl Transport {
                 events: sender,
                 metrics: Arc::new(Metrics::default()),
                 faults: Arc::new(Faults::default()),
+                answers,
+                queues: Arc::new(Queues::default()),
             },
             handshakes: AtomicUsize::new(0),
             clients: AtomicUsize::new(0),
         });
-        tokio::spawn(accept(endpoint.clone(), Arc::clone(&shared)));
+        let accepting = tokio::spawn(accept(endpoint.clone(), Arc::clone(&shared)));
+        let told = Arc::clone(&shared);
+        tokio::spawn(async move {
+            if accepting.await.is_err() {
+                tracing::error!("the task that accepts connections panicked");
+            }
+            told.tell(Event::Ended).await;
+        });
         for (node, address) in shared.config.peers.clone() {
             if node > shared.config.process.node {
                 let dialler = Dialler {
@@ -202,6 +220,18 @@ impl Transport {
         self.shared.context.metrics.read()
     }
 
+    /// Bytes of answers that wait for clients.
+    #[must_use]
+    pub fn answer_bytes(&self) -> usize {
+        self.shared.context.answers.bytes()
+    }
+
+    /// The endpoint itself.
+    #[cfg(test)]
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// Cuts the links to exactly these peers: frames both ways are lost silently, and no new connection with them comes
     /// to be. Open connections stay, so [`Event::PeerDown`] need not follow. For tests.
     #[cfg(any(test, feature = "faults"))]
@@ -209,11 +239,18 @@ impl Transport {
         self.shared.context.faults.block(peers);
     }
 
-    /// Closes all connections and waits, half a second at most, until the other sides know.
+    /// Sends what waits, closes all connections, and waits until the other sides know; half a second at most for each of
+    /// both.
     ///
-    /// Dropping the transport closes them too, but on a runtime that ends at once the peers then find out only by
-    /// silence.
+    /// Dropping the transport closes them too, but what waits is lost, and on a runtime that ends at once the peers then
+    /// find out only by silence.
     pub async fn close(self) {
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.shared.context.queues.finish())
+            .await
+            .is_err()
+        {
+            tracing::debug!("frames still waited to be sent when the endpoint closed");
+        }
         self.endpoint
             .close(VarInt::from_u32(code::CLOSED), b"the node stops");
         if tokio::time::timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle())
@@ -381,13 +418,19 @@ impl Shared {
 
 /// Accepts connections until the endpoint closes.
 async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
+    let mut pace = Pace::new(HANDSHAKES_PACE, Instant::now());
     while let Some(incoming) = endpoint.accept().await {
         let handshakes = shared.handshakes.load(Ordering::Relaxed);
+        let address = incoming.remote_address();
+        let is_peer = shared.config.peers.values().any(|peer| *peer == address);
         if handshakes >= HANDSHAKES_MAX {
             incoming.refuse();
         } else if handshakes >= HANDSHAKES_UNPROVEN_MAX && !incoming.remote_address_validated() {
             // It may retry, since its address is not proven.
             let _sent = incoming.retry();
+        } else if !is_peer && !pace.take(Instant::now()) {
+            shared.context.metrics.put_off.add(1);
+            incoming.ignore();
         } else {
             shared.handshakes.fetch_add(1, Ordering::Relaxed);
             tokio::spawn(accept_one(incoming, Arc::clone(&shared)));
@@ -397,7 +440,7 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
 
 async fn accept_one(incoming: Incoming, shared: Arc<Shared>) {
     let address = incoming.remote_address();
-    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, incoming).await;
+    let handshake = tokio::time::timeout(shared.config.timing.handshake, incoming).await;
     shared.handshakes.fetch_sub(1, Ordering::Relaxed);
     let failed = |why: String| shared.tell_refused(None, address, Refusal::Tls(why));
     let connection = match handshake {
@@ -420,9 +463,14 @@ async fn accept_peer(connection: Connection, chain: &[CertificateDer<'_>], share
     };
     if shared.context.faults.is_blocked(node) {
         // As if nothing of it had arrived: the other side gives up first.
-        return tokio::time::sleep(2 * HANDSHAKE_TIMEOUT).await;
+        return tokio::time::sleep(2 * shared.config.timing.handshake).await;
     }
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, answer_hello(&connection, shared, node)).await {
+    match tokio::time::timeout(
+        shared.config.timing.handshake,
+        answer_hello(&connection, shared, node),
+    )
+    .await
+    {
         Ok(Ok(there)) => shared.run_link(connection, &there).await,
         Ok(Err(reason)) => shared.refused(&connection, Some(node), reason),
         Err(_elapsed) => {
@@ -488,106 +536,4 @@ async fn accept_client(connection: Connection, chain: &[CertificateDer<'_>], sha
         clients::serve(connection, shared.config.limits, shared.context.clone()).await;
     }
     shared.clients.fetch_sub(1, Ordering::Relaxed);
-}
-
-/// Keeps a connection to one peer: dials, serves, dials again.
-struct Dialler {
-    endpoint: Endpoint,
-    client: quinn::ClientConfig,
-    shared: Arc<Shared>,
-    node: NodeId,
-    address: SocketAddr,
-}
-
-impl Dialler {
-    /// Runs until the transport is dropped: `stop` then has no sender.
-    async fn run(self, mut stop: watch::Receiver<()>) {
-        let Self { shared, node, .. } = &self;
-        let here = shared.config.process;
-        let mut rng = Rng::new(u64::from(here.node.0) << 32 ^ u64::from(node.0) ^ here.nonce);
-        let mut bound = BACKOFF.0;
-        let mut reported = None;
-        loop {
-            match self.dial().await {
-                Ok((connection, there)) => {
-                    bound = BACKOFF.0;
-                    reported = None;
-                    shared.run_link(connection, &there).await;
-                }
-                Err(None) => {}
-                // The same refusal again and again is reported once.
-                Err(reason) if reported == reason => {}
-                Err(Some(reason)) => {
-                    reported = Some(reason.clone());
-                    shared.tell_refused(Some(*node), self.address, reason);
-                }
-            }
-            if shared.context.events.is_closed() {
-                return;
-            }
-            tokio::select! {
-                () = tokio::time::sleep(rng.between(BACKOFF.0 / 2, bound)) => {}
-                _ended = stop.changed() => return,
-            }
-            bound = (bound * 2).min(BACKOFF.1);
-        }
-    }
-
-    /// One attempt. `Err(None)`: the peer is not there.
-    async fn dial(&self) -> Result<(Connection, Hello), Option<Refusal>> {
-        let Self { shared, node, .. } = self;
-        if shared.context.faults.is_blocked(*node) {
-            return Err(None);
-        }
-        let (name, address) = (server_name(&shared.config.cluster, *node), self.address);
-        let connecting = self
-            .endpoint
-            .connect_with(self.client.clone(), address, &name)
-            .map_err(|error| Some(Refusal::Violation(format!("cannot dial {address}: {error}"))))?;
-        let connection = match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(quinn::ConnectionError::TimedOut | quinn::ConnectionError::LocallyClosed)) | Err(_) => {
-                return Err(None);
-            }
-            Ok(Err(error)) => return Err(Some(closed(&error))),
-        };
-        let greeted = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(&connection, shared, *node)).await;
-        match greeted {
-            Ok(Ok(there)) => Ok((connection, there)),
-            Ok(Err(reason)) => {
-                let text = reason.to_string();
-                let text = clip(&text, REASON_BYTES_MAX).as_bytes();
-                connection.close(VarInt::from_u32(code::REFUSED), text);
-                Err(Some(reason))
-            }
-            Err(_elapsed) => {
-                connection.close(VarInt::from_u32(code::VIOLATION), b"no hello in time");
-                Err(None)
-            }
-        }
-    }
-}
-
-/// The dialling side: sends our hello, reads and judges the answer.
-async fn greet(connection: &Connection, shared: &Shared, node: NodeId) -> Result<Hello, Refusal> {
-    let (_, chain) = tls::handshake(connection);
-    let proven = shared.peer(&chain)?;
-    if proven != node {
-        let dialled = connection.remote_address();
-        return Err(Refusal::Subject(format!(
-            "{dialled} was to be node {node}, its certificate names node {proven}"
-        )));
-    }
-    let (mut send, receive) = connection.open_bi().await.map_err(|error| closed(&error))?;
-    frame::write(&mut send, &codec::encode(&shared.hello()))
-        .await
-        .map_err(Refusal::ByPeer)?;
-    let there = match read_hello(receive).await {
-        Ok(there) => there,
-        // The close that follows tells more than the end of a stream.
-        Err(Refusal::ByPeer(_)) => return Err(closed(&connection.closed().await)),
-        Err(other) => return Err(other),
-    };
-    shared.judge(&there, proven)?;
-    Ok(there)
 }

@@ -67,6 +67,9 @@ pub enum SendError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// Too much waits for this client already.
+    #[error("too many bytes wait for this client already")]
+    NoRoom,
     /// The client has gone, or was cut off because it does not read its answers.
     #[error("the client has gone")]
     ClientGone,

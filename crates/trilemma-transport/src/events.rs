@@ -1,6 +1,8 @@
-//! What the driver is notified of, and the bounded queue that carries it.
+//! What the driver is notified of, and the bounded queues that carry it.
 //!
-//! The queue is bounded in events and in bytes. A task that reads a connection waits for room; meanwhile QUIC's windows
+//! There are three, in the order in which they are read: what is urgent among peers (votes, heartbeats,
+//! acknowledgements, ups and downs), their data, and clients. So a flood of clients delays no peer, and data delay no
+//! vote. Each is bounded in events and in bytes. A task that reads a connection waits for room; meanwhile QUIC's windows
 //! fill, and the other side waits too. Refusals do not wait: anybody can cause one, so they are dropped when the driver
 //! is busy, and counted.
 
@@ -68,6 +70,8 @@ pub enum Event {
         /// The client.
         client: ClientRef,
     },
+    /// The endpoint accepts no connections any more, though nobody has closed it.
+    Ended,
 }
 
 impl Event {
@@ -80,30 +84,74 @@ impl Event {
     }
 }
 
-/// The receiving end for the driver. Bounded: while it is full, connections are read no further.
+/// The receiving end for the driver. Bounded: while a queue is full, connections that feed it are read no further.
 #[derive(Debug)]
 pub struct Events {
+    urgent: Receiver,
+    data: Receiver,
+    clients: Receiver,
+}
+
+impl Events {
+    /// The next event, peers first; `None` once the endpoint is gone.
+    pub async fn recv(&mut self) -> Option<Event> {
+        let Self {
+            urgent,
+            data,
+            clients,
+        } = self;
+        let event = tokio::select! {
+            biased;
+            Some(event) = urgent.receiver.recv() => urgent.taken(event),
+            Some(event) = data.receiver.recv() => data.taken(event),
+            Some(event) = clients.receiver.recv() => clients.taken(event),
+            else => return None,
+        };
+        Some(event)
+    }
+
+    /// The next event if one is there already, peers first.
+    pub fn try_recv(&mut self) -> Option<Event> {
+        self.try_peer().or_else(|| self.try_client())
+    }
+
+    /// The next event that is not of a client if one is there already, the urgent ones first.
+    pub fn try_peer(&mut self) -> Option<Event> {
+        self.urgent.try_recv().or_else(|| self.data.try_recv())
+    }
+
+    /// The next event of a client if one is there already.
+    pub fn try_client(&mut self) -> Option<Event> {
+        self.clients.try_recv()
+    }
+
+    /// Events that wait, of peers and of clients.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, usize) {
+        let peers = self.urgent.receiver.len() + self.data.receiver.len();
+        (peers, self.clients.receiver.len())
+    }
+}
+
+#[derive(Debug)]
+struct Receiver {
     receiver: mpsc::Receiver<Event>,
     budget: ByteBudget,
 }
 
-impl Events {
-    /// The next event; `None` once the endpoint is gone.
-    pub async fn recv(&mut self) -> Option<Event> {
-        let event = self.receiver.recv().await?;
-        self.budget.give_back(&event);
-        Some(event)
+impl Receiver {
+    fn try_recv(&mut self) -> Option<Event> {
+        let event = self.receiver.try_recv().ok()?;
+        Some(self.taken(event))
     }
 
-    /// The next event if one is there already.
-    pub fn try_recv(&mut self) -> Option<Event> {
-        let event = self.receiver.try_recv().ok()?;
+    fn taken(&self, event: Event) -> Event {
         self.budget.give_back(&event);
-        Some(event)
+        event
     }
 }
 
-impl Drop for Events {
+impl Drop for Receiver {
     fn drop(&mut self) {
         // A task that waits for room learns that nobody reads any more.
         self.budget.permits.close();
@@ -113,6 +161,13 @@ impl Drop for Events {
 /// The sending end.
 #[derive(Clone, Debug)]
 pub(crate) struct EventSender {
+    urgent: Sender,
+    data: Sender,
+    clients: Sender,
+}
+
+#[derive(Clone, Debug)]
+struct Sender {
     sender: mpsc::Sender<Event>,
     budget: ByteBudget,
 }
@@ -121,7 +176,7 @@ pub(crate) struct EventSender {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ended;
 
-/// Bytes that the queue may still hold, as permits.
+/// Bytes that a queue may still hold, as permits.
 #[derive(Clone, Debug)]
 struct ByteBudget {
     permits: Arc<Semaphore>,
@@ -129,6 +184,12 @@ struct ByteBudget {
 }
 
 impl ByteBudget {
+    fn new(bytes_max: usize) -> Self {
+        let bytes_max = bytes_max.clamp(1, (u32::MAX as usize).min(Semaphore::MAX_PERMITS)) as u32;
+        let permits = Arc::new(Semaphore::new(bytes_max as usize));
+        Self { permits, bytes_max }
+    }
+
     /// The permits that an event takes; an event larger than the whole queue takes all of it.
     fn share(&self, event: &Event) -> u32 {
         u32::try_from(event.bytes()).map_or(self.bytes_max, |bytes| bytes.min(self.bytes_max))
@@ -139,28 +200,59 @@ impl ByteBudget {
     }
 }
 
-/// A queue of events with these limits.
-pub(crate) fn queue(limits: &Limits) -> (EventSender, Events) {
-    let (sender, receiver) = mpsc::channel(limits.events.max(1));
-    let bytes_max = limits
-        .event_bytes
-        .clamp(1, (u32::MAX as usize).min(Semaphore::MAX_PERMITS)) as u32;
-    let permits = Arc::new(Semaphore::new(bytes_max as usize));
-    let budget = ByteBudget { permits, bytes_max };
-    let sender = EventSender {
-        sender,
-        budget: budget.clone(),
+/// Queues of events with these limits, each.
+pub(crate) fn queues(limits: &Limits) -> (EventSender, Events) {
+    let queue = || {
+        let (sender, receiver) = mpsc::channel(limits.events.max(1));
+        let budget = ByteBudget::new(limits.event_bytes);
+        let sender = Sender {
+            sender,
+            budget: budget.clone(),
+        };
+        (sender, Receiver { receiver, budget })
     };
-    (sender, Events { receiver, budget })
+    let (urgent, urgent_receiver) = queue();
+    let (data, data_receiver) = queue();
+    let (clients, clients_receiver) = queue();
+    let sender = EventSender {
+        urgent,
+        data,
+        clients,
+    };
+    let events = Events {
+        urgent: urgent_receiver,
+        data: data_receiver,
+        clients: clients_receiver,
+    };
+    (sender, events)
 }
 
 impl EventSender {
+    /// The queue of an event.
+    fn of(&self, event: &Event) -> &Sender {
+        match event {
+            Event::Frame {
+                lane: Lane::Log | Lane::Bulk,
+                ..
+            } => &self.data,
+            Event::ClientRequest { .. } | Event::ClientGone { .. } => &self.clients,
+            Event::Frame {
+                lane: Lane::Control | Lane::Datagram,
+                ..
+            }
+            | Event::PeerUp { .. }
+            | Event::PeerDown { .. }
+            | Event::Refused { .. }
+            | Event::Ended => &self.urgent,
+        }
+    }
+
     /// Queues an event; waits for room.
     pub(crate) async fn send(&self, event: Event) -> Result<(), Ended> {
-        let share = self.budget.share(&event);
+        let Sender { sender, budget } = self.of(&event);
+        let share = budget.share(&event);
         if share > 0 {
-            let permits = self
-                .budget
+            let permits = budget
                 .permits
                 .acquire_many(share)
                 .await
@@ -168,17 +260,18 @@ impl EventSender {
             // Given back by the receiver.
             permits.forget();
         }
-        self.sender.send(event).await.map_err(|_closed| Ended)
+        sender.send(event).await.map_err(|_closed| Ended)
     }
 
     /// Queues an event without payload if there is room; `false` if it was dropped.
     pub(crate) fn offer(&self, event: Event) -> bool {
         debug_assert_eq!(event.bytes(), 0, "what has a payload waits for its room");
-        !matches!(self.sender.try_send(event), Err(TrySendError::Full(_)))
+        let Sender { sender, .. } = self.of(&event);
+        !matches!(sender.try_send(event), Err(TrySendError::Full(_)))
     }
 
     /// Whether the reader is gone.
     pub(crate) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        self.urgent.sender.is_closed()
     }
 }

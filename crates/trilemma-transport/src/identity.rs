@@ -70,6 +70,21 @@ impl Identity {
         })
     }
 
+    /// When the certificate is valid.
+    pub fn validity(&self) -> Result<Validity, TransportError> {
+        let first = self.chain.first().ok_or("there is no certificate".to_owned());
+        let validity = first.and_then(|first| {
+            let (_, certificate) = X509Certificate::from_der(first)
+                .map_err(|error| format!("not an X.509 certificate: {error}"))?;
+            let validity = certificate.validity();
+            Ok(Validity {
+                from: validity.not_before.timestamp(),
+                until: validity.not_after.timestamp(),
+            })
+        });
+        validity.map_err(TransportError::Identity)
+    }
+
     /// Whom the certificate names.
     pub fn subject(&self) -> Result<Subject, TransportError> {
         Subject::of(&self.chain).map_err(TransportError::Identity)
@@ -109,6 +124,15 @@ fn check_mode(key: &Path) -> Result<(), String> {
 #[cfg(not(unix))]
 fn check_mode(_key: &Path) -> Result<(), String> {
     Ok(())
+}
+
+/// When a certificate is valid, in seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// Its first second.
+    pub from: i64,
+    /// Its last second.
+    pub until: i64,
 }
 
 /// Whom a certificate names, by its URI `trilemma://<cluster>/node/<id>` or `trilemma://<cluster>/client/<name>`.

@@ -3,10 +3,14 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`pki`], `identity`, `tls` | certificates, who a certificate names, the only TLS settings there are |
+//! | `socket` | UDP sockets with room for a burst |
 //! | `frame` | `length (u32 LE) · bytes` on long-lived streams, split without trust in the length |
-//! | `link` | one connection to one peer: lanes, bounded queues, coalesced writes |
+//! | `queue` | frames that wait to be written: bounded, coalesced, large answers made late |
+//! | `link` | one connection to one peer: its lanes |
+//! | `timing` | how long silence may last |
 //! | `endpoint` | listening, dialling with back-off, the handshake of nodes |
 //! | `clients`, [`client`] | requests and answers of clients: the node's side, the client's side |
+//! | `pace` | a token bucket |
 //! | `events`, `counters` | what the driver is notified of, and what can be counted |
 //! | `faults` | cut links, for tests (feature `faults`) |
 //!
@@ -32,8 +36,14 @@ pub mod fuzz;
 mod hello;
 mod identity;
 mod link;
+mod pace;
 pub mod pki;
+mod queue;
+mod socket;
+mod timing;
 mod tls;
+
+use std::time::Duration;
 
 use trilemma_core::checkpoint::CHUNK_BYTES_MAX;
 use trilemma_core::protocol::RECORD_BYTES_MAX;
@@ -44,7 +54,8 @@ pub use counters::{Counters, LaneCounters};
 pub use endpoint::{Admit, Transport, TransportConfig};
 pub use error::{Refusal, SendError, TransportError};
 pub use events::{Event, Events};
-pub use identity::{Identity, Subject};
+pub use identity::{Identity, Subject, Validity};
+pub use timing::Timing;
 
 /// Which queue of a connection a frame travels in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,15 +82,24 @@ pub struct Limits {
     pub bulk_frame_bytes: usize,
     /// Bytes queued for one lane of one peer before frames are dropped. Default 32 MiB.
     pub queue_bytes: usize,
-    /// Bytes of answers queued for one client before it is cut off. Default 32 MiB.
+    /// Bytes of answers that wait for one client before its requests are read no further. Default 32 MiB.
     pub client_queue_bytes: usize,
+    /// Bytes of answers that wait for all clients before those with more than an equal share of them are read no further.
+    /// Default 256 MiB. Answers to what was read before still have their room up to twice as much; from there on large
+    /// ones are refused to clients with more than their share. So no more than three times as much waits.
+    pub answer_bytes: usize,
+    /// Time in which a client must read something of the answers that wait for it, or be cut off. Default 10 s.
+    pub client_stall: Duration,
     /// Clients connected at once. Default 1024.
     pub clients: usize,
     /// Requests that a client's connection may have without an answer before it is read no further. Default 4096.
     pub requests_in_flight: usize,
-    /// Events that wait for the driver before connections are read no further. Default 4096.
+    /// Bytes of such requests. Default 64 MiB: a quarter of what a node holds for all clients, so that none takes it all.
+    pub client_request_bytes: usize,
+    /// Events that wait for the driver in each of three queues (what is urgent among peers, their data, clients) before
+    /// connections that feed it are read no further. Default 4096.
     pub events: usize,
-    /// Bytes of frames and requests among them. Default 64 MiB.
+    /// Bytes of frames or requests in each of them. Default 64 MiB.
     pub event_bytes: usize,
 }
 
@@ -94,8 +114,11 @@ impl Default for Limits {
             bulk_frame_bytes: CHUNK_BYTES_MAX + ENVELOPE_BYTES_MAX,
             queue_bytes: 32 * MIB,
             client_queue_bytes: 32 * MIB,
+            answer_bytes: 256 * MIB,
+            client_stall: Duration::from_secs(10),
             clients: 1024,
             requests_in_flight: 4096,
+            client_request_bytes: 64 * MIB,
             events: 4096,
             event_bytes: 64 * MIB,
         }

@@ -10,7 +10,8 @@ use crate::counters::Metrics;
 use crate::error::{SendError, code};
 use crate::events::{Ended, Event, EventSender};
 use crate::faults::Faults;
-use crate::frame::{FrameReader, Push, Queue, StreamEnd};
+use crate::frame::{FrameReader, StreamEnd};
+use crate::queue::{AnswerBudget, Payload, Push, Queue, Queues};
 use crate::{Lane, Limits, tls};
 
 /// The lanes that are streams, most urgent first. A stream begins with its place in this list.
@@ -30,6 +31,10 @@ pub(crate) struct LinkContext {
     pub(crate) events: EventSender,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) faults: Arc<Faults>,
+    /// What waits for all clients.
+    pub(crate) answers: Arc<AnswerBudget>,
+    /// The queues of all streams.
+    pub(crate) queues: Arc<Queues>,
 }
 
 /// See the module.
@@ -53,6 +58,7 @@ impl Link {
         connection.set_receive_window(VarInt::from_u32(tls::PEER_WINDOW));
         let queues = [(); 3].map(|()| Arc::new(Queue::new(limits.queue_bytes)));
         for (place, queue) in queues.iter().enumerate() {
+            context.queues.add(queue);
             let (connection, queue) = (connection.clone(), Arc::clone(queue));
             tokio::spawn(async move {
                 if let Err(why) = send_lane(&connection, place, &queue).await {
@@ -110,7 +116,7 @@ impl Link {
             .iter()
             .position(|other| *other == lane)
             .expect("every other lane is a stream");
-        match self.queues[place].push(&[], frame) {
+        match self.queues[place].push(&[], Payload::Ready(frame)) {
             Push::Queued => Ok(()),
             Push::Full => Err(SendError::QueueFull(self.peer.node)),
             Push::Closed => Err(SendError::NotConnected(self.peer.node)),
@@ -131,7 +137,8 @@ async fn send_lane(connection: &Connection, place: usize, queue: &Queue) -> Resu
         .write_all(&[place as u8])
         .await
         .map_err(|error| error.to_string())?;
-    queue.drain_into(&mut stream).await
+    let drained = queue.drain_into(&mut stream, None).await;
+    drained.map_err(|error| error.to_string())
 }
 
 #[derive(Clone)]

@@ -1,6 +1,7 @@
 //! Real endpoints over loopback: who is let in, what travels, what limits hold.
 
 mod clients;
+mod flow;
 mod identity;
 mod peers;
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 use trilemma_core::{DiskId, Incarnation, NodeId, ProcessId};
 
 use crate::pki::Authority;
-use crate::{Admit, Event, Events, Identity, Limits, Transport, TransportConfig, TransportError};
+use crate::{Admit, Event, Events, Identity, Limits, Timing, Transport, TransportConfig, TransportError};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -61,6 +62,7 @@ impl World {
             identity: self.identity(node),
             table_digest: [7; 32],
             table_text: "locks = raft".into(),
+            timing: Timing::default(),
             limits: Limits::default(),
         }
     }

@@ -51,5 +51,8 @@ pub use trilemma_core::{
     ReadLevel, ReadReply, ReadRequest, Reason, Receipt, Requires, Retry, SessionId, UnknownCause, Value,
     Version, Versioned, WatchItem, WatchToken, WriteError,
 };
-pub use trilemma_runtime::{KeyspaceOverview, LogOverview, NodeError, NodeOverview, PeerOverview, pki};
+pub use trilemma_runtime::{
+    CertificateOverview, KeyspaceOverview, LoadOverview, LogOverview, NodeError, NodeOverview, PeerOverview,
+    pki,
+};
 pub use watch::Watch;

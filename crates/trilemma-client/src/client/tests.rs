@@ -21,7 +21,10 @@ use trilemma_core::{
 use super::{Answer, Call, Client, Effect, What};
 use crate::link::{CallId, ConnectionId};
 use crate::settings::Settings;
-use crate::wire::{ClientReply, ClientRequest, KeyspaceOverview, LogOverview, NodeOverview};
+use crate::wire::{
+    CertificateOverview, ClientReply, ClientRequest, KeyspaceOverview, LoadOverview, LogOverview,
+    NodeOverview,
+};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -48,6 +51,8 @@ fn overview(node: NodeId, version: u64) -> NodeOverview {
         peers: Vec::new(),
         keyspaces: ids().map(keyspace).collect(),
         log: LogOverview::default(),
+        load: LoadOverview::default(),
+        certificate: CertificateOverview::default(),
     }
 }
 

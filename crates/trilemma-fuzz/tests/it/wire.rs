@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use trilemma_client::wire::{
-    ClientReply, ClientRequest, KeyspaceOverview, LogOverview, NodeOverview, PeerOverview,
+    CertificateOverview, ClientReply, ClientRequest, KeyspaceOverview, LoadOverview, LogOverview,
+    NodeOverview, PeerOverview,
 };
 use trilemma_core::liveness::Ping;
 use trilemma_core::{
@@ -315,6 +316,14 @@ fn overview(missing: NodeSet) -> NodeOverview {
         log: LogOverview {
             last: 300,
             ..LogOverview::default()
+        },
+        load: LoadOverview {
+            turn_micros_max: 21_000,
+            ..LoadOverview::default()
+        },
+        certificate: CertificateOverview {
+            from: -1,
+            until: 1_800_000_000,
         },
     }
 }

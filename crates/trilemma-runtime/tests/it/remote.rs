@@ -220,3 +220,32 @@ async fn writes_survive_the_death_of_the_node_that_was_given_them() {
         writer.await.expect("every write succeeds");
     }
 }
+
+/// Forty answers of a mebibyte in one turn used to end the connection with everything on it.
+#[tokio::test]
+async fn h12_many_large_reads_at_once_over_one_connection_are_all_answered() {
+    let cluster = one_node(ONE).await;
+    let remote = connect(cluster.client(&[(ONE, cluster.listen(ONE))])).await;
+    let at = keyspace(&remote, Backend::Raft).await;
+    let value = vec![b'v'; 1024 * 1024];
+    put(&at, 1, PATIENCE, value.clone()).await.expect("a write");
+    let reads: Vec<_> = (2..=101)
+        .map(|seq| {
+            let at = at.clone();
+            tokio::spawn(async move {
+                let request = ReadRequest {
+                    query: Query::Get("k1".into()),
+                    level: None,
+                };
+                at.read(&context(seq, PATIENCE), request).await
+            })
+        })
+        .collect();
+    for read in reads {
+        let reply = read.await.expect("no panic").expect("an answer");
+        assert_eq!(reply.value().map(|found| found.len()), Some(value.len()));
+    }
+    let load = remote.overview().await.expect("the connection lives").load;
+    assert_eq!((load.clients_cut_off, load.answers_refused), (0, 0));
+    assert!(load.turns > 5 && load.turn_micros_max > 0, "{load:?}");
+}

@@ -48,6 +48,15 @@ impl Status {
             "log: {} records, {} bytes, {} syncs; record {} durable, snapshot up to {}",
             log.records, log.bytes, log.syncs, log.durable, log.snapshot
         ));
+        let load = &overview.load;
+        output::line(format!(
+            "load: longest turn {} ms, {} of {} turns over 20 ms; {} requests refused, {} B of answers wait",
+            load.turn_micros_max.div_ceil(1000),
+            load.turns_long,
+            load.turns,
+            load.refused,
+            load.answer_bytes
+        ));
         if !overview.snapshot_failure.is_empty() {
             output::line(format!(
                 "the last snapshot failed, so the log keeps growing: {}",
@@ -168,7 +177,7 @@ fn node_json(overview: &NodeOverview) -> Json {
             })
         })
         .collect();
-    let log = &overview.log;
+    let (log, load, certificate) = (&overview.log, &overview.load, &overview.certificate);
     json!({
         "node": overview.node.0,
         "cluster": overview.cluster,
@@ -187,5 +196,25 @@ fn node_json(overview: &NodeOverview) -> Json {
             "sync_micros": log.sync_micros,
             "cpu_ms": log.cpu_ms,
         },
+        "load": {
+            "turns": load.turns,
+            "turn_micros": load.turn_micros,
+            "turn_micros_max": load.turn_micros_max,
+            "turns_long": load.turns_long,
+            "peer_events": load.peer_events,
+            "client_events": load.client_events,
+            "local_requests": load.local_requests,
+            "pending": load.pending,
+            "pending_bytes": load.pending_bytes,
+            "log_bytes": load.log_bytes,
+            "answer_bytes": load.answer_bytes,
+            "refused": load.refused,
+            "answers_refused": load.answers_refused,
+            "messages_dropped": load.messages_dropped,
+            "frames_dropped": load.frames_dropped,
+            "handshakes_put_off": load.handshakes_put_off,
+            "clients_cut_off": load.clients_cut_off,
+        },
+        "certificate": { "from": certificate.from, "until": certificate.until },
     })
 }

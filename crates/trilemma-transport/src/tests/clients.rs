@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Answers, CallError, ClientConfig, ClientConnection, ClientRef};
+use crate::{Answers, CallError, ClientConfig, ClientConnection, ClientRef, SendError};
 
 /// A connection and who waits for what.
-struct Caller {
+pub(super) struct Caller {
     connection: ClientConnection,
     waiting: Arc<Mutex<Waiting>>,
 }
@@ -37,7 +37,7 @@ impl Caller {
     }
 
     /// `Ok(None)`: it was sent, and the connection ended before the answer.
-    async fn call(&self, request: Bytes) -> Result<Option<Bytes>, CallError> {
+    pub(super) async fn call(&self, request: Bytes) -> Result<Option<Bytes>, CallError> {
         let (sender, answer) = oneshot::channel();
         {
             let mut waiting = self.waiting.lock().unwrap();
@@ -54,7 +54,7 @@ impl Caller {
     }
 }
 
-async fn connect(world: &World, node: u32) -> Caller {
+pub(super) async fn connect(world: &World, node: u32) -> Caller {
     let issued = world.authority.issue_client("test", "alice").unwrap();
     let identity = world.pem(&issued.certificate_pem, &issued.key_pem);
     let config =
@@ -130,25 +130,25 @@ async fn an_answer_that_is_lost_differs_from_a_request_that_was_not_sent() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_its_answers_is_cut_off() {
+async fn a_stream_of_answers_takes_no_more_than_it_has_room_for() {
     let world = World::new(1);
     let (_node, mut events) = world.bind(1);
     let client = connect(&world, 1).await;
     // The stream's reader is never polled, so its answers pile up.
     let _unread = client.stream(Bytes::from_static(b"much")).await.unwrap();
-    let request = |event| match event {
-        Event::ClientRequest { client, request, .. } => Some((client, request)),
-        _ => None,
-    };
-    let (reference, id) = expect(&mut events, "a request", request).await;
+    let (reference, id, _) = request(&mut events).await;
     let block = Bytes::from(vec![0; 1024 * 1024]);
     let mut sent = 0;
-    while reference.reply(id, block.clone()).is_ok() {
-        sent += 1;
+    let refused = loop {
+        match reference.reply(id, block.clone()) {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
         assert!(sent < 10_000, "answers pile up without bound");
         tokio::task::yield_now().await;
-    }
-    assert!(reference.is_closed());
+    };
+    assert_eq!(refused, SendError::NoRoom);
+    assert!(!reference.is_closed(), "the reader decides when it reads on");
 }
 
 #[tokio::test]
@@ -177,7 +177,7 @@ async fn the_wrong_node_and_no_node_are_named() {
     );
 }
 
-async fn request(events: &mut Events) -> (ClientRef, u64, Bytes) {
+pub(super) async fn request(events: &mut Events) -> (ClientRef, u64, Bytes) {
     let pick = |event| match event {
         Event::ClientRequest {
             client,
@@ -338,7 +338,7 @@ async fn a_client_that_repeats_an_open_request_id_is_cut_off() {
     let (_node, mut events) = world.bind(1);
     let issued = world.authority.issue_client("test", "alice").unwrap();
     let identity = world.pem(&issued.certificate_pem, &issued.key_pem);
-    let tls = crate::tls::client(&identity, crate::tls::CLIENT).unwrap();
+    let tls = crate::tls::client(&identity, crate::tls::CLIENT, &Timing::default()).unwrap();
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let name = crate::identity::server_name("test", NodeId(1));
     let connection = endpoint

@@ -86,7 +86,7 @@ async fn a_client_certificate_cannot_open_a_peer_connection() {
     let (_two, mut events) = world.bind(2);
     let issued = world.authority.issue_client("test", "alice").unwrap();
     let identity = world.pem(&issued.certificate_pem, &issued.key_pem);
-    let client = crate::tls::client(&identity, crate::tls::PEER).unwrap();
+    let client = crate::tls::client(&identity, crate::tls::PEER, &Timing::default()).unwrap();
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let name = server_name("test", NodeId(2));
     let connection = endpoint
@@ -172,7 +172,7 @@ async fn a_busy_port_is_named() {
 /// Connects to node 2 with this identity, as node 1 would; returns what node 2 and the other side reported.
 async fn knock(world: &World, identity: &Identity, protocol: &[u8]) -> (String, String) {
     let (_two, mut events) = world.bind(2);
-    let client = tls::client(identity, protocol).unwrap();
+    let client = tls::client(identity, protocol, &Timing::default()).unwrap();
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let connection = endpoint
         .connect_with(
@@ -221,7 +221,7 @@ async fn the_own_id_from_elsewhere_is_refused_even_if_listed_as_a_peer() {
     let mut config = world.config(2);
     config.peers.insert(NodeId(2), world.addresses[&NodeId(1)]);
     let (_two, mut events) = Transport::bind(config).unwrap();
-    let client = tls::client(&world.identity(2), tls::PEER).unwrap();
+    let client = tls::client(&world.identity(2), tls::PEER, &Timing::default()).unwrap();
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let _connection = endpoint
         .connect_with(
@@ -288,7 +288,7 @@ async fn a_certificate_without_the_server_purpose_is_not_believed_to_be_a_node()
 async fn nothing_is_resumed_or_sent_early() {
     let world = World::new(2);
     let (_two, mut events) = world.bind(2);
-    let client = tls::client(&world.identity(1), tls::CLIENT).unwrap();
+    let client = tls::client(&world.identity(1), tls::CLIENT, &Timing::default()).unwrap();
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let name = server_name("test", NodeId(2));
     for _ in 0..2 {
@@ -444,4 +444,36 @@ fn what_is_wrong_with_a_file_is_said_with_its_name() {
 fn set_mode(path: &std::path::Path, mode: u32) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_certificate_says_how_long_it_is_valid() {
+    let world = World::new(1);
+    let validity = world.identity(1).validity().unwrap();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs() as i64;
+    assert!(
+        validity.from <= now && now < validity.until,
+        "{validity:?} at {now}"
+    );
+}
+
+#[test]
+fn l9_times_of_connections_follow_the_silence_that_nodes_bear() {
+    let far = Timing::of(Duration::from_secs(3));
+    assert_eq!(
+        (far.idle, far.handshake),
+        (Duration::from_secs(15), Duration::from_secs(12))
+    );
+    assert!(far.keep_alive * 3 < far.idle);
+    let usual = Timing::default();
+    assert_eq!(usual.idle, Duration::from_millis(1500));
+    for odd in [Duration::ZERO, Duration::MAX] {
+        let Timing { idle, handshake, .. } = Timing::of(odd);
+        for time in [idle, handshake] {
+            assert!(Duration::from_secs(1) <= time && time <= Duration::from_secs(60));
+        }
+    }
 }

@@ -111,8 +111,8 @@ async fn a_peer_that_restarts_is_connected_again() {
 }
 
 /// A connection that passes TLS and the hello as node 1, and then does as it likes.
-async fn rogue(world: &World) -> quinn::Connection {
-    let client = tls::client(&world.identity(1), tls::PEER).unwrap();
+pub(super) async fn rogue(world: &World) -> quinn::Connection {
+    let client = tls::client(&world.identity(1), tls::PEER, &Timing::default()).unwrap();
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let name = crate::identity::server_name("test", NodeId(2));
     let connection = endpoint

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use trilemma_client::wire::{ClientReply, ClientRequest, KeyspaceOverview, LogOverview, NodeOverview};
+use trilemma_client::wire::{
+    CertificateOverview, ClientReply, ClientRequest, KeyspaceOverview, LoadOverview, LogOverview,
+    NodeOverview,
+};
 use trilemma_client::{CallId, ConnectionId};
 use trilemma_core::{
     Incarnation, Instant, KeyspaceId, NodeId, Reply, Request, Ticket, UnknownCause, WriteError,
@@ -132,6 +135,8 @@ impl World<'_> {
             peers: Vec::new(),
             keyspaces: process.node.replicas().iter().map(keyspace).collect(),
             log: LogOverview::default(),
+            load: LoadOverview::default(),
+            certificate: CertificateOverview::default(),
         })
     }
 
