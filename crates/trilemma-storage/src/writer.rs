@@ -258,7 +258,7 @@ impl<D: Disk> Worker<D> {
                 Job::Release(up_to) => self.queue.release(now, up_to)?,
                 Job::Spare => {
                     let made = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    let made = made.expect("a spare is put in its place before it is told of");
+                    let made = made.expect("a spare is put in its place before the worker is notified");
                     self.queue.on_spare(now, made)?;
                 }
                 Job::Close => {

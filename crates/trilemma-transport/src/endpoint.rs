@@ -155,12 +155,12 @@ impl Transport {
             clients: AtomicUsize::new(0),
         });
         let accepting = tokio::spawn(accept(endpoint.clone(), Arc::clone(&shared)));
-        let told = Arc::clone(&shared);
+        let notifier = Arc::clone(&shared);
         tokio::spawn(async move {
             if accepting.await.is_err() {
                 tracing::error!("the task that accepts connections panicked");
             }
-            told.tell(Event::Ended).await;
+            notifier.tell(Event::Ended).await;
         });
         for (node, address) in shared.config.peers.clone() {
             if node > shared.config.process.node {

@@ -23,7 +23,7 @@ const COPY_BYTES_MAX: usize = 8 * 1024;
 const WRITE_PIECES_MAX: usize = 32;
 /// Bytes of them after which no further piece is taken.
 const WRITE_BYTES_MAX: usize = 1024 * 1024;
-/// Answers up to this size have room whatever else waits: receipts and refusals, which nobody can be told in another way.
+/// Answers up to this size have room whatever else waits: receipts and refusals, which reach nobody in another way.
 const SMALL_BYTES_MAX: usize = 64 * 1024;
 
 /// What became of a frame that was to be queued.

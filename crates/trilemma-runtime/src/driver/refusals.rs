@@ -11,7 +11,7 @@ use trilemma_transport::Refusal;
 
 /// A refusal that has not come for this long has stopped, and is news when it comes again.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
-/// Refusals remembered. While there are more, new ones are not told: by then the log says enough.
+/// Refusals remembered. While there are more, new ones are not warned of: by then the log says enough.
 const REMEMBERED_MAX: usize = 256;
 
 /// Who was refused.

@@ -250,7 +250,7 @@ fn closing_without_space_for_what_waits_is_an_error() {
     for _ in 0..40 {
         writer.submit(batch(&"y".repeat(4000), true)).unwrap();
     }
-    // Who closes it learns why, and nobody else is left to be told.
+    // Who closes it learns why, and nobody else needs to know.
     let why = writer.close().expect_err("there is no space for what waits");
     assert!(matches!(why, LogError::NoSpace { .. }), "{why}");
     assert!(

@@ -1,4 +1,4 @@
-//! Which refusals are told.
+//! Which refusals are warned of.
 
 use super::*;
 
@@ -7,19 +7,19 @@ fn tls(text: &str) -> Refusal {
 }
 
 #[test]
-fn a_certificate_that_has_expired_is_told_once_until_it_stops() {
+fn a_certificate_that_has_expired_is_warned_of_once_until_it_stops() {
     let start = Instant::now();
     let mut refusals = Refusals::default();
-    let mut told = 0;
+    let mut warned = 0;
     for attempt in 0..1000_u16 {
         let now = start + Duration::from_millis(125) * u32::from(attempt);
         let address = SocketAddr::from(([127, 0, 0, 1], 40_000 + attempt));
         let reason = tls(&format!(
             "certificate expired: verification time {attempt}, {attempt}.5 s ago"
         ));
-        told += u32::from(refusals.is_news(now, None, address, &reason));
+        warned += u32::from(refusals.is_news(now, None, address, &reason));
     }
-    assert_eq!(told, 1);
+    assert_eq!(warned, 1);
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
     let end = start + Duration::from_secs(125);
     assert!(
@@ -55,11 +55,11 @@ fn a_flood_of_different_refusals_is_bounded_and_ends() {
     let start = Instant::now();
     let mut refusals = Refusals::default();
     let flood = |refusals: &mut Refusals, now| {
-        let told = (0..10_000_u32).filter(|other| {
+        let warned = (0..10_000_u32).filter(|other| {
             let address = SocketAddr::from((other.to_be_bytes(), 1));
             refusals.is_news(now, None, address, &tls("no"))
         });
-        told.count()
+        warned.count()
     };
     assert_eq!(flood(&mut refusals, start), REMEMBERED_MAX);
     assert_eq!(flood(&mut refusals, start + Duration::from_secs(1)), 0);
