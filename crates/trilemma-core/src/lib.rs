@@ -10,7 +10,7 @@
 //! | [`replicator`] | the trait behind which a backend stands |
 //! | [`checkpoint`] | a state as chunks, and how large one may be |
 //! | [`view`] | a state of one moment, read part by part |
-//! | [`table`], [`session`], [`liveness`] | small pure machines that several protocols share |
+//! | [`table`], [`session`], [`liveness`], [`patience`] | small pure machines that several protocols share |
 //! | [`codec`], [`rng`] | bounded bytes, seeded randomness |
 //!
 //! Pure: no sockets, files, clocks, threads or ambient randomness; builds for `wasm32-unknown-unknown`. Test gear is in
@@ -25,6 +25,7 @@ pub mod host;
 pub mod id;
 pub mod liveness;
 pub mod needs;
+pub mod patience;
 pub mod pending;
 pub mod protocol;
 pub mod read;
@@ -47,6 +48,7 @@ pub use id::{
     SessionId, Ticket, Version,
 };
 pub use needs::Needs;
+pub use patience::Patience;
 pub use protocol::{
     Attempt, Corrupt, Effects, Input, Lane, Message, PeerView, Proposal, Protocol, Reply, Request,
 };

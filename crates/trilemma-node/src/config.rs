@@ -137,6 +137,10 @@ pub struct Tuning {
     /// Shortest Raft election timeout; the longest is twice as long. Default 150 ms; choose at least three
     /// heartbeats and ten round trips.
     pub raft_election_timeout: Duration,
+    /// Least time that a phase of a paxos round waits for answers. Default 100 ms. It grows where answers take longer.
+    pub paxos_round_timeout: Duration,
+    /// Least time that a two-phase sequencer waits for votes. Default 500 ms. It grows where votes take longer.
+    pub two_phase_prepare_timeout: Duration,
     /// Bytes of one log segment. Default 32 MiB; at least 16 MiB.
     pub segment_bytes: u64,
     /// Bytes of log after which a snapshot is taken in the background. Default 128 MiB: restart replays at most
@@ -152,6 +156,8 @@ impl Default for Tuning {
             liveness: LivenessConfig::default(),
             raft_heartbeat: Duration::from_millis(50),
             raft_election_timeout: Duration::from_millis(150),
+            paxos_round_timeout: Duration::from_millis(100),
+            two_phase_prepare_timeout: Duration::from_millis(500),
             segment_bytes: 32 * 1024 * 1024,
             snapshot_log_bytes: 128 * 1024 * 1024,
             limits: Limits::default(),

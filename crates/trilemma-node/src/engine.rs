@@ -72,6 +72,7 @@ impl Engine {
             Backend::Paxos => {
                 let mut paxos = PaxosConfig::new(node, members, incarnation, seed);
                 paxos.epoch = EPOCH;
+                paxos.round_timeout = settings.tuning.paxos_round_timeout;
                 tune.paxos(&mut paxos);
                 Engine::Paxos(Host::new(Paxos::new(paxos)))
             }
@@ -89,6 +90,7 @@ impl Engine {
             Backend::TwoPhase => {
                 let mut two_phase = TwoPhaseConfig::new(node, members, incarnation, seed);
                 two_phase.epoch = EPOCH;
+                two_phase.prepare_timeout = settings.tuning.two_phase_prepare_timeout;
                 tune.two_phase(&mut two_phase);
                 Engine::TwoPhase(Host::new(TwoPhase::new(two_phase)))
             }

@@ -20,14 +20,15 @@ pub struct PaxosConfig {
     pub epoch: Epoch,
     /// Seed of back-off, jitter and the choice of peers for anti-entropy.
     pub seed: u64,
-    /// Time without enough answers after which a phase is repeated. Default 100 ms. Less hides a lost message
-    /// sooner; less than a round trip with its disk sync makes every write fail.
+    /// Least time without enough answers after which a phase is repeated. Default 100 ms. Less hides a lost message
+    /// sooner. Where answers take longer, the node waits for twice what they took recently, and twice as long after each
+    /// wait in vain, up to 64 times this: see [`trilemma_core::patience`].
     pub round_timeout: Duration,
     /// First back-off after a conflict, doubled by each further one, always randomised. Default 2 ms, about a round
     /// trip with a disk sync.
     pub backoff_min: Duration,
-    /// Longest back-off. Default 60 ms. Less than a round trip with its disk sync lets proposers of one key preempt
-    /// each other without end.
+    /// Longest back-off. Default 60 ms. Where a round trip with its disk sync takes longer, so does the longest back-off:
+    /// less lets proposers of one key preempt each other without end.
     pub backoff_max: Duration,
     /// Mean time between two comparisons with a random peer. Default 500 ms. Less catches up sooner and costs 2 KiB
     /// each.

@@ -360,7 +360,7 @@ impl Protocol for Paxos {
                 self.hear_own_acceptor(now, effects);
             }
             Input::Peers(view) => {
-                self.proposer.on_peers(&view);
+                self.proposer.on_peers(&view, now);
                 self.view = Some(view);
             }
             Input::Wake => self.on_wake(now, effects),

@@ -6,6 +6,7 @@ mod format;
 pub(crate) mod harness;
 mod invariants;
 mod parts;
+mod patience;
 mod random;
 mod scenarios;
 mod schedules;

@@ -32,8 +32,9 @@ pub struct TwoPhaseConfig {
     pub queue_bytes: usize,
     /// Most reads that wait for a batch or a version. Default 65,536.
     pub reads_max: usize,
-    /// Time after which the sequencer aborts a batch that lacks a vote. Default 500 ms; at least four times the
-    /// 99th percentile of a round trip and a forced write, else slow disks abort writes that would have succeeded.
+    /// Least time after which the sequencer aborts a batch that lacks a vote. Default 500 ms. Where votes take longer, it
+    /// waits for twice what they took recently, and twice as long after each batch that it has aborted for want of one, up
+    /// to eight times this: see [`trilemma_core::patience`].
     pub prepare_timeout: Duration,
     /// How often unanswered messages are repeated, and how long a member is in doubt before it asks. Default 50 ms.
     pub retry_interval: Duration,

@@ -40,6 +40,8 @@ segment_bytes = 1048576
 snapshot_log_bytes = 1048576
 raft_heartbeat_ms = 50
 raft_election_timeout_ms = 150
+paxos_round_timeout_ms = 100
+two_phase_prepare_timeout_ms = 500
 "#,
     r#"
 node = 4294967295

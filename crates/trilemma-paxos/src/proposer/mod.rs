@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use trilemma_core::{Instant, Key, NodeId, NodeSet, OpId, PeerView, Reason, Reply, Rng, Ticket};
+use trilemma_core::{Instant, Key, NodeId, NodeSet, OpId, Patience, PeerView, Reason, Reply, Rng, Ticket};
 
 use super::acceptor::CHECKED_KEYS_MAX;
 use super::ballot::{Ballot, Clock};
@@ -24,6 +24,8 @@ use round::Round;
 
 /// Largest exponent of the back-off; [`PaxosConfig::backoff_max`] limits it further.
 const BACKOFF_DOUBLINGS_MAX: u32 = 10;
+/// How often the time that a phase gets is doubled at most.
+const PATIENCE_DOUBLINGS_MAX: u32 = 6;
 
 /// To whom an ask goes.
 #[derive(Clone, Debug)]
@@ -62,6 +64,9 @@ pub(crate) struct Shared {
     /// Members that can be reached, this node included.
     connected: BTreeSet<NodeId>,
     rng: Rng,
+    /// How long answers to quorum reads may take, and those that wait for a disk.
+    reads: Patience,
+    writes: Patience,
     timers: BTreeSet<(Instant, Key)>,
     tickets: BTreeMap<Ticket, Key>,
     deadlines: BTreeSet<(Instant, Ticket)>,
@@ -116,7 +121,7 @@ impl Shared {
     fn backoff(&mut self, failures: u32) -> Duration {
         let doublings = failures.min(BACKOFF_DOUBLINGS_MAX);
         let high = self.config.backoff_min.saturating_mul(1 << doublings);
-        let high = high.min(self.config.backoff_max);
+        let high = high.min(self.config.backoff_max.max(self.writes.took()));
         self.rng.between(self.config.backoff_min / 2, high)
     }
 
@@ -156,6 +161,8 @@ impl Proposer {
                 // Until the host says otherwise, everybody may be there.
                 connected: members.iter().copied().collect(),
                 rng,
+                reads: Patience::new(config.round_timeout, PATIENCE_DOUBLINGS_MAX),
+                writes: Patience::new(config.round_timeout, PATIENCE_DOUBLINGS_MAX),
                 timers: BTreeSet::new(),
                 tickets: BTreeMap::new(),
                 deadlines: BTreeSet::new(),
@@ -312,10 +319,19 @@ impl Proposer {
 
     /// Takes what the host knows of the peers. Without a majority, everything that has certainly done nothing is
     /// refused; what may have taken effect waits for its deadline or for the majority.
-    pub(crate) fn on_peers(&mut self, view: &PeerView) {
+    pub(crate) fn on_peers(&mut self, view: &PeerView, now: Instant) {
         let node = self.shared.config.node;
         let connected = |member: &NodeId| *member == node || view.is_connected(*member);
-        self.shared.connected = self.shared.members.iter().copied().filter(connected).collect();
+        let connected: BTreeSet<NodeId> = self.shared.members.iter().copied().filter(connected).collect();
+        let is_somebody_back = !connected.is_subset(&self.shared.connected);
+        self.shared.connected = connected;
+        if is_somebody_back {
+            self.shared.reads.forget_waits();
+            self.shared.writes.forget_waits();
+            for (key, round) in &mut self.rounds {
+                round.hope(key, now, &mut self.shared);
+            }
+        }
         let Some(reason) = self.shared.no_quorum() else {
             return;
         };

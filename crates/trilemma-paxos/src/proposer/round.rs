@@ -13,7 +13,7 @@ mod check;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use trilemma_core::{Instant, Key, NodeId, NodeSet};
+use trilemma_core::{Instant, Key, NodeId, NodeSet, Patience};
 
 use super::cache::Cached;
 use super::operation::{Achievement, Kind, Operation, Plan, Verdict};
@@ -30,8 +30,11 @@ pub(crate) struct Round {
     /// Operations of the phase under way.
     pub(super) batch: Vec<Operation>,
     phase: Phase,
-    /// When the phase is repeated.
+    /// When the phase began, and when it is repeated.
+    since: Instant,
     due: Instant,
+    /// Phases that have waited in vain since the last one that did not.
+    in_vain: u32,
     failures: u32,
     /// Phases and syncs so far.
     trips: u32,
@@ -86,7 +89,9 @@ impl Round {
             queue: VecDeque::new(),
             batch: Vec::new(),
             phase: Phase::Idle,
+            since: Instant::ZERO,
             due: Instant::NEVER,
+            in_vain: 0,
             failures: 0,
             trips: 0,
             syncs: 0,
@@ -110,7 +115,11 @@ impl Round {
         operation.trips_before = self.trips;
         operation.syncs_before = self.syncs;
         self.queue.push_back(operation);
-        if self.is_idle() {
+        // A phase that has learned to wait long does not keep others waiting for what nobody waits for any more.
+        let is_awaited = self.batch.is_empty() || self.batch.iter().any(Operation::is_awaited);
+        let is_forsaken = self.in_vain > 0 && !is_awaited;
+        if self.is_idle() || is_forsaken {
+            self.put_back();
             self.advance(key, now, shared);
         }
     }
@@ -168,7 +177,7 @@ impl Round {
             round,
             votes: Vec::new(),
         };
-        self.set_due(key, now + shared.config.round_timeout, shared);
+        self.begin(key, now, shared);
         let key = key.clone();
         shared.ask(Audience::All, Ask::Read { key, round });
     }
@@ -184,7 +193,7 @@ impl Round {
             votes: Vec::new(),
             refused: Vec::new(),
         };
-        self.set_due(key, now + shared.config.round_timeout, shared);
+        self.begin(key, now, shared);
         let key = key.clone();
         shared.ask(Audience::All, Ask::Prepare { key, ballot });
     }
@@ -233,8 +242,51 @@ impl Round {
             refused: Vec::new(),
             is_repeated: false,
         });
-        self.set_due(key, now + shared.config.round_timeout, shared);
+        self.begin(key, now, shared);
         shared.ask(Audience::All, ask);
+    }
+
+    /// Gives the phase that has just begun its time.
+    fn begin(&mut self, key: &Key, now: Instant, shared: &mut Shared) {
+        self.since = now;
+        self.await_answers(key, now, shared);
+    }
+
+    fn await_answers(&mut self, key: &Key, now: Instant, shared: &mut Shared) {
+        let limit = self.patience(shared).limit(self.in_vain);
+        self.set_due(key, now + limit, shared);
+    }
+
+    /// How long the answers of this phase may take.
+    fn patience<'a>(&self, shared: &'a mut Shared) -> &'a mut Patience {
+        match self.phase {
+            Phase::Reading { .. } => &mut shared.reads,
+            Phase::Idle | Phase::Preparing { .. } | Phase::Accepting(_) | Phase::BackingOff => {
+                &mut shared.writes
+            }
+        }
+    }
+
+    /// A majority has answered the phase.
+    fn note_answered(&mut self, now: Instant, shared: &mut Shared) {
+        self.patience(shared).answered(now - self.since);
+        self.in_vain = 0;
+    }
+
+    /// The phase has waited in vain. Where nobody is there to answer, that says nothing of how long an answer takes.
+    fn note_silence(&mut self, shared: &mut Shared) {
+        if shared.no_quorum().is_none() {
+            self.in_vain = self.patience(shared).waited_in_vain(self.in_vain);
+        }
+    }
+
+    /// A member is back: a phase that has learned to wait long is repeated soon.
+    pub(super) fn hope(&mut self, key: &Key, now: Instant, shared: &mut Shared) {
+        if self.in_vain > 0 {
+            self.in_vain = 0;
+            let soon = now + self.patience(shared).limit(0);
+            self.set_due(key, self.due.min(soon), shared);
+        }
     }
 
     /// Takes an acceptor's answer. Answers to earlier phases change nothing.
@@ -348,6 +400,7 @@ impl Round {
             return;
         };
         if let Some(agreed) = agreement(votes, shared.quorum) {
+            self.note_answered(now, shared);
             self.on_read(key, agreed, now, shared);
             return;
         }
@@ -392,6 +445,7 @@ impl Round {
             return;
         };
         let (base, register) = (highest.accepted, Arc::clone(&highest.register));
+        self.note_answered(now, shared);
         let asked_before = self.batch.len();
         self.fill(shared);
         let plan = Plan::of(&self.batch, &register, ballot, shared.keep());
@@ -423,6 +477,7 @@ impl Round {
 
     /// A majority has accepted: the register is chosen.
     fn on_chosen(&mut self, key: &Key, now: Instant, shared: &mut Shared) {
+        self.note_answered(now, shared);
         let Phase::Accepting(accepting) = std::mem::replace(&mut self.phase, Phase::Idle) else {
             return;
         };
@@ -488,7 +543,8 @@ impl Round {
                     next: accepting.next,
                 };
                 shared.ask(Audience::Only(silent), ask);
-                self.set_due(key, now + shared.config.round_timeout, shared);
+                self.note_silence(shared);
+                self.await_answers(key, now, shared);
             }
             Phase::Reading { votes, .. } if votes.len() >= shared.quorum => {
                 self.batch.retain(|operation| !operation.is_done());
@@ -498,8 +554,13 @@ impl Round {
                     self.start_prepare(key, now, shared);
                 }
             }
+            Phase::Idle | Phase::BackingOff => {
+                self.put_back();
+                self.advance(key, now, shared);
+            }
             // A prepare cannot be repeated: its ballot may have been promised, and promises are given once.
-            _ => {
+            Phase::Reading { .. } | Phase::Preparing { .. } | Phase::Accepting(_) => {
+                self.note_silence(shared);
                 self.put_back();
                 self.advance(key, now, shared);
             }

@@ -33,7 +33,7 @@ impl Sequencer {
         link.state = LinkState::Linked;
         link.nonce = hello.nonce;
         self.transfers.remove(&from);
-        self.on_vote(core, from, hello.prepared, hello.acked, effects);
+        self.on_vote(core, from, hello.prepared, hello.acked);
         let resolved = self.resolved(core, hello.decided);
         effects.send(from, Message::Resolved(resolved));
         self.send_flights(core, from, hello.prepared, effects);

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use trilemma_core::pending::PendingKind;
 use trilemma_core::table::Table;
 use trilemma_core::{
-    AppendSeq, Incarnation, Instant, NodeId, NodeSet, Proposal, ReadRequest, Reason, Reply, Request, Ticket,
+    AppendSeq, Incarnation, Instant, NodeId, NodeSet, Patience, Proposal, ReadRequest, Reason, Reply,
+    Request, Ticket,
 };
 
 use crate::batch::{Batch, Done, Transaction};
@@ -26,6 +27,10 @@ mod links;
 mod order;
 mod transfer;
 
+/// How often the time that votes get is doubled at most. A member that is connected and never votes holds writes back for
+/// that long.
+const PATIENCE_DOUBLINGS_MAX: u32 = 3;
+
 /// The state that only a sequencer has.
 #[derive(Debug)]
 pub(crate) struct Sequencer {
@@ -35,6 +40,9 @@ pub(crate) struct Sequencer {
     queue: VecDeque<Queued>,
     queue_bytes: usize,
     next_seq: u64,
+    /// How long votes may take, and how many batches in a row have waited for them in vain.
+    votes: Patience,
+    in_vain: u32,
     links: BTreeMap<NodeId, Link>,
     inboxes: BTreeMap<NodeId, Inbox>,
     answers: BTreeMap<NodeId, Vec<Answer>>,
@@ -120,6 +128,8 @@ impl Sequencer {
             queue: VecDeque::new(),
             queue_bytes: 0,
             next_seq: 1,
+            votes: Patience::new(config.prepare_timeout, PATIENCE_DOUBLINGS_MAX),
+            in_vain: 0,
             links: config.others().map(link).collect(),
             inboxes: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -377,10 +387,10 @@ impl Sequencer {
     pub(crate) fn on_tick(&mut self, core: &mut Core, now: Instant, effects: &mut Out) {
         self.update_watermark(core);
         core.record_watermark(effects);
-        let late = |flight: &Flight| {
-            flight.decision.is_none() && now.since(flight.sent) >= core.config.prepare_timeout
-        };
+        let limit = self.votes.limit(self.in_vain);
+        let late = |flight: &Flight| flight.decision.is_none() && now.since(flight.sent) >= limit;
         if let Some(index) = self.flights.iter().position(late) {
+            self.in_vain = self.votes.waited_in_vain(self.in_vain);
             let id = self.flights[index].batch.id;
             let silent = self.links.iter().filter(|(_, link)| link.voted < id);
             let missing = silent.map(|(node, _)| *node).collect();
@@ -442,7 +452,7 @@ impl Sequencer {
         }
         match message {
             Message::Hello(hello) => self.on_hello(core, from, hello, effects),
-            Message::Vote { prepared, acked } => self.on_vote(core, from, prepared, acked, effects),
+            Message::Vote { prepared, acked } => self.on_vote(core, from, prepared, acked),
             Message::Refusal { id, why } => self.on_refusal(core, from, id, why, effects),
             Message::Resend { after } => self.resend(core, now, from, after, effects),
             Message::Forwards {

@@ -86,7 +86,7 @@ impl Sequencer {
             }
             self.flights.push_back(flight);
         }
-        self.decide(effects);
+        self.decide(now, effects);
         has_sent
     }
 
@@ -170,7 +170,7 @@ impl Sequencer {
     }
 
     /// Appends the decision of every batch that all members have voted for, in chain order.
-    pub(super) fn decide(&mut self, effects: &mut Out) {
+    fn decide(&mut self, now: Instant, effects: &mut Out) {
         let voted = self.links.values().map(|link| link.voted).min();
         for flight in &mut self.flights {
             if flight.decision.is_some() {
@@ -182,6 +182,8 @@ impl Sequencer {
             let all = self.links.values().all(|link| link.voted >= flight.batch.id);
             assert!(all, "batch {} is decided without a vote", flight.batch.id);
             flight.decision = Some(effects.append(Record::Decision(Arc::clone(&flight.batch))));
+            self.votes.answered(now - flight.sent);
+            self.in_vain = 0;
         }
     }
 
@@ -259,14 +261,8 @@ impl Sequencer {
         }
     }
 
-    pub(super) fn on_vote(
-        &mut self,
-        core: &mut Core,
-        from: NodeId,
-        prepared: BatchId,
-        acked: BatchId,
-        effects: &mut Out,
-    ) {
+    /// Counts a vote. What all have voted for is decided at the end of the turn.
+    pub(super) fn on_vote(&mut self, core: &mut Core, from: NodeId, prepared: BatchId, acked: BatchId) {
         let decided = core.ledger.decided;
         let is_in_flight = self.flights.iter().any(|flight| flight.batch.id == prepared);
         let Some(link) = self.links.get_mut(&from) else {
@@ -281,7 +277,6 @@ impl Sequencer {
         // A vote for a batch that is not in flight (any more) says nothing about those that are.
         if is_in_flight && prepared > link.voted {
             link.voted = prepared;
-            self.decide(effects);
         }
         self.update_watermark(core);
     }

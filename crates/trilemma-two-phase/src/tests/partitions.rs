@@ -285,6 +285,41 @@ fn a_silent_member_that_seems_alive_costs_a_timeout_and_a_typed_refusal() {
     assert!(succeeded(put(&mut cluster, N1, 2, "k").as_ref()));
 }
 
+/// A round trip takes longer than votes get at first: writes are refused until the sequencer has learned that, and no
+/// longer.
+#[test]
+fn d6_votes_that_take_long_are_waited_for() {
+    let mut cluster = cluster(3, 12);
+    cluster.faults.delay = (millis(400), millis(400));
+    let mut seqs = 1..;
+    let mut refused = 0;
+    while let Some(seq) = seqs.next()
+        && !succeeded(put(&mut cluster, N1, seq, "k").as_ref())
+    {
+        refused += 1;
+        assert!(refused < 3, "the sequencer does not learn");
+    }
+    for seq in seqs.take(5) {
+        assert!(
+            succeeded(put(&mut cluster, N1, seq, "k").as_ref()),
+            "what was learned is kept"
+        );
+    }
+}
+
+/// Slow disks count, too: two that take 110 ms are far from what votes get.
+#[test]
+fn d6_slow_disks_cost_no_refusal() {
+    let mut cluster = cluster(3, 13);
+    cluster.faults.delay = (millis(55), millis(55));
+    cluster.faults.disk = (millis(110), millis(110));
+    for seq in 1..5 {
+        let start = cluster.now();
+        assert!(succeeded(put(&mut cluster, N1, seq, "k").as_ref()));
+        assert!(cluster.now() - start < millis(500));
+    }
+}
+
 #[test]
 fn a_decision_that_hangs_on_the_disk_is_unknown_not_aborted() {
     let mut cluster = cluster(3, 11);

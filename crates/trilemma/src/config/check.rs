@@ -65,6 +65,8 @@ pub(super) fn check_tuning(tuning: &Tuning) -> Result<(), String> {
         liveness,
         raft_heartbeat,
         raft_election_timeout,
+        paxos_round_timeout,
+        two_phase_prepare_timeout,
         segment_bytes,
         snapshot_log_bytes,
         limits,
@@ -75,6 +77,8 @@ pub(super) fn check_tuning(tuning: &Tuning) -> Result<(), String> {
         ("peer_timeout_ms", liveness.timeout),
         ("raft_heartbeat_ms", *raft_heartbeat),
         ("raft_election_timeout_ms", *raft_election_timeout),
+        ("paxos_round_timeout_ms", *paxos_round_timeout),
+        ("two_phase_prepare_timeout_ms", *two_phase_prepare_timeout),
     ];
     for (key, time) in times {
         if !(INTERVAL_MIN..=TIME_MAX).contains(&time) {

@@ -77,6 +77,8 @@ struct TuningFile {
     peer_timeout_ms: Option<u64>,
     raft_heartbeat_ms: Option<u64>,
     raft_election_timeout_ms: Option<u64>,
+    paxos_round_timeout_ms: Option<u64>,
+    two_phase_prepare_timeout_ms: Option<u64>,
     segment_bytes: Option<u64>,
     snapshot_log_bytes: Option<u64>,
 }
@@ -205,6 +207,11 @@ impl From<TuningFile> for Tuning {
         set(&mut tuning.liveness.timeout, file.peer_timeout_ms);
         set(&mut tuning.raft_heartbeat, file.raft_heartbeat_ms);
         set(&mut tuning.raft_election_timeout, file.raft_election_timeout_ms);
+        set(&mut tuning.paxos_round_timeout, file.paxos_round_timeout_ms);
+        set(
+            &mut tuning.two_phase_prepare_timeout,
+            file.two_phase_prepare_timeout_ms,
+        );
         tuning.segment_bytes = file.segment_bytes.unwrap_or(tuning.segment_bytes);
         tuning.snapshot_log_bytes = file.snapshot_log_bytes.unwrap_or(tuning.snapshot_log_bytes);
         tuning

@@ -118,6 +118,11 @@ fn tuning_that_would_spin_or_overflow_is_refused_with_its_limit() {
             "raft_election_timeout_ms = 18446744073709551615",
             "raft_election_timeout_ms is",
         ),
+        ("paxos_round_timeout_ms = 0", "paxos_round_timeout_ms is 0ns"),
+        (
+            "two_phase_prepare_timeout_ms = 4",
+            "two_phase_prepare_timeout_ms is 4ms",
+        ),
         ("peer_timeout_ms = 18446744073709551615", "peer_timeout_ms is"),
         (
             "snapshot_log_bytes = 0",
@@ -147,6 +152,8 @@ fn the_book_has_the_defaults_of_tuning() {
         liveness,
         raft_heartbeat,
         raft_election_timeout,
+        paxos_round_timeout,
+        two_phase_prepare_timeout,
         segment_bytes,
         snapshot_log_bytes,
         limits: _,
@@ -159,6 +166,14 @@ fn the_book_has_the_defaults_of_tuning() {
         (
             "raft_election_timeout_ms",
             raft_election_timeout.as_millis().to_string(),
+        ),
+        (
+            "paxos_round_timeout_ms",
+            paxos_round_timeout.as_millis().to_string(),
+        ),
+        (
+            "two_phase_prepare_timeout_ms",
+            two_phase_prepare_timeout.as_millis().to_string(),
         ),
         ("segment_bytes", mib(segment_bytes)),
         ("snapshot_log_bytes", mib(snapshot_log_bytes)),
