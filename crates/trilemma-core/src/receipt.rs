@@ -1,4 +1,4 @@
-//! Receipts: what a write achieved, measured on its way rather than promised.
+//! Receipts: what a write achieved.
 
 use serde::{Deserialize, Serialize};
 
@@ -40,13 +40,16 @@ pub struct Receipt {
     pub epoch: Epoch,
     /// The consistency reached.
     pub achieved: Achieved,
-    /// The nodes known, at the time of the answer, to hold the write durably. The keyspace's promise is a minimum.
+    /// The nodes known, at the time of the answer, to hold the write durably. The keyspace's promise is a minimum. `raft` and
+    /// `paxos` name those that have said so; `two-phase` all members, without whose durable votes nothing is decided.
     pub durable_on: NodeSet,
     /// The node that ordered the write (leader, proposer, sequencer or the local replica).
     pub served_by: NodeId,
-    /// Message round trips on the path of this write.
+    /// Message round trips between nodes on the path of this write. `paxos` counts those that its key took, repeats
+    /// included; the others say what a write takes where nothing is lost. A repeat that is answered from the record of its
+    /// session has the figure of a write that runs.
     pub round_trips: u8,
-    /// Disk syncs, one after the other, on the path of this write.
+    /// Disk syncs, one after the other, on the path of this write; counted, or not, as the round trips are.
     pub syncs: u8,
 }
 

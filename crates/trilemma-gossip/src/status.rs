@@ -5,9 +5,6 @@ use trilemma_core::{LiveStatus, NodeSet, Now};
 use crate::clock::is_acceptable;
 use crate::gossip::Gossip;
 
-/// Longest `why` in characters.
-const WHY_CHARS_MAX: usize = 1000;
-
 impl Gossip {
     pub(crate) fn make_status(&self, _now: Now) -> LiveStatus {
         let config = &self.shared.config;
@@ -27,7 +24,7 @@ impl Gossip {
         LiveStatus {
             can_write: true,
             can_read: true,
-            why: why.join("; ").chars().take(WHY_CHARS_MAX).collect(),
+            why: why.join("; "),
             missing,
             leader: None,
             role: "replica".into(),

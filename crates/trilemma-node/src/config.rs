@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use trilemma_core::liveness::LivenessConfig;
 use trilemma_core::{Backend, KeyspaceId, NODES_MAX, NodeId, NodeSet};
+use trilemma_paxos::register::PROPOSERS_MAX;
 
 use crate::admission::Limits;
 
@@ -40,9 +41,8 @@ impl NodeSettings {
             ));
         }
         for (name, keyspace) in &self.keyspaces {
-            keyspace
-                .check()
-                .map_err(|why| format!("keyspace \"{name}\": {why}"))?;
+            let fits = keyspace.check().and_then(|()| keyspace.check_members(nodes));
+            fits.map_err(|why| format!("keyspace \"{name}\": {why}"))?;
         }
         Ok(())
     }
@@ -86,6 +86,21 @@ impl KeyspaceConfig {
         Err(format!(
             "durability \"{asked}\" with backend \"{backend}\": its votes, promises and acknowledgements must be on \
              the disk before others learn of them; choose \"fsync\", or backend \"gossip\""
+        ))
+    }
+
+    /// Refuses more members than the backend can serve.
+    fn check_members(&self, members: usize) -> Result<(), String> {
+        let limit = match self.backend {
+            Backend::Paxos => PROPOSERS_MAX,
+            Backend::Gossip | Backend::Raft | Backend::TwoPhase => NODES_MAX,
+        };
+        if members <= limit {
+            return Ok(());
+        }
+        Err(format!(
+            "{members} nodes with backend \"{}\": the limit is {limit}, since each key remembers every one",
+            self.backend
         ))
     }
 
@@ -189,4 +204,29 @@ pub fn table_digest(text: &str) -> [u8; 32] {
     digest[..16].copy_from_slice(&xxhash_rust::xxh3::xxh3_128(text.as_bytes()).to_le_bytes());
     digest[16..].copy_from_slice(&xxhash_rust::xxh3::xxh3_128_with_seed(text.as_bytes(), 1).to_le_bytes());
     digest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(backend: Backend, members: usize) -> NodeSettings {
+        NodeSettings {
+            cluster: "c".into(),
+            node: NodeId(1),
+            members: (1..=members as u32).map(NodeId).collect(),
+            keyspaces: BTreeMap::from([("k".to_owned(), KeyspaceConfig::new(backend))]),
+            tuning: Tuning::default(),
+        }
+    }
+
+    #[test]
+    fn d15_a_paxos_keyspace_has_no_more_members_than_its_registers_remember() {
+        assert_eq!(settings(Backend::Paxos, PROPOSERS_MAX).check(), Ok(()));
+        let why = settings(Backend::Paxos, PROPOSERS_MAX + 1).check();
+        assert!(why.is_err_and(|why| why.contains("257 nodes with backend \"paxos\": the limit is 256")));
+        for backend in [Backend::Gossip, Backend::Raft, Backend::TwoPhase] {
+            assert_eq!(settings(backend, NODES_MAX).check(), Ok(()));
+        }
+    }
 }

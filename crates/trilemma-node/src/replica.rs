@@ -110,7 +110,7 @@ impl Replica {
             status.can_write = false;
             status.why.clone_from(why);
         }
-        status
+        status.clipped()
     }
 
     pub(crate) fn refresh_status(&self, now: Now) {
