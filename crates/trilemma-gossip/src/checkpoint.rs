@@ -155,8 +155,7 @@ impl Gossip {
                     self.store.deferred.join_restored(item);
                 }
                 for dot in removed {
-                    self.store.replica.remove(dot);
-                    self.store.deferred.remove(dot);
+                    self.store.remove(dot);
                 }
             }
             Record::Blank => self.rejoin.is_blank = true,

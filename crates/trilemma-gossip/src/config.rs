@@ -6,7 +6,7 @@ use std::time::Duration;
 use trilemma_core::session::{SESSION_RESULTS_MAX, SESSIONS_MAX, SessionLimits};
 use trilemma_core::{Incarnation, NodeId};
 
-use crate::message::DEFERRED_MAX;
+use crate::message::{DEFERRED_MAX, ITEMS_MAX};
 use crate::predictor::{Params, infective_ticks};
 
 /// What a write waits for before it is acknowledged. The host decides which mark `Persisted` tells.
@@ -85,6 +85,10 @@ pub struct GossipConfig {
     pub intervals_max: usize,
     /// Exchanges served at the same time. Default 8.
     pub serving_max: usize,
+    /// Changes looked at in one turn beyond those that came in it: what a whole exchange may have shown to be dead, and
+    /// rumors that are over. From 1 to 4,096, which is the default: a few milliseconds of work. The rest follows in the
+    /// next turns, or at the next tick.
+    pub turn_items: usize,
     /// Client sessions remembered for repeats. Default [`SESSIONS_MAX`].
     pub sessions_max: usize,
     /// Results remembered of each of them, from 1 to [`SESSION_RESULTS_MAX`], which is the default: 1,024. The same on every
@@ -126,6 +130,7 @@ impl GossipConfig {
             page_bytes: 256 << 10,
             intervals_max: crate::context::WIRE_INTERVALS_MAX,
             serving_max: 8,
+            turn_items: ITEMS_MAX,
             sessions_max: SESSIONS_MAX,
             session_results_max: SESSION_RESULTS_MAX,
         }
@@ -151,6 +156,7 @@ impl GossipConfig {
         self.deferred_max = self.deferred_max.min(DEFERRED_MAX);
         self.siblings_max = self.siblings_max.max(1);
         self.serving_max = self.serving_max.max(1);
+        self.turn_items = self.turn_items.clamp(1, ITEMS_MAX);
         self
     }
 

@@ -91,6 +91,22 @@ impl Deferred {
             && self.bytes + size(command) <= config.deferred_bytes_max
     }
 
+    /// Whether another part of the same command is deferred.
+    pub(crate) fn holds_part_of(&self, item: &Item) -> bool {
+        let first = item.command();
+        let last = Dot {
+            seq: first.seq.saturating_add(u64::from(item.part.of)),
+            ..first
+        };
+        self.dots.range(first..last).next().is_some()
+    }
+
+    /// Whether the time of some change has come.
+    pub(crate) fn is_due(&self, wall: WallTime, config: &GossipConfig) -> bool {
+        let first = self.by_stamp.first_key_value();
+        first.is_some_and(|((stamp, _), _)| is_acceptable(*stamp, wall, config.accept_drift))
+    }
+
     /// Defers one change that the store does not hold yet. Call before the store takes it.
     pub(crate) fn add(&mut self, replica: &Replica, item: &Item) {
         debug_assert!(
@@ -186,13 +202,15 @@ impl Deferred {
         true
     }
 
-    /// Forgets a change wherever it stands here.
-    pub(crate) fn remove(&mut self, dot: Dot) {
-        let deferred = self.by_stamp.keys().find(|(_, other)| *other == dot).copied();
-        if let Some((stamp, dot)) = deferred {
-            self.take(stamp, dot);
+    /// Forgets a change of `key` wherever it stands here.
+    pub(crate) fn remove(&mut self, key: &Key, dot: Dot) {
+        if self.dots.contains(&dot) {
+            let deferred = self.by_stamp.keys().find(|(_, other)| *other == dot).copied();
+            if let Some((stamp, dot)) = deferred {
+                self.take(stamp, dot);
+            }
         }
-        for shadow in self.shadows.values_mut() {
+        if let Some(shadow) = self.shadows.get_mut(key) {
             shadow.siblings.retain(|sibling| sibling.item.dot != dot);
         }
     }

@@ -19,7 +19,7 @@ use crate::exchange::{self, Exchange, Finished, Goal, Page};
 use crate::message::{Compare, Message, PageEnd};
 use crate::predictor::{Prediction, predict};
 use crate::record::Record;
-use crate::rejoin::Rejoin;
+use crate::rejoin::{Meeting, Rejoin};
 use crate::replica::{Item, Replica, Sibling};
 use crate::rumors::{PAGE_RUMORS_MAX, Rumors};
 use crate::shared::Shared;
@@ -132,7 +132,6 @@ impl Gossip {
         self.shared.start(now, newest, effects);
         self.writes.start(&self.shared);
         self.rejoin.start(&mut self.shared, effects);
-        self.store.release(&mut self.shared, now, effects);
         // Jittered phase: nodes that start together do not tick together.
         let tick = self.shared.config.tick;
         let first = if self.shared.config.members.len() > 1 {
@@ -291,6 +290,9 @@ impl Gossip {
 
     /// Asks a peer for what it has and we have not; for everything, if what our disk has lost may make a difference.
     fn pull(&mut self, now: Now, from: NodeId, incarnation: Incarnation, mutual: bool, effects: &mut Out) {
+        if self.rejoin.is_meeting_with(from) {
+            return;
+        }
         let needs = self.rejoin.needs(from, incarnation);
         let goal = if needs { Goal::Rejoin } else { Goal::Missing };
         let (shared, store) = (&mut self.shared, &self.store);
@@ -302,10 +304,13 @@ impl Gossip {
     /// everything instead: if it held something dead, its state would differ where its context does not.
     fn greet(&mut self, now: Now, peer: NodeId, effects: &mut Out) {
         let (shared, store) = (&mut self.shared, &self.store);
+        if self.rejoin.is_meeting_with(peer) {
+            return;
+        }
         if self.rejoin.is_unmet(peer) {
             self.exchange
                 .pull(shared, store, now, peer, Goal::Rejoin, true, effects);
-        } else {
+        } else if !self.rejoin.is_meeting() {
             self.exchange.compare(shared, store, now, peer, effects);
         }
     }
@@ -317,6 +322,9 @@ impl Gossip {
             return self.pull(now, from, compare.incarnation, true, effects);
         }
         if replica.digest() != compare.digest {
+            if self.rejoin.is_meeting() {
+                return;
+            }
             error!(
                 %from,
                 "a peer that reflects the same changes has another state: an error in this program, or damage that no \
@@ -362,31 +370,39 @@ impl Gossip {
             .exchange
             .on_page(shared, store, now, from, page, items, end, effects);
         if let Some(finished) = finished {
-            self.conclude(now, from, page, finished, effects);
+            self.conclude(from, page, finished, effects);
         }
     }
 
     /// The last page of an exchange has come: takes in what the peer reflects.
     /// It is no acknowledgement: the page does not say what its sender defers.
-    fn conclude(&mut self, now: Now, from: NodeId, page: Page, finished: Finished, effects: &mut Out) {
+    fn conclude(&mut self, from: NodeId, page: Page, finished: Finished, effects: &mut Out) {
         let Some(context) = self.shared.check_context(from, &finished.context) else {
             return;
         };
         let is_whole = finished.goal == Goal::Rejoin;
         if finished.is_complete && (is_whole || !self.rejoin.needs(from, page.incarnation)) {
-            let (shared, store) = (&mut self.shared, &mut self.store);
-            if is_whole {
-                let dead = store.replica.dead_elsewhere(&context, &finished.listed);
-                store.repair(shared, now, Vec::new(), &dead, effects);
+            self.store.join_context(&mut self.shared, &context, effects);
+            if is_whole && self.rejoin.is_blank {
+                let meeting = Meeting {
+                    incarnation: page.incarnation,
+                    context,
+                    listed: finished.listed,
+                    after: None,
+                };
+                self.rejoin.meet(from, meeting);
             }
-            store.join_context(shared, &context, effects);
-            if is_whole {
-                self.rejoin.on_met(shared, from, page.incarnation, effects);
-                debug_assert!(
-                    !self.rejoin.is_unmet(from),
-                    "a member that was met is to be met again"
-                );
-            }
+        }
+    }
+
+    /// The end of a turn: a slice of what may take long, and the turn's own writes leave.
+    fn end_turn(&mut self, now: Now, effects: &mut Out) {
+        let (shared, store) = (&mut self.shared, &mut self.store);
+        let has_due = store.release(shared, now, effects);
+        let is_meeting = self.rejoin.go_on(shared, store, now, effects);
+        self.rumors.end_turn(shared, store, effects);
+        if has_due || is_meeting {
+            effects.go_on();
         }
     }
 
@@ -435,7 +451,6 @@ impl Gossip {
     fn on_tick(&mut self, now: Now, effects: &mut Out) {
         let (shared, store) = (&mut self.shared, &mut self.store);
         shared.ticks += 1;
-        store.release(shared, now, effects);
         for dot in store.write_back(shared, effects) {
             self.rumors.add_new((dot, 1));
         }
@@ -490,7 +505,7 @@ impl Protocol for Gossip {
             Input::Persisted { up_to } => self.on_persisted(up_to, effects),
             Input::Peers(view) => self.on_peers(now, view, effects),
             Input::Wake => self.on_wake(now, effects),
-            Input::EndTurn => self.rumors.end_turn(&mut self.shared, &self.store, effects),
+            Input::EndTurn => self.end_turn(now, effects),
         }
         self.schedule(effects);
         self.check();

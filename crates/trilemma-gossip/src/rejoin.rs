@@ -16,6 +16,9 @@
 //! node is as good as one that never lost anything. A member that begins another incarnation before that may have lost
 //! its own disk and learned from others what they had collected: it is met again.
 //!
+//! What is dead is removed a slice in a turn, after the member's context was taken in, so that none of it comes back
+//! meanwhile. The member counts as met when all is gone.
+//!
 //! Until then the two compare nothing: the dead changes make their states differ where their contexts are equal, and the
 //! repair of such a difference keeps what either shows. A late message of a former incarnation is ignored, or it would
 //! count as having met that one.
@@ -24,12 +27,15 @@
 
 use std::collections::BTreeMap;
 
-use trilemma_core::{Incarnation, NodeId};
+use trilemma_core::{Incarnation, NodeId, Now};
 
 use crate::config::{Durability, GossipConfig};
+use crate::context::Context;
+use crate::dot::Dot;
 use crate::gossip::Out;
 use crate::record::Record;
 use crate::shared::Shared;
+use crate::store::Store;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -40,6 +46,19 @@ pub(crate) struct Rejoin {
     found: bool,
     /// The members that were met, in which incarnation. Forgotten over a restart.
     met: BTreeMap<NodeId, Incarnation>,
+    /// Members that have listed all that they hold, while what is dead is being removed.
+    meetings: BTreeMap<NodeId, Meeting>,
+}
+
+/// What is left to do before a member is met.
+#[derive(Debug)]
+pub(crate) struct Meeting {
+    pub(crate) incarnation: Incarnation,
+    /// What the member reflects, and what of it is not dead.
+    pub(crate) context: Context,
+    pub(crate) listed: Context,
+    /// The last change looked at.
+    pub(crate) after: Option<Dot>,
 }
 
 impl Rejoin {
@@ -72,7 +91,48 @@ impl Rejoin {
         self.is_blank && self.met.get(&peer) != Some(&incarnation)
     }
 
-    /// A whole exchange with this incarnation of a member has ended.
+    /// A whole exchange with a member has ended, and its context was taken in.
+    pub(crate) fn meet(&mut self, peer: NodeId, meeting: Meeting) {
+        self.meetings.insert(peer, meeting);
+    }
+
+    /// Whether what a member has shown to be dead is being removed. Meanwhile this node's state is not what its context
+    /// says.
+    pub(crate) fn is_meeting(&self) -> bool {
+        !self.meetings.is_empty()
+    }
+
+    /// Whether that is so of this member.
+    pub(crate) fn is_meeting_with(&self, peer: NodeId) -> bool {
+        self.meetings.contains_key(&peer)
+    }
+
+    /// Removes the next slice of what is dead; returns whether there is more to look at.
+    pub(crate) fn go_on(
+        &mut self,
+        shared: &mut Shared,
+        store: &mut Store,
+        now: Now,
+        effects: &mut Out,
+    ) -> bool {
+        let Some((&peer, meeting)) = self.meetings.iter_mut().next() else {
+            return false;
+        };
+        let limit = shared.config.turn_items;
+        let replica = &store.replica;
+        let (dead, after) = replica.dead_elsewhere(&meeting.context, &meeting.listed, meeting.after, limit);
+        meeting.after = after;
+        let incarnation = meeting.incarnation;
+        store.repair(shared, now, Vec::new(), &dead, effects);
+        if after.is_none() {
+            self.meetings.remove(&peer);
+            self.on_met(shared, peer, incarnation, effects);
+            debug_assert!(!self.is_unmet(peer), "a member that was met is to be met again");
+        }
+        self.is_meeting()
+    }
+
+    /// A whole exchange with this incarnation of a member has ended, and nothing is left to do.
     pub(crate) fn on_met(
         &mut self,
         shared: &mut Shared,
@@ -93,6 +153,7 @@ impl Rejoin {
     /// A member has begun another incarnation.
     pub(crate) fn on_incarnation(&mut self, peer: NodeId) {
         self.met.remove(&peer);
+        self.meetings.remove(&peer);
     }
 
     fn finish(&mut self, shared: &mut Shared, effects: &mut Out) {
@@ -118,6 +179,10 @@ impl Rejoin {
         assert!(
             !self.is_blank || !self.unmet(config).is_empty(),
             "every member was met and this node still counts as blank"
+        );
+        assert!(
+            self.is_blank || self.meetings.is_empty(),
+            "members are being met although nothing was lost"
         );
     }
 }

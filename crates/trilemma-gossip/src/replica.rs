@@ -317,13 +317,22 @@ impl Replica {
         siblings.map(|sibling| sibling.item.dot).collect()
     }
 
-    /// The live changes that `other` reflects and `listed`, all that its owner holds, lacks.
+    /// Those of the next `limit` live changes after `after` that `other` reflects and `listed`, all that its owner holds,
+    /// lacks; and the last one looked at, if there are more.
     #[must_use]
-    pub fn dead_elsewhere(&self, other: &Context, listed: &Context) -> Vec<Dot> {
-        let live = self.live.keys();
-        live.filter(|dot| other.contains(**dot) && !listed.contains(**dot))
-            .copied()
-            .collect()
+    pub fn dead_elsewhere(
+        &self,
+        other: &Context,
+        listed: &Context,
+        after: Option<Dot>,
+        limit: usize,
+    ) -> (Vec<Dot>, Option<Dot>) {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let live = self.live.range((start, Bound::Unbounded));
+        let looked: Vec<Dot> = live.take(limit).map(|(dot, _)| *dot).collect();
+        let last = looked.last().copied().filter(|_| looked.len() == limit);
+        let is_dead = |dot: &Dot| other.contains(*dot) && !listed.contains(*dot);
+        (looked.into_iter().filter(is_dead).collect(), last)
     }
 
     /// Changes the siblings of one key and keeps every index and figure in step.

@@ -172,7 +172,7 @@ impl Rumors {
     fn take_batch(&mut self, shared: &Shared, store: &Store) -> Vec<Rumor> {
         let (mut batch, mut early) = (Vec::new(), Vec::new());
         let mut bytes = 0;
-        for _ in 0..self.queue.len() {
+        for _ in 0..self.queue.len().min(shared.config.turn_items) {
             if bytes >= shared.config.tick_bytes_max {
                 break;
             }

@@ -5,6 +5,7 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use trilemma_core::watch::ITEM_CHANGES_MAX;
 use trilemma_core::{Change, ChangeBatch, Entry, Key, KeyRange, NodeId, Now, Versioned};
 
 use crate::clock::is_acceptable;
@@ -111,8 +112,6 @@ impl Store {
         source: Source,
         effects: &mut Out,
     ) -> bool {
-        // What was deferred may be the rest of a command that comes now.
-        self.release(shared, now, effects);
         let mut seen = BTreeSet::new();
         let context = self.replica.context();
         let is_new = |item: &Item| !context.contains(item.dot) && seen.insert(item.dot);
@@ -127,7 +126,12 @@ impl Store {
         for command in new_items.chunk_by(|a, b| a.command() == b.command()) {
             let context = self.replica.context();
             let ahead = |item: &Item| !is_acceptable(item.stamp, now.wall, shared.config.accept_drift);
-            if command.iter().any(ahead) {
+            // The rest of a command that is deferred waits for it, even if its time has just come.
+            if command.iter().any(ahead)
+                || command
+                    .first()
+                    .is_some_and(|item| self.deferred.holds_part_of(item))
+            {
                 let has_room = self.deferred.has_room(command, &shared.config);
                 is_complete &= has_room;
                 if has_room {
@@ -198,22 +202,30 @@ impl Store {
         is_new
     }
 
-    /// Shows the deferred changes whose time has come. They are logged once more, so that a restart shows them, too.
-    pub(crate) fn release(&mut self, shared: &mut Shared, now: Now, effects: &mut Out) {
-        loop {
-            let items = self.deferred.due(now.wall, &shared.config);
-            if items.is_empty() {
-                return;
-            }
-            let before = self.before(items.iter().map(|item| &item.key));
-            for item in &items {
-                shared.clock.observe(item.stamp);
-                // One that another of this page has observed is over already, and need not be shown.
-                self.deferred.show(item);
-            }
-            self.generation += 1;
-            self.publish(shared, before, effects);
-            shared.append_lazy(Record::Join { items }, effects);
+    /// Shows a page of the deferred changes whose time has come; returns whether there are more. They are logged once more,
+    /// so that a restart shows them, too.
+    pub(crate) fn release(&mut self, shared: &mut Shared, now: Now, effects: &mut Out) -> bool {
+        let items = self.deferred.due(now.wall, &shared.config);
+        if items.is_empty() {
+            return false;
+        }
+        let before = self.before(items.iter().map(|item| &item.key));
+        for item in &items {
+            shared.clock.observe(item.stamp);
+            // One that another of this page has observed is over already, and need not be shown.
+            self.deferred.show(item);
+        }
+        self.generation += 1;
+        self.publish(shared, before, effects);
+        shared.append_lazy(Record::Join { items }, effects);
+        self.deferred.is_due(now.wall, &shared.config)
+    }
+
+    /// Forgets a live change.
+    pub(crate) fn remove(&mut self, dot: Dot) {
+        if let Some(key) = self.replica.key_of(dot).cloned() {
+            self.replica.remove(dot);
+            self.deferred.remove(&key, dot);
         }
     }
 
@@ -248,8 +260,7 @@ impl Store {
             }
         }
         for dot in removed {
-            self.replica.remove(*dot);
-            self.deferred.remove(*dot);
+            self.remove(*dot);
         }
         debug_assert!(
             removed.iter().all(|dot| self.replica.item(*dot).is_none()),
@@ -289,6 +300,11 @@ impl Store {
                 changes.push(Change { key, now });
             }
         }
+        assert!(
+            changes.len() <= ITEM_CHANGES_MAX,
+            "{} changes in one item, which no watcher reads",
+            changes.len()
+        );
         if !changes.is_empty() {
             self.position += 1;
             let position = self.position;

@@ -1,16 +1,18 @@
 //! Bugs that a reading of the code found. Each test is named after its finding and fails without the correction.
 
-use trilemma_core::codec::encode;
+use trilemma_core::codec::{decode, encode};
 use trilemma_core::host::{DynProtocol, GroupInput, Host, Output};
+use trilemma_core::protocol::Peer;
 use trilemma_core::{
-    Attempt, Incarnation, Instant, Mutation, Now, Proposal, Protocol, Reason, Ticket, WallTime, WriteError,
+    Attempt, Incarnation, Instant, Mutation, Now, PeerView, Proposal, Protocol, Reason, Ticket, WallTime,
+    WriteError,
 };
 use trilemma_testkit::write;
 
 use super::*;
 use crate::clock::Stamp;
 use crate::dot::{Dot, Observed};
-use crate::message::{Compare, Message};
+use crate::message::{Compare, Message, PageEnd};
 use crate::replica::{Item, Part};
 
 const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
@@ -43,7 +45,12 @@ struct Single {
 
 impl Single {
     fn new() -> Self {
-        let config = GossipConfig::new(N1, Incarnation(5), [N1, N2], 1);
+        Self::with(|_| {})
+    }
+
+    fn with(adjust: impl FnOnce(&mut GossipConfig)) -> Self {
+        let mut config = GossipConfig::new(N1, Incarnation(5), [N1, N2], 1);
+        adjust(&mut config);
         let mut single = Self {
             host: Host::new(Gossip::new(config)),
             now: Now {
@@ -95,6 +102,12 @@ fn d7_what_was_deferred_is_logged_in_pages_when_its_time_has_come() {
     single.now.wall = WallTime(1_006_000);
     single.now.instant = Instant::from_nanos(1_000_000_000);
     single.step(GroupInput::Wake);
+    assert_eq!(single.shown().len(), 1, "a turn shows a page");
+    while single.host.goes_on() {
+        single
+            .host
+            .step(single.now, GroupInput::EndTurn, &mut single.output);
+    }
     assert_eq!(single.shown().len(), 15);
     let sizes = single.output.records.iter().map(|record| record.bytes.len());
     let largest = sizes.max().expect("something was logged");
@@ -224,6 +237,66 @@ fn d8_a_member_that_lost_its_disk_brings_no_deleted_value_back() {
 #[test]
 fn d8_no_age_is_needed_for_that() {
     a_lost_disk_and_a_delete(ms(0));
+}
+
+/// A node on an empty disk has taken from somebody what another member knows to be dead. It goes in slices, each a turn and an
+/// item for watchers, and the member does not count as met before all is gone.
+#[test]
+fn l5_what_a_lost_disk_brought_back_goes_in_slices() {
+    const KEYS: u64 = 300;
+    const SLICE: usize = 40;
+    let mut single = Single::with(|config| config.turn_items = SLICE);
+    for seq in 1..=KEYS {
+        single.rumors(vec![item(seq, &format!("k{seq}"), 999_000, "v")]);
+    }
+    assert_eq!(single.shown().len(), 300);
+    let peer = Peer {
+        incarnation: Incarnation(1),
+        connected: true,
+    };
+    let peers = [(N2, peer)].into();
+    single.step(GroupInput::Peers(PeerView { peers }));
+    let up_to = single.output.records.last().expect("it was logged").seq;
+    single.step(GroupInput::Persisted { up_to });
+    let sent = single
+        .output
+        .sends
+        .iter()
+        .map(|sent| decode(&sent.bytes).expect("it decodes"));
+    let session = sent.filter_map(|message| match message {
+        Message::Pull {
+            session, whole: true, ..
+        } => Some(session),
+        _ => None,
+    });
+    let session = session.last().expect("everything is asked for");
+    let context = single.host.protocol().replica().context().to_wire(usize::MAX);
+    single.output.clear();
+    let page = Message::Page {
+        session,
+        incarnation: Incarnation(1),
+        snapshot: 7,
+        after: None,
+        items: Vec::new(),
+        end: PageEnd::Last(context),
+    };
+    let bytes = encode(&page);
+    single.step(GroupInput::Receive { from: N2, bytes });
+    assert_eq!(single.shown().len(), 300 - SLICE, "a turn removes a slice");
+    assert!(!single.host.protocol().has_met(N2));
+    while single.host.goes_on() {
+        single
+            .host
+            .step(single.now, GroupInput::EndTurn, &mut single.output);
+    }
+    assert!(single.shown().is_empty() && single.host.protocol().has_met(N2));
+    let items: Vec<usize> = single
+        .output
+        .applied
+        .iter()
+        .map(|item| item.changes.len())
+        .collect();
+    assert_eq!(items, [40, 40, 40, 40, 40, 40, 40, 20]);
 }
 
 /// Node 2 acknowledges a delete with a clock that is behind, and loses its disk (inside/gossip#write-after-a-lost-disk).
