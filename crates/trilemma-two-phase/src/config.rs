@@ -7,6 +7,9 @@ use trilemma_core::session::{SESSION_RESULTS_MAX, SESSIONS_MAX, SessionLimits};
 use trilemma_core::table::CHUNK_BYTES;
 use trilemma_core::{Epoch, Incarnation, NodeId};
 
+use crate::batch::TRANSACTIONS_MAX;
+use crate::message::FORWARDS_MAX;
+
 /// Settings of one node's instance. The view (epoch, members, sequencer) must be the same on all members.
 #[derive(Clone, Debug)]
 pub struct TwoPhaseConfig {
@@ -26,8 +29,19 @@ pub struct TwoPhaseConfig {
     pub pipeline_depth: usize,
     /// Size at which a batch is closed, in bytes. Default 1 MiB; a batch may exceed it by one command.
     pub batch_bytes: usize,
-    /// Most operations that wait at the sequencer, or under way from one forwarder. Default 65,536 and 4,096 there.
+    /// Number of transactions at which a batch is closed, from 1 to [`TRANSACTIONS_MAX`]. Default 512: a member commits all
+    /// batches under way in one turn, if it learns of them so, and that many take a few milliseconds.
+    pub batch_transactions: usize,
+    /// Most operations of which one turn decides beyond those that came in it: that are refused, or passed on again, all at
+    /// once. Default 4,096. The rest follows in the next turns.
+    pub turn_operations: usize,
+    /// Bytes after which a turn passes no more operations to the sequencer. Default 4 MiB. The rest follows in the next turns.
+    pub turn_bytes: usize,
+    /// Most operations that wait at the sequencer. Default 65,536.
     pub queue_max: usize,
+    /// Most operations under way from one forwarder, from 1 to [`FORWARDS_MAX`], which is the default: 4,096. While one waits
+    /// for its answer, at most twice as many follow it. The same on all members.
+    pub forwards_max: usize,
     /// Most bytes of operations that wait at the sequencer, or under way from one forwarder. Default 64 MiB.
     pub queue_bytes: usize,
     /// Most reads that wait for a batch or a version. Default 65,536.
@@ -67,7 +81,11 @@ impl TwoPhaseConfig {
             seed,
             pipeline_depth: 4,
             batch_bytes: 1024 * 1024,
+            batch_transactions: 512,
+            turn_operations: 4096,
+            turn_bytes: 4 * 1024 * 1024,
             queue_max: 65_536,
+            forwards_max: FORWARDS_MAX,
             queue_bytes: 64 * 1024 * 1024,
             reads_max: 65_536,
             prepare_timeout: Duration::from_millis(500),
@@ -84,6 +102,17 @@ impl TwoPhaseConfig {
             results_each: self.session_results_max,
             ..SessionLimits::from(self.sessions_max)
         }
+    }
+
+    /// Number of transactions at which a batch is closed, within its range.
+    pub(crate) fn transactions_max(&self) -> usize {
+        self.batch_transactions.clamp(1, TRANSACTIONS_MAX)
+    }
+
+    /// How far the number of an operation under way may be beyond that of the oldest: what a sequencer remembers of one
+    /// forwarder.
+    pub(crate) fn forwards_window(&self) -> usize {
+        2 * self.forwards_max.clamp(1, FORWARDS_MAX)
     }
 
     /// The members other than this node.

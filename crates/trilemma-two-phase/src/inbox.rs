@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 
 use trilemma_core::Incarnation;
 
-use crate::message::{FORWARDS_MAX, Verdict};
+use crate::message::Verdict;
 
 /// Requests of one incarnation of one forwarder.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     pub(crate) incarnation: Incarnation,
+    /// Most requests that are remembered. A forwarder sends none that is further from its oldest.
+    window: usize,
     /// Requests below are over.
     floor: u64,
     /// Requests that were seen, with the answer when it is not that of the chain.
@@ -31,9 +33,10 @@ pub(crate) enum Admitted {
 }
 
 impl Inbox {
-    pub(crate) fn new(incarnation: Incarnation) -> Self {
+    pub(crate) fn new(incarnation: Incarnation, window: usize) -> Self {
         Self {
             incarnation,
+            window,
             floor: 0,
             seen: BTreeMap::new(),
         }
@@ -54,7 +57,7 @@ impl Inbox {
         match self.seen.get(&number) {
             Some(Some(verdict)) => Admitted::Answered(verdict.clone()),
             Some(None) => Admitted::Ignore,
-            None if self.seen.len() >= 2 * FORWARDS_MAX => Admitted::Ignore,
+            None if self.seen.len() >= self.window => Admitted::Ignore,
             None => {
                 self.seen.insert(number, None);
                 self.check();
@@ -65,10 +68,7 @@ impl Inbox {
 
     /// The inbox's invariants: what is over is forgotten, what is remembered is bounded.
     pub(crate) fn check(&self) {
-        assert!(
-            self.seen.len() <= 2 * FORWARDS_MAX,
-            "remembered requests are bounded"
-        );
+        assert!(self.seen.len() <= self.window, "remembered requests are bounded");
         let first = self.seen.first_key_value().map(|(number, _)| *number);
         assert!(
             first.is_none_or(|first| first >= self.floor),

@@ -108,9 +108,12 @@ impl TwoPhase {
 
     /// Sends what the turn has gathered: everything of one turn shares one batch, one vote, one message.
     fn end_turn(&mut self, now: Instant, effects: &mut Out) {
-        match &mut self.role {
+        let goes_on = match &mut self.role {
             Role::Sequencer(sequencer) => sequencer.end_turn(&mut self.core, now, effects),
             Role::Member(member) => member.end_turn(&mut self.core, now, effects),
+        };
+        if goes_on {
+            effects.go_on();
         }
     }
 

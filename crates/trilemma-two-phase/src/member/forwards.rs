@@ -48,6 +48,12 @@ impl Forwards {
         self.items.is_empty()
     }
 
+    /// How far the next number is beyond the oldest under way. The sequencer remembers no more than a window of them.
+    fn ahead(&self) -> u64 {
+        let oldest = self.items.first_key_value();
+        oldest.map_or(0, |(oldest, _)| self.last + 1 - oldest)
+    }
+
     /// The invariants of what is under way: every index knows the same operations, and each has a client that waits.
     pub(super) fn check(&self, core: &Core) {
         assert_eq!(
@@ -134,7 +140,15 @@ impl Member {
         }
         let forwards = &mut self.forwards;
         let size = transaction.size();
-        if forwards.items.len() >= core.config.queue_max.min(FORWARDS_MAX)
+        if forwards.ahead() >= core.config.forwards_window() as u64 {
+            let what = format!(
+                "an operation that was passed to the sequencer waits for its answer, and {} came after it",
+                forwards.ahead()
+            );
+            effects.reply(ticket, kind.refused(Reason::Overloaded { what }));
+            return;
+        }
+        if forwards.items.len() >= core.config.queue_max.min(core.config.forwards_max)
             || forwards.bytes + size > core.config.queue_bytes
         {
             let what = format!(
@@ -162,15 +176,15 @@ impl Member {
         core.pending.add(ticket, deadline, Open::Order { kind, stage });
     }
 
-    /// Sends what waits, if the sequencer's incarnation is known.
-    pub(super) fn send_forwards(&mut self, core: &mut Core, now: Instant, effects: &mut Out) {
+    /// Sends what waits, if the sequencer's incarnation is known, as much as a turn may; returns whether there is more.
+    pub(super) fn send_forwards(&mut self, core: &mut Core, now: Instant, effects: &mut Out) -> bool {
         let Some(sequencer) = self.linked.filter(|_| !self.forwards.unsent.is_empty()) else {
-            return;
+            return false;
         };
         let forwards = &mut self.forwards;
         let done_below = forwards.items.keys().next().copied().unwrap_or(forwards.last + 1);
         let mut items: Vec<Forward> = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut all_bytes, mut count) = (0, 0, 0);
         let to = core.config.sequencer;
         let incarnation = core.config.incarnation;
         let message = |items: Vec<Forward>| Message::Forwards {
@@ -179,10 +193,16 @@ impl Member {
             done_below,
             items,
         };
-        for number in std::mem::take(&mut forwards.unsent) {
+        let mut unsent = std::mem::take(&mut forwards.unsent).into_iter();
+        while all_bytes < core.config.turn_bytes.max(1)
+            && count < core.config.turn_operations.max(1)
+            && let Some(number) = unsent.next()
+        {
             let Some(pending) = forwards.items.get_mut(&number) else {
                 continue;
             };
+            count += 1;
+            all_bytes += pending.transaction.size();
             pending.sent = Some((sequencer, now));
             core.pending.mark_sent(pending.ticket);
             bytes += pending.transaction.size();
@@ -200,6 +220,8 @@ impl Member {
         if !items.is_empty() {
             effects.send(to, message(items));
         }
+        forwards.unsent = unsent.collect();
+        !forwards.unsent.is_empty()
     }
 
     /// Repeats what has gone unanswered for long.

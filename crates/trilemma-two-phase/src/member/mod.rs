@@ -240,11 +240,12 @@ impl Member {
             || core.recorded < core.ledger.finished
     }
 
-    pub(crate) fn end_turn(&mut self, core: &mut Core, now: Instant, effects: &mut Out) {
+    /// Sends what has gathered in this turn; returns whether something is left for the next one.
+    pub(crate) fn end_turn(&mut self, core: &mut Core, now: Instant, effects: &mut Out) -> bool {
         if std::mem::take(&mut self.owes_vote) {
             self.vote(core, effects);
         }
-        self.send_forwards(core, now, effects);
+        self.send_forwards(core, now, effects)
     }
 
     /// Votes for the whole chain: it is durable when this leaves.

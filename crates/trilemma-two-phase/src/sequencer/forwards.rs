@@ -20,12 +20,13 @@ impl Sequencer {
         done_below: u64,
         items: Vec<Forward>,
     ) {
+        let window = core.config.forwards_window();
         let inbox = self
             .inboxes
             .entry(from)
-            .or_insert_with(|| Inbox::new(incarnation));
+            .or_insert_with(|| Inbox::new(incarnation, window));
         if inbox.incarnation < incarnation {
-            *inbox = Inbox::new(incarnation);
+            *inbox = Inbox::new(incarnation, window);
             self.answers.remove(&from);
         }
         if inbox.incarnation > incarnation {

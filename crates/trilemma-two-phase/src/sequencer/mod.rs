@@ -39,6 +39,8 @@ pub(crate) struct Sequencer {
     flights: VecDeque<Flight>,
     queue: VecDeque<Queued>,
     queue_bytes: usize,
+    /// Operations that are to be refused, and why.
+    refused: VecDeque<(VecDeque<Queued>, Reason)>,
     next_seq: u64,
     /// How long votes may take, and how many batches in a row have waited for them in vain.
     votes: Patience,
@@ -127,6 +129,7 @@ impl Sequencer {
             flights: VecDeque::new(),
             queue: VecDeque::new(),
             queue_bytes: 0,
+            refused: VecDeque::new(),
             next_seq: 1,
             votes: Patience::new(config.prepare_timeout, PATIENCE_DOUBLINGS_MAX),
             in_vain: 0,
@@ -381,7 +384,7 @@ impl Sequencer {
         if let Some(index) = index {
             self.abort_from(core, index, &reason, effects);
         }
-        self.refuse_queue(core, &reason, effects);
+        self.refuse_queue(reason);
     }
 
     pub(crate) fn on_tick(&mut self, core: &mut Core, now: Instant, effects: &mut Out) {
@@ -407,7 +410,7 @@ impl Sequencer {
                     missing: self.unlinked(),
                 },
             };
-            self.refuse_queue(core, &reason, effects);
+            self.refuse_queue(reason);
         }
         self.repeat(core, now, effects);
     }
@@ -423,8 +426,9 @@ impl Sequencer {
                 .any(|link| link.state != LinkState::Linked || link.acked < core.ledger.decided)
     }
 
-    /// Sends what has gathered in this turn.
-    pub(crate) fn end_turn(&mut self, core: &mut Core, now: Instant, effects: &mut Out) {
+    /// Sends what has gathered in this turn; returns whether something is left for the next one.
+    pub(crate) fn end_turn(&mut self, core: &mut Core, now: Instant, effects: &mut Out) -> bool {
+        let goes_on = self.refuse_some(core, effects);
         self.offer_transfers(core, effects);
         self.update_watermark(core);
         let has_sent = self.order(core, now, effects);
@@ -436,6 +440,7 @@ impl Sequencer {
         }
         self.announced = core.ledger.decided;
         self.send_answers(core, effects);
+        goes_on
     }
 
     pub(crate) fn receive(

@@ -6,7 +6,7 @@ use trilemma_core::session::Admission;
 use trilemma_core::{AppendSeq, Command, Instant, NodeId, Reason};
 
 use super::{Flight, LinkState, Queued, ReplyTo, Sequencer};
-use crate::batch::{Batch, TRANSACTIONS_MAX, Transaction};
+use crate::batch::{Batch, Transaction};
 use crate::core::{Core, Out};
 use crate::ids::BatchId;
 use crate::message::{CHAIN_MAX, Message, UNFINISHED_MAX, Verdict};
@@ -95,7 +95,7 @@ impl Sequencer {
         let first = self.speculative.version().next();
         let (mut transactions, mut waiters, mut done) = (Vec::new(), Vec::new(), Vec::new());
         let mut bytes = 0;
-        while transactions.len() < TRANSACTIONS_MAX
+        while transactions.len() < core.config.transactions_max()
             && bytes < core.config.batch_bytes
             && let Some(queued) = self.dequeue()
         {
@@ -242,10 +242,27 @@ impl Sequencer {
         }
     }
 
-    pub(super) fn refuse_queue(&mut self, core: &mut Core, reason: &Reason, effects: &mut Out) {
-        while let Some(queued) = self.dequeue() {
-            self.refuse(core, queued.waiter, reason, effects);
+    /// Whatever waits for a batch is to be refused.
+    pub(super) fn refuse_queue(&mut self, reason: Reason) {
+        if !self.queue.is_empty() {
+            self.queue_bytes = 0;
+            self.refused.push_back((std::mem::take(&mut self.queue), reason));
         }
+    }
+
+    /// Refuses the next operations of those that are to be refused; returns whether there are more.
+    pub(super) fn refuse_some(&mut self, core: &mut Core, effects: &mut Out) -> bool {
+        for _ in 0..core.config.turn_operations.max(1) {
+            let Some((queue, reason)) = self.refused.front_mut() else {
+                break;
+            };
+            let reason = reason.clone();
+            match queue.pop_front() {
+                Some(queued) => self.refuse(core, queued.waiter, &reason, effects),
+                None => drop(self.refused.pop_front()),
+            }
+        }
+        !self.refused.is_empty()
     }
 
     fn refuse(&mut self, core: &mut Core, waiter: ReplyTo, reason: &Reason, effects: &mut Out) {

@@ -4,7 +4,7 @@
 use trilemma_core::{
     Attempt, Command, NodeSet, Outcome, Protocol, ReadLevel, Reason, Reply, Request, UnknownCause, WriteError,
 };
-use trilemma_testkit::{get, op, succeeded, value, write};
+use trilemma_testkit::{Verdict, get, op, succeeded, value, write};
 
 use super::harness::*;
 use crate::Message;
@@ -318,6 +318,33 @@ fn d6_slow_disks_cost_no_refusal() {
         assert!(succeeded(put(&mut cluster, N1, seq, "k").as_ref()));
         assert!(cluster.now() - start < millis(500));
     }
+}
+
+/// The answer of one operation is lost each time. What follows is served until it would look like a late copy, and
+/// is refused then, at once and for certain.
+#[test]
+fn d24_an_operation_that_is_never_answered_stops_others_with_a_word() {
+    let mut cluster = cluster_with(3, 14, |config| config.forwards_max = 2);
+    let is_of = |transaction: &crate::batch::Transaction, seq| transaction.op() == op(seq);
+    // The sequencer never learns of the first one.
+    cluster.filter = Some(Box::new(move |_, _, message| match message {
+        Message::Forwards { items, .. } if items.iter().any(|item| is_of(&item.transaction, 1)) => {
+            Verdict::Drop
+        }
+        _ => Verdict::Deliver,
+    }));
+    let first = propose_put(&mut cluster, N2, 1, "k", 30 * SECOND);
+    cluster.run_for(millis(10));
+    for seq in 2..=4 {
+        assert!(succeeded(put(&mut cluster, N2, seq, "k").as_ref()), "{seq}");
+    }
+    let start = cluster.now();
+    let reply = put(&mut cluster, N2, 5, "k");
+    assert!(matches!(refusal(reply), Reason::Overloaded { .. }));
+    assert!(cluster.now() - start < millis(1));
+    cluster.filter = None;
+    assert!(succeeded(await_reply(&mut cluster, N2, first).as_ref()));
+    assert!(succeeded(put(&mut cluster, N2, 6, "k").as_ref()));
 }
 
 #[test]
