@@ -10,7 +10,7 @@ use trilemma_core::{Corrupt, Key};
 
 use super::ballot::Ballot;
 use super::record::{AcceptedRecord, ChosenRecord, Record};
-use super::register::Register;
+use super::register::{Proposed, Register};
 
 /// Keys up to which a build with debug assertions looks at every one of them after every step. Beyond it that would make
 /// tests with many keys quadratic.
@@ -48,6 +48,15 @@ impl KeyState {
     }
 }
 
+/// Why an accept is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Because of this higher ballot.
+    Higher(Ballot),
+    /// It changes a register that is not held.
+    Lacks,
+}
+
 /// The acceptor of one node, for all keys. A clone is O(1).
 #[derive(Debug, Default)]
 pub(crate) struct Acceptor {
@@ -55,6 +64,8 @@ pub(crate) struct Acceptor {
     /// Accepts refused because the ballot had carried another value: a broken proposer.
     pub(crate) double_values: u64,
     turn: Record,
+    /// What was chosen, for the next record. Nothing waits for it.
+    chosen: Vec<ChosenRecord>,
 }
 
 impl Acceptor {
@@ -81,7 +92,8 @@ impl Acceptor {
         Ok(key_state.clone())
     }
 
-    /// Second phase. Accepts, promises `next`, and returns what is promised now; or returns the higher ballot.
+    /// Second phase. Accepts, promises `next`, and returns what is promised now. `made` is the register that `proposed`
+    /// stands for, where the caller has it.
     ///
     /// An accept under the ballot already accepted is a repeat: it is answered like the first, even if a higher
     /// ballot was promised since, because it is true. Only its `next` may still have to be promised.
@@ -89,19 +101,26 @@ impl Acceptor {
         &mut self,
         key: &Key,
         ballot: Ballot,
-        register: &Arc<Register>,
+        proposed: &Proposed,
+        made: Option<Arc<Register>>,
         next: Ballot,
         touched: u64,
-    ) -> Result<Ballot, Ballot> {
+    ) -> Result<Ballot, Refusal> {
+        if !self.key_states.contains_key(key)
+            && made.is_none()
+            && matches!(proposed, Proposed::Change(change) if change.base > Ballot::ZERO)
+        {
+            return Err(Refusal::Lacks);
+        }
         let key_state = self.key_states.entry(key.clone()).or_default();
         let is_repeat = ballot == key_state.accepted;
         if ballot < key_state.accepted || (ballot < key_state.promised && !is_repeat) {
-            return Err(key_state.bar());
+            return Err(Refusal::Higher(key_state.bar()));
         }
         if is_repeat {
-            if key_state.register != *register {
+            if !proposed.may_be(&key_state.register) {
                 self.double_values += 1;
-                return Err(key_state.bar());
+                return Err(Refusal::Higher(key_state.bar()));
             }
             if next > key_state.promised {
                 key_state.promised = next;
@@ -119,8 +138,22 @@ impl Acceptor {
             ballot >= key_state.promised,
             "nothing below a promise is accepted"
         );
+        let is_of_held = matches!(proposed, Proposed::Change(change) if change.base == key_state.accepted);
+        let made = made.or_else(|| proposed.made_of(key_state.accepted, &key_state.register, ballot));
+        let Some(register) = made else {
+            return Err(Refusal::Lacks);
+        };
+        debug_assert!(
+            proposed.may_be(&register),
+            "what was made for key {key:?} is what is proposed"
+        );
+        let logged = if is_of_held {
+            proposed.clone()
+        } else {
+            Proposed::Whole(Arc::clone(&register))
+        };
         key_state.accepted = ballot;
-        key_state.register = Arc::clone(register);
+        key_state.register = register;
         key_state.promised = key_state.promised.max(next).max(ballot);
         key_state.touched = touched;
         key_state.check(key);
@@ -129,7 +162,7 @@ impl Acceptor {
             key: key.clone(),
             ballot,
             promised,
-            register: Arc::clone(register),
+            register: logged,
         });
         Ok(promised)
     }
@@ -144,21 +177,18 @@ impl Acceptor {
         touched: u64,
     ) -> bool {
         let key_state = self.key_states.get(key).cloned().unwrap_or_default();
+        let whole = Proposed::Whole(Arc::clone(register));
         ballot > key_state.accepted
             && ballot >= key_state.promised
-            && self.accept(key, ballot, register, ballot, touched).is_ok()
+            && self.accept(key, ballot, &whole, None, ballot, touched).is_ok()
     }
 
-    /// Notes that `register` was chosen, for the record of this turn.
-    pub(crate) fn note_chosen(&mut self, key: &Key, ballot: Ballot, register: &Arc<Register>) {
-        let is_held = self
-            .key_states
-            .get(key)
-            .is_some_and(|key_state| key_state.accepted == ballot);
-        self.turn.chosen.push(ChosenRecord {
+    /// Notes what was chosen, for the next record: the register, unless it is held under the same ballot.
+    pub(crate) fn note_chosen(&mut self, key: &Key, ballot: Ballot, register: Option<Arc<Register>>) {
+        self.chosen.push(ChosenRecord {
             key: key.clone(),
             ballot,
-            register: (!is_held).then(|| Arc::clone(register)),
+            register,
         });
     }
 
@@ -192,13 +222,21 @@ impl Acceptor {
         }
     }
 
-    /// What changed since the last call.
+    /// What changed since the last call, and what was chosen.
     pub(crate) fn take_turn(&mut self) -> Record {
-        std::mem::take(&mut self.turn)
+        let mut turn = std::mem::take(&mut self.turn);
+        turn.chosen = std::mem::take(&mut self.chosen);
+        turn
     }
 
+    /// Whether something has changed that an answer may wait for.
     pub(crate) fn has_turn(&self) -> bool {
         !self.turn.is_empty()
+    }
+
+    /// Whether something was chosen that no record says yet.
+    pub(crate) fn has_chosen(&self) -> bool {
+        !self.chosen.is_empty()
     }
 
     /// Takes a state of a checkpoint.
@@ -240,12 +278,17 @@ impl Acceptor {
             )));
         }
         let key_state = self.key_states.entry(key).or_default();
-        if ballot == key_state.accepted && key_state.register != register {
+        if ballot == key_state.accepted && !register.may_be(&key_state.register) {
             return Err(Corrupt(format!("ballot {ballot} was accepted with two values")));
         }
         if ballot > key_state.accepted {
+            let made = register.made_of(key_state.accepted, &key_state.register, ballot);
+            key_state.register = made.ok_or_else(|| {
+                Corrupt(format!(
+                    "the register of ballot {ballot} is made of one that was never accepted here"
+                ))
+            })?;
             key_state.accepted = ballot;
-            key_state.register = register;
         }
         key_state.promised = key_state.promised.max(promised);
         Ok(())

@@ -30,6 +30,9 @@ pub struct PaxosConfig {
     /// Longest back-off. Default 60 ms. Where a round trip with its disk sync takes longer, so does the longest back-off:
     /// less lets proposers of one key preempt each other without end.
     pub backoff_max: Duration,
+    /// How long what was chosen waits for other messages and records that it can ride on, before it is sent to
+    /// the others and logged. Default 1 ms. Other nodes learn, show watchers and serve local reads that much later when little is written.
+    pub chosen_delay: Duration,
     /// Mean time between two comparisons with a random peer. Default 500 ms. Less catches up sooner and costs 2 KiB
     /// each.
     pub sync_interval: Duration,
@@ -42,6 +45,9 @@ pub struct PaxosConfig {
     pub operations_max: usize,
     /// Most operations that wait or run on one key. Default 4,096.
     pub operations_per_key_max: usize,
+    /// Most rounds that one turn repeats, refuses or looks at beyond those that its inputs are about. Default 4,096: a few
+    /// milliseconds of work. The rest follows in the next turns.
+    pub turn_rounds: usize,
     /// Most keys with a round under way. Default 16,384.
     pub keys_max: usize,
     /// Keys whose next ballot is remembered for one-trip writes. Default 65,536.
@@ -77,9 +83,11 @@ impl PaxosConfig {
             round_timeout: Duration::from_millis(100),
             backoff_min: Duration::from_millis(2),
             backoff_max: Duration::from_millis(60),
+            chosen_delay: Duration::from_millis(1),
             sync_interval: Duration::from_millis(500),
             sync_page_max: super::message::PAGE_MAX,
             confirm_after: Duration::from_secs(1),
+            turn_rounds: 4096,
             operations_max: 65_536,
             operations_per_key_max: 4096,
             keys_max: 16_384,
@@ -102,6 +110,7 @@ impl PaxosConfig {
         self.operations_per_key_max = self.operations_per_key_max.max(1);
         self.operations_max = self.operations_max.max(1);
         self.keys_max = self.keys_max.max(1);
+        self.turn_rounds = self.turn_rounds.max(1);
         self
     }
 }

@@ -11,7 +11,7 @@ use imbl::OrdMap;
 use trilemma_core::data::map_bounds;
 use trilemma_core::view::MapView;
 use trilemma_core::{Change, Entry, Key, KeyRange, Versioned, View};
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::acceptor::CHECKED_KEYS_MAX;
 use super::ballot::Ballot;
@@ -61,12 +61,11 @@ pub(crate) fn bucket(key: &[u8]) -> u8 {
 }
 
 fn hash(key: &[u8], ballot: Ballot) -> u64 {
-    let mut hasher = Xxh3::new();
-    hasher.update(key);
-    hasher.update(&ballot.counter.to_le_bytes());
-    hasher.update(&ballot.node.0.to_le_bytes());
-    hasher.update(&ballot.incarnation.0.to_le_bytes());
-    hasher.digest()
+    let mut bytes = [0; 20];
+    bytes[..8].copy_from_slice(&ballot.counter.to_le_bytes());
+    bytes[8..12].copy_from_slice(&ballot.node.0.to_le_bytes());
+    bytes[12..].copy_from_slice(&ballot.incarnation.0.to_le_bytes());
+    xxh3_64_with_seed(key, xxh3_64(&bytes))
 }
 
 impl Learner {

@@ -59,7 +59,7 @@ pub use message::Message;
 pub use record::Record;
 pub use register::Register;
 
-use acceptor::{Acceptor, CHECKED_KEYS_MAX, KeyState};
+use acceptor::{Acceptor, CHECKED_KEYS_MAX, KeyState, Refusal};
 use checkpoint::Chunk;
 use learner::Learner;
 use message::{Answer, Ask};
@@ -77,6 +77,10 @@ pub struct Paxos {
     rng: Rng,
     /// One for each other member.
     outboxes: Vec<Outbox>,
+    /// What was chosen, for all of them.
+    chosen: Vec<Ask>,
+    /// When that is sent and logged, if nothing that it can ride on comes before; [`Instant::NEVER`] if there is nothing.
+    chosen_at: Instant,
     /// Answers of this node's acceptor to its own proposer: ready, of this turn, and waiting for the disk. They
     /// count when they are durable, as everybody else's.
     ready: Vec<Answer>,
@@ -117,7 +121,8 @@ impl Paxos {
     /// A node without state; give it its checkpoint and records before it starts.
     ///
     /// # Panics
-    /// If `config.node` is not one of `config.members`: the host has mixed up its configuration.
+    /// If `config.node` is not one of `config.members`, or those are more than [`register::PROPOSERS_MAX`]: the host has
+    /// mixed up its configuration.
     #[must_use]
     pub fn new(config: PaxosConfig) -> Self {
         let config = config.clamp();
@@ -125,6 +130,8 @@ impl Paxos {
         let others = config.members.iter().filter(|node| *node != config.node);
         Self {
             outboxes: others.map(Outbox::new).collect(),
+            chosen: Vec::new(),
+            chosen_at: Instant::NEVER,
             proposer: Proposer::new(config, rng.fork()),
             acceptor: Acceptor::default(),
             learner: Learner::default(),
@@ -191,8 +198,8 @@ impl Paxos {
             Message::Answers(answers) => {
                 for answer in answers {
                     self.proposer.on_answer(from, answer, now);
-                    self.carry_out(now, effects);
                 }
+                self.carry_out(now, effects);
             }
             message => {
                 let page_max = self.config().sync_page_max;
@@ -221,7 +228,7 @@ impl Paxos {
             }
             return;
         }
-        let judged = self.judge(from, ask, now);
+        let judged = self.judge(from, ask, None, now);
         if let Some((Answer::Promise { key, ballot, .. } | Answer::Accepted { key, ballot, .. }, _)) = &judged
         {
             self.proposer.overtaken(key, *ballot);
@@ -234,8 +241,14 @@ impl Paxos {
     }
 
     /// The acceptor's answer to an ask, and whether it may leave before this turn's records are durable. `None` for
-    /// an ask that no proposer of ours sends.
-    fn judge(&mut self, from: NodeId, ask: Ask, now: Instant) -> Option<(Answer, bool)> {
+    /// an ask that no proposer of ours sends. `made` is the register of an accept, where this node has made it itself.
+    fn judge(
+        &mut self,
+        from: NodeId,
+        ask: Ask,
+        made: Option<Arc<Register>>,
+        now: Instant,
+    ) -> Option<(Answer, bool)> {
         let turn = self.turn;
         match ask {
             Ask::Prepare { key, ballot } if ballot.is_of(from) && !key.is_empty() => {
@@ -262,22 +275,25 @@ impl Paxos {
                 next,
             } if ballot.is_of(from) && next.is_of(from) && next > ballot && !key.is_empty() => {
                 self.proposer.shared.clock.observe(next);
-                Some(match self.acceptor.accept(&key, ballot, &register, next, turn) {
-                    Ok(promised) => {
-                        if self.learner.ballot(&key) < ballot {
-                            self.unsettled.insert(key.clone(), now);
+                Some(
+                    match self.acceptor.accept(&key, ballot, &register, made, next, turn) {
+                        Ok(promised) => {
+                            if self.learner.ballot(&key) < ballot {
+                                self.unsettled.insert(key.clone(), now);
+                            }
+                            (
+                                Answer::Accepted {
+                                    key,
+                                    ballot,
+                                    promised,
+                                },
+                                false,
+                            )
                         }
-                        (
-                            Answer::Accepted {
-                                key,
-                                ballot,
-                                promised,
-                            },
-                            false,
-                        )
-                    }
-                    Err(seen) => (Answer::Refused { key, ballot, seen }, true),
-                })
+                        Err(Refusal::Higher(seen)) => (Answer::Refused { key, ballot, seen }, true),
+                        Err(Refusal::Lacks) => (Answer::Lacks { key, ballot }, true),
+                    },
+                )
             }
             Ask::Read { key, round } => {
                 let key_state = self.acceptor.key_state(&key).cloned().unwrap_or_default();
@@ -296,14 +312,16 @@ impl Paxos {
 
     /// Takes a register that is known to be chosen.
     fn learn(&mut self, key: &Key, ballot: Ballot, register: &Arc<Register>) {
-        if self.learner.learn(key, ballot, register) {
-            self.acceptor.install(key, ballot, register, self.turn);
+        let is_news = self.learner.learn(key, ballot, register);
+        let held = self.acceptor.key_state(key);
+        let mut accepted = held.map_or(Ballot::ZERO, |key_state| key_state.accepted);
+        if is_news {
+            if accepted < ballot && self.acceptor.install(key, ballot, register, self.turn) {
+                accepted = ballot;
+            }
+            let register = (accepted != ballot).then(|| Arc::clone(register));
             self.acceptor.note_chosen(key, ballot, register);
         }
-        let accepted = self
-            .acceptor
-            .key_state(key)
-            .map_or(Ballot::ZERO, |key_state| key_state.accepted);
         if accepted <= ballot {
             self.unsettled.remove(key);
         }
@@ -372,7 +390,9 @@ impl Protocol for Paxos {
             let position = self.proposer.shared.clock.tick();
             effects.publish(ChangeBatch { position, changes });
         }
-        effects.wake_at(self.next_sync.min(self.proposer.wake_at()));
+        let due = self.next_sync.min(self.chosen_at);
+        // What is overdue is done in the turns that come at once.
+        effects.wake_at(due.min(self.proposer.wake_at(now)));
         self.check();
     }
 
@@ -430,7 +450,9 @@ impl Paxos {
 
     /// What holds after every step, of the machines and of what stands between them.
     fn check(&self) {
-        self.acceptor.check();
+        if cfg!(debug_assertions) {
+            self.acceptor.check();
+        }
         self.learner.check();
         self.proposer.check();
         assert!(

@@ -10,7 +10,7 @@ use trilemma_core::codec::bounded_vec;
 use trilemma_core::{Key, Lane};
 
 use super::ballot::Ballot;
-use super::register::Register;
+use super::register::{Proposed, Register};
 
 /// Most items of one message.
 pub const ITEMS_MAX: usize = 1024;
@@ -84,8 +84,8 @@ pub enum Ask {
         key: Key,
         /// The ballot, promised by a majority before.
         ballot: Ballot,
-        /// The register. The same whenever this ballot is sent.
-        register: Arc<Register>,
+        /// The register. The same whenever this ballot is sent, in whatever words.
+        register: Proposed,
         /// A fresh ballot of the sender to promise at once, so that its next write needs no first phase.
         next: Ballot,
     },
@@ -148,6 +148,13 @@ pub enum Answer {
         /// The register held.
         register: Arc<Register>,
     },
+    /// To an `Accept` that changes a register which this acceptor does not hold: send the whole.
+    Lacks {
+        /// The key.
+        key: Key,
+        /// The ballot of the accept.
+        ballot: Ballot,
+    },
 }
 
 /// One value that was chosen.
@@ -179,7 +186,9 @@ impl Answer {
         /// Kind, length of the key, two ballots.
         const ITEM: usize = 1 + 2 + 2 * Ballot::BYTES_MAX;
         match self {
-            Answer::Accepted { key, .. } | Answer::Refused { key, .. } => ITEM + key.len(),
+            Answer::Accepted { key, .. } | Answer::Refused { key, .. } | Answer::Lacks { key, .. } => {
+                ITEM + key.len()
+            }
             Answer::Promise { key, register, .. } | Answer::Held { key, register, .. } => {
                 ITEM + key.len() + register.size()
             }

@@ -9,7 +9,7 @@ use trilemma_core::data::KEY_BYTES_MAX;
 use trilemma_core::protocol::RECORD_BYTES_MAX;
 
 use super::ballot::Ballot;
-use super::register::Register;
+use super::register::{Proposed, Register};
 
 /// Most items of each kind that a record may hold; a larger one does not decode.
 pub const RECORD_ITEMS_MAX: usize = 1024;
@@ -63,8 +63,8 @@ pub struct AcceptedRecord {
     pub ballot: Ballot,
     /// What is promised from now on.
     pub promised: Ballot,
-    /// The register.
-    pub register: Arc<Register>,
+    /// The register. What makes it of another is made of the one that the records before leave accepted.
+    pub register: Proposed,
 }
 
 /// A register learned to be chosen.

@@ -27,6 +27,7 @@
 //! key under way at a time and puts an operation in doubt into its next one, so this tells it which of its accepts took
 //! effect, however many results were dropped since.
 
+mod change;
 mod format;
 
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use trilemma_core::session::OpResult;
 use trilemma_core::{Command, Mutation, NodeId, OpId, SessionId, Version, Versioned};
 
 use super::ballot::Ballot;
+pub use change::{Change, Keep, Proposed};
 use format::Stored;
 
 /// Most results that a register may hold; a larger one does not decode.
@@ -45,7 +47,7 @@ pub const RECENT_MAX: usize = 256;
 /// Most floors of sessions that a register may hold; a larger one does not decode.
 pub const FLOORS_MAX: usize = 1024;
 
-/// Most proposers that a register remembers; a keyspace has fewer members.
+/// Most proposers that a register remembers, and most members of a keyspace.
 pub const PROPOSERS_MAX: usize = 256;
 
 /// What one operation did to the key.
@@ -82,13 +84,6 @@ pub struct Register {
     pub horizon: Option<Version>,
     /// For each proposer, the last of its ballots that changed the register, ordered by node.
     pub proposers: Vec<Ballot>,
-}
-
-/// How many results, and floors of sessions, to keep.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Keep {
-    pub(crate) recent: usize,
-    pub(crate) floors: usize,
 }
 
 /// What is known about earlier runs of an operation.
@@ -142,14 +137,29 @@ impl Register {
         self.floors.binary_search_by_key(&session, |floor| floor.session)
     }
 
-    /// Drops the oldest results beyond `recent_max`, but for what must be remembered of them.
-    fn shorten(&mut self, recent_max: usize, floors_max: usize) {
-        let surplus = self.recent.len().saturating_sub(recent_max);
-        let dropped: Vec<Recent> = self.recent.drain(..surplus).collect();
-        for Recent { op, .. } in dropped {
-            self.note_dropped(op, floors_max);
+    /// Records what an operation did.
+    fn push(&mut self, result: Recent, keep: Keep) {
+        self.recent.push(result);
+        self.shorten(keep);
+        assert!(
+            self.recent.len() <= usize::from(keep.recent),
+            "remembered results are bounded"
+        );
+        assert!(
+            self.floors.len() <= usize::from(keep.floors),
+            "remembered sessions are bounded"
+        );
+    }
+
+    /// Drops the oldest results beyond those that are kept, but for what must be remembered of them.
+    fn shorten(&mut self, keep: Keep) {
+        let surplus = self.recent.len().saturating_sub(keep.recent.into());
+        for place in 0..surplus {
+            let op = self.recent[place].op;
+            self.note_dropped(op, keep.floors.into());
             assert!(self.may_have_dropped(op), "what is dropped does not run again");
         }
+        self.recent.drain(..surplus);
     }
 
     /// Remembers that the record of `op` is dropped.
@@ -206,6 +216,7 @@ impl Register {
         {
             Ok(position) => self.proposers[position] = ballot,
             Err(position) if self.proposers.len() < PROPOSERS_MAX => self.proposers.insert(position, ballot),
+            // Only nodes that are no members can have taken its place: a peer has made that up.
             Err(_) => {}
         }
     }
@@ -222,6 +233,7 @@ impl Register {
 pub(crate) struct Draft {
     base: Arc<Register>,
     changed: Option<Register>,
+    results: Vec<Recent>,
     ballot: Ballot,
     keep: Keep,
 }
@@ -231,6 +243,7 @@ impl Draft {
         Self {
             base,
             changed: None,
+            results: Vec::new(),
             ballot,
             keep,
         }
@@ -246,17 +259,17 @@ impl Draft {
         self.changed.is_some()
     }
 
-    /// The register to accept.
-    pub(crate) fn finish(self) -> Arc<Register> {
+    /// The register to accept, and the results that it records beyond those of the one before.
+    pub(crate) fn finish(self) -> (Arc<Register>, Vec<Recent>) {
         let Some(mut changed) = self.changed else {
-            return self.base;
+            return (self.base, self.results);
         };
         assert!(
             changed.version >= self.base.version,
             "versions of a key never go back"
         );
         changed.changed_under(self.ballot);
-        Arc::new(changed)
+        (Arc::new(changed), self.results)
     }
 
     fn change(&mut self) -> &mut Register {
@@ -326,17 +339,10 @@ impl Draft {
 
     fn record(&mut self, op: OpId, result: OpResult) {
         let keep = self.keep;
+        let result = Recent { op, result };
+        self.results.push(result);
         let register = self.change();
-        register.recent.push(Recent { op, result });
-        register.shorten(keep.recent, keep.floors);
-        assert!(
-            register.recent.len() <= keep.recent,
-            "remembered results are bounded"
-        );
-        assert!(
-            register.floors.len() <= keep.floors,
-            "remembered sessions are bounded"
-        );
+        register.push(result, keep);
         assert!(register.find(op).is_some(), "a result that was recorded is found");
     }
 

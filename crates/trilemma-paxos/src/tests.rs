@@ -1,6 +1,8 @@
 //! Tests of the paxos backend: single schedules, then random ones with invariants after every event.
 
+mod changes;
 mod checks;
+mod costs;
 mod forgotten;
 mod format;
 pub(crate) mod harness;

@@ -2,7 +2,7 @@
 
 use trilemma_core::{AppendSeq, Instant, Key, NodeId};
 
-use super::message::Ask;
+use super::message::{Ask, ITEMS_MAX};
 use super::proposer::Audience;
 use super::{Out, Paxos, Waiting, sync};
 
@@ -14,23 +14,33 @@ const CONFIRM_ROUNDS_MAX: usize = 64;
 impl Paxos {
     /// Carries out what the proposer wants.
     pub(super) fn carry_out(&mut self, now: Instant, effects: &mut Out) {
-        let actions = std::mem::take(&mut self.proposer.shared.actions);
-        for (key, ballot, register) in actions.learned {
+        let mut actions = std::mem::take(&mut self.proposer.shared.actions);
+        for (key, ballot, register) in actions.learned.drain(..) {
             self.learn(&key, ballot, &register);
         }
-        for (audience, ask) in actions.asks {
+        for (audience, ask) in actions.asks.drain(..) {
             self.distribute(&audience, ask, now);
         }
-        for (ticket, reply) in actions.replies {
+        for (ticket, reply) in actions.replies.drain(..) {
             effects.reply(ticket, reply);
         }
+        debug_assert!(
+            self.proposer.shared.actions.is_empty(),
+            "what is carried out wants nothing of the proposer"
+        );
+        self.proposer.shared.actions = actions;
     }
 
     fn distribute(&mut self, audience: &Audience, ask: Ask, now: Instant) {
         let me = self.config().node;
+        if matches!(audience, Audience::Others) {
+            self.chosen.push(ask);
+            return;
+        }
         for outbox in &mut self.outboxes {
             let wanted = match audience {
-                Audience::All | Audience::Others => true,
+                Audience::All => true,
+                Audience::Others => false,
                 Audience::Only(nodes) => nodes.contains(&outbox.to),
             };
             if wanted {
@@ -43,7 +53,11 @@ impl Paxos {
             Audience::Only(nodes) => nodes.contains(&me),
         };
         if asks_me {
-            match self.judge(me, ask, now) {
+            let made = match &ask {
+                Ask::Accept { key, ballot, .. } => self.proposer.proposes(key, *ballot).cloned(),
+                Ask::Prepare { .. } | Ask::Read { .. } | Ask::Chosen { .. } => None,
+            };
+            match self.judge(me, ask, made, now) {
                 Some((answer, true)) => self.ready.push(answer),
                 Some((answer, false)) => self.promises.push(answer),
                 None => {}
@@ -53,13 +67,42 @@ impl Paxos {
 
     /// Ends the turn: everything that changed goes to the log, and what there is for each peer leaves.
     pub(super) fn end_turn(&mut self, now: Instant, effects: &mut Out) {
-        while self.has_work() {
-            self.append(effects);
+        let rounds = self.config().turn_rounds;
+        let goes_on = self.proposer.on_time(now, rounds);
+        self.carry_out(now, effects);
+        while self.has_work() || self.is_chosen_due(now) {
+            self.append(now, effects);
+            self.tell_chosen(now);
             for outbox in &mut self.outboxes {
                 outbox.flush(effects);
             }
             self.wait_for_disk(effects.last_append());
             self.hear_own_acceptor(now, effects);
+        }
+        if goes_on {
+            effects.go_on();
+        }
+    }
+
+    /// Whether what was chosen has waited long enough. Where it is much it waits for nothing.
+    fn is_chosen_due(&mut self, now: Instant) -> bool {
+        if self.chosen.is_empty() && !self.acceptor.has_chosen() {
+            self.chosen_at = Instant::NEVER;
+            return false;
+        }
+        self.chosen_at = self.chosen_at.min(now + self.config().chosen_delay);
+        self.chosen_at <= now || self.chosen.len() >= ITEMS_MAX
+    }
+
+    /// Tells the others what was chosen: along with what they are asked anyway, if all are, or when it is due.
+    fn tell_chosen(&mut self, now: Instant) {
+        let is_all_asked = self.outboxes.iter().all(|outbox| !outbox.asks.is_empty());
+        if self.chosen.is_empty() || !(is_all_asked || self.is_chosen_due(now)) {
+            return;
+        }
+        let chosen = std::mem::take(&mut self.chosen);
+        for outbox in &mut self.outboxes {
+            outbox.asks.extend_from_slice(&chosen);
         }
     }
 
@@ -81,8 +124,13 @@ impl Paxos {
         }
     }
 
-    /// Appends what the turn has changed. Answers wait for the last record, so all of them are forced if one is.
-    fn append(&mut self, effects: &mut Out) {
+    /// Appends what the turn has changed, and what was chosen with it, or when that is due. Answers wait for the last
+    /// record, so all of them are forced if one is.
+    fn append(&mut self, now: Instant, effects: &mut Out) {
+        if !self.acceptor.has_turn() && !self.is_chosen_due(now) {
+            return;
+        }
+        self.acceptor.check();
         let turn = self.acceptor.take_turn();
         let is_forced = turn.is_forced();
         for record in turn.cut() {
@@ -110,8 +158,8 @@ impl Paxos {
         }
         for answer in answers {
             self.proposer.on_answer(me, answer, now);
-            self.carry_out(now, effects);
         }
+        self.carry_out(now, effects);
     }
 
     /// Whether something waits for the end of the turn.
@@ -123,8 +171,6 @@ impl Paxos {
     }
 
     pub(super) fn on_wake(&mut self, now: Instant, effects: &mut Out) {
-        self.proposer.on_time(now);
-        self.carry_out(now, effects);
         if now >= self.next_sync {
             self.schedule_sync(now);
             let missing = self.proposer.shared.missing();

@@ -4,9 +4,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use trilemma_core::{Incarnation, NodeId};
 use trilemma_paxos::message::{Answer, Ask};
+use trilemma_paxos::register::Proposed;
 use trilemma_paxos::{Ballot, Message, Paxos, PaxosConfig, Register};
 use trilemma_testkit::plays::{Plays, Setup, Stage};
 
@@ -17,7 +19,10 @@ impl Stage for OfPaxos {
     type Protocol = Paxos;
 
     fn build(node: NodeId, incarnation: Incarnation, seed: u64, setup: &Setup) -> Paxos {
-        Paxos::new(PaxosConfig::new(node, setup.members(), incarnation, seed))
+        let mut config = PaxosConfig::new(node, setup.members(), incarnation, seed);
+        // What was chosen rides on nothing here, and leaves at once.
+        config.chosen_delay = Duration::ZERO;
+        Paxos::new(config)
     }
 
     fn show(message: &Message) -> Vec<String> {
@@ -92,6 +97,20 @@ fn register(register: &Register) -> String {
     }
 }
 
+fn proposed(proposed: &Proposed) -> String {
+    match proposed {
+        Proposed::Whole(whole) => register(whole),
+        Proposed::Change(change) => {
+            let after = Register {
+                version: change.version,
+                state: change.state.clone(),
+                ..Register::default()
+            };
+            format!("{} after {}", register(&after), ballot(change.base))
+        }
+    }
+}
+
 fn ask(ask: &Ask) -> String {
     match ask {
         Ask::Prepare { key, ballot: under } => format!("prepare {key} {}", ballot(*under)),
@@ -101,7 +120,7 @@ fn ask(ask: &Ask) -> String {
             register: held,
             next,
         } => {
-            let (under, held, next) = (ballot(*under), register(held), ballot(*next));
+            let (under, held, next) = (ballot(*under), proposed(held), ballot(*next));
             format!("accept {key} {under}: {held}; next {next}")
         }
         Ask::Read { key, .. } => format!("read {key}"),
@@ -132,6 +151,7 @@ fn answer(answer: &Answer) -> String {
             ballot(*under),
             ballot(*promised)
         ),
+        Answer::Lacks { key, ballot: under } => format!("lacks {key}, of {}", ballot(*under)),
         Answer::Refused {
             key,
             ballot: under,

@@ -24,7 +24,7 @@ fn written() -> Arc<Register> {
 /// An acceptor that has accepted `b1` for `x` and promised `b5`.
 fn acceptor() -> Acceptor {
     let mut acceptor = Acceptor::default();
-    let accepted = acceptor.accept(&"x".into(), ballot(1), &written(), ballot(5), 1);
+    let accepted = acceptor.accept(&"x".into(), ballot(1), &written().into(), None, ballot(5), 1);
     assert_eq!(accepted, Ok(ballot(5)));
     acceptor.check();
     acceptor

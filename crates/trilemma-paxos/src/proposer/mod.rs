@@ -8,6 +8,7 @@ mod operation;
 mod round;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::acceptor::CHECKED_KEYS_MAX;
 use super::ballot::{Ballot, Clock};
 use super::config::PaxosConfig;
 use super::message::{Answer, Ask};
-use super::register::{Keep, Register};
+use super::register::{Keep, PROPOSERS_MAX, Register};
 use cache::Cache;
 pub(crate) use operation::{Kind, Operation};
 use round::Round;
@@ -48,7 +49,7 @@ pub(crate) struct Actions {
 }
 
 impl Actions {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.asks.is_empty() && self.replies.is_empty() && self.learned.is_empty()
     }
 }
@@ -103,9 +104,10 @@ impl Shared {
     }
 
     fn keep(&self) -> Keep {
+        let limit = |max: usize| u16::try_from(max).unwrap_or(u16::MAX);
         Keep {
-            recent: self.config.recent_max,
-            floors: self.config.sessions_max,
+            recent: limit(self.config.recent_max),
+            floors: limit(self.config.sessions_max),
         }
     }
 
@@ -145,6 +147,8 @@ impl Shared {
 #[derive(Debug)]
 pub(crate) struct Proposer {
     rounds: BTreeMap<Key, Round>,
+    /// From where on operations are still to be refused for want of a majority.
+    refusing: Option<Bound<Key>>,
     pub(crate) shared: Shared,
 }
 
@@ -152,8 +156,14 @@ impl Proposer {
     pub(crate) fn new(config: PaxosConfig, rng: Rng) -> Self {
         let members: Vec<NodeId> = config.members.iter().collect();
         assert!(members.contains(&config.node), "node {} is a member", config.node);
+        assert!(
+            members.len() <= PROPOSERS_MAX,
+            "a register remembers each of {} members",
+            members.len()
+        );
         Self {
             rounds: BTreeMap::new(),
+            refusing: None,
             shared: Shared {
                 quorum: members.len() / 2 + 1,
                 clock: Clock::new(config.node, config.incarnation),
@@ -292,7 +302,8 @@ impl Proposer {
             Answer::Promise { key, .. }
             | Answer::Accepted { key, .. }
             | Answer::Refused { key, .. }
-            | Answer::Held { key, .. } => key.clone(),
+            | Answer::Held { key, .. }
+            | Answer::Lacks { key, .. } => key.clone(),
         };
         match &answer {
             Answer::Refused { seen, .. } => self.shared.clock.observe(*seen),
@@ -300,12 +311,18 @@ impl Proposer {
                 self.shared.clock.observe(*accepted);
             }
             Answer::Accepted { promised, .. } => self.shared.clock.observe(*promised),
+            Answer::Lacks { .. } => {}
         }
         if self.rounds.contains_key(&key) {
             self.run(&key, now, |round, shared| {
                 round.on_answer(&key, from, answer, now, shared)
             });
         }
+    }
+
+    /// The register of the accept under way with this ballot.
+    pub(crate) fn proposes(&self, key: &Key, ballot: Ballot) -> Option<&Arc<Register>> {
+        self.rounds.get(key).and_then(|round| round.proposes(ballot))
     }
 
     /// Another proposer was promised `ballot` here: a lower cached ballot would only be refused.
@@ -332,25 +349,19 @@ impl Proposer {
                 round.hope(key, now, &mut self.shared);
             }
         }
-        let Some(reason) = self.shared.no_quorum() else {
-            return;
-        };
-        for round in self.rounds.values_mut() {
-            let certain = round.operations_mut().filter(|operation| operation.is_certain());
-            for operation in certain {
-                if let Some(ticket) = operation.ticket.take() {
-                    let reply = operation.refusal(reason.clone());
-                    self.shared.reply(ticket, operation.deadline, reply);
-                }
-            }
-        }
+        self.refusing = self.shared.no_quorum().map(|_| Bound::Unbounded);
     }
 
-    /// Repeats phases that have lasted too long and answers operations whose time is up.
-    pub(crate) fn on_time(&mut self, now: Instant) {
-        while let Some((due, key)) = self.shared.timers.first()
-            && *due <= now
-        {
+    /// Repeats phases that have lasted too long and answers operations whose time is up, as many as a turn may; returns
+    /// whether there are more.
+    pub(crate) fn on_time(&mut self, now: Instant, rounds: usize) -> bool {
+        for _ in 0..rounds {
+            let Some((due, key)) = self.shared.timers.first() else {
+                break;
+            };
+            if *due > now {
+                break;
+            }
             let key = key.clone();
             self.run(&key, now, |round, shared| round.on_due(&key, now, shared));
             assert!(
@@ -358,11 +369,36 @@ impl Proposer {
                 "a timer is set again or removed"
             );
         }
-        while let Some((deadline, ticket)) = self.shared.deadlines.first().copied()
-            && deadline <= now
-        {
-            self.expire(deadline, ticket);
+        for _ in 0..rounds {
+            match self.shared.deadlines.first().copied() {
+                Some((deadline, ticket)) if deadline <= now => self.expire(deadline, ticket),
+                _ => break,
+            }
         }
+        self.refuse_some(rounds) || self.next_due() <= now
+    }
+
+    /// Without a majority: refuses what has certainly done nothing, of so many keys. Returns whether there are more.
+    fn refuse_some(&mut self, rounds: usize) -> bool {
+        let Some(from) = self.refusing.take() else {
+            return false;
+        };
+        let Some(reason) = self.shared.no_quorum() else {
+            return false;
+        };
+        for (looked, (key, round)) in self.rounds.range_mut((from, Bound::Unbounded)).enumerate() {
+            if looked == rounds {
+                self.refusing = Some(Bound::Included(key.clone()));
+                break;
+            }
+            for operation in round.operations_mut().filter(|operation| operation.is_certain()) {
+                if let Some(ticket) = operation.ticket.take() {
+                    let reply = operation.refusal(reason.clone());
+                    self.shared.reply(ticket, operation.deadline, reply);
+                }
+            }
+        }
+        self.refusing.is_some()
     }
 
     fn expire(&mut self, deadline: Instant, ticket: Ticket) {
@@ -381,8 +417,13 @@ impl Proposer {
         }
     }
 
-    /// When [`Self::on_time`] has something to do.
-    pub(crate) fn wake_at(&self) -> Instant {
+    /// When [`Self::on_time`] has something to do that it need not do in the next turn.
+    pub(crate) fn wake_at(&self, now: Instant) -> Instant {
+        let due = self.next_due();
+        if due > now { due } else { Instant::NEVER }
+    }
+
+    fn next_due(&self) -> Instant {
         let timer = self.shared.timers.first().map_or(Instant::NEVER, |(due, _)| *due);
         let deadline = self
             .shared

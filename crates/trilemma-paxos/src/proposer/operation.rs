@@ -10,7 +10,7 @@ use trilemma_core::{
 };
 
 use crate::ballot::Ballot;
-use crate::register::{Draft, Earlier, Keep, Register, Ruling};
+use crate::register::{Change, Draft, Earlier, Keep, Proposed, Recent, Register, Ruling};
 
 /// What is wanted of a key.
 #[derive(Clone, Debug)]
@@ -118,6 +118,9 @@ pub(crate) enum Verdict {
 pub(crate) struct Plan {
     /// The register after the batch.
     pub(crate) register: Arc<Register>,
+    /// What it records beyond the one before.
+    results: Vec<Recent>,
+    keep: Keep,
     /// Whether it differs from the one before.
     pub(crate) is_changed: bool,
     /// One for each operation of the batch.
@@ -132,11 +135,27 @@ impl Plan {
             .iter()
             .map(|operation| judge(operation, &mut draft))
             .collect();
+        let is_changed = draft.is_changed();
+        let (register, results) = draft.finish();
         Self {
-            is_changed: draft.is_changed(),
-            register: draft.finish(),
+            register,
+            results,
+            keep,
+            is_changed,
             verdicts,
         }
+    }
+
+    /// The register as it is sent to those who hold the one before, which `base` carries.
+    pub(crate) fn since(&self, base: Ballot) -> Proposed {
+        assert!(self.is_changed, "what is not changed has no ballot of its own");
+        Proposed::Change(Arc::new(Change {
+            base,
+            version: self.register.version,
+            state: self.register.state.clone(),
+            results: self.results.clone(),
+            keep: self.keep,
+        }))
     }
 }
 

@@ -20,7 +20,7 @@ use super::operation::{Achievement, Kind, Operation, Plan, Verdict};
 use super::{Audience, Shared};
 use crate::ballot::Ballot;
 use crate::message::{Answer, Ask};
-use crate::register::{Register, Ruling};
+use crate::register::{Proposed, Register, Ruling};
 
 /// The rounds of one key.
 #[derive(Debug)]
@@ -81,6 +81,18 @@ struct Accepting {
     is_next_promised: bool,
     refused: Vec<NodeId>,
     is_repeated: bool,
+}
+
+impl Accepting {
+    /// The accept, for an acceptor of which it is not known what it holds.
+    fn ask(&self, key: &Key) -> Ask {
+        Ask::Accept {
+            key: key.clone(),
+            ballot: self.ballot,
+            register: Proposed::Whole(Arc::clone(&self.register)),
+            next: self.next,
+        }
+    }
 }
 
 impl Round {
@@ -152,7 +164,8 @@ impl Round {
         };
         let plan = Plan::of(&self.batch, &cached.register, cached.ballot, shared.keep());
         if plan.is_changed {
-            self.start_accept(key, cached.ballot, plan, now, shared);
+            let proposed = plan.since(cached.base);
+            self.start_accept(key, cached.ballot, plan, proposed, now, shared);
         } else {
             // The cached register alone never answers: another proposer may have replaced it.
             shared.cache.put(key, cached);
@@ -198,8 +211,16 @@ impl Round {
         shared.ask(Audience::All, Ask::Prepare { key, ballot });
     }
 
-    /// Sends the one value that `ballot` will ever carry.
-    fn start_accept(&mut self, key: &Key, ballot: Ballot, plan: Plan, now: Instant, shared: &mut Shared) {
+    /// Sends the one value that `ballot` will ever carry, in the words of `proposed`.
+    fn start_accept(
+        &mut self,
+        key: &Key,
+        ballot: Ballot,
+        plan: Plan,
+        proposed: Proposed,
+        now: Instant,
+        shared: &mut Shared,
+    ) {
         let next = shared.clock.ballot();
         assert!(next > ballot, "the next ballot follows the one that is used");
         assert_eq!(
@@ -229,7 +250,7 @@ impl Round {
         let ask = Ask::Accept {
             key: key.clone(),
             ballot,
-            register: Arc::clone(&plan.register),
+            register: proposed,
             next,
         };
         self.phase = Phase::Accepting(Accepting {
@@ -322,6 +343,7 @@ impl Round {
             Answer::Refused { ballot, seen, .. } => {
                 (self.count_refused(from, ballot, seen), Self::on_conflict)
             }
+            Answer::Lacks { ballot, .. } => return self.on_lack(key, from, ballot, shared),
         };
         if is_enough {
             then(self, key, now, shared);
@@ -393,6 +415,23 @@ impl Round {
         is_news
     }
 
+    /// An acceptor does not hold the register that the accept under way changes: it gets the whole.
+    fn on_lack(&self, key: &Key, from: NodeId, of: Ballot, shared: &mut Shared) {
+        if let Phase::Accepting(accepting) = &self.phase
+            && accepting.ballot == of
+        {
+            shared.ask(Audience::Only(vec![from]), accepting.ask(key));
+        }
+    }
+
+    /// The register of the accept under way, if this ballot carries it.
+    pub(super) fn proposes(&self, of: Ballot) -> Option<&Arc<Register>> {
+        match &self.phase {
+            Phase::Accepting(accepting) if accepting.ballot == of => Some(&accepting.register),
+            _ => None,
+        }
+    }
+
     /// A quorum read is answered when a majority reports one ballot: its register is chosen, and nothing newer was
     /// chosen before the read began, for that would show in this majority.
     fn on_held(&mut self, key: &Key, now: Instant, shared: &mut Shared) {
@@ -423,7 +462,8 @@ impl Round {
             match shared.cache.take(key) {
                 Some(cached) if cached.base == agreed.accepted => {
                     let plan = Plan::of(&self.batch, &cached.register, cached.ballot, shared.keep());
-                    self.start_accept(key, cached.ballot, plan, now, shared);
+                    let proposed = plan.since(cached.base);
+                    self.start_accept(key, cached.ballot, plan, proposed, now, shared);
                 }
                 _ => self.start_prepare(key, now, shared),
             }
@@ -471,7 +511,10 @@ impl Round {
                 self.answer(key, verdicts, agreed.on, shared);
                 self.advance(key, now, shared);
             }
-            _ => self.start_accept(key, ballot, plan, now, shared),
+            _ => {
+                let proposed = Proposed::Whole(Arc::clone(&plan.register));
+                self.start_accept(key, ballot, plan, proposed, now, shared);
+            }
         }
     }
 
@@ -536,13 +579,7 @@ impl Round {
                 let silent =
                     |node: &&NodeId| !accepting.accepted.contains(node) && !accepting.refused.contains(node);
                 let silent = shared.members.iter().filter(silent).copied().collect();
-                let ask = Ask::Accept {
-                    key: key.clone(),
-                    ballot: accepting.ballot,
-                    register: Arc::clone(&accepting.register),
-                    next: accepting.next,
-                };
-                shared.ask(Audience::Only(silent), ask);
+                shared.ask(Audience::Only(silent), accepting.ask(key));
                 self.note_silence(shared);
                 self.await_answers(key, now, shared);
             }

@@ -96,7 +96,7 @@ fn nothing_is_larger_than_it_says() {
         key: key.clone(),
         ballot,
         promised: ballot,
-        register: Arc::clone(&register),
+        register: Arc::clone(&register).into(),
     };
     assert!(codec::encode(&accepted).len() <= accepted.size() && accepted.size() <= ITEM_BYTES_MAX);
     let chosen = ChosenRecord {
@@ -116,10 +116,10 @@ fn a_record_of_the_largest_items_is_within_the_bound() {
         key: key.clone(),
         ballot,
         promised: ballot,
-        register: Arc::default(),
+        register: Proposed::Whole(Arc::default()),
     };
     let large = AcceptedRecord {
-        register: Arc::clone(&register),
+        register: Arc::clone(&register).into(),
         ..small.clone()
     };
     let chosen = ChosenRecord {
@@ -165,7 +165,7 @@ fn a_small_turn_is_one_record() {
             key: key.clone(),
             ballot: ballot(1),
             promised: ballot(2),
-            register,
+            register: register.into(),
         }],
         chosen: vec![ChosenRecord {
             key,
@@ -216,7 +216,7 @@ fn large_turn() -> Vec<Ask> {
         let accept = |under: u64, next: u64| Ask::Accept {
             key: key.clone(),
             ballot: ballot(under),
-            register: register(under, 2000 + 30 * number as usize),
+            register: register(under, 2000 + 30 * number as usize).into(),
             next: ballot(next),
         };
         let prepare = |under: u64| Ask::Prepare {

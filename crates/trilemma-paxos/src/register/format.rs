@@ -1,20 +1,23 @@
 //! The bytes of a register: on the wire, in records and in checkpoints.
 //!
 //! What follows the version begins with a number: 2, without a value, or 3, with one. Registers that were stored before
-//! they had floors have 0 or 1 there, and are still read.
+//! they had floors have 0 or 1 there, and are still read. 4 begins what makes a register of another, where that may stand.
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 use trilemma_core::codec::bounded_vec;
 use trilemma_core::session::OpResult;
 use trilemma_core::{Corrupt, OpId, Version, Versioned};
 
-use super::{FLOORS_MAX, Floor, PROPOSERS_MAX, RECENT_MAX, Recent, Register};
+use super::{Change, FLOORS_MAX, Floor, Keep, PROPOSERS_MAX, Proposed, RECENT_MAX, Recent, Register};
 use crate::ballot::Ballot;
 
 const ABSENT: u8 = 2;
 const PRESENT: u8 = 3;
+pub(super) const CHANGED: u8 = 4;
 
-/// A register as it is read.
+/// A register, or what makes it of another, as it is read.
 #[derive(Deserialize)]
 pub(super) struct Stored {
     version: Version,
@@ -27,6 +30,7 @@ enum Body {
     FormerPresent(Versioned, Former),
     Absent(Rest),
     Present(Versioned, Rest),
+    Changed(Changed),
 }
 
 #[derive(Deserialize)]
@@ -38,6 +42,15 @@ struct Rest {
     horizon: Option<Version>,
     #[serde(deserialize_with = "bounded_vec::<_, _, PROPOSERS_MAX>")]
     proposers: Vec<Ballot>,
+}
+
+#[derive(Deserialize)]
+struct Changed {
+    base: Ballot,
+    state: Option<Versioned>,
+    #[serde(deserialize_with = "bounded_vec::<_, _, RECENT_MAX>")]
+    results: Vec<Recent>,
+    keep: Keep,
 }
 
 /// Before floors: one mark for all results that were dropped, one for all fences.
@@ -74,6 +87,7 @@ impl TryFrom<Stored> for Register {
             Body::FormerPresent(state, former) => (Some(state), former.into()),
             Body::Absent(rest) => (None, rest),
             Body::Present(state, rest) => (Some(state), rest),
+            Body::Changed(_) => return Err(Corrupt("a change stands where a register belongs".into())),
         };
         let Rest {
             recent,
@@ -92,6 +106,37 @@ impl TryFrom<Stored> for Register {
             horizon,
             proposers,
         })
+    }
+}
+
+impl TryFrom<Stored> for Proposed {
+    type Error = Corrupt;
+
+    fn try_from(stored: Stored) -> Result<Self, Corrupt> {
+        let Stored { version, body } = stored;
+        let changed = match body {
+            Body::Changed(changed) => changed,
+            body => {
+                return Register::try_from(Stored { version, body })
+                    .map(|register| Self::Whole(Arc::new(register)));
+            }
+        };
+        let Changed {
+            base,
+            state,
+            results,
+            keep,
+        } = changed;
+        if !keep.is_valid() {
+            return Err(Corrupt(format!("a change keeps {keep:?}")));
+        }
+        Ok(Self::Change(Arc::new(Change {
+            base,
+            version,
+            state,
+            results,
+            keep,
+        })))
     }
 }
 
@@ -116,7 +161,10 @@ impl From<Former> for Rest {
             recent,
             ..Register::default()
         };
-        register.shorten(RECENT_MAX, FLOORS_MAX);
+        register.shorten(Keep {
+            recent: RECENT_MAX as u16,
+            floors: FLOORS_MAX as u16,
+        });
         Self {
             recent: register.recent,
             floors: register.floors,

@@ -11,7 +11,7 @@ use trilemma_core::{
 use trilemma_testkit::{op, succeeded, value, write};
 
 use super::harness::*;
-use crate::register::{Draft, Earlier, Keep, Ruling};
+use crate::register::{Change, Draft, Earlier, Keep, Recent, Ruling};
 use crate::{Ballot, Register};
 
 fn text(value: &str) -> Option<String> {
@@ -210,15 +210,27 @@ fn a_basis_from_nowhere_is_refused() {
     assert!(succeeded(cluster.write(N1, 1, Command::put("k", "v")).as_ref()));
 }
 
-/// Random writes, repeats and questions of few sessions at one register, against a memory without bounds.
+/// What makes `register` of the one before it, with these results.
+fn change(register: &Register, results: Vec<Recent>, keep: Keep) -> Change {
+    Change {
+        base: Ballot::ZERO,
+        version: register.version,
+        state: register.state.clone(),
+        results,
+        keep,
+    }
+}
+
+/// Random writes, repeats and questions of few sessions at one register, against a memory without bounds. What is sent of
+/// a change makes the same register.
 #[test]
 fn a_register_never_runs_what_it_has_recorded() {
     let (mut ran, mut refused, mut refused_new) = (0, 0, 0);
     for seed in 0..400 {
         let mut rng = Rng::new(seed);
         let keep = Keep {
-            recent: 2 + rng.below(5) as usize,
-            floors: 1 + rng.below(4) as usize,
+            recent: 2 + rng.below(5) as u16,
+            floors: 1 + rng.below(4) as u16,
         };
         let mut recorded: BTreeSet<OpId> = BTreeSet::new();
         let mut register = Arc::new(Register::default());
@@ -250,7 +262,13 @@ fn a_register_never_runs_what_it_has_recorded() {
                     Ruling::Forgotten => None,
                 }
             };
-            register = draft.finish();
+            let base = register;
+            let results;
+            (register, results) = draft.finish();
+            if register != base {
+                let change = change(&register, results, keep);
+                assert_eq!(change.apply(&base, ballot), *register, "seed {seed}: {op}");
+            }
             match (result, before) {
                 (Some(result), Some(before)) => assert_eq!(result, before, "seed {seed}: {op}"),
                 (Some(result), None) => {
@@ -273,7 +291,8 @@ fn a_register_never_runs_what_it_has_recorded() {
                     }
                 }
             }
-            assert!(register.recent.len() <= keep.recent && register.floors.len() <= keep.floors);
+            assert!(register.recent.len() <= keep.recent.into());
+            assert!(register.floors.len() <= keep.floors.into());
         }
     }
     assert!(

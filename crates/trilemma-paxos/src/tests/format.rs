@@ -10,7 +10,7 @@ use trilemma_core::{Incarnation, Key, NodeId, Version, Versioned, codec};
 use super::harness::op_of;
 use crate::message::{Answer, Ask, ChosenValue, ITEMS_MAX, Message, PAGE_MAX};
 use crate::record::{AcceptedRecord, ChosenRecord, Record};
-use crate::register::{FLOORS_MAX, Floor, RECENT_MAX, Recent, Register};
+use crate::register::{Change, FLOORS_MAX, Floor, Keep, Proposed, RECENT_MAX, Recent, Register};
 use crate::{Ballot, checkpoint::Chunk, checkpoint::KeyStateEntry, checkpoint::LearnedEntry};
 
 fn ballot(counter: u64) -> Ballot {
@@ -94,10 +94,29 @@ fn asks_are_frozen() {
         &ask(Ask::Accept {
             key: key.clone(),
             ballot: ballot(7),
-            register,
+            register: Arc::clone(&register).into(),
             next: ballot(8),
         }),
         "000101016b07020305030176040500010009010001050001000807010601ac020203080203",
+    );
+    let change = Proposed::Change(Arc::new(Change {
+        base: ballot(6),
+        version: register.version,
+        state: register.state.clone(),
+        results: register.recent.clone(),
+        keep: Keep {
+            recent: 64,
+            floors: 300,
+        },
+    }));
+    frozen(
+        &ask(Ask::Accept {
+            key: key.clone(),
+            ballot: ballot(7),
+            register: change,
+            next: ballot(8),
+        }),
+        "000101016b0702030504060203010176040500010009010001050040ac02080203",
     );
     frozen(
         &ask(Ask::Read {
@@ -146,12 +165,19 @@ fn answers_are_frozen() {
     );
     frozen(
         &answer(Answer::Held {
-            key,
+            key: key.clone(),
             round: 9,
             accepted: ballot(6),
             register,
         }),
         "010103016b09060203000200000000",
+    );
+    frozen(
+        &answer(Answer::Lacks {
+            key,
+            ballot: ballot(7),
+        }),
+        "010104016b070203",
     );
 }
 
@@ -204,7 +230,7 @@ fn records_are_frozen() {
         key: key(),
         ballot: ballot(7),
         promised: ballot(8),
-        register: Arc::clone(&register),
+        register: Arc::clone(&register).into(),
     };
     let chosen = |register| ChosenRecord {
         key: key(),

@@ -10,7 +10,7 @@ use trilemma_testkit::Verdict;
 
 use super::harness::Paxi;
 use crate::message::{Answer, Ask, Message};
-use crate::register::Recent;
+use crate::register::{Proposed, Recent};
 use crate::{Ballot, Register};
 
 /// Watches a cluster over its whole run, crashes included.
@@ -74,7 +74,7 @@ impl Invariants {
                         ..
                     } = ask
                     {
-                        self.carries(key, *ballot, register);
+                        self.proposes(key, *ballot, register);
                     }
                 }
             }
@@ -91,7 +91,7 @@ impl Invariants {
             Answer::Promise { key, ballot, .. } => (key, *ballot),
             Answer::Accepted { key, promised, .. } => (key, *promised),
             Answer::Held { key, accepted, .. } => (key, *accepted),
-            Answer::Refused { .. } => return,
+            Answer::Refused { .. } | Answer::Lacks { .. } => return,
         };
         if promised > Ballot::ZERO {
             let floor = self.promised.entry((from, key.clone())).or_default();
@@ -112,6 +112,23 @@ impl Invariants {
             && *accepted > Ballot::ZERO
         {
             self.carries(key, *accepted, register);
+        }
+    }
+
+    /// What makes a register of another is made of what the other ballot carries, unless nobody listened then.
+    fn proposes(&mut self, key: &Key, ballot: Ballot, proposed: &Proposed) {
+        let base = match proposed {
+            Proposed::Change(change) => change.base,
+            Proposed::Whole(_) => Ballot::ZERO,
+        };
+        let held = if base == Ballot::ZERO {
+            Some(Arc::default())
+        } else {
+            self.values.get(&(key.clone(), base)).cloned()
+        };
+        if let Some(held) = held {
+            let made = proposed.made_of(base, &held, ballot);
+            self.carries(key, ballot, &made.expect("it is made of what its base carries"));
         }
     }
 

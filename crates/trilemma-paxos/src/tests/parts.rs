@@ -45,7 +45,7 @@ fn acceptor(promised: Option<u64>, accepted: Option<u64>) -> Acceptor {
     if let Some(accepted) = accepted {
         let b = ballot(accepted, 1);
         acceptor
-            .accept(&key, b, &register(accepted), b, 1)
+            .accept(&key, b, &register(accepted).into(), None, b, 1)
             .expect("nothing is promised");
     }
     if let Some(promised) = promised {
@@ -80,7 +80,8 @@ fn the_acceptor_keeps_its_rules() {
             prepare,
             "prepare {case:?}"
         );
-        let answer = acceptor(promised, accepted).accept(&key, asked, &register(9), ballot(99, 1), 2);
+        let answer =
+            acceptor(promised, accepted).accept(&key, asked, &register(9).into(), None, ballot(99, 1), 2);
         assert_eq!(answer.is_ok(), accept, "accept {case:?}");
         if accept {
             assert_eq!(answer, Ok(ballot(99, 1)));
@@ -94,16 +95,16 @@ fn a_repeated_accept_is_true_and_another_value_is_not() {
     let key = Key::from("k");
     let mut acceptor = acceptor(Some(7), Some(5));
     assert_eq!(
-        acceptor.accept(&key, ballot(5, 1), &register(5), ballot(6, 1), 2),
+        acceptor.accept(&key, ballot(5, 1), &register(5).into(), None, ballot(6, 1), 2),
         Ok(ballot(7, 1))
     );
     assert_eq!(
-        acceptor.accept(&key, ballot(5, 1), &register(5), ballot(9, 1), 2),
+        acceptor.accept(&key, ballot(5, 1), &register(5).into(), None, ballot(9, 1), 2),
         Ok(ballot(9, 1))
     );
     assert!(
         acceptor
-            .accept(&key, ballot(5, 1), &register(6), ballot(10, 1), 2)
+            .accept(&key, ballot(5, 1), &register(6).into(), None, ballot(10, 1), 2)
             .is_err()
     );
     assert_eq!(acceptor.double_values, 1);
@@ -128,7 +129,7 @@ fn installing_never_disturbs_a_promise() {
 fn put(base: &Arc<Register>, op: OpId, earlier: Earlier<'_>, at: Ballot) -> (Arc<Register>, Ruling) {
     let mut draft = Draft::new(Arc::clone(base), at, KEEP);
     let ruling = draft.write(op, &Command::put("k", "v"), earlier);
-    (draft.finish(), ruling)
+    (draft.finish().0, ruling)
 }
 
 /// A proposer in doubt about an accept learns from the register whether that accept took effect, even when its
@@ -189,7 +190,7 @@ fn a_fence_tells_what_ran_and_stops_what_did_not() {
     ));
     assert!(!draft.is_changed());
     assert_eq!(draft.fence(op_of(1, 2)), Some(OpResult::Fenced));
-    let fenced = draft.finish();
+    let fenced = draft.finish().0;
     let (after, ruling) = put(&fenced, op_of(1, 2), FIRST, ballot(3, 1));
     assert!(matches!(
         ruling,
@@ -207,7 +208,7 @@ fn the_learner_never_goes_back_and_counts_what_it_shows() {
     let (second, _) = put(&register(0), op_of(1, 1), FIRST, ballot(5, 1));
     let mut draft = Draft::new(Arc::clone(&second), ballot(7, 1), KEEP);
     draft.write(op_of(1, 2), &Command::delete("k"), FIRST);
-    let deleted = draft.finish();
+    let deleted = draft.finish().0;
     let mut learner = Learner::default();
     let empty = learner.hashes().to_vec();
     assert!(learner.learn(&key, ballot(5, 1), &second));
@@ -244,7 +245,7 @@ fn accepted(version: u64) -> AcceptedRecord {
         key: "k".into(),
         ballot: ballot(7, 1),
         promised: ballot(8, 1),
-        register: register(version),
+        register: register(version).into(),
     }
 }
 

@@ -411,7 +411,7 @@ fn nonsense_from_a_peer_changes_nothing() {
     let accept = |ballot, next| Ask::Accept {
         key: "k".into(),
         ballot,
-        register: std::sync::Arc::clone(&register),
+        register: std::sync::Arc::clone(&register).into(),
         next,
     };
     let asks = vec![

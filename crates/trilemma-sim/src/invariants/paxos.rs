@@ -6,13 +6,14 @@ mod chosen;
 mod refused;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use trilemma_core::{Incarnation, Key, NodeId, Reply, Request, Ticket, codec};
 use trilemma_paxos::message::{Answer, Ask, Message};
 use trilemma_paxos::record::AcceptedRecord;
-use trilemma_paxos::{Ballot, Paxos, Record};
+use trilemma_paxos::register::Proposed;
+use trilemma_paxos::{Ballot, Paxos, Record, Register};
 use trilemma_storage::LogSeq;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::Broken;
 use chosen::Chosen;
@@ -20,26 +21,56 @@ use chosen::Chosen;
 /// What a restart of a node would find, by its records alone and not by what the node believes.
 #[derive(Default)]
 struct Stored {
-    /// Promised and accepted of each key.
-    slots: BTreeMap<Key, (Ballot, Ballot)>,
+    slots: BTreeMap<Key, KeyState>,
     /// Records that are not durable yet.
     pending: VecDeque<(LogSeq, Record)>,
 }
 
+/// What is stored of one key.
+#[derive(Default)]
+struct KeyState {
+    promised: Ballot,
+    accepted: Ballot,
+    register: Arc<Register>,
+}
+
 impl Stored {
     fn found(paxos: &Paxos) -> Self {
-        let slots = paxos
-            .held()
-            .map(|held| (held.key, (held.promised, held.accepted)));
+        let slot = |held: trilemma_paxos::Held| {
+            let (promised, accepted, register) = (held.promised, held.accepted, held.register);
+            let slot = KeyState {
+                promised,
+                accepted,
+                register,
+            };
+            (held.key, slot)
+        };
         Self {
-            slots: slots.collect(),
+            slots: paxos.held().map(slot).collect(),
             pending: VecDeque::new(),
         }
     }
 
-    fn raise(&mut self, key: Key, promised: Ballot, accepted: Ballot) {
-        let slot = self.slots.entry(key).or_default();
-        *slot = (slot.0.max(promised), slot.1.max(accepted));
+    /// Takes a record of an acceptance; returns the register that it stands for, if that is one of the key's newest.
+    fn accept(&mut self, id: NodeId, record: &AcceptedRecord) -> Result<Option<Arc<Register>>, Broken> {
+        let slot = self.slots.entry(record.key.clone()).or_default();
+        slot.promised = slot.promised.max(record.promised);
+        if record.ballot <= slot.accepted {
+            return Ok(None);
+        }
+        let made = record
+            .register
+            .made_of(slot.accepted, &slot.register, record.ballot);
+        let Some(register) = made else {
+            let what = format!(
+                "node {id} has logged {} of {} as a change of what its log does not hold: {:?} after {}",
+                record.ballot, record.key, record.register, slot.accepted
+            );
+            return Err(("change", what));
+        };
+        slot.accepted = record.ballot;
+        slot.register = Arc::clone(&register);
+        Ok(Some(register))
     }
 }
 
@@ -50,7 +81,7 @@ pub(super) struct PaxosInvariants {
     /// The highest ballot of a promise or an acceptance that each node has sent, over all its incarnations.
     sent: BTreeMap<(NodeId, Key), (Ballot, Ballot)>,
     /// The register that each ballot carries.
-    values: BTreeMap<(Key, Ballot), u64>,
+    values: BTreeMap<(Key, Ballot), Arc<Register>>,
     /// The incarnation in which each ballot was first sent.
     incarnations: BTreeMap<(Key, Ballot), (NodeId, Incarnation)>,
     /// What each node knows to be chosen, in its present incarnation.
@@ -136,19 +167,14 @@ impl PaxosInvariants {
         let stored = self.stored.entry(id).or_default();
         while let Some((_, record)) = stored.pending.pop_front_if(|(seq, _)| *seq <= durable) {
             for (key, ballot) in record.promised {
-                stored.raise(key, ballot, Ballot::ZERO);
+                let slot = stored.slots.entry(key).or_default();
+                slot.promised = slot.promised.max(ballot);
             }
-            for AcceptedRecord {
-                key,
-                ballot,
-                promised,
-                register,
-            } in record.accepted
-            {
-                if is_counted {
-                    self.chosen.hold(id, &key, ballot, &register)?;
+            for accepted in record.accepted {
+                let register = stored.accept(id, &accepted)?;
+                if let Some(register) = register.filter(|_| is_counted) {
+                    self.chosen.hold(id, &accepted.key, accepted.ballot, &register)?;
                 }
-                stored.raise(key, promised, ballot);
             }
         }
         Ok(())
@@ -214,14 +240,32 @@ impl PaxosInvariants {
         let Ask::Accept { key, register, .. } = ask else {
             return Ok(());
         };
-        let digest = xxh3_64(&codec::encode(&*register));
-        if *self.values.entry((key.clone(), ballot)).or_insert(digest) != digest {
+        let Some(register) = self.made(&key, ballot, &register) else {
+            let what = format!("{ballot:?} of {key} changes what no ballot carries, sent by node {from}");
+            return Err(("change", what));
+        };
+        let known = self.values.entry((key.clone(), ballot));
+        if *known.or_insert_with(|| Arc::clone(&register)) != register {
             return Err((
                 "one-value",
                 format!("{ballot:?} of {key} carries two registers, sent by node {from}"),
             ));
         }
         Ok(())
+    }
+
+    /// The register that a ballot carries.
+    fn made(&self, key: &Key, ballot: Ballot, proposed: &Proposed) -> Option<Arc<Register>> {
+        let base = match proposed {
+            Proposed::Change(change) => change.base,
+            Proposed::Whole(_) => Ballot::ZERO,
+        };
+        let none = Arc::default();
+        let held = match base {
+            Ballot::ZERO => &none,
+            base => self.values.get(&(key.clone(), base))?,
+        };
+        proposed.made_of(base, held, ballot)
     }
 
     /// What an acceptor tells of itself is on its disk at that moment.
@@ -239,10 +283,13 @@ impl PaxosInvariants {
                 promised,
             } => (key, promised, ballot),
             Answer::Held { key, accepted, .. } => (key, Ballot::ZERO, accepted),
-            Answer::Refused { .. } => return Ok(()),
+            Answer::Refused { .. } | Answer::Lacks { .. } => return Ok(()),
         };
         let stored = self.stored.entry(from).or_default();
-        let durable = stored.slots.get(&key).copied().unwrap_or_default();
+        let slot = stored.slots.get(&key);
+        let durable = slot.map_or((Ballot::ZERO, Ballot::ZERO), |slot| {
+            (slot.promised, slot.accepted)
+        });
         if durable.0 < promised || durable.1 < accepted {
             let what = format!(
                 "node {from} tells of promise {promised:?} and accept {accepted:?} of {key}, durable are {durable:?}"

@@ -97,7 +97,8 @@ fn the_check_sees_an_accept_whose_verdicts_are_not_its_batch() {
     let mut round = preparing(&mut shared);
     let plan = Plan::of(&round.batch, &Arc::default(), Ballot::ZERO, shared.keep());
     let ballot = shared.clock.ballot();
-    round.start_accept(&"x".into(), ballot, plan, Instant::ZERO, &mut shared);
+    let proposed = Proposed::Whole(Arc::clone(&plan.register));
+    round.start_accept(&"x".into(), ballot, plan, proposed, Instant::ZERO, &mut shared);
     round.check(&"x".into(), &shared);
     let Phase::Accepting(accepting) = &mut round.phase else {
         panic!("it accepts");
