@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use trilemma_core::liveness::LivenessConfig;
 use trilemma_core::{Backend, Entry, KeyRange};
 use trilemma_gossip::GossipConfig;
 use trilemma_node::{Durability, Engine, KeyspaceConfig, Limits, Tune};
@@ -47,6 +48,10 @@ fn number(value: u64) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
+fn per_mille(value: u64) -> f64 {
+    f64::from(number(value).min(1000)) / 1000.0
+}
+
 const fn count(value: u64) -> u64 {
     value
 }
@@ -77,6 +82,8 @@ knobs!(PAXOS, PaxosConfig,
     "paxos.backoff_min" => backoff_min: micros,
     "paxos.backoff_max" => backoff_max: micros,
     "paxos.sync_interval" => sync_interval: micros,
+    "paxos.chosen_delay" => chosen_delay: micros,
+    "paxos.turn_rounds" => turn_rounds: size,
     "paxos.sync_page_max" => sync_page_max: size,
     "paxos.confirm_after" => confirm_after: micros,
     "paxos.operations_max" => operations_max: size,
@@ -97,6 +104,9 @@ knobs!(GOSSIP, GossipConfig,
     "gossip.siblings_max" => siblings_max: size,
     "gossip.deferred_max" => deferred_max: size,
     "gossip.rumors_max" => rumors_max: size,
+    "gossip.turn_items" => turn_items: size,
+    "gossip.loss" => loss: per_mille,
+    "gossip.miss_probability" => miss_probability: per_mille,
     "gossip.tick_bytes_max" => tick_bytes_max: size,
     "gossip.page_bytes" => page_bytes: size,
     "gossip.intervals_max" => intervals_max: size,
@@ -107,6 +117,10 @@ knobs!(GOSSIP, GossipConfig,
 knobs!(TWO_PHASE, TwoPhaseConfig,
     "two-phase.pipeline_depth" => pipeline_depth: size,
     "two-phase.batch_bytes" => batch_bytes: size,
+    "two-phase.batch_transactions" => batch_transactions: size,
+    "two-phase.turn_operations" => turn_operations: size,
+    "two-phase.turn_bytes" => turn_bytes: size,
+    "two-phase.forwards_max" => forwards_max: size,
     "two-phase.queue_max" => queue_max: size,
     "two-phase.queue_bytes" => queue_bytes: size,
     "two-phase.reads_max" => reads_max: size,
@@ -121,6 +135,10 @@ knobs!(NODE, Limits,
     "node.log_bytes_max" => log_bytes_max: size,
     "node.pending_max" => pending_max: size,
     "node.pending_bytes_max" => pending_bytes_max: size,
+);
+knobs!(LIVENESS, LivenessConfig,
+    "node.ping_interval" => interval: micros,
+    "node.peer_timeout" => timeout: micros,
 );
 knobs!(KEYSPACE, KeyspaceConfig,
     "node.durability" => durability: durability,
@@ -138,7 +156,7 @@ pub(crate) fn durability(value: u64) -> Durability {
 /// Whether a scenario may set this.
 #[must_use]
 pub fn is_knob(name: &str) -> bool {
-    [RAFT, PAXOS, GOSSIP, TWO_PHASE, NODE, KEYSPACE]
+    [RAFT, PAXOS, GOSSIP, TWO_PHASE, NODE, LIVENESS, KEYSPACE]
         .iter()
         .any(|table| table.contains(&name))
 }
@@ -151,6 +169,12 @@ impl Tuned<'_> {
         let mut limits = Limits::default();
         self.apply(&mut limits);
         limits
+    }
+
+    pub(crate) fn liveness(&self) -> LivenessConfig {
+        let mut liveness = LivenessConfig::default();
+        self.apply(&mut liveness);
+        liveness
     }
 
     /// Only gossip may wait for less than the disk.

@@ -113,6 +113,7 @@ fn settings(scenario: &Scenario, node: NodeId, knobs: &Tuned<'_>) -> NodeSetting
             segment_bytes: scenario.disk.segment,
             snapshot_log_bytes: scenario.disk.snapshot,
             limits,
+            liveness: knobs.liveness(),
             ..Tuning::default()
         },
     }

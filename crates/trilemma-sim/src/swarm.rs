@@ -3,6 +3,7 @@
 //! Each seed leaves out some classes of faults altogether, because faults hide each other's bugs, and draws every
 //! setting from {minimum, tiny, default, huge}, because many bugs need a batch of one or a queue of two.
 
+mod late;
 mod lost_disks;
 
 use trilemma_core::{NodeId, Rng};
@@ -39,12 +40,6 @@ const RAFT: &[Setting] = &[
     ("raft.chunk_bytes", &[1, 200, DEFAULT]),
     ("raft.chunks_inflight", &[1, DEFAULT]),
     ("raft.sessions_max", &[2, 8, DEFAULT, DEFAULT]),
-];
-/// Drawn late, see there.
-const RAFT_LATE: &[Setting] = &[
-    ("raft.apply_entries_max", &[1, 1, 3, DEFAULT, DEFAULT]),
-    ("raft.apply_bytes", &[1, 300, DEFAULT, DEFAULT]),
-    ("raft.commit_delay", &[0, 20_000, DEFAULT, DEFAULT]),
 ];
 const PAXOS: &[Setting] = &[
     ("paxos.round_timeout", &[10_000, 30_000, DEFAULT, 400_000]),
@@ -296,30 +291,6 @@ impl Swarm {
             }
         }
         knobs
-    }
-
-    /// Settings that came later than others, drawn after all else so that seeds keep what they had drawn before.
-    fn late_knobs(&mut self, knobs: &mut Knobs) {
-        if self.protocol.parts().contains(&Protocol::Raft) {
-            let pinned = self.pick(&[0, 0, 500, DEFAULT]);
-            if pinned != DEFAULT {
-                knobs.insert("raft.pinned_bytes_max".to_owned(), pinned);
-            }
-        }
-        if self.protocol.parts().contains(&Protocol::Paxos) {
-            let sessions = self.pick(&[1, 2, 8, DEFAULT, DEFAULT]);
-            if sessions != DEFAULT {
-                knobs.insert("paxos.sessions_max".to_owned(), sessions);
-            }
-        }
-        if self.protocol.parts().contains(&Protocol::Raft) {
-            for (name, values) in RAFT_LATE {
-                let value = self.pick(values);
-                if value != DEFAULT {
-                    knobs.insert((*name).to_owned(), value);
-                }
-            }
-        }
     }
 
     fn network(&mut self) -> Network {

@@ -1,0 +1,75 @@
+//! Settings that came later than others, drawn after all else so that seeds keep what they had drawn before.
+
+use super::{DEFAULT, Knobs, Setting, Swarm};
+use crate::scenario::Protocol;
+
+/// By protocol, in the order in which they are drawn.
+const LATE: &[(Protocol, &[Setting])] = &[
+    (
+        Protocol::Raft,
+        &[("raft.pinned_bytes_max", &[0, 0, 500, DEFAULT])],
+    ),
+    (
+        Protocol::Paxos,
+        &[("paxos.sessions_max", &[1, 2, 8, DEFAULT, DEFAULT])],
+    ),
+    (
+        Protocol::Raft,
+        &[
+            ("raft.apply_entries_max", &[1, 1, 3, DEFAULT, DEFAULT]),
+            ("raft.apply_bytes", &[1, 300, DEFAULT, DEFAULT]),
+            ("raft.commit_delay", &[0, 20_000, DEFAULT, DEFAULT]),
+        ],
+    ),
+    (
+        Protocol::Paxos,
+        &[
+            ("paxos.chosen_delay", &[0, 20_000, DEFAULT, DEFAULT]),
+            ("paxos.turn_rounds", &[1, 2, DEFAULT, DEFAULT]),
+        ],
+    ),
+    (
+        Protocol::TwoPhase,
+        &[
+            ("two-phase.batch_transactions", &[1, 2, DEFAULT, DEFAULT]),
+            ("two-phase.turn_operations", &[1, 2, DEFAULT, DEFAULT]),
+            ("two-phase.turn_bytes", &[1, 300, DEFAULT, DEFAULT]),
+            ("two-phase.forwards_max", &[1, 2, DEFAULT, DEFAULT]),
+        ],
+    ),
+    (
+        Protocol::Gossip,
+        &[
+            ("gossip.turn_items", &[1, 2, 8, DEFAULT, DEFAULT]),
+            ("gossip.loss", &[0, 300, DEFAULT]),
+            ("gossip.miss_probability", &[1, 200, DEFAULT]),
+        ],
+    ),
+];
+
+/// Of the node, whatever it serves.
+const NODE: &[Setting] = &[
+    ("node.ping_interval", &[10_000, 25_000, DEFAULT, DEFAULT]),
+    ("node.peer_timeout", &[400_000, DEFAULT, DEFAULT]),
+];
+
+impl Swarm {
+    /// See the module.
+    pub(super) fn late_knobs(&mut self, knobs: &mut Knobs) {
+        for (protocol, settings) in LATE {
+            if self.protocol.parts().contains(protocol) {
+                self.draw(settings, knobs);
+            }
+        }
+        self.draw(NODE, knobs);
+    }
+
+    fn draw(&mut self, settings: &[Setting], knobs: &mut Knobs) {
+        for (name, values) in settings {
+            let value = self.pick(values);
+            if value != DEFAULT {
+                knobs.insert((*name).to_owned(), value);
+            }
+        }
+    }
+}
