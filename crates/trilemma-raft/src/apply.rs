@@ -40,8 +40,9 @@ pub(crate) fn ready(shared: &Shared) -> Index {
     shared.commit.min(shared.log.durable())
 }
 
-/// Applies the next entry that is committed *and* durable here, so that a restart never has to take back what somebody
-/// has read. Returns its index and its size; `None` if there is none. `holders` are the other nodes that hold it durably.
+/// Applies the next entry that is committed *and* durable here, so that no restart undoes what somebody has read.
+/// A node that has restarted shows less than that, in local reads, until a leader tells what is committed. Returns its index
+/// and its size; `None` if there is none. `holders` are the other nodes that hold it durably.
 pub(crate) fn next(
     shared: &mut Shared,
     holders: impl FnOnce(Index) -> NodeSet,

@@ -22,8 +22,8 @@
 //!
 //! - A vote, and an acknowledgement of entries, leave when what they promise is durable (`send_after_append`). The
 //!   leader counts itself by its own durable entries, in parallel with its followers' disks.
-//! - An entry is applied when it is committed *and* durable here, so that a restart never has to take back what
-//!   somebody has read.
+//! - An entry is applied when it is committed *and* durable here, so that no restart undoes what somebody
+//!   has read.
 //! - A node that hears a leader denies votes and pre-votes; a leader that hears no majority for an election timeout,
 //!   or whose disk stalls, steps down. So a node that comes and goes disrupts nobody, and a leader that cannot do its
 //!   work does not keep others from it. A node whose disk stalls does not stand for election.
