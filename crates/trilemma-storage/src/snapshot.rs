@@ -44,6 +44,10 @@ use crate::error::SnapshotError;
 /// Bytes gathered before a write.
 const WRITE_BYTES: usize = 1024 * 1024;
 
+/// Bytes after which what was written is synced. Left to the end, a state of gigabytes would go to the disk at once, and
+/// whoever waits for a sync of the log would wait for all of it.
+const SYNC_BYTES: u64 = 8 * 1024 * 1024;
+
 /// The last byte is the format's version.
 const MAGIC: &[u8; 8] = b"TRILSNP2";
 const FILE_HEADER_BYTES: usize = 64;
@@ -136,6 +140,7 @@ fn fill<F: DiskFile>(
         log_id,
         at,
         offset: 0,
+        synced: 0,
         buffer: file_header(log_id, at, &table).to_vec(),
         chunks: 0,
     };
@@ -192,6 +197,7 @@ struct Writer<F> {
     log_id: u64,
     at: LogSeq,
     offset: u64,
+    synced: u64,
     buffer: Vec<u8>,
     chunks: u32,
 }
@@ -225,6 +231,10 @@ impl<F: DiskFile> Writer<F> {
         self.file.write_at(&self.buffer, self.offset)?;
         self.offset += self.buffer.len() as u64;
         self.buffer.clear();
+        if self.offset - self.synced >= SYNC_BYTES {
+            self.file.sync()?;
+            self.synced = self.offset;
+        }
         Ok(())
     }
 

@@ -43,6 +43,17 @@ fn the_newest_is_read_back_and_older_ones_go() {
 }
 
 #[test]
+fn a_large_one_goes_to_the_disk_bit_by_bit() {
+    // One sync at the end would keep the log's syncs waiting for all of it.
+    const MIB: usize = 1024 * 1024;
+    let disk = MemoryDisk::new();
+    let chunks = Checkpoint::new((0..40).map(|_| vec![7; MIB]), |_| Ok(()));
+    let before = disk.syncs();
+    write(&disk, LOG, LogSeq(10), [(KeyspaceId(1), chunks)]).unwrap();
+    assert!(disk.syncs() - before >= 5, "{} syncs", disk.syncs() - before);
+}
+
+#[test]
 fn every_damaged_byte_is_refused_and_named() {
     let disk = MemoryDisk::new();
     write(&disk, LOG, LogSeq(10), sections(1)).unwrap();
@@ -251,6 +262,7 @@ fn larger_chunks_than_are_written_are_read() {
         log_id: LOG,
         at,
         offset: 0,
+        synced: 0,
         buffer: file_header(LOG, at, &[0; 32]).to_vec(),
         chunks: 1,
     };
