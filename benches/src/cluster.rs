@@ -1,58 +1,89 @@
-//! Three `trilemma serve` processes on loopback, and the load on them.
+//! Three `trilemma serve` processes on loopback.
 
+use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use tokio::process::{Child, Command};
-use trilemma::{Backend, Client, ClientConfig, Keyspace, Needs, Server};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+use trilemma::{Backend, Client, ClientConfig, Keyspace, Needs, NodeId, NodeOverview, Server};
 
-use crate::load::{self, Measured, cpu_seconds, with_cpu};
+use crate::load::{cpu_seconds, process_figure};
 use crate::{BenchError, Result};
 
 /// Nodes of the cluster.
-const NODES: u32 = 3;
-/// Keys of each client. Enough that CASPaxos and two-phase see both fresh and repeated keys.
-const KEYS_PER_CLIENT: u64 = 100;
+pub const NODES: u32 = 3;
+/// Longest time for a cluster to come to rest.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running cluster. Its processes end with it.
 #[derive(Debug)]
 pub struct Cluster {
+    binary: PathBuf,
     directory: PathBuf,
-    nodes: Vec<Child>,
+    nodes: BTreeMap<u32, Child>,
 }
 
-/// The keyspace of a backend in the benchmark's cluster.
+/// A node that was started and has not said that it serves.
+#[derive(Debug)]
+pub struct Starting {
+    node: u32,
+    began: Instant,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Starting {
+    /// Waits for the line that says that it serves; the time since its start.
+    pub async fn ready(mut self) -> Result<Duration> {
+        let what = format!("node {}", self.node);
+        let mut line = String::new();
+        let read = tokio::time::timeout(PATIENCE, self.stdout.read_line(&mut line)).await;
+        match read {
+            Ok(Ok(_)) if line.starts_with("ready") => Ok(self.began.elapsed()),
+            Ok(Ok(_)) => Err(BenchError::system(what, format!("ended, or said {line:?}"))),
+            Ok(Err(error)) => Err(BenchError::system(what, error)),
+            Err(_) => Err(BenchError::system(what, format!("not ready within {PATIENCE:?}"))),
+        }
+    }
+}
+
+/// The keyspace of a backend in the benchmarks' clusters.
 #[must_use]
-pub fn keyspace(backend: Backend) -> &'static str {
+pub fn keyspace(backend: Backend) -> String {
+    format!("bench-{backend}")
+}
+
+/// One keyspace of each of these backends.
+#[must_use]
+pub fn one_of_each(backends: &[Backend]) -> Vec<(String, Backend)> {
+    backends
+        .iter()
+        .map(|backend| (keyspace(*backend), *backend))
+        .collect()
+}
+
+fn needs(backend: Backend) -> Needs {
     match backend {
-        Backend::Gossip => "bench-gossip",
-        Backend::Raft => "bench-raft",
-        Backend::Paxos => "bench-paxos",
-        Backend::TwoPhase => "bench-two-phase",
+        Backend::Gossip => Needs::Available,
+        Backend::Paxos => Needs::Linearizable,
+        Backend::Raft | Backend::TwoPhase => Needs::Atomic,
     }
 }
 
 impl Cluster {
-    /// Writes a configuration into `directory` and starts the nodes with this binary, with a keyspace of each of
-    /// these backends.
-    pub async fn start(binary: &Path, directory: &Path, backends: &[Backend]) -> Result<Self> {
-        let keyspaces: Vec<String> = backends
+    /// Writes a configuration into `directory` and starts the nodes with this binary, with these keyspaces.
+    pub async fn start(binary: &Path, directory: &Path, keyspaces: &[(String, Backend)]) -> Result<Self> {
+        let keyspaces: Vec<String> = keyspaces
             .iter()
-            .map(|backend| format!("{}={backend}", keyspace(*backend)))
+            .map(|(name, backend)| format!("{name}={backend}"))
             .collect();
-        let port = free_ports()?;
         let output = Command::new(binary)
             .arg("init")
             .arg(directory)
-            .args([
-                "--nodes",
-                &NODES.to_string(),
-                "--cluster",
-                "bench",
-                "--base-port",
-                &port.to_string(),
-            ])
+            .args(["--nodes", &NODES.to_string(), "--cluster", "bench"])
+            .args(["--base-port", &free_ports()?.to_string()])
             .args(["--keyspaces", &keyspaces.join(",")])
             .output()
             .await
@@ -61,147 +92,176 @@ impl Cluster {
             let why = String::from_utf8_lossy(&output.stderr).into_owned();
             return Err(BenchError::system("trilemma init", why));
         }
-        let mut nodes = Vec::new();
-        for node in 1..=NODES {
-            let log = std::fs::File::create(directory.join(format!("node-{node}.log")))
-                .map_err(|error| BenchError::system("log file", error))?;
-            let child = Command::new(binary)
-                .arg("serve")
-                .arg("--config")
-                .arg(directory.join(format!("node-{node}.toml")))
-                .stdout(std::process::Stdio::null())
-                .stderr(log)
-                .kill_on_drop(true)
-                .spawn()
-                .map_err(|error| BenchError::system("trilemma serve", error))?;
-            nodes.push(child);
-        }
-        let cluster = Self {
+        let mut cluster = Self {
+            binary: binary.to_path_buf(),
             directory: directory.to_path_buf(),
-            nodes,
+            nodes: BTreeMap::new(),
         };
-        cluster.wait_until_ready().await?;
+        cluster.start_all().await?;
+        cluster.wait_writable().await?;
         Ok(cluster)
     }
 
-    fn config(&self) -> Result<ClientConfig> {
+    /// Starts all nodes at once; the time until the last of them serves.
+    pub async fn start_all(&mut self) -> Result<Duration> {
+        let mut starting = Vec::new();
+        for node in 1..=NODES {
+            starting.push(self.spawn(node)?);
+        }
+        let mut last = Duration::ZERO;
+        for node in starting {
+            last = last.max(node.ready().await?);
+        }
+        Ok(last)
+    }
+
+    /// Starts a node.
+    pub fn spawn(&mut self, node: u32) -> Result<Starting> {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.directory.join(format!("node-{node}.log")))
+            .map_err(|error| BenchError::system("log file", error))?;
+        let began = Instant::now();
+        let mut child = Command::new(&self.binary)
+            .arg("serve")
+            .arg("--config")
+            .arg(self.directory.join(format!("node-{node}.toml")))
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| BenchError::system("trilemma serve", error))?;
+        let stdout = child
+            .stdout
+            .take()
+            .ok_or_else(|| BenchError::system("trilemma serve", "it has no standard output"))?;
+        self.nodes.insert(node, child);
+        Ok(Starting {
+            node,
+            began,
+            stdout: BufReader::new(stdout),
+        })
+    }
+
+    /// Kills a node: SIGKILL.
+    pub async fn kill(&mut self, node: u32) -> Result<()> {
+        if let Some(mut child) = self.nodes.remove(&node) {
+            child
+                .kill()
+                .await
+                .map_err(|error| BenchError::system(format!("node {node}"), error))?;
+        }
+        Ok(())
+    }
+
+    /// The configuration of a client of all nodes.
+    pub fn config(&self) -> Result<ClientConfig> {
         Ok(ClientConfig::load(self.directory.join("client.toml"))?)
     }
 
     /// A client of one node alone.
-    pub async fn client(&self, server: Server) -> Result<Client> {
+    pub async fn client_of(&self, server: &Server) -> Result<Client> {
         let mut config = self.config()?;
-        config.servers = vec![server];
+        config.servers = vec![*server];
         Ok(Client::connect(config).await?)
     }
 
-    async fn wait_until_ready(&self) -> Result<()> {
-        const PATIENCE: Duration = Duration::from_secs(20);
-        let start = Instant::now();
-        let mut last = String::from("no node answered");
-        while start.elapsed() < PATIENCE {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            match self.all_writable().await {
-                Ok(true) => return Ok(()),
-                Ok(false) => last = "some keyspace cannot be written yet".into(),
-                Err(error) => last = error.to_string(),
-            }
+    /// How each node stands.
+    pub async fn overviews(&self) -> Result<Vec<NodeOverview>> {
+        let mut overviews = Vec::new();
+        for server in self.config()?.servers {
+            overviews.push(self.client_of(&server).await?.overview().await?);
         }
-        Err(BenchError::system(
-            format!("the cluster was not ready within {PATIENCE:?}"),
-            last,
-        ))
+        Ok(overviews)
     }
 
-    async fn all_writable(&self) -> Result<bool> {
-        for server in self.config()?.servers {
-            let overview = self.client(server).await?.overview().await?;
-            if !overview
-                .keyspaces
-                .iter()
-                .all(|keyspace| keyspace.status.can_write)
-            {
-                return Ok(false);
+    /// Waits until every keyspace can be written at every node.
+    pub async fn wait_writable(&self) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let able = |overview: &NodeOverview| overview.keyspaces.iter().all(|k| k.status.can_write);
+            let last = match self.overviews().await {
+                Ok(overviews) if overviews.iter().all(able) => return Ok(()),
+                Ok(_) => "some keyspace cannot be written yet".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            if start.elapsed() > PATIENCE {
+                let what = format!("the cluster was not ready within {PATIENCE:?}");
+                return Err(BenchError::system(what, last));
             }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        Ok(true)
+    }
+
+    /// The node that orders the keyspace's writes, if there is one.
+    pub async fn leader(&self, keyspace: &str) -> Result<Option<NodeId>> {
+        let client = Client::connect(self.config()?).await?;
+        let overview = client.overview().await?;
+        let found = overview.keyspaces.iter().find(|found| found.name == keyspace);
+        Ok(found.and_then(|found| found.status.leader))
     }
 
     /// A handle at the node that orders the keyspace's writes; at the first node where there is none.
-    async fn handle(&self, backend: Backend) -> Result<Keyspace> {
+    pub async fn handle(&self, name: &str, backend: Backend) -> Result<Keyspace> {
+        let leader = self.leader(name).await?;
         let servers = self.config()?.servers;
-        let overview = self.client(servers[0]).await?.overview().await?;
-        let leader = overview
-            .keyspaces
-            .iter()
-            .find(|found| found.name == keyspace(backend))
-            .and_then(|found| found.status.leader);
         let server = servers
             .iter()
             .find(|server| Some(server.node) == leader)
-            .unwrap_or(&servers[0]);
-        let needs = if backend == Backend::Gossip {
-            Needs::Available
-        } else {
-            Needs::Linearizable
-        };
+            .or(servers.first())
+            .ok_or_else(|| BenchError::system("client.toml", "no servers"))?;
         Ok(self
-            .client(*server)
+            .client_of(server)
             .await?
-            .keyspace(keyspace(backend), needs)
+            .keyspace(name, needs(backend))
             .await?)
     }
 
-    /// Puts values of this size into the keyspace of a backend for `time`.
-    pub async fn measure(
-        &self,
-        backend: Backend,
-        clients: usize,
-        bytes: usize,
-        time: Duration,
-    ) -> Result<Measured> {
-        let handle = self.handle(backend).await?;
-        let value = bytes::Bytes::from(vec![b'v'; bytes]);
-        let cpu = (self.cpu()?, cpu_seconds(std::process::id())?);
-        let (measured, _) = load::run(clients, time, move |client, sequence| {
-            let (handle, value) = (handle.clone(), value.clone());
-            async move {
-                let key = format!("client/{client}/{}", sequence % KEYS_PER_CLIENT);
-                handle
-                    .put(key, value)
-                    .await
-                    .map(drop)
-                    .map_err(|error| error.to_string())
-            }
-        })
-        .await?;
-        // The warm-up's CPU is in the figure too, so it is scaled by the writes of the whole time.
-        let share = 5.0 / 6.0;
-        let nodes = (self.cpu()? - cpu.0) * share;
-        Ok(with_cpu(
-            measured,
-            nodes,
-            (cpu_seconds(std::process::id())? - cpu.1) * share,
-        ))
+    /// A handle that may use any node.
+    pub async fn handle_anywhere(&self, name: &str, backend: Backend) -> Result<Keyspace> {
+        let client = Client::connect(self.config()?).await?;
+        Ok(client.keyspace(name, needs(backend)).await?)
     }
 
-    /// A client's round trip to a node that has nothing to do but answer: what QUIC, the event loops and the
-    /// codec cost without any protocol.
-    pub async fn round_trip(&self, time: Duration) -> Result<crate::limits::Limit> {
-        let client = self.client(self.config()?.servers[0]).await?;
-        let mut histogram = load::new_histogram()?;
-        let end = Instant::now() + time;
-        while Instant::now() < end {
-            let start = Instant::now();
-            client.overview().await?;
-            histogram.saturating_record(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    /// Ids of the running processes.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        self.nodes.values().filter_map(Child::id).collect()
+    }
+
+    /// Memory of the largest node in bytes, as the system counts it.
+    pub fn memory(&self) -> Result<f64> {
+        let mut largest: f64 = 0.0;
+        for id in self.processes() {
+            largest = largest.max(process_figure(&format!("/proc/{id}/status"), "VmRSS:")? * 1024.0);
         }
-        Ok(crate::limits::summary(&histogram, time))
+        Ok(largest)
     }
 
-    fn cpu(&self) -> Result<f64> {
-        self.nodes.iter().filter_map(Child::id).map(cpu_seconds).sum()
+    /// Bytes that the nodes' processes have read from files, all together.
+    pub fn bytes_read(&self) -> Result<f64> {
+        let read = |id: u32| process_figure(&format!("/proc/{id}/io"), "rchar:");
+        self.processes().into_iter().map(read).sum()
     }
+
+    /// Bytes of the nodes' files, all together.
+    pub fn bytes_stored(&self) -> Result<f64> {
+        let failed = |error: std::io::Error| BenchError::system("data directory", error);
+        let mut total = 0;
+        for node in 1..=NODES {
+            let data = self.directory.join(format!("data/node-{node}"));
+            for entry in std::fs::read_dir(data).map_err(failed)? {
+                total += entry.and_then(|entry| entry.metadata()).map_err(failed)?.len();
+            }
+        }
+        Ok(total as f64)
+    }
+}
+
+/// CPU seconds of these processes so far.
+pub fn cpu_of(processes: &[u32]) -> Result<f64> {
+    processes.iter().copied().map(cpu_seconds).sum()
 }
 
 /// The first of as many free UDP ports in a row as there are nodes.

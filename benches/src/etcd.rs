@@ -1,6 +1,6 @@
-//! The same load on a three-node etcd, if its binary is installed: puts over gRPC on a few HTTP/2 connections.
+//! The same load on a three-node etcd, if its binary is installed: puts and gets over gRPC on a few HTTP/2 connections.
 //!
-//! The few bytes of protobuf that a put needs are written by hand, so that no generated client has to be built.
+//! The few bytes of protobuf that they need are written by hand, so that no generated client has to be built.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -11,7 +11,8 @@ use h2::client::SendRequest;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use crate::load::{self, Measured, cpu_seconds, with_cpu};
+use crate::cluster::cpu_of;
+use crate::load::{self, Load};
 use crate::{BenchError, Result};
 
 /// A running etcd cluster. Its processes end with it.
@@ -25,7 +26,8 @@ pub struct Etcd {
 pub async fn version() -> Option<String> {
     let output = Command::new("etcd").arg("--version").output().await.ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines().next().map(str::to_owned)
+    let number = text.lines().next()?.split_whitespace().last()?;
+    Some(format!("etcd {number}"))
 }
 
 impl Etcd {
@@ -101,48 +103,72 @@ impl Etcd {
     }
 
     /// Puts values of this size at the leader for `time`.
-    pub async fn measure(&self, clients: usize, bytes: usize, time: Duration) -> Result<Measured> {
+    pub async fn puts(&self, clients: usize, bytes: usize, time: Duration) -> Result<Load> {
+        let value = vec![b'v'; bytes];
+        let body = move |client: usize, sequence: u64| {
+            put(format!("client/{client}/{}", sequence % 100).as_bytes(), &value)
+        };
+        self.closed(clients, time, PUT, body).await
+    }
+
+    /// Reads keys at the leader for `time`, linearizably. [`Etcd::puts`] has written them.
+    pub async fn gets(&self, clients: usize, time: Duration) -> Result<Load> {
+        let body =
+            move |client: usize, sequence: u64| get(format!("client/{client}/{}", sequence % 100).as_bytes());
+        self.closed(clients, time, RANGE, body).await
+    }
+
+    async fn closed(
+        &self,
+        clients: usize,
+        time: Duration,
+        method: &'static str,
+        body: impl Fn(usize, u64) -> Bytes + 'static,
+    ) -> Result<Load> {
         /// More streams of small frames on one connection look like an attack to the HTTP/2 library.
         const CLIENTS_PER_CONNECTION: usize = 32;
         let mut connections = Vec::new();
         for _ in 0..clients.div_ceil(CLIENTS_PER_CONNECTION) {
             connections.push(self.leader().await?);
         }
-        let value = vec![b'v'; bytes];
-        let cpu = (self.cpu()?, cpu_seconds(std::process::id())?);
         let port = self.ports[0];
-        let (measured, _) = load::run(clients, time, move |client, sequence| {
-            let mut connection = connections[client % connections.len()].clone();
-            let body = put(format!("client/{client}/{}", sequence % 100).as_bytes(), &value);
-            async move {
-                call(&mut connection, port, PUT, body)
-                    .await
-                    .map(drop)
-                    .map_err(|error| error.to_string())
-            }
-        })
-        .await?;
-        let share = 5.0 / 6.0;
-        let nodes = (self.cpu()? - cpu.0) * share;
-        Ok(with_cpu(
-            measured,
-            nodes,
-            (cpu_seconds(std::process::id())? - cpu.1) * share,
-        ))
-    }
-
-    fn cpu(&self) -> Result<f64> {
-        self.nodes.iter().filter_map(Child::id).map(cpu_seconds).sum()
+        let processes: Vec<u32> = self.nodes.iter().filter_map(Child::id).collect();
+        load::closed(
+            clients,
+            time,
+            move || cpu_of(&processes),
+            move |client, sequence| {
+                let mut connection = connections[client % connections.len()].clone();
+                let body = body(client, sequence);
+                async move {
+                    call(&mut connection, port, method, body)
+                        .await
+                        .map(drop)
+                        .map_err(|error| error.to_string())
+                }
+            },
+        )
+        .await
     }
 }
 
 const PUT: &str = "/etcdserverpb.KV/Put";
+const RANGE: &str = "/etcdserverpb.KV/Range";
 
 /// Field 1: key, field 2: value.
 fn put(key: &[u8], value: &[u8]) -> Bytes {
+    fields(&[(0x0a, key), (0x12, value)])
+}
+
+/// Field 1: key.
+fn get(key: &[u8]) -> Bytes {
+    fields(&[(0x0a, key)])
+}
+
+fn fields(fields: &[(u8, &[u8])]) -> Bytes {
     let mut message = BytesMut::new();
-    for (tag, bytes) in [(0x0a, key), (0x12, value)] {
-        message.put_u8(tag);
+    for (tag, bytes) in fields {
+        message.put_u8(*tag);
         put_varint(&mut message, bytes.len() as u64);
         message.put_slice(bytes);
     }
@@ -252,7 +278,7 @@ async fn call(client: &mut SendRequest<Bytes>, port: u16, method: &str, message:
     Ok(bytes.freeze().slice(5..))
 }
 
-fn free_ports(count: usize) -> Result<Vec<u16>> {
+pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
     let sockets: std::io::Result<Vec<TcpListener>> =
         (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
     let sockets = sockets.map_err(|error| BenchError::system("ports", error))?;

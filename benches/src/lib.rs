@@ -1,18 +1,31 @@
-//! The cluster load generator: real processes, real disks, real QUIC, closed-loop clients.
+//! Benchmarks: real processes, real disks, real QUIC, closed-loop clients; and the core alone.
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`limits`] | what this machine's disk and loopback can do at best, measured in the same run |
-//! | [`cluster`] | three `trilemma serve` processes |
-//! | [`etcd`] | three `etcd` processes and the same load on them, if etcd is installed |
-//! | [`load`] | clients that each keep one write in flight, and their histogram |
-//! | [`report`] | the table and the JSON |
+//! | [`puts`], [`reads`] | how many at once, and how long each takes; the same on etcd and ZooKeeper where they are installed |
+//! | [`watch`] | one writer, many watchers: how long a change takes to reach all |
+//! | [`restart`] | a cluster that is killed and started again with much state |
+//! | [`failover`] | a leader that is killed under load: how long nothing is acknowledged |
+//! | [`keyspaces`] | what many keyspaces cost, and what a flooded one costs the others |
+//! | [`micro`] | three raft nodes in one thread, without disks and sockets |
+//! | [`machine`] | what this machine's disk and loopback can do at best, measured in the same run |
+//! | [`cluster`], [`etcd`], [`zookeeper`] | three processes of each |
+//! | [`load`] | clients that each keep one operation in flight, and their histogram |
+//! | [`report`] | tables, the comparison of two programs, JSON |
 
 pub mod cluster;
 pub mod etcd;
-pub mod limits;
+pub mod failover;
+pub mod keyspaces;
 pub mod load;
+pub mod machine;
+pub mod micro;
+pub mod puts;
+pub mod reads;
 pub mod report;
+pub mod restart;
+pub mod watch;
+pub mod zookeeper;
 
 /// Why a benchmark could not run.
 #[derive(Debug, thiserror::Error)]

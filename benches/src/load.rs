@@ -1,37 +1,66 @@
-//! Closed-loop load: each client keeps one write in flight; latencies go into one histogram.
+//! Closed-loop load: each client keeps one operation in flight; latencies go into one histogram.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
 
+use crate::report::Measurement;
 use crate::{BenchError, Result};
 
-/// What one level of load gave.
-#[derive(Clone, Debug, Serialize)]
-pub struct Measured {
-    /// Clients with one write in flight each.
+/// A system is warm when two seconds in a row differ by no more than this part. A virtual machine that still compiles is
+/// none.
+const WARM: f64 = 0.1;
+/// Longest time to get warm. Some disks never are.
+const WARM_UP_MAX: Duration = Duration::from_secs(15);
+
+/// What some clients did for some time.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Clients with one operation in flight each.
     pub clients: usize,
-    /// Acknowledged writes.
-    pub writes: u64,
-    /// Writes that failed. A run with failures is no measurement.
-    pub failures: u64,
-    /// The first failure, if any.
-    pub first_failure: Option<String>,
-    /// Acknowledged writes per second.
+    /// Latency of each operation that began in that time, in nanoseconds.
+    pub histogram: Histogram<u64>,
+    /// Operations that were answered in that time, per second.
     pub per_second: f64,
-    /// Latency in milliseconds.
-    pub p50_ms: f64,
-    /// Latency in milliseconds.
-    pub p99_ms: f64,
-    /// Latency in milliseconds.
-    pub p999_ms: f64,
-    /// CPU seconds of all nodes per 100,000 acknowledged writes.
-    pub node_cpu_s_per_100k: f64,
-    /// CPU seconds of the load generator per 100,000 acknowledged writes.
-    pub client_cpu_s_per_100k: f64,
+    /// Operations that failed.
+    pub failures: u64,
+    /// The first of them.
+    pub first_failure: Option<String>,
+    /// CPU seconds of the servers, for each 100,000 operations.
+    pub servers_cpu: f64,
+    /// CPU seconds of this process, for each 100,000 operations.
+    pub clients_cpu: f64,
+}
+
+impl Load {
+    /// As a row of a table; `rate` names what is counted by the second.
+    #[must_use]
+    pub fn measurement(self, system: impl Into<String>, rate: &'static str) -> Measurement {
+        let mut measurement = Measurement::new(system, format!("{} clients", self.clients))
+            .figure(rate, self.per_second)
+            .times("latency", &self.histogram)
+            .figure("node CPU s/100k", self.servers_cpu)
+            .figure("own CPU s/100k", self.clients_cpu);
+        measurement.failures = self.failures;
+        measurement.first_failure = self.first_failure;
+        measurement
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    WarmUp,
+    Measure,
+    Over,
+}
+
+struct Shared {
+    phase: Cell<Phase>,
+    /// Operations that were answered.
+    done: Cell<u64>,
 }
 
 struct Client {
@@ -40,59 +69,78 @@ struct Client {
     first_failure: Option<String>,
 }
 
-/// Runs `clients` clients for `time` after a warm-up of a fifth of it. `write` is given the client's number and a
-/// running number and makes one write. Runs on the current thread's `LocalSet`.
-pub async fn run<W, F>(clients: usize, time: Duration, write: W) -> Result<(Measured, Duration)>
+/// Runs `clients` clients for `time`, once they are warm. `operation` is given the client's number and a running number.
+/// `cpu` tells the CPU seconds of the servers so far. Runs on the current thread's `LocalSet`.
+pub async fn closed<O, F>(
+    clients: usize,
+    time: Duration,
+    cpu: impl Fn() -> Result<f64>,
+    operation: O,
+) -> Result<Load>
 where
-    W: Fn(usize, u64) -> F + 'static,
+    O: Fn(usize, u64) -> F + 'static,
     F: Future<Output = std::result::Result<(), String>>,
 {
-    let write = Rc::new(write);
-    let start = Instant::now() + time / 5;
-    let end = start + time;
+    let operation = Rc::new(operation);
+    let shared = Rc::new(Shared {
+        phase: Cell::new(Phase::WarmUp),
+        done: Cell::new(0),
+    });
     let tasks: Vec<_> = (0..clients)
         .map(|client| {
-            let write = Rc::clone(&write);
-            tokio::task::spawn_local(async move { one_client(client, start, end, &*write).await })
+            let (operation, shared) = (Rc::clone(&operation), Rc::clone(&shared));
+            tokio::task::spawn_local(async move { one_client(client, &shared, &*operation).await })
         })
         .collect();
-    let mut total = new_histogram()?;
-    let (mut failures, mut first_failure) = (0, None);
+    warm_up(&shared).await;
+    let before = (shared.done.get(), cpu()?, cpu_seconds(std::process::id())?);
+    let start = Instant::now();
+    shared.phase.set(Phase::Measure);
+    tokio::time::sleep(time).await;
+    shared.phase.set(Phase::Over);
+    let elapsed = start.elapsed().as_secs_f64();
+    let done = shared.done.get() - before.0;
+    let per_100k = 100_000.0 / done.max(1) as f64;
+    let mut load = Load {
+        clients,
+        histogram: new_histogram()?,
+        per_second: done as f64 / elapsed,
+        failures: 0,
+        first_failure: None,
+        servers_cpu: (cpu()? - before.1) * per_100k,
+        clients_cpu: (cpu_seconds(std::process::id())? - before.2) * per_100k,
+    };
     for task in tasks {
         let client = task
             .await
             .map_err(|error| BenchError::system("a client", error))??;
-        total
+        load.histogram
             .add(client.histogram)
             .map_err(|error| BenchError::system("histogram", error))?;
-        failures += client.failures;
-        first_failure = first_failure.or(client.first_failure);
+        load.failures += client.failures;
+        load.first_failure = load.first_failure.or(client.first_failure);
     }
-    let elapsed = start.elapsed();
-    let millis = |quantile| total.value_at_quantile(quantile) as f64 / 1e6;
-    let measured = Measured {
-        clients,
-        writes: total.len(),
-        failures,
-        first_failure,
-        per_second: total.len() as f64 / elapsed.as_secs_f64(),
-        p50_ms: millis(0.5),
-        p99_ms: millis(0.99),
-        p999_ms: millis(0.999),
-        node_cpu_s_per_100k: 0.0,
-        client_cpu_s_per_100k: 0.0,
-    };
-    Ok((measured, elapsed))
+    Ok(load)
 }
 
-/// Nanoseconds up to a minute, three significant digits.
-pub(crate) fn new_histogram() -> Result<Histogram<u64>> {
-    Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(|error| BenchError::system("histogram", error))
+async fn warm_up(shared: &Shared) {
+    let start = Instant::now();
+    let mut last: Option<f64> = None;
+    let mut before = shared.done.get();
+    while start.elapsed() < WARM_UP_MAX {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = shared.done.get();
+        let rate = (now - before) as f64;
+        if last.is_some_and(|last| (last - rate).abs() <= WARM * last.max(rate)) {
+            return;
+        }
+        (last, before) = (Some(rate), now);
+    }
 }
 
-async fn one_client<W, F>(number: usize, start: Instant, end: Instant, write: &W) -> Result<Client>
+async fn one_client<O, F>(number: usize, shared: &Shared, operation: &O) -> Result<Client>
 where
-    W: Fn(usize, u64) -> F,
+    O: Fn(usize, u64) -> F,
     F: Future<Output = std::result::Result<(), String>>,
 {
     let mut client = Client {
@@ -101,26 +149,37 @@ where
         first_failure: None,
     };
     for sequence in 0.. {
-        let sent = Instant::now();
-        if sent >= end {
+        let phase = shared.phase.get();
+        if phase == Phase::Over {
             break;
         }
-        let result = write(number, sequence).await;
-        if sent < start {
-            continue;
-        }
+        let sent = Instant::now();
+        let result = operation(number, sequence).await;
         match result {
             Ok(()) => {
-                let nanos = u64::try_from(sent.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                client.histogram.saturating_record(nanos);
+                shared.done.set(shared.done.get() + 1);
+                if phase == Phase::Measure {
+                    client.histogram.saturating_record(nanos(sent.elapsed()));
+                }
             }
             Err(why) => {
                 client.failures += 1;
                 client.first_failure.get_or_insert(why);
+                // A system that refuses at once must not keep this thread.
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
     }
     Ok(client)
+}
+
+/// Nanoseconds up to a minute, three significant digits.
+pub(crate) fn new_histogram() -> Result<Histogram<u64>> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(|error| BenchError::system("histogram", error))
+}
+
+pub(crate) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// CPU time of a process so far, user and system, in seconds (Linux).
@@ -139,10 +198,10 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok(ticks.iter().sum::<f64>() / TICKS_PER_SECOND)
 }
 
-/// Fills in CPU figures from the totals before and after.
-pub fn with_cpu(mut measured: Measured, nodes: f64, client: f64) -> Measured {
-    let per = 100_000.0 / measured.writes.max(1) as f64;
-    measured.node_cpu_s_per_100k = nodes * per;
-    measured.client_cpu_s_per_100k = client * per;
-    measured
+/// A figure of a file such as `/proc/PID/status`, by the name at the beginning of its line.
+pub(crate) fn process_figure(path: &str, name: &str) -> Result<f64> {
+    let text = std::fs::read_to_string(path).map_err(|error| BenchError::system(path, error))?;
+    let found = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = found.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    number.ok_or_else(|| BenchError::system(path, format!("no line {name}")))
 }

@@ -1,44 +1,98 @@
-//! `cargo xtask bench cluster`: starts three real nodes, loads each backend, compares with the machine's limits.
+//! `cargo xtask bench`: starts three real nodes, loads them, and compares with the machine's limits, with another program
+//! and with other systems.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::Parser;
-use trilemma::Backend;
-use trilemma_benches::cluster::Cluster;
-use trilemma_benches::etcd::{self, Etcd};
-use trilemma_benches::limits::{Limits, fdatasync};
-use trilemma_benches::report::{Report, System};
-use trilemma_benches::{BenchError, Result};
+use clap::{Parser, Subcommand};
+use trilemma_benches::machine::Machine;
+use trilemma_benches::puts::Others;
+use trilemma_benches::report::{Measurement, Report, Subject};
+use trilemma_benches::{BenchError, Result, failover, keyspaces, micro, puts, reads, restart, watch};
 
-/// Loads a cluster of three processes on this machine and measures it.
+/// Measures clusters of three processes on this machine.
 #[derive(Debug, Parser)]
+#[command(name = "bench")]
 struct Args {
-    /// The `trilemma` binary; by default the one beside this program.
-    #[arg(long)]
+    #[command(subcommand)]
+    kind: Kind,
+    /// The `trilemma` program; by default the one beside this program.
+    #[arg(long, global = true)]
     binary: Option<PathBuf>,
-    /// Backends to load.
-    #[arg(long, value_delimiter = ',', default_value = "gossip,raft,paxos,two-phase")]
-    backends: Vec<Backend>,
-    /// Numbers of clients, each with one write in flight.
-    #[arg(long, value_delimiter = ',', default_value = "1,16,64,256")]
-    clients: Vec<usize>,
-    /// Seconds for each level.
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
-    /// Bytes of each value.
-    #[arg(long, default_value_t = 256)]
-    value_bytes: usize,
-    /// Directory for the nodes' data, on a real disk; a new one below `target` by default.
-    #[arg(long)]
+    /// Another `trilemma` program to compare with: both are measured in turn, A B B A ….
+    #[arg(long, global = true, value_name = "PATH")]
+    against: Option<PathBuf>,
+    /// Runs of each program; with --against at least two.
+    #[arg(long, global = true, default_value_t = 1)]
+    rounds: usize,
+    /// Directory for the nodes' data, on a real disk; a new one beside this program by default.
+    #[arg(long, global = true)]
     directory: Option<PathBuf>,
-    /// Write the report as JSON into this file too.
-    #[arg(long)]
+    /// Write the report with all histograms as JSON into this file.
+    #[arg(long, global = true)]
     json: Option<PathBuf>,
-    /// Leave etcd out even if it is installed.
-    #[arg(long)]
-    no_etcd: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Kind {
+    /// Puts per second and their latency; the same on etcd and ZooKeeper where they are installed
+    Cluster {
+        #[command(flatten)]
+        options: puts::Options,
+        #[command(flatten)]
+        others: Others,
+    },
+    /// Gets per second and their latency; the same on etcd and ZooKeeper where they are installed
+    Reads {
+        #[command(flatten)]
+        options: puts::Options,
+        #[command(flatten)]
+        others: Others,
+    },
+    /// How long a change takes to reach all watchers
+    Watch(watch::Options),
+    /// Kill of all nodes with much state: how long until the cluster serves
+    Restart(restart::Options),
+    /// Kill of the leader under load: how long nothing is acknowledged
+    Failover(failover::Options),
+    /// What many keyspaces cost, and a flooded one the others
+    Keyspaces(keyspaces::Options),
+    /// The raft core alone: three nodes in one thread, without disks and sockets
+    Micro(micro::Options),
+}
+
+impl Kind {
+    fn name(&self) -> &'static str {
+        match self {
+            Kind::Cluster { .. } => "cluster",
+            Kind::Reads { .. } => "reads",
+            Kind::Watch(_) => "watch",
+            Kind::Restart(_) => "restart",
+            Kind::Failover(_) => "failover",
+            Kind::Keyspaces(_) => "keyspaces",
+            Kind::Micro(_) => "micro",
+        }
+    }
+
+    async fn measure(&self, binary: &Path, directory: &Path) -> Result<Vec<Measurement>> {
+        match self {
+            Kind::Cluster { options, .. } => puts::measure(binary, directory, options).await,
+            Kind::Reads { options, .. } => reads::measure(binary, directory, options).await,
+            Kind::Watch(options) => watch::measure(binary, directory, options).await,
+            Kind::Restart(options) => restart::measure(binary, directory, options).await,
+            Kind::Failover(options) => failover::measure(binary, directory, options).await,
+            Kind::Keyspaces(options) => keyspaces::measure(binary, directory, options).await,
+            Kind::Micro(options) => micro::measure(options),
+        }
+    }
+
+    async fn others(&self, directory: &Path) -> Result<Vec<Measurement>> {
+        match self {
+            Kind::Cluster { options, others } => puts::others(directory, options, others).await,
+            Kind::Reads { options, others } => reads::others(directory, options, others).await,
+            _ => Ok(Vec::new()),
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -50,7 +104,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match tokio::task::LocalSet::new().block_on(&runtime, run(args)) {
+    match tokio::task::LocalSet::new().block_on(&runtime, run(&args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -59,97 +113,103 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(args: Args) -> Result<()> {
-    let binary = match args.binary {
-        Some(binary) => binary,
+async fn run(args: &Args) -> Result<()> {
+    let binary = match &args.binary {
+        Some(binary) => binary.clone(),
         None => beside_this_program("trilemma")?,
     };
-    let directory = match args.directory {
-        Some(directory) => directory,
+    let directory = match &args.directory {
+        Some(directory) => directory.join(format!("bench-{}", std::process::id())),
         None => beside_this_program(&format!("bench-{}", std::process::id()))?,
     };
-    std::fs::create_dir_all(&directory)
-        .map_err(|error| BenchError::system(directory.display().to_string(), error))?;
-    let time = Duration::from_secs(args.seconds);
-    let limits = Limits {
-        fdatasync: fdatasync(&directory, 1, Duration::from_secs(2))?,
-        fdatasync_three: fdatasync(&directory, 3, Duration::from_secs(2))?,
-        quic_round_trip: None,
-    };
+    if matches!(args.kind, Kind::Micro(_)) && args.against.is_some() {
+        let why = "it measures the core that this program was built with; run it from both trees";
+        return Err(BenchError::system("micro --against", why));
+    }
+    make(&directory)?;
     let mut report = Report {
-        cores: std::thread::available_parallelism().map_or(1, usize::from),
-        value_bytes: args.value_bytes,
-        seconds: args.seconds,
-        limits,
-        systems: Vec::new(),
+        benchmark: args.kind.name().into(),
+        arguments: std::env::args().skip(1).collect(),
+        machine: Machine::measure(&directory)?,
+        subjects: vec![subject("A", &binary)],
+        others: Vec::new(),
     };
-    let cluster = Cluster::start(&binary, &directory.join("trilemma"), &args.backends).await?;
-    report.limits.quic_round_trip = Some(cluster.round_trip(Duration::from_secs(2)).await?);
-    for backend in args.backends {
-        let mut levels = Vec::new();
-        for clients in &args.clients {
-            eprintln!("{backend}, {clients} clients …");
-            levels.push(cluster.measure(backend, *clients, args.value_bytes, time).await?);
-        }
-        report.systems.push(System {
-            name: backend.to_string(),
-            levels,
-        });
+    report
+        .subjects
+        .extend(args.against.as_deref().map(|path| subject("B", path)));
+    for (run, index) in order(report.subjects.len(), args.rounds).into_iter().enumerate() {
+        let subject = &mut report.subjects[index];
+        eprintln!("run {}: {} {}", run + 1, subject.name, subject.binary);
+        let place = directory.join(format!("run-{run}"));
+        make(&place)?;
+        // In a folder of its own: `init` writes into one that is not there.
+        let found = args
+            .kind
+            .measure(Path::new(&subject.binary), &place.join("trilemma"))
+            .await?;
+        subject.runs.push(found);
+        remove(&place)?;
     }
-    drop(cluster);
-    match etcd::version().await {
-        Some(version) if !args.no_etcd => {
-            let directory = directory.join("etcd");
-            std::fs::create_dir_all(&directory)
-                .map_err(|error| BenchError::system("etcd directory", error))?;
-            let etcd = Etcd::start(&directory).await?;
-            let mut levels = Vec::new();
-            for clients in &args.clients {
-                eprintln!("{version}, {clients} clients …");
-                levels.push(etcd.measure(*clients, args.value_bytes, time).await?);
-            }
-            report.systems.push(System {
-                name: version,
-                levels,
-            });
-        }
-        Some(_) => {}
-        None => eprintln!("etcd is not installed; it is left out of the comparison"),
-    }
-    finish(&report, args.json.as_deref(), &directory)
+    report.others = args.kind.others(&directory).await?;
+    remove(&directory)?;
+    finish(&report, args.json.as_deref())
 }
 
-fn finish(report: &Report, json: Option<&std::path::Path>, directory: &std::path::Path) -> Result<()> {
-    println!("{}", report.table());
-    let text = serde_json::to_string(report).map_err(|error| BenchError::system("JSON", error))?;
-    println!("{text}");
-    if let Some(path) = json {
-        std::fs::write(path, &text).map_err(|error| BenchError::system(path.display().to_string(), error))?;
+fn subject(name: &'static str, binary: &Path) -> Subject {
+    Subject {
+        name,
+        binary: binary.display().to_string(),
+        runs: Vec::new(),
     }
+}
+
+/// Which program runs when. Two take turns, and turns of turns, so that a machine that gets slower with time, or faster,
+/// treats both alike.
+fn order(subjects: usize, rounds: usize) -> Vec<usize> {
+    match subjects {
+        1 => vec![0; rounds.max(1)],
+        _ => (0..rounds.max(2))
+            .flat_map(|round| if round % 2 == 0 { [0, 1] } else { [1, 0] })
+            .collect(),
+    }
+}
+
+fn make(directory: &Path) -> Result<()> {
+    std::fs::create_dir_all(directory)
+        .map_err(|error| BenchError::system(directory.display().to_string(), error))
+}
+
+fn remove(directory: &Path) -> Result<()> {
     std::fs::remove_dir_all(directory)
-        .map_err(|error| BenchError::system(directory.display().to_string(), error))?;
-    let failures: u64 = report
-        .systems
-        .iter()
-        .flat_map(|system| &system.levels)
-        .map(|level| level.failures)
-        .sum();
-    if failures > 0 {
-        let first = report
-            .systems
-            .iter()
-            .flat_map(|s| &s.levels)
-            .find_map(|level| level.first_failure.clone());
-        return Err(BenchError::system(
-            format!("{failures} writes failed"),
-            first.unwrap_or_default(),
-        ));
+        .map_err(|error| BenchError::system(directory.display().to_string(), error))
+}
+
+fn finish(report: &Report, json: Option<&Path>) -> Result<()> {
+    println!("{}", report.text());
+    if let Some(path) = json {
+        let text = serde_json::to_string(report).map_err(|error| BenchError::system("JSON", error))?;
+        std::fs::write(path, text).map_err(|error| BenchError::system(path.display().to_string(), error))?;
     }
-    Ok(())
+    match report.failure() {
+        None => Ok(()),
+        Some((count, first)) => Err(BenchError::system(format!("{count} operations failed"), first)),
+    }
 }
 
 fn beside_this_program(name: &str) -> Result<PathBuf> {
     let program =
         std::env::current_exe().map_err(|error| BenchError::system("this program's path", error))?;
     Ok(program.with_file_name(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_programs_take_turns() {
+        assert_eq!(order(1, 3), [0, 0, 0]);
+        assert_eq!(order(2, 1), [0, 1, 1, 0]);
+        assert_eq!(order(2, 3), [0, 1, 1, 0, 0, 1]);
+    }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: measures clusters of real processes.
+//! `cargo xtask bench`: measures clusters of real processes, and the core alone.
 
 use crate::process::{self, cargo};
 use crate::workspace::Workspace;
@@ -6,46 +6,63 @@ use crate::{Outcome, programs};
 
 /// The text of `--help`.
 pub(crate) const HELP: &str = "\
-Usage: cargo xtask bench cluster [ARGUMENTS]
-       cargo xtask bench micro [ARGUMENTS]
+Usage: cargo xtask bench KIND [ARGUMENTS]
 
-  cluster  builds the server in release mode, then runs the load generator of `benches/` with the arguments
-           (`cargo xtask bench cluster --help` lists them)
-  micro    runs the criterion benchmarks of `benches/`, with the arguments given to criterion
+  cluster    puts per second and their latency, each backend; the same on etcd and ZooKeeper if they are installed
+  reads      gets, linearizable and local; the same on etcd and ZooKeeper
+  watch      one writer, many watchers: how long a change takes to reach them all
+  restart    a cluster with much state, killed and started: how long until it serves
+  failover   the leader killed under load: how long nothing is acknowledged
+  keyspaces  what many keyspaces cost, and a flooded one the others
+  micro      the raft core alone: three nodes in one thread, without disks and sockets
+  criterion  single operations of the core, with the arguments given to criterion
 
-Numbers mean something only beside the machine and the commit; both are printed.";
+`cargo xtask bench KIND --help` lists the arguments. With `--against PATH` two programs are measured in turn, A B B A …,
+and the ratio of their medians is printed; `--json FILE` writes everything with all histograms.
 
-/// The program that loads a cluster and measures it.
-const LOAD_GENERATOR: &str = "cluster";
+Numbers mean something only beside the machine's limits of the same run, the processor and the commit; all are printed.";
+
+/// The program that loads clusters and measures them.
+const LOAD_GENERATOR: &str = "bench";
 /// The program that is measured.
 const SERVER: &str = "trilemma";
+/// What the load generator measures, and whether it needs the server for that.
+const KINDS: [(&str, bool); 7] = [
+    ("cluster", true),
+    ("reads", true),
+    ("watch", true),
+    ("restart", true),
+    ("failover", true),
+    ("keyspaces", true),
+    ("micro", false),
+];
 
 /// Runs the task.
 pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Outcome {
     let Some((kind, rest)) = args.split_first() else {
         return Err(format!("which benchmark?\n\n{HELP}"));
     };
-    match kind.as_str() {
-        "cluster" => cluster(workspace, rest),
-        "micro" => {
-            let mut args = ["bench", "--locked", "--workspace", "--bench", "core", "--"]
-                .map(str::to_owned)
-                .to_vec();
-            args.extend(rest.iter().cloned());
-            describe();
-            process::run(workspace, cargo(), &args)
-        }
-        other => Err(format!("unknown benchmark \"{other}\"\n\n{HELP}")),
+    if kind == "criterion" {
+        let mut args = ["bench", "--locked", "--workspace", "--bench", "core", "--"]
+            .map(str::to_owned)
+            .to_vec();
+        args.extend(rest.iter().cloned());
+        describe();
+        return process::run(workspace, cargo(), &args);
+    }
+    match KINDS.iter().find(|(name, _)| name == kind) {
+        Some((_, needs_server)) => measure(workspace, args, *needs_server),
+        None => Err(format!("unknown benchmark \"{kind}\"\n\n{HELP}")),
     }
 }
 
-/// Builds the server and the load generator, which looks for the server beside itself, and runs it.
-fn cluster(workspace: &Workspace, args: &[String]) -> Outcome {
+/// Builds the load generator and the server, which it looks for beside itself, and runs it.
+fn measure(workspace: &Workspace, args: &[String], needs_server: bool) -> Outcome {
     let asks_for_help = args.iter().any(|arg| arg == "--help" || arg == "-h");
-    let needed: &[&str] = if asks_for_help {
-        &[LOAD_GENERATOR]
-    } else {
+    let needed: &[&str] = if needs_server && !asks_for_help {
         &[LOAD_GENERATOR, SERVER]
+    } else {
+        &[LOAD_GENERATOR]
     };
     let folder = programs::build(workspace, "release", needed)?;
     describe();

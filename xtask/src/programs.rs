@@ -39,7 +39,7 @@ pub(crate) fn check_reuse(workspace: &Workspace) -> Outcome {
     let run = vec!["--locked", "--bin", "trilemma"];
     for selection in [
         run,
-        selection("dev", &["trilemma", "cluster"]),
+        selection("dev", &["trilemma", "bench"]),
         selection("dev", &["trilemma-sim"]),
     ] {
         let shown = selection.join(" ");

@@ -165,7 +165,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "trilemma-benches",
-        may: &["trilemma", CORE, "trilemma-storage", "trilemma-transport"],
+        may: &["trilemma", CORE, "trilemma-raft"],
         tests_may: &[],
         never: &[],
     },
