@@ -163,7 +163,7 @@ impl Cluster {
     /// A client of one node alone.
     pub async fn client_of(&self, server: &Server) -> Result<Client> {
         let mut config = self.config()?;
-        config.servers = vec![*server];
+        config.servers = vec![server.clone()];
         Ok(Client::connect(config).await?)
     }
 

@@ -10,6 +10,7 @@
 //!
 //! What a node does with it all is in `trilemma-node`; nothing is decided here.
 
+pub mod address;
 pub mod config;
 mod driver;
 pub mod error;
@@ -19,6 +20,7 @@ mod readers;
 pub mod remote;
 pub mod replicator;
 
+pub use address::{Address, ParseAddressError};
 pub use config::NodeConfig;
 pub use error::NodeError;
 pub use node::NodeHandle;

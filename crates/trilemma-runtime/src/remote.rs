@@ -4,7 +4,6 @@
 mod replicator;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use trilemma_client::{Answer, Call, CallId, Client, ConnectionId, Effect, Settin
 use trilemma_core::{Instant, NodeId, ReadError, Reason, SharedReplicator, StatusWatch, Ticket, codec};
 use trilemma_transport::{Answers, CallError, ClientConfig, ClientConnection, Identity};
 
+use crate::address::Address;
 use replicator::RemoteReplicator;
 
 /// How a cluster is reached.
@@ -28,7 +28,7 @@ pub struct RemoteConfig {
     /// The client's certificate, key and the cluster's authority.
     pub identity: Identity,
     /// The nodes, those to prefer first; at least one.
-    pub servers: Vec<(NodeId, SocketAddr)>,
+    pub servers: Vec<(NodeId, Address)>,
     /// Longest time for a connection to be made, and the node's introduction to come.
     pub connect_timeout: Duration,
 }
@@ -229,7 +229,7 @@ impl Remote {
     fn carry_out(self: &Arc<Self>, state: &mut State, effect: Effect, unheard: &mut Vec<Answered>) {
         match effect {
             Effect::Dial { connection, server } => {
-                let dial = dial(Arc::downgrade(self), connection, self.address(server));
+                let dial = dial(Arc::downgrade(self), connection, self.route(server));
                 let task = self.runtime.spawn(dial);
                 state.dials.insert(connection, task.abort_handle());
             }
@@ -294,11 +294,15 @@ impl Remote {
     }
 
     /// How a server is dialed.
-    fn address(&self, server: NodeId) -> Option<ClientConfig> {
+    fn route(&self, server: NodeId) -> Option<Route> {
         let (_, address) = self.config.servers.iter().find(|(node, _)| *node == server)?;
-        let (cluster, identity) = (self.config.cluster.clone(), self.config.identity.clone());
-        let config = ClientConfig::new(cluster, identity, *address);
-        Some(config.node(server).timeout(self.config.connect_timeout))
+        Some(Route {
+            cluster: self.config.cluster.clone(),
+            identity: self.config.identity.clone(),
+            server,
+            address: address.clone(),
+            timeout: self.config.connect_timeout,
+        })
     }
 
     /// A dial has succeeded. Whether anybody still wants the connection.
@@ -369,12 +373,42 @@ async fn keep_time(remote: Weak<Remote>, earlier: Arc<Notify>) {
     }
 }
 
+/// The way to a server.
+struct Route {
+    cluster: String,
+    identity: Identity,
+    server: NodeId,
+    address: Address,
+    timeout: Duration,
+}
+
+impl Route {
+    /// Connects to the first of the server's addresses that answers. The time is for all of them, in equal shares of what
+    /// is left.
+    async fn connect(self) -> Result<(ClientConnection, Answers), String> {
+        let until = tokio::time::Instant::now() + self.timeout;
+        let addresses = tokio::time::timeout_at(until, self.address.resolve()).await;
+        let addresses = addresses
+            .map_err(|_elapsed| format!("{} was not resolved within {:?}", self.address, self.timeout))?
+            .map_err(|error| format!("{} cannot be resolved: {error}", self.address))?;
+        let mut failures = Vec::new();
+        for (index, address) in addresses.iter().enumerate() {
+            let share = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
+            let left = until.saturating_duration_since(tokio::time::Instant::now()) / share;
+            let config = ClientConfig::new(self.cluster.clone(), self.identity.clone(), *address);
+            match ClientConnection::connect(config.node(self.server).timeout(left)).await {
+                Ok(connected) => return Ok(connected),
+                Err(error) => failures.push(error.to_string()),
+            }
+        }
+        Err(failures.join("; "))
+    }
+}
+
 /// Makes a connection, and brings its answers until it ends.
-async fn dial(remote: Weak<Remote>, connection: ConnectionId, config: Option<ClientConfig>) {
-    let dialed = match config {
-        Some(config) => ClientConnection::connect(config)
-            .await
-            .map_err(|error| error.to_string()),
+async fn dial(remote: Weak<Remote>, connection: ConnectionId, route: Option<Route>) {
+    let dialed = match route {
+        Some(route) => route.connect().await,
         None => Err("it is not configured".into()),
     };
     let Some(this) = remote.upgrade() else {

@@ -1,13 +1,12 @@
 //! A client of nodes on other machines.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 use trilemma_core::{Needs, NodeId};
-use trilemma_runtime::{Identity, NodeOverview, Remote, RemoteConfig};
+use trilemma_runtime::{Address, Identity, NodeOverview, Remote, RemoteConfig};
 
 use crate::config::Config;
 use crate::error::{ConfigError, Result};
@@ -32,12 +31,12 @@ pub struct ClientConfig {
 }
 
 /// A node as a client knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// Its id, which its certificate must show.
     pub node: NodeId,
-    /// Where it listens.
-    pub address: SocketAddr,
+    /// Where it listens. The name of a host is resolved again for each connection.
+    pub address: Address,
 }
 
 #[derive(Deserialize)]
@@ -45,7 +44,7 @@ pub struct Server {
 struct File {
     #[serde(default)]
     cluster: Option<String>,
-    servers: std::collections::BTreeMap<String, SocketAddr>,
+    servers: std::collections::BTreeMap<String, ServerAddress>,
     tls: Tls,
     #[serde(default)]
     connect_timeout_ms: Option<u64>,
@@ -57,6 +56,16 @@ struct Tls {
     ca: PathBuf,
     certificate: PathBuf,
     key: PathBuf,
+}
+
+/// An address as the file has it.
+struct ServerAddress(Address);
+
+impl<'de> Deserialize<'de> for ServerAddress {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(serde::de::Error::custom)
+    }
 }
 
 /// Time for a connection to be made when the configuration does not say.
@@ -71,7 +80,7 @@ impl ClientConfig {
         let base = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
         let servers = crate::config::by_id(file.servers, "servers", &origin)?
             .into_iter()
-            .map(|(node, address)| Server { node, address })
+            .map(|(node, ServerAddress(address))| Server { node, address })
             .collect();
         Ok(Self {
             cluster: file.cluster.unwrap_or_else(|| "trilemma".into()),
@@ -95,7 +104,7 @@ impl ClientConfig {
             key,
             servers: vec![Server {
                 node: config.node(),
-                address: config.listen(),
+                address: config.listen().into(),
             }],
             timeout: CONNECT_TIMEOUT_DEFAULT,
         }
@@ -125,7 +134,7 @@ impl Client {
         let servers = config
             .servers
             .iter()
-            .map(|server| (server.node, server.address))
+            .map(|server| (server.node, server.address.clone()))
             .collect();
         let remote = RemoteConfig {
             cluster: config.cluster,

@@ -52,7 +52,7 @@ pub use trilemma_core::{
     Version, Versioned, WatchItem, WatchToken, WriteError,
 };
 pub use trilemma_runtime::{
-    CertificateOverview, KeyspaceOverview, LoadOverview, LogOverview, NodeError, NodeOverview, PeerOverview,
-    pki,
+    Address, CertificateOverview, KeyspaceOverview, LoadOverview, LogOverview, NodeError, NodeOverview,
+    ParseAddressError, PeerOverview, pki,
 };
 pub use watch::Watch;

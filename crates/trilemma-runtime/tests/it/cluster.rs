@@ -180,7 +180,10 @@ impl Cluster {
         RemoteConfig {
             cluster: "test".into(),
             identity: identity.expect("our own PEM is read"),
-            servers: servers.to_vec(),
+            servers: servers
+                .iter()
+                .map(|(node, address)| (*node, (*address).into()))
+                .collect(),
             connect_timeout: Duration::from_secs(2),
         }
     }

@@ -1,9 +1,8 @@
 //! From options to an open keyspace.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use trilemma::{Backend, Client, ClientConfig, Keyspace, Needs, NodeId, Server};
+use trilemma::{Address, Backend, Client, ClientConfig, Keyspace, Needs, NodeId, Server};
 
 use super::Global;
 use crate::exit::{Exit, Failure};
@@ -84,7 +83,7 @@ fn server(text: &str, known: &[Server], path: &Path) -> Result<Server, Failure> 
             .map_err(|_| wrong(format!("\"{node}\" is not a node id")))?;
         let address = address
             .parse()
-            .map_err(|_| wrong(format!("\"{address}\" is not an address such as 127.0.0.1:7400")))?;
+            .map_err(|error: trilemma::ParseAddressError| wrong(error.to_string()))?;
         return Ok(Server {
             node: NodeId(node),
             address,
@@ -93,14 +92,14 @@ fn server(text: &str, known: &[Server], path: &Path) -> Result<Server, Failure> 
     if let Ok(node) = text.parse() {
         let found = known.iter().find(|server| server.node == NodeId(node));
         return found
-            .copied()
+            .cloned()
             .ok_or_else(|| wrong("no such node in the client configuration".into()));
     }
-    let address: SocketAddr = text
+    let address: Address = text
         .parse()
         .map_err(|_| wrong("neither a node id nor an address".into()))?;
     let found = known.iter().find(|server| server.address == address);
-    found.copied().ok_or_else(|| {
+    found.cloned().ok_or_else(|| {
         wrong("the address is not in the client configuration, so its node id is not known".into())
     })
 }

@@ -33,6 +33,7 @@ fn commands_against_three_nodes_and_against_one_alone() {
     ranges_and_watches(&cluster);
     overviews(&cluster);
     wrong_arguments(&cluster);
+    hosts_have_names(&cluster);
     cluster.terminate(2);
     cluster.terminate(3);
     one_node_left_alone(&cluster);
@@ -331,6 +332,35 @@ fn wrong_arguments(cluster: &Cluster) {
     );
     cluster.fails(1, &["put", "carts"], 2);
     cluster.fails(1, &["get", "carts", "x", "--server", "9"], 2);
+}
+
+/// `localhost` stands for an IPv6 address, too, where nobody listens.
+fn hosts_have_names(cluster: &Cluster) {
+    let file = cluster.dir.join("client.toml");
+    let before = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, before.replace("127.0.0.1:", "localhost:")).unwrap();
+    cluster.ok(1, &["put", "locks", "named", "yes"]);
+    let port = before
+        .split("127.0.0.1:")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next())
+        .unwrap();
+    let get =
+        |server: String| cluster.client(&["get", "locks", "named", "--server", &server, "--timeout", "2s"]);
+    let output = get(format!("1=localhost:{port}"));
+    assert!(output.status.success(), "{}", text(&output));
+    let output = get(format!("1=no-such-host.invalid:{port}"));
+    assert_eq!(output.status.code(), Some(8), "{}", text(&output));
+    assert!(
+        text(&output).contains("no-such-host.invalid"),
+        "{}",
+        text(&output)
+    );
+    std::fs::write(&file, before.replace("127.0.0.1:", "not a host:")).unwrap();
+    let output = cluster.client(&["keyspaces"]);
+    assert_eq!(output.status.code(), Some(7), "{}", text(&output));
+    assert!(text(&output).contains("expected HOST:PORT"), "{}", text(&output));
+    std::fs::write(&file, &before).unwrap();
 }
 
 /// Nodes 2 and 3 are stopped: what one node can do depends on the backend alone.

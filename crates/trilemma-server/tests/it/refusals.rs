@@ -25,6 +25,19 @@ fn an_unknown_configuration_key_is_shown_with_line_and_column() {
 }
 
 #[test]
+fn names_of_hosts_are_for_clients_and_nodes_say_so() {
+    let mut cluster = Cluster::init("host-names", 2);
+    edit(&cluster, "node-1.toml", "2 = \"127.0.0.1:", "2 = \"localhost:");
+    assert_eq!(cluster.try_spawn(1, "node-1.toml"), None);
+    assert_eq!(cluster.wait_for_end(1), Some(7));
+    let log = cluster.log(1);
+    assert!(
+        log.contains("node-1.toml, line") && log.contains("nodes do not resolve names"),
+        "{log}"
+    );
+}
+
+#[test]
 fn a_certificate_of_another_node_is_refused_at_start() {
     let mut cluster = Cluster::init("wrong-node", 2);
     edit(&cluster, "node-1.toml", "certs/node-1.", "certs/node-2.");

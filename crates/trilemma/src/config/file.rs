@@ -21,10 +21,10 @@ struct File {
     #[serde(default)]
     cluster: Option<String>,
     node: u32,
-    listen: SocketAddr,
+    listen: IpAddress,
     data: PathBuf,
     #[serde(default)]
-    peers: BTreeMap<String, SocketAddr>,
+    peers: BTreeMap<String, IpAddress>,
     tls: Tls,
     keyspaces: BTreeMap<String, Keyspace>,
     #[serde(default)]
@@ -51,6 +51,22 @@ enum Keyspace {
     Raft {},
     Paxos {},
     TwoPhase {},
+}
+
+/// Where nodes listen and find each other: an IP address, for nobody may resolve names while a cluster comes up.
+struct IpAddress(SocketAddr);
+
+impl<'de> Deserialize<'de> for IpAddress {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(|_| {
+            let shown: String = text.chars().take(80).collect();
+            serde::de::Error::custom(format!(
+                "\"{shown}\" is no IP address with a port, such as 10.0.0.1:7400; nodes do not resolve names of hosts, \
+                 only clients do"
+            ))
+        })
+    }
 }
 
 /// How concurrent values are resolved.
@@ -127,7 +143,7 @@ pub(super) fn parse(text: &str, origin: &str, base: &Path) -> Result<Config> {
     let file: File = from_toml(text, origin)?;
     let within = |path: PathBuf| base.join(path);
     let mut builder = ConfigBuilder::new(NodeId(file.node))
-        .listen(file.listen)
+        .listen(file.listen.0)
         .data(within(file.data))
         .identity_files(
             within(file.tls.ca),
@@ -139,7 +155,7 @@ pub(super) fn parse(text: &str, origin: &str, base: &Path) -> Result<Config> {
         builder = builder.cluster(cluster);
     }
     for (node, address) in by_id(file.peers, "peers", origin)? {
-        builder = builder.peer(node.0, address);
+        builder = builder.peer(node.0, address.0);
     }
     for (name, keyspace) in file.keyspaces {
         builder = builder.keyspace_with(name, keyspace.into());
@@ -151,11 +167,7 @@ pub(super) fn parse(text: &str, origin: &str, base: &Path) -> Result<Config> {
 }
 
 /// Addresses by node id. The keys of a TOML table are text: as such 10 comes before 2, and 2 is not 02.
-pub(crate) fn by_id(
-    table: BTreeMap<String, SocketAddr>,
-    key: &str,
-    origin: &str,
-) -> Result<BTreeMap<NodeId, SocketAddr>> {
+pub(crate) fn by_id<A>(table: BTreeMap<String, A>, key: &str, origin: &str) -> Result<BTreeMap<NodeId, A>> {
     let mut found = BTreeMap::new();
     for (text, address) in table {
         let node = text.parse().map(NodeId).map_err(|_| {
