@@ -45,7 +45,7 @@ use crate::error::SnapshotError;
 const WRITE_BYTES: usize = 1024 * 1024;
 
 /// Bytes after which what was written is synced. Left to the end, a state of gigabytes would go to the disk at once, and
-/// whoever waits for a sync of the log would wait for all of it.
+/// all who wait for a sync of the log would wait for all of it.
 const SYNC_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The last byte is the format's version.
