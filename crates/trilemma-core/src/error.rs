@@ -138,7 +138,7 @@ pub enum Reason {
         limit: u64,
     },
     /// The disk has no room for another write; reads go on.
-    #[error("no space: {why}; free space on the data directory's file system")]
+    #[error("no space: {why}; make room, and the node goes on by itself")]
     NoSpace {
         /// What the disk said.
         #[serde(deserialize_with = "bounded_text::<_, ERROR_TEXT_BYTES_MAX>")]

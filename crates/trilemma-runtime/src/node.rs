@@ -336,10 +336,10 @@ fn certificate(config: &NodeConfig, now: WallTime) -> Result<CertificateOverview
     let now = i64::try_from(now.0 / 1000).unwrap_or(i64::MAX);
     let node = config.node;
     if now < from {
-        let days = (from - now) / DAY + 1;
+        let days = (from - now) / DAY;
         tracing::error!(%node, days, "this node's certificate is not valid yet: others refuse it. Check this machine's clock");
     } else if now > until {
-        let days = (now - until) / DAY + 1;
+        let days = (now - until) / DAY;
         tracing::error!(%node, days, "this node's certificate has expired: others refuse it. Issue another one with `trilemma cert`");
     } else if until - now < 30 * DAY {
         let days = (until - now) / DAY;

@@ -31,10 +31,7 @@ pub enum LogError {
     },
     /// No room for more of the log: the disk is full, or the system has no file or memory left to give. Nothing is lost,
     /// and the log goes on when there is room again.
-    #[error(
-        "{file}: no space for more of the log ({source}); nothing was lost. Free space on this file system, or what else \
-         is said to be missing"
-    )]
+    #[error("{file}: no space for more of the log ({source}); nothing was lost")]
     NoSpace {
         /// The file that could not be made or written.
         file: String,
