@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use tokio::sync::Notify;
-use trilemma::{Backend, KeyRange, Watch, WatchItem};
+use trilemma::{Backend, KeyRange, Watch, WatchItem, WatchStart};
 
 use crate::cluster::{Cluster, cpu_of, keyspace};
 use crate::load::{nanos, new_histogram};
@@ -80,7 +80,7 @@ async fn level(cluster: &Cluster, watchers: usize, options: &Options) -> Result<
     for watcher in 0..watchers {
         let handle = handles[watcher % handles.len()].clone();
         opened.push(tokio::task::spawn_local(async move {
-            let mut watch = handle.watch(KeyRange::prefix("w/"), None).await?;
+            let mut watch = handle.watch(KeyRange::prefix("w/"), WatchStart::State).await?;
             while let Some(item) = watch.next().await {
                 if matches!(item?, WatchItem::Reset { last: true, .. }) {
                     return Ok(watch);
@@ -199,6 +199,7 @@ async fn follow(mut watch: Watch, written: Rc<Written>, start: Instant) -> Resul
                 }
             }
             Some(Ok(WatchItem::Reset { first, .. })) => seen.resets += u64::from(first),
+            Some(Ok(WatchItem::Progress { .. })) => {}
             Some(Err(error)) => return Err(error.into()),
             None => return Err(BenchError::system("a watch", "has ended")),
         }

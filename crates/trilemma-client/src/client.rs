@@ -104,14 +104,16 @@ pub enum Effect {
         /// What.
         request: ClientRequest,
     },
-    /// Open a watch: [`Client::on_watch_open`], or [`Client::on_lost`] if the connection opens none.
+    /// Open a watch: [`Client::on_watch_open`], or [`Client::on_watch_refused`] if it cannot be sent.
     OpenWatch {
         /// Where.
         connection: ConnectionId,
         /// The call.
         ticket: Ticket,
-        /// What to send.
-        request: ClientRequest,
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// What is watched, and from where.
+        spec: WatchSpec,
     },
     /// End a connection or a dial. Nothing more is to be reported of it.
     Close {
@@ -411,6 +413,18 @@ impl Client {
     pub fn on_watch_open(&mut self, ticket: Ticket) {
         if let Some(Place::Opening(connection)) = self.calls.get(&ticket).map(|call| call.place) {
             self.resolve(ticket, Answer::Watching(connection));
+        }
+        self.check();
+    }
+
+    /// A watch could not be sent although its connection lives.
+    pub fn on_watch_refused(&mut self, now: Instant, ticket: Ticket, reason: Reason) {
+        if let Some(Place::Opening(connection)) = self.calls.get(&ticket).map(|call| call.place) {
+            self.refuse(ticket, reason);
+            if let Some(link) = self.link(connection) {
+                link.watch_ended();
+            }
+            self.pump(now, connection);
         }
         self.check();
     }

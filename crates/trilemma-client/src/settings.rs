@@ -19,7 +19,7 @@ pub struct Settings {
     pub window_calls: usize,
     /// Bytes of their commands. Default 8 MiB. One call is always let through.
     pub window_bytes: usize,
-    /// Watches that one connection has open at once; further ones wait. Default 128.
+    /// Watches that one connection has open at once; further ones wait. Default 65,536.
     pub watches_max: usize,
     /// Calls that the client has taken and not answered; further ones are refused. Default 65,536.
     pub calls_max: usize,
@@ -36,7 +36,7 @@ impl Settings {
             failure_memory: Duration::from_millis(300),
             window_calls: 4096,
             window_bytes: 8 * 1024 * 1024,
-            watches_max: 128,
+            watches_max: 65_536,
             calls_max: 65_536,
         }
     }

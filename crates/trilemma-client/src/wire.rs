@@ -21,13 +21,23 @@ pub enum ClientRequest {
         /// What is asked.
         request: Request,
     },
-    /// Watch; many answers follow.
+    /// Watch; many answers follow, under the number of this request, until it is cancelled or an error comes.
     Watch {
         /// The keyspace.
         keyspace: KeyspaceId,
         /// What and from where.
         spec: WatchSpec,
+        /// Bytes of items that the client has room for, as [`WatchItem::bytes`] counts. What comes is no more, but for the
+        /// last item.
+        room: u64,
     },
+    /// There is room for more items of the watch of this number.
+    Room {
+        /// So many bytes more.
+        bytes: u64,
+    },
+    /// Nobody reads the watch of this number any more.
+    Cancel,
 }
 
 /// What a node answers. Each variant answers the request of its name.

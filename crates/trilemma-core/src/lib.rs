@@ -59,7 +59,7 @@ pub use rng::Rng;
 pub use status::{LiveStatus, StatusWatch};
 pub use time::{Instant, Now, WallTime};
 pub use view::View;
-pub use watch::{WatchItem, WatchSpec, WatchToken};
+pub use watch::{WatchItem, WatchSpec, WatchStart, WatchToken};
 
 #[cfg(test)]
 mod tests;

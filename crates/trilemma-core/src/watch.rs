@@ -1,22 +1,26 @@
 //! Watches: a keyspace's changes as a stream that survives reconnects and never skips silently.
 //!
-//! A watcher holds a [`WatchToken`]. A reader that resumes with one gets every change after it, in order, each command's
+//! A watch begins with the state, with what happens from now on, or after a [`WatchToken`]: [`WatchStart`]. A reader that resumes with one gets every change after it, in order, each command's
 //! changes together. Where that is no longer possible (the token is older than the ring of recent changes, or
 //! belongs to another node's stream) the stream says so with one [`WatchItem::Reset`] that carries the current
 //! entries, and goes on from there: nothing is lost silently, and a slow watcher costs bounded memory.
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::codec::bounded_vec;
 use crate::data::{Change, ChangeBatch};
+use crate::id::Version;
 use crate::read::{Entry, KeyRange};
 use crate::session::CHECKED_MAX;
 
 /// Changes kept per keyspace for watchers that are behind or resume.
 pub const RING_CHANGES_MAX: usize = 65_536;
+/// Least time between two [`WatchItem::Progress`] of a watch.
+pub const PROGRESS_MIN: Duration = Duration::from_millis(100);
 /// Most changes in one [`WatchItem::Changes`].
 pub const ITEM_CHANGES_MAX: usize = 8192;
 
@@ -27,6 +31,24 @@ pub struct WatchToken {
     pub stream: u64,
     /// The last position seen; 0 is the beginning.
     pub position: u64,
+}
+
+impl WatchToken {
+    /// The token of a version of a keyspace whose change stream all nodes share (`raft`, `two-phase`): a watch after it is
+    /// shown every later change.
+    #[must_use]
+    pub fn at(version: Version) -> Self {
+        Self {
+            stream: 0,
+            position: version.0,
+        }
+    }
+
+    /// Whether all nodes see the stream of this token.
+    #[must_use]
+    pub fn is_shared(self) -> bool {
+        self.stream == 0
+    }
 }
 
 impl fmt::Display for WatchToken {
@@ -55,13 +77,42 @@ impl std::str::FromStr for WatchToken {
 #[error("watch token \"{0}\": expected <stream>:<position>, as printed by a watch")]
 pub struct ParseTokenError(String);
 
+/// Where a watch begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WatchStart {
+    /// With a `Reset` that holds the current entries.
+    #[default]
+    State,
+    /// With a `Reset` too, of this place of the stream or a later one: a node that is behind it waits.
+    StateFrom(WatchToken),
+    /// With what happens from now on. A `Progress` comes first, and says when *now* was.
+    Now,
+    /// After this token, if it can be resumed, else with a `Reset`.
+    After(WatchToken),
+}
+
 /// What to watch and from where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchSpec {
     /// The keys.
     pub range: KeyRange,
-    /// Where to resume; `None` starts with a `Reset` that holds the current entries.
-    pub resume: Option<WatchToken>,
+    /// Where to begin.
+    pub start: WatchStart,
+    /// How often a `Progress` is due while nothing happens in the range and something does beside it, from
+    /// [`PROGRESS_MIN`]; `None`: never.
+    pub progress: Option<Duration>,
+}
+
+impl WatchSpec {
+    /// A watch without progress marks.
+    #[must_use]
+    pub fn new(range: KeyRange, start: WatchStart) -> Self {
+        Self {
+            range,
+            start,
+            progress: None,
+        }
+    }
 }
 
 /// One item of a watch.
@@ -90,6 +141,12 @@ pub enum WatchItem {
         #[serde(deserialize_with = "bounded_vec::<_, _, ITEM_CHANGES_MAX>")]
         changes: Vec<Change>,
     },
+    /// Everything in the range up to this token has been sent: a mark, so that a watch of a quiet range can be resumed
+    /// although the changes beside it are forgotten.
+    Progress {
+        /// Where to resume after this item.
+        token: WatchToken,
+    },
 }
 
 impl WatchItem {
@@ -97,7 +154,9 @@ impl WatchItem {
     #[must_use]
     pub fn token(&self) -> WatchToken {
         match self {
-            WatchItem::Reset { token, .. } | WatchItem::Changes { token, .. } => *token,
+            WatchItem::Reset { token, .. }
+            | WatchItem::Changes { token, .. }
+            | WatchItem::Progress { token } => *token,
         }
     }
 
@@ -108,6 +167,7 @@ impl WatchItem {
         let rest: usize = match self {
             WatchItem::Reset { entries, .. } => entries.iter().map(Entry::bytes).sum(),
             WatchItem::Changes { changes, .. } => changes.iter().map(Change::bytes).sum(),
+            WatchItem::Progress { .. } => 0,
         };
         ITEM_BYTES + rest
     }

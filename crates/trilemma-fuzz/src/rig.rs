@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use trilemma_core::{
     ChangeBatch, Entry, Instant, KeyRange, KeyspaceId, NodeId, Now, ProcessId, Request, Rng, Ticket,
-    WallTime, WatchSpec, WatchToken,
+    WallTime, WatchSpec, WatchStart, WatchToken,
 };
 use trilemma_node::config::NODE_RECORDS;
 use trilemma_node::frame::put_item;
@@ -393,10 +393,17 @@ impl Rig {
     fn watch(&mut self, place: usize, source: &mut Source<'_>) {
         self.watches += 1;
         let watch = WatchId(self.watches);
-        let resume = source.once_in(2).then(|| WatchToken {
+        let token = WatchToken {
             stream: source.below(2) as u64,
             position: source.below(40) as u64,
-        });
+        };
+        let start = *source.pick(&[
+            WatchStart::State,
+            WatchStart::StateFrom(token),
+            WatchStart::Now,
+            WatchStart::After(token),
+        ]);
+        let progress = source.once_in(2).then(|| Duration::from_millis(100));
         let range = KeyRange {
             start: requests::key(source),
             end: source.once_in(2).then(|| requests::key(source)),
@@ -405,12 +412,12 @@ impl Rig {
         self.machines[place].watches.insert(watch);
         self.turn(place, |node, _| {
             let (link, room) = (LinkId(watch.0 % 3), ROOM);
-            node.on_watch(
-                watch,
-                keyspace,
-                WatchSpec { range, resume },
-                Destination { link, room },
-            );
+            let spec = WatchSpec {
+                range,
+                start,
+                progress,
+            };
+            node.on_watch(watch, keyspace, spec, Destination { link, room });
         });
     }
 

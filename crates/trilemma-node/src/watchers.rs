@@ -10,20 +10,24 @@
 //! Watches are served at the end of a turn, after all changes of the turn were published, so what a view shows and the
 //! position that it claims are of the same moment: no watcher is shown an older value of a key after a newer one.
 
+mod destination;
 mod index;
 mod resets;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
-use trilemma_core::watch::Ring;
+use trilemma_core::watch::{PROGRESS_MIN, Ring};
 use trilemma_core::{
-    ChangeBatch, Instant, KeyRange, ReadError, Reason, View, WatchItem, WatchSpec, WatchToken,
+    ChangeBatch, Instant, KeyRange, Reason, View, WatchItem, WatchSpec, WatchStart, WatchToken,
 };
 
 use index::Index;
 use resets::Resets;
 
-/// Watchers that are looked at one by one at the end of each turn, without debug assertions.
+pub use destination::{Budget, Destination, LinkId, ReaderEvent, Sent, WatchId};
+
+/// Watchers up to which each is looked at, at the end of each turn.
 const CHECKED_MAX: usize = 64;
 /// Keys, or changes, that a watch looks at before it is another's turn.
 const PART_KEYS: usize = 2048;
@@ -32,62 +36,6 @@ const PART_BYTES: usize = 128 * 1024;
 /// Room that a reader may give at most.
 const ROOM_MAX: usize = 16 * 1024 * 1024;
 
-/// Names a watch towards the host, which chooses it. Never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WatchId(pub u64);
-
-/// Names what the items of some watches leave by together, a connection, towards the host, which chooses it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkId(pub u64);
-
-/// What a host says of the reader of a watch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReaderEvent {
-    /// It has room for so many bytes more, as [`WatchItem::bytes`] counts. A watch with any room is given a whole item.
-    Room(usize),
-    /// It has gone; the watch ends.
-    Gone,
-}
-
-/// Where the items of a watch go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Destination {
-    /// What they leave by.
-    pub link: LinkId,
-    /// Bytes of items for which there is room at the beginning.
-    pub room: usize,
-}
-
-/// An item for a watch, or why it ends.
-pub type Sent = (WatchId, Result<WatchItem, ReadError>);
-
-/// What a turn may still do for watches.
-#[derive(Clone, Copy, Debug)]
-pub struct Budget {
-    /// Keys and changes that are looked at.
-    keys: usize,
-    /// Bytes of items.
-    bytes: usize,
-}
-
-impl Budget {
-    /// What one turn may do: a few milliseconds of work.
-    pub const TURN: Self = Self {
-        keys: 20_000,
-        bytes: 2 * 1024 * 1024,
-    };
-
-    fn is_spent(self) -> bool {
-        self.keys == 0 || self.bytes == 0
-    }
-
-    fn spend(&mut self, keys: usize, bytes: usize) {
-        // A service costs something even if it finds nothing.
-        self.keys = self.keys.saturating_sub(keys.max(1));
-        self.bytes = self.bytes.saturating_sub(bytes);
-    }
-}
-
 /// Where a watch stands.
 #[derive(Debug)]
 enum Stage {
@@ -95,6 +43,10 @@ enum Stage {
     Following(u64),
     /// Changes after this position may be for it.
     Behind(u64),
+    /// It begins now.
+    Beginning,
+    /// It needs a reset, of this position or a later one.
+    Awaiting(u64),
     NeedsReset,
     /// It is being sent the state of this position.
     Resetting {
@@ -114,12 +66,16 @@ struct Watcher {
     room: isize,
     /// Whether it stands in some queue: to be served, for its link, or for its reset.
     queued: bool,
+    /// The last position that it was given with an item.
+    reported: u64,
+    /// How often it wants to know how far it has come, and when it is due next.
+    progress: Option<(Duration, Instant)>,
 }
 
 impl Watcher {
     /// Whether there may be something for it, and room.
     fn is_due(&self) -> bool {
-        self.room > 0 && !matches!(self.stage, Stage::Following(_))
+        self.room > 0 && !matches!(self.stage, Stage::Following(_) | Stage::Awaiting(_))
     }
 }
 
@@ -135,6 +91,10 @@ pub struct Watchers {
     /// Links that have no room, and those that are due on them.
     full: BTreeMap<LinkId, BTreeSet<WatchId>>,
     resets: Resets,
+    /// Those that wait for a position, to be reset then.
+    awaiting: BTreeSet<(u64, WatchId)>,
+    /// Those that want to know how far they have come, and when.
+    marks: BTreeSet<(Instant, WatchId)>,
     /// Resets sent because a reader was too slow.
     slow: u64,
 }
@@ -150,6 +110,8 @@ impl Watchers {
             due: VecDeque::new(),
             full: BTreeMap::new(),
             resets: Resets::default(),
+            awaiting: BTreeSet::new(),
+            marks: BTreeSet::new(),
             slow: 0,
         }
     }
@@ -179,33 +141,47 @@ impl Watchers {
     }
 
     /// Opens a watch.
-    pub fn open(&mut self, id: WatchId, spec: WatchSpec, destination: Destination) {
+    pub fn open(&mut self, now: Instant, id: WatchId, spec: WatchSpec, destination: Destination) {
+        let interval = spec.progress.map(|interval| interval.max(PROGRESS_MIN));
+        let progress = interval.map(|interval| (interval, now + interval));
         let watcher = Watcher {
             range: spec.range,
             link: destination.link,
             stage: Stage::NeedsReset,
             room: destination.room.min(ROOM_MAX).cast_signed(),
             queued: false,
+            reported: 0,
+            progress,
         };
         let before = self.watchers.insert(id, watcher);
         assert!(before.is_none(), "the host names watch {id:?} once");
-        let stage = spec.resume.map_or(Stage::NeedsReset, |token| self.resume(token));
+        self.marks.extend(progress.map(|(_, at)| (at, id)));
+        let stage = match spec.start {
+            WatchStart::State => Stage::NeedsReset,
+            WatchStart::StateFrom(token) if self.is_ahead(token) => Stage::Awaiting(token.position),
+            WatchStart::StateFrom(_) => Stage::NeedsReset,
+            WatchStart::Now => Stage::Beginning,
+            WatchStart::After(token) => self.resume(token),
+        };
         self.enter(id, stage);
     }
 
     /// Where a watch stands that has seen everything up to this token.
     fn resume(&self, token: WatchToken) -> Stage {
-        let here = self.ring.token();
         let position = token.position;
-        if token.stream != here.stream {
-            Stage::NeedsReset
-        } else if position > here.position && is_shared(token) {
+        if self.is_ahead(token) {
             Stage::Following(position)
-        } else if self.ring.covers(position) {
+        } else if token.stream == self.ring.token().stream && self.ring.covers(position) {
             Stage::Behind(position)
         } else {
             Stage::NeedsReset
         }
+    }
+
+    /// Whether this node will come to this place of the stream.
+    fn is_ahead(&self, token: WatchToken) -> bool {
+        let here = self.ring.token();
+        token.is_shared() && token.stream == here.stream && token.position > here.position
     }
 
     /// Notes where a watch stands now.
@@ -224,6 +200,9 @@ impl Watchers {
         }
         if !matches!(after, Stage::Resetting { .. }) {
             self.resets.ended(id);
+        }
+        if let Stage::Awaiting(position) = stage {
+            self.awaiting.insert((position, id));
         }
         watcher.stage = stage;
         self.queue(id);
@@ -267,6 +246,12 @@ impl Watchers {
                 if matches!(watcher.stage, Stage::Following(_)) {
                     self.index.remove(&watcher.range, id);
                 }
+                if let Stage::Awaiting(position) = watcher.stage {
+                    self.awaiting.remove(&(position, id));
+                }
+                if let Some((_, at)) = watcher.progress {
+                    self.marks.remove(&(at, id));
+                }
                 if let Some(waiting) = self.full.get_mut(&watcher.link) {
                     waiting.remove(&id);
                 }
@@ -307,6 +292,18 @@ impl Watchers {
             }
         }
         self.ring.push(applied);
+        self.end_waits();
+    }
+
+    /// Those that have waited for what is here now are reset.
+    fn end_waits(&mut self) {
+        let here = self.ring.token().position;
+        while let Some((position, id)) = self.awaiting.first().copied()
+            && position <= here
+        {
+            self.awaiting.pop_first();
+            self.enter(id, Stage::NeedsReset);
+        }
     }
 
     /// The state jumped to `position` without single changes.
@@ -317,12 +314,17 @@ impl Watchers {
             here >= position,
             "the stream goes on after the state that it jumped to"
         );
-        let is_ahead = |watcher: &Watcher| matches!(watcher.stage, Stage::Following(after) if after >= here);
-        let left = self.watchers.iter().filter(|(_, watcher)| !is_ahead(watcher));
+        let stays = |watcher: &Watcher| match watcher.stage {
+            Stage::Following(after) => after >= here,
+            Stage::Beginning | Stage::Awaiting(_) | Stage::NeedsReset => true,
+            Stage::Behind(_) | Stage::Resetting { .. } => false,
+        };
+        let left = self.watchers.iter().filter(|(_, watcher)| !stays(watcher));
         let left: Vec<WatchId> = left.map(|(id, _)| *id).collect();
         for id in left {
             self.enter(id, Stage::NeedsReset);
         }
+        self.end_waits();
     }
 
     /// Gives watches what is for them, as far as there is room, and the turn has time. `view` gives a view of a range as
@@ -334,6 +336,7 @@ impl Watchers {
         view: impl Fn(&KeyRange) -> Box<dyn View>,
         sent: &mut Vec<Sent>,
     ) {
+        self.mark(now, budget, sent);
         while !budget.is_spent()
             && let Some(id) = self.due.pop_front()
         {
@@ -358,13 +361,50 @@ impl Watchers {
                     begun,
                 } => self.send_part(now, id, (position, view, begun), budget, sent),
                 Stage::Behind(position) => self.send_changes(id, position, budget, sent),
-                Stage::Following(position) => Some(Stage::Following(position)),
+                Stage::Beginning => {
+                    let token = self.ring.token();
+                    let item = WatchItem::Progress { token };
+                    watcher.reported = token.position;
+                    watcher.room = watcher.room.saturating_sub_unsigned(item.bytes());
+                    budget.spend(1, item.bytes());
+                    sent.push((id, Ok(item)));
+                    Some(Stage::Following(0))
+                }
+                stage @ (Stage::Following(_) | Stage::Awaiting(_)) => Some(stage),
             };
             if let Some(stage) = stage {
                 self.enter(id, stage);
             }
         }
         self.admit_resets();
+    }
+
+    /// Tells those who want to know how far they have come, unless they know.
+    fn mark(&mut self, now: Instant, budget: &mut Budget, sent: &mut Vec<Sent>) {
+        let token = self.ring.token();
+        while !budget.is_spent()
+            && let Some((at, id)) = self.marks.first().copied()
+            && at <= now
+        {
+            self.marks.pop_first();
+            budget.spend(1, 0);
+            let Some(watcher) = self.watchers.get_mut(&id) else {
+                continue;
+            };
+            let Some((interval, next)) = &mut watcher.progress else {
+                continue;
+            };
+            *next = now + *interval;
+            self.marks.insert((*next, id));
+            let knows_all = matches!(watcher.stage, Stage::Following(after) if after <= token.position);
+            let has_room = watcher.room > 0 && !self.full.contains_key(&watcher.link);
+            if knows_all && has_room && watcher.reported < token.position {
+                watcher.reported = token.position;
+                let item = WatchItem::Progress { token };
+                watcher.room = watcher.room.saturating_sub_unsigned(item.bytes());
+                sent.push((id, Ok(item)));
+            }
+        }
     }
 
     /// `None` if it has to wait for others.
@@ -429,6 +469,7 @@ impl Watchers {
         budget.spend(looked.keys, bytes);
         sent.push((id, Ok(item)));
         if looked.ended {
+            watcher.reported = position;
             return Some(self.goes_on_from(position));
         }
         self.resets.sent(now, id);
@@ -461,6 +502,7 @@ impl Watchers {
             if let Some(item) = self.ring.item(applied, &watcher.range) {
                 let size = item.bytes();
                 bytes += size;
+                watcher.reported = place;
                 watcher.room = watcher.room.saturating_sub_unsigned(size);
                 sent.push((id, Ok(item)));
             }
@@ -478,10 +520,11 @@ impl Watchers {
         }
     }
 
-    /// Whether some watch is due and its link has room.
+    /// When there is something to do for watches: at once if one is due whose link has room.
     #[must_use]
-    pub fn is_pumpable(&self) -> bool {
-        !self.due.is_empty()
+    pub fn wake_at(&self) -> Instant {
+        let mark = self.marks.first().map_or(Instant::NEVER, |(at, _)| *at);
+        if self.due.is_empty() { mark } else { Instant::ZERO }
     }
 
     /// Gives up what is of no use any more: views that the ring does not reach back to. Lets resets begin where others
@@ -508,13 +551,15 @@ impl Watchers {
         self.resets = Resets::default();
         self.due.clear();
         self.full.clear();
+        self.awaiting.clear();
+        self.marks.clear();
     }
 
-    /// What must hold between two turns. With many watchers only builds with debug assertions look at each: a turn costs
-    /// no more because thousands watch.
+    /// What must hold between two turns. Each watch is looked at only where they are few: a turn costs no more because
+    /// thousands watch.
     pub fn check(&self) {
         self.resets.check();
-        if !cfg!(debug_assertions) && self.watchers.len() > CHECKED_MAX {
+        if self.watchers.len() > CHECKED_MAX {
             return;
         }
         let mut following = 0;
@@ -530,6 +575,18 @@ impl Watchers {
                 is_following,
                 "changes find {id:?} if and only if it follows"
             );
+            if let Stage::Awaiting(position) = watcher.stage {
+                assert!(
+                    self.awaiting.contains(&(position, *id)) && position > self.ring.token().position,
+                    "{id:?} waits for {position}, and would permanently"
+                );
+            }
+            if let Some((_, at)) = watcher.progress {
+                assert!(
+                    self.marks.contains(&(at, *id)),
+                    "{id:?} will be reported how far it is"
+                );
+            }
             assert_eq!(
                 self.resets.is_under_way(*id),
                 matches!(watcher.stage, Stage::Resetting { .. }),
@@ -538,11 +595,6 @@ impl Watchers {
         }
         assert_eq!(following, self.index.len(), "no watch that has gone follows");
     }
-}
-
-/// Whether all nodes see the stream of this token.
-fn is_shared(token: WatchToken) -> bool {
-    token.stream == 0
 }
 
 #[cfg(test)]

@@ -18,9 +18,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use trilemma_client::wire::{CertificateOverview, ClientReply, ClientRequest, LoadOverview};
-use trilemma_core::{Instant, KeyspaceId, Lane, NodeId, Now, Reason, WallTime, WatchSpec, codec};
+use trilemma_core::{Instant, Lane, NodeId, Now, Reason, WallTime, codec};
 use trilemma_node::frame::Coalescer;
-use trilemma_node::{Effects, Node, Peers, ReaderEvent, SnapshotJob};
+use trilemma_node::{Destination, Effects, LinkId, Node, Peers, ReaderEvent, SnapshotJob, WatchId};
 use trilemma_storage::{LogEvent, LogWriter, OsDisk, SnapshotError, snapshot};
 use trilemma_transport::{Admit, ClientRef, Event, Events, Transport};
 
@@ -31,16 +31,12 @@ pub(crate) use self::overview::keyspace_overview;
 pub(crate) use self::refusals::Refusals;
 use crate::error::NodeError;
 use crate::inbox::{Envelope, Stop};
-use crate::readers::{Readers, Sink};
+use crate::readers::Readers;
 
 /// Inputs of one kind handled in one turn, so that none starves the others and pings leave in time.
 const TURN_INPUTS_MAX: usize = 2048;
 /// Bytes of frames and requests handled in one turn.
 const TURN_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Time between two looks at readers that have no room.
-const READERS_INTERVAL: Duration = Duration::from_millis(2);
-/// Time between two looks for readers that have gone without a word.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest time a client may ask a node to work on one operation.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 /// A turn that takes longer is a long one.
@@ -121,7 +117,6 @@ pub(crate) struct Driver {
     pub(crate) snapshot_done: mpsc::UnboundedSender<Result<(), SnapshotError>>,
     /// The thread that writes a snapshot, or has written the last one.
     pub(crate) snapshot_thread: Option<std::thread::JoinHandle<()>>,
-    pub(crate) next_sweep: Instant,
     /// Frames that the transport did not take (peer away or queue full), since the start.
     pub(crate) frames_dropped: u64,
     /// What is counted here: turns, what waits, answers refused.
@@ -135,6 +130,7 @@ pub(crate) struct Driver {
 pub(crate) struct Sources {
     pub(crate) inbox: mpsc::Receiver<Envelope>,
     pub(crate) stop: mpsc::UnboundedReceiver<(Stop, oneshot::Sender<()>)>,
+    pub(crate) readers: mpsc::UnboundedReceiver<(WatchId, ReaderEvent)>,
     pub(crate) events: Events,
     pub(crate) log: mpsc::UnboundedReceiver<LogEvent>,
     pub(crate) snapshots: mpsc::UnboundedReceiver<Result<(), SnapshotError>>,
@@ -146,6 +142,7 @@ enum First {
     Snapshot(Result<(), SnapshotError>),
     Event(Option<Event>),
     Envelope(Envelope),
+    Reader(WatchId, ReaderEvent),
     Wake,
 }
 
@@ -191,6 +188,7 @@ impl Driver {
             Some(result) = sources.snapshots.recv() => First::Snapshot(result),
             event = sources.events.recv() => First::Event(event),
             Some(envelope) = sources.inbox.recv() => First::Envelope(envelope),
+            Some((id, event)) = sources.readers.recv() => First::Reader(id, event),
             () = tokio::time::sleep(timeout) => First::Wake,
         };
         let begun = std::time::Instant::now();
@@ -201,6 +199,7 @@ impl Driver {
             First::Event(Some(event)) => drop(self.on_event(event)?),
             First::Event(None) => return Err(End::Failed(NodeError::Network)),
             First::Envelope(envelope) => self.on_envelope(envelope),
+            First::Reader(id, event) => self.on_reader(id, event),
             First::Wake => {}
         }
         self.drain(sources)?;
@@ -235,6 +234,12 @@ impl Driver {
                 break;
             };
             self.on_envelope(envelope);
+        }
+        for _ in 0..TURN_INPUTS_MAX {
+            let Ok((id, event)) = sources.readers.try_recv() else {
+                break;
+            };
+            self.on_reader(id, event);
         }
         Ok(())
     }
@@ -277,16 +282,7 @@ impl Driver {
     }
 
     fn wake_at(&self) -> Instant {
-        let readers = if self.readers.is_busy() {
-            self.clock.now().instant + READERS_INTERVAL
-        } else {
-            Instant::NEVER
-        };
-        self.node
-            .wake_at()
-            .min(readers)
-            .min(self.next_sweep)
-            .min(self.next_look)
+        self.node.wake_at().min(self.next_look)
     }
 
     /// `None`: the log's thread has ended without a word, which only a broken invariant makes it do.
@@ -315,9 +311,14 @@ impl Driver {
                 return Ok(payload.len());
             }
             Event::ClientGone { client } => {
-                let node = &mut self.node;
-                self.readers
-                    .client_gone(&client, |id| node.on_reader(id, ReaderEvent::Gone));
+                for id in self.readers.client_gone(&client) {
+                    self.node.on_reader(id, ReaderEvent::Gone);
+                }
+                self.node.on_link(LinkId(client.id()), true);
+            }
+            Event::ClientRoom { client } => {
+                self.readers.has_room(&client);
+                self.node.on_link(LinkId(client.id()), true);
             }
             Event::PeerUp { process, address } => {
                 tracing::info!(peer = %process, %address, "peer connected");
@@ -363,10 +364,15 @@ impl Driver {
                     .on_request(self.clock.now(), keyspace, timeout, request, reply_to);
             }
             Envelope::Watch {
+                id,
                 keyspace,
                 spec,
                 items,
-            } => self.watch(keyspace, spec, Sink::Local(items)),
+            } => {
+                if let Some(destination) = self.readers.add_local(id, items) {
+                    self.node.on_watch(id, keyspace, spec, destination);
+                }
+            }
             Envelope::Overview { reply } => {
                 // The caller may have gone away.
                 let _gone = reply.send(self.overview());
@@ -374,9 +380,11 @@ impl Driver {
         }
     }
 
-    fn watch(&mut self, keyspace: KeyspaceId, spec: WatchSpec, sink: Sink) {
-        let (id, destination) = self.readers.add(sink);
-        self.node.on_watch(id, keyspace, spec, destination);
+    fn on_reader(&mut self, id: WatchId, event: ReaderEvent) {
+        if event == ReaderEvent::Gone {
+            self.readers.remove(id);
+        }
+        self.node.on_reader(id, event);
     }
 
     /// Takes one request of a client.
@@ -396,8 +404,29 @@ impl Driver {
                 self.node
                     .on_request(self.clock.now(), keyspace, timeout, request, reply_to);
             }
-            Ok(ClientRequest::Watch { keyspace, spec }) => {
-                self.watch(keyspace, spec, Sink::Client(client, number));
+            Ok(ClientRequest::Watch { keyspace, spec, room }) => {
+                if !client.is_of_watches() {
+                    let why = "a watch has a stream of its own".into();
+                    return send(&client, number, &ClientReply::Bad(why));
+                }
+                let Some((id, link)) = self.readers.add_client(client.clone(), number) else {
+                    let why = format!("watch {number} is open already");
+                    return send(&client, number, &ClientReply::Bad(why));
+                };
+                let room = usize::try_from(room).unwrap_or(usize::MAX);
+                self.node.on_watch(id, keyspace, spec, Destination { link, room });
+            }
+            // It may have ended meanwhile.
+            Ok(ClientRequest::Room { bytes }) => {
+                if let Some(id) = self.readers.of_client(&client, number) {
+                    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+                    self.on_reader(id, ReaderEvent::Room(bytes));
+                }
+            }
+            Ok(ClientRequest::Cancel) => {
+                if let Some(id) = self.readers.of_client(&client, number) {
+                    self.on_reader(id, ReaderEvent::Gone);
+                }
             }
             Err(error) => {
                 let why = format!("request not understood: {error}");
@@ -413,11 +442,7 @@ impl Driver {
         self.admitted.update(self.node.peers());
         self.carry_out()?;
         let node = &mut self.node;
-        self.readers.push(|id, event| node.on_reader(id, event));
-        if now.instant >= self.next_sweep {
-            self.next_sweep = now.instant + SWEEP_INTERVAL;
-            self.readers.sweep(|id| node.on_reader(id, ReaderEvent::Gone));
-        }
+        self.readers.look(|link| node.on_link(link, false));
         Ok(())
     }
 
@@ -488,7 +513,6 @@ impl Driver {
         for (id, item) in self.effects.items.drain(..) {
             self.readers.give(id, item);
         }
-        self.readers.push(|_, _| {});
     }
 
     async fn stop(mut self, asked: Option<(Stop, oneshot::Sender<()>)>) -> Result<(), NodeError> {

@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use trilemma_client::wire::NodeOverview;
-use trilemma_core::{KeyspaceId, ReadError, Reply, Request, WatchItem, WatchSpec};
+use trilemma_core::{KeyspaceId, Reply, Request, WatchSpec};
+use trilemma_node::WatchId;
+
+use crate::readers::Item;
 
 /// Requests that wait for the driver's next turn. Beyond it the caller is refused: the node is overloaded.
 pub(crate) const INBOX_MAX: usize = 8192;
-/// Items of one watch that wait for its reader, before the driver keeps them itself.
-pub(crate) const WATCH_QUEUE_MAX: usize = 64;
 
 /// One request from within the process.
 pub(crate) enum Envelope {
@@ -24,9 +25,10 @@ pub(crate) enum Envelope {
     },
     /// A watch of a keyspace.
     Watch {
+        id: WatchId,
         keyspace: KeyspaceId,
         spec: WatchSpec,
-        items: mpsc::Sender<Result<WatchItem, ReadError>>,
+        items: mpsc::UnboundedSender<Item>,
     },
     /// How does the node stand?
     Overview { reply: oneshot::Sender<NodeOverview> },

@@ -9,7 +9,7 @@ use trilemma_client::wire::{CertificateOverview, KeyspaceOverview, LoadOverview,
 use trilemma_core::{Incarnation, Instant, NodeId, ProcessId, SharedReplicator, StatusWatch, WallTime};
 use trilemma_node::config::{table_digest, table_text};
 use trilemma_node::frame::Coalescer;
-use trilemma_node::{Effects, NodeSettings, Recovered, Storage, recover};
+use trilemma_node::{Effects, NodeSettings, ReaderEvent, Recovered, Storage, WatchId, recover};
 use trilemma_storage::{LogError, LogEvent, LogWriter, OsDisk};
 use trilemma_transport::{Events, Timing, Transport, TransportConfig, Validity};
 
@@ -66,6 +66,7 @@ impl NodeHandle {
         let node = config.node;
         let (inbox, receiver) = mpsc::channel(INBOX_MAX);
         let (stop, stops) = mpsc::unbounded_channel();
+        let (readers, reader_events) = mpsc::unbounded_channel();
         let (started, wait) = oneshot::channel();
         let (end, ended) = watch::channel(None);
         let thread = thread::Builder::new()
@@ -76,6 +77,7 @@ impl NodeHandle {
                     Inputs {
                         inbox: receiver,
                         stop: stops,
+                        readers: reader_events,
                     },
                     started,
                     &end,
@@ -95,6 +97,7 @@ impl NodeHandle {
                 keyspace: overview.id,
                 status: status.clone(),
                 inbox: inbox.clone(),
+                readers: readers.clone(),
             };
             let replicator = (overview.name.clone(), SharedReplicatorDebug(Arc::new(replicator)));
             Keyspace {
@@ -218,6 +221,7 @@ impl Drop for NodeHandle {
 struct Inputs {
     inbox: mpsc::Receiver<Envelope>,
     stop: mpsc::UnboundedReceiver<(Stop, oneshot::Sender<()>)>,
+    readers: mpsc::UnboundedReceiver<(WatchId, ReaderEvent)>,
 }
 
 fn run_thread(
@@ -303,17 +307,17 @@ fn open(config: NodeConfig, inputs: Inputs) -> Result<(Driver, Sources, Started)
         admitted,
         snapshot_done,
         snapshot_thread: None,
-        next_sweep: Instant::ZERO,
         frames_dropped: 0,
         load: LoadOverview::default(),
         refusals: Refusals::default(),
         disk_watch: DiskWatch::default(),
         next_look: Instant::ZERO,
     };
-    let Inputs { inbox, stop } = inputs;
+    let Inputs { inbox, stop, readers } = inputs;
     let sources = Sources {
         inbox,
         stop,
+        readers,
         events,
         log,
         snapshots,

@@ -1,175 +1,218 @@
 //! The readers of watches: tasks of this process and clients elsewhere, each taking items at its own pace.
 //!
-//! A node hands a reader a bounded burst of items and then waits until it hears that there is room again. What does not
-//! fit into the reader's own queue waits here meanwhile.
+//! The node gives a watch no more than its reader has room for, so what is given is passed on at once. The items of all
+//! watches of a client leave by one stream; the node is notified when that has no room, and when it has again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
+use futures_core::Stream;
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 use trilemma_client::wire::ClientReply;
 use trilemma_core::{ReadError, WatchItem, codec};
 use trilemma_node::{Destination, LinkId, ReaderEvent, WatchId};
 use trilemma_transport::ClientRef;
 
-/// Bytes of items that are handed to a reader before it must say that it has room again.
-const ROOM_BYTES: usize = 512 * 1024;
+/// Bytes of items that one reader within this process is given before it has read them.
+pub(crate) const LOCAL_ROOM: usize = 512 * 1024;
+/// The link of a reader within this process, which always has room, is numbered from here.
+const LOCAL_LINKS: u64 = 1 << 63;
 
-type Item = Result<WatchItem, ReadError>;
+pub(crate) type Item = Result<WatchItem, ReadError>;
+
+static LAST: AtomicU64 = AtomicU64::new(0);
+
+/// The name of a new watch, never used again by any node of this process.
+pub(crate) fn next_id() -> WatchId {
+    WatchId(1 + LAST.fetch_add(1, Ordering::Relaxed))
+}
 
 /// Where a watch's items go.
 #[derive(Debug)]
-pub(crate) enum Sink {
+enum Sink {
     /// A task of this process.
-    Local(mpsc::Sender<Item>),
-    /// A client's request.
+    Local(mpsc::UnboundedSender<Item>),
+    /// A client, under this number.
     Client(ClientRef, u64),
-}
-
-enum Offered {
-    Taken,
-    Full(Box<Item>),
-    Gone,
-}
-
-impl Sink {
-    fn offer(&self, item: Item) -> Offered {
-        match self {
-            Sink::Local(sender) => match sender.try_send(item) {
-                Ok(()) => Offered::Taken,
-                Err(TrySendError::Full(item)) => Offered::Full(Box::new(item)),
-                Err(TrySendError::Closed(_)) => Offered::Gone,
-            },
-            Sink::Client(client, _) if client.is_closed() => Offered::Gone,
-            Sink::Client(client, _) if !client.has_room() => Offered::Full(Box::new(item)),
-            Sink::Client(client, request) => {
-                match client.reply(*request, codec::encode(&ClientReply::Watch(item))) {
-                    Ok(()) => Offered::Taken,
-                    Err(_gone) => Offered::Gone,
-                }
-            }
-        }
-    }
-
-    fn is_gone(&self) -> bool {
-        match self {
-            Sink::Local(sender) => sender.is_closed(),
-            Sink::Client(client, _) => client.is_closed(),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Reader {
-    sink: Sink,
-    waiting: VecDeque<Item>,
-    /// Bytes of items that it was given and of which the node has not heard that there is room again.
-    given: usize,
-}
-
-impl Reader {
-    /// Moves on what waits. `None` while some of it does not fit.
-    fn push(&mut self) -> Option<ReaderEvent> {
-        while let Some(item) = self.waiting.pop_front() {
-            let ends = item.is_err();
-            match self.sink.offer(item) {
-                Offered::Taken if ends => return Some(ReaderEvent::Gone),
-                Offered::Taken => {}
-                Offered::Gone => return Some(ReaderEvent::Gone),
-                Offered::Full(item) => {
-                    self.waiting.push_front(*item);
-                    return None;
-                }
-            }
-        }
-        Some(ReaderEvent::Room(std::mem::take(&mut self.given)))
-    }
 }
 
 /// All readers of a node's watches.
 #[derive(Debug, Default)]
 pub(crate) struct Readers {
-    readers: BTreeMap<WatchId, Reader>,
-    /// Readers that were given items and have not said that there is room again.
-    busy: Vec<WatchId>,
-    last: u64,
+    readers: BTreeMap<WatchId, Sink>,
+    /// The watches of each client, by the numbers that it has given them.
+    clients: BTreeMap<u64, BTreeMap<u64, WatchId>>,
+    /// Clients that were given items in this turn.
+    given: BTreeMap<u64, ClientRef>,
+    /// Clients whose stream has no room.
+    full: BTreeSet<u64>,
 }
 
 impl Readers {
-    /// Registers the reader of a new watch.
-    pub(crate) fn add(&mut self, sink: Sink) -> (WatchId, Destination) {
-        self.last += 1;
-        let id = WatchId(self.last);
-        let waiting = VecDeque::new();
-        let reader = Reader {
-            sink,
-            waiting,
-            given: 0,
-        };
-        self.readers.insert(id, reader);
-        let link = LinkId(id.0);
-        (
-            id,
-            Destination {
-                link,
-                room: ROOM_BYTES,
-            },
-        )
+    /// A task of this process reads a new watch. `None` if it has gone already.
+    pub(crate) fn add_local(
+        &mut self,
+        id: WatchId,
+        items: mpsc::UnboundedSender<Item>,
+    ) -> Option<Destination> {
+        if items.is_closed() {
+            return None;
+        }
+        self.readers.insert(id, Sink::Local(items));
+        Some(Destination {
+            link: LinkId(LOCAL_LINKS | id.0),
+            room: LOCAL_ROOM,
+        })
     }
 
-    /// Gives a reader an item; [`Readers::push`] moves it on.
-    pub(crate) fn give(&mut self, id: WatchId, item: Item) {
-        if let Some(reader) = self.readers.get_mut(&id) {
-            reader.given += item.as_ref().map_or(0, WatchItem::bytes);
-            reader.waiting.push_back(item);
-            if self.busy.last() != Some(&id) {
-                self.busy.push(id);
-            }
+    /// A client reads a new watch. `None` if it has one of this number.
+    pub(crate) fn add_client(&mut self, client: ClientRef, number: u64) -> Option<(WatchId, LinkId)> {
+        let link = LinkId(client.id());
+        let watches = self.clients.entry(client.id()).or_default();
+        if watches.contains_key(&number) {
+            return None;
+        }
+        let id = next_id();
+        watches.insert(number, id);
+        self.readers.insert(id, Sink::Client(client, number));
+        Some((id, link))
+    }
+
+    /// The watch that a client has given this number, if it is open.
+    pub(crate) fn of_client(&self, client: &ClientRef, number: u64) -> Option<WatchId> {
+        self.clients.get(&client.id())?.get(&number).copied()
+    }
+
+    /// Nobody reads a watch any more.
+    pub(crate) fn remove(&mut self, id: WatchId) {
+        if let Some(Sink::Client(client, number)) = self.readers.remove(&id)
+            && let Some(watches) = self.clients.get_mut(&client.id())
+        {
+            watches.remove(&number);
         }
     }
 
-    /// Moves items on, and says of which readers there is news.
-    pub(crate) fn push(&mut self, mut tell: impl FnMut(WatchId, ReaderEvent)) {
-        let Self { readers, busy, .. } = self;
-        busy.retain(|id| {
-            let Some(reader) = readers.get_mut(id) else {
-                return false;
-            };
-            let Some(event) = reader.push() else {
-                return true;
-            };
-            tell(*id, event);
-            if event == ReaderEvent::Gone {
-                readers.remove(id);
-            }
-            false
-        });
+    /// A client has gone. Returns its watches.
+    pub(crate) fn client_gone(&mut self, client: &ClientRef) -> Vec<WatchId> {
+        self.full.remove(&client.id());
+        let watches = self.clients.remove(&client.id()).unwrap_or_default();
+        for id in watches.values() {
+            self.readers.remove(id);
+        }
+        watches.into_values().collect()
     }
 
-    /// Whether some reader has no room for what waits for it.
-    pub(crate) fn is_busy(&self) -> bool {
-        !self.busy.is_empty()
+    /// A client's stream has room again.
+    pub(crate) fn has_room(&mut self, client: &ClientRef) {
+        self.full.remove(&client.id());
     }
 
-    /// Finds readers that have gone, also those for which nothing has come since.
-    pub(crate) fn sweep(&mut self, mut tell: impl FnMut(WatchId)) {
-        self.readers.retain(|id, reader| {
-            let gone = reader.sink.is_gone();
-            if gone {
-                tell(*id);
+    /// Passes an item on to the reader of a watch; an error is the last.
+    pub(crate) fn give(&mut self, id: WatchId, item: Item) {
+        let ends = item.is_err();
+        match self.readers.get(&id) {
+            // A reader that has gone says so itself.
+            Some(Sink::Local(items)) => drop(items.send(item)),
+            Some(Sink::Client(client, number)) => {
+                let reply = codec::encode(&ClientReply::Watch(item));
+                if let Err(error) = client.reply(*number, reply) {
+                    tracing::trace!(%error, "an item found its client gone");
+                }
+                self.given.entry(client.id()).or_insert_with(|| client.clone());
             }
-            !gone
-        });
+            None => {}
+        }
+        if ends {
+            self.remove(id);
+        }
     }
 
-    /// Drops the readers of a client that has gone.
-    pub(crate) fn client_gone(&mut self, client: &ClientRef, mut tell: impl FnMut(WatchId)) {
-        self.readers.retain(|id, reader| {
-            let gone = matches!(&reader.sink, Sink::Client(of, _) if of == client);
-            if gone {
-                tell(*id);
+    /// Says whose stream has no room after what was given.
+    pub(crate) fn look(&mut self, mut tell: impl FnMut(LinkId)) {
+        for (id, client) in std::mem::take(&mut self.given) {
+            if !client.has_room() && self.full.insert(id) {
+                tell(LinkId(id));
+                client.want_room();
             }
-            !gone
-        });
+        }
+    }
+}
+
+/// The items of a watch for who reads them. Dropping it ends the watch.
+pub(crate) struct WatchReader {
+    items: mpsc::UnboundedReceiver<Item>,
+    /// Tells those who give the items.
+    tell: Box<dyn Fn(ReaderEvent) + Send + Sync>,
+    /// Bytes of items that it is given before it has read them.
+    room: usize,
+    /// Bytes that were read and not reported.
+    read: usize,
+    /// What is said at the end if nobody has said anything.
+    end: Option<ReadError>,
+    ended: bool,
+}
+
+impl std::fmt::Debug for WatchReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WatchReader").finish_non_exhaustive()
+    }
+}
+
+impl WatchReader {
+    pub(crate) fn new(
+        items: mpsc::UnboundedReceiver<Item>,
+        room: usize,
+        tell: impl Fn(ReaderEvent) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            items,
+            tell: Box::new(tell),
+            room,
+            read: 0,
+            end: None,
+            ended: false,
+        }
+    }
+
+    /// With an error that comes last if the items end without one.
+    pub(crate) fn with_end(mut self, end: ReadError) -> Self {
+        self.end = Some(end);
+        self
+    }
+}
+
+impl Stream for WatchReader {
+    type Item = Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let item = std::task::ready!(self.items.poll_recv(cx));
+        let item = item.or_else(|| self.end.take().map(Err));
+        match &item {
+            Some(Ok(item)) => {
+                self.read += item.bytes();
+                // Not for each item, and early enough that a reader that keeps up is never without.
+                if self.read >= self.room / 2 {
+                    let bytes = std::mem::take(&mut self.read);
+                    (self.tell)(ReaderEvent::Room(bytes));
+                }
+            }
+            Some(Err(_)) | None => self.ended = true,
+        }
+        Poll::Ready(item)
+    }
+}
+
+impl Drop for WatchReader {
+    fn drop(&mut self) {
+        // First: if the node learns of the end before the beginning, it finds that nobody reads.
+        self.items.close();
+        if !self.ended {
+            (self.tell)(ReaderEvent::Gone);
+        }
     }
 }

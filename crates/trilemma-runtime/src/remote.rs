@@ -2,6 +2,8 @@
 //! everything: whom a call goes to, when a server is dialed, what becomes of what was under way.
 
 mod replicator;
+mod resuming;
+mod watches;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -9,16 +11,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use trilemma_client::client::TooLarge;
 use trilemma_client::wire::{ClientReply, ClientRequest, KeyspaceOverview, NodeOverview};
 use trilemma_client::{Answer, Call, CallId, Client, ConnectionId, Effect, Settings, What};
 use trilemma_core::{Instant, NodeId, ReadError, Reason, SharedReplicator, StatusWatch, Ticket, codec};
-use trilemma_transport::{Answers, CallError, ClientConfig, ClientConnection, Identity};
+use trilemma_transport::{Answers, CallError, ClientConfig, ClientConnection, Identity, Items};
 
 use crate::address::Address;
+use crate::readers::WatchReader;
 use replicator::RemoteReplicator;
+use watches::Watches;
 
 /// How a cluster is reached.
 #[derive(Clone, Debug)]
@@ -53,35 +57,25 @@ struct State {
     /// Who waits for which call.
     callers: BTreeMap<Ticket, oneshot::Sender<Answered>>,
     dials: BTreeMap<ConnectionId, AbortHandle>,
-    connections: BTreeMap<ConnectionId, Arc<ClientConnection>>,
+    connections: BTreeMap<ConnectionId, Connected>,
     /// Watches that are open and have not reached their callers.
-    opened: BTreeMap<Ticket, mpsc::Receiver<Bytes>>,
+    opened: BTreeMap<Ticket, WatchReader>,
     /// The time for which the timer is set.
     timer: Instant,
+}
+
+/// A connection, and what comes on it for watches.
+#[derive(Debug)]
+struct Connected {
+    at: ClientConnection,
+    watches: Watches,
 }
 
 /// An answer, and the items of a watch.
 #[derive(Debug)]
 struct Answered {
     answer: Answer,
-    watch: Option<OpenWatch>,
-}
-
-/// A watch on a connection. Dropping it ends it, at the node too.
-#[derive(Debug)]
-struct OpenWatch {
-    answers: mpsc::Receiver<Bytes>,
-    remote: Arc<Remote>,
-    connection: ConnectionId,
-}
-
-impl Drop for OpenWatch {
-    fn drop(&mut self) {
-        self.answers.close();
-        let connection = self.connection;
-        self.remote
-            .with(|state, now| state.client.on_watch_ended(now, connection));
-    }
+    watch: Option<WatchReader>,
 }
 
 /// A call whose caller waits. Dropping it tells the client that nobody does any more.
@@ -220,7 +214,9 @@ impl Remote {
             state.timer = wake_at;
             self.earlier.notify_one();
         }
+        let unasked = std::mem::take(&mut state.opened);
         drop(state);
+        drop(unasked);
         // What is dropped here may tell the client that a watch has ended.
         drop(unheard);
         result
@@ -241,12 +237,9 @@ impl Remote {
             Effect::OpenWatch {
                 connection,
                 ticket,
-                request,
-            } => {
-                let at = state.connections.get(&connection).cloned();
-                let open = open_watch(Arc::clone(self), connection, ticket, at, codec::encode(&request));
-                self.runtime.spawn(open);
-            }
+                keyspace,
+                spec,
+            } => self.open_watch(state, (connection, ticket), keyspace, spec),
             Effect::Close { connection } => {
                 if let Some(dial) = state.dials.remove(&connection) {
                     dial.abort();
@@ -254,14 +247,7 @@ impl Remote {
                 state.connections.remove(&connection);
             }
             Effect::Resolve { ticket, answer } => {
-                let watch = match &answer {
-                    Answer::Watching(connection) => state.opened.remove(&ticket).map(|answers| OpenWatch {
-                        answers,
-                        remote: Arc::clone(self),
-                        connection: *connection,
-                    }),
-                    _ => None,
-                };
+                let watch = state.opened.remove(&ticket);
                 let answered = Answered { answer, watch };
                 if let Some(caller) = state.callers.remove(&ticket) {
                     unheard.extend(caller.send(answered).err());
@@ -279,7 +265,7 @@ impl Remote {
             return;
         };
         let now = self.now();
-        match at.send(call.0, codec::encode(request)) {
+        match at.at.send(call.0, codec::encode(request)) {
             Ok(()) => {}
             Err(CallError::TooLarge { size, limit }) => {
                 let (size, limit) = (size as u64, limit as u64);
@@ -310,7 +296,8 @@ impl Remote {
         self.with(|state, now| {
             let wanted = state.dials.remove(&connection).is_some();
             if wanted {
-                state.connections.insert(connection, Arc::new(at));
+                let watches = Watches::default();
+                state.connections.insert(connection, Connected { at, watches });
                 state.client.on_connected(now, connection);
             }
             wanted
@@ -385,7 +372,7 @@ struct Route {
 impl Route {
     /// Connects to the first of the server's addresses that answers. The time is for all of them, in equal shares of what
     /// is left.
-    async fn connect(self) -> Result<(ClientConnection, Answers), String> {
+    async fn connect(self) -> Result<(ClientConnection, Answers, Items), String> {
         let until = tokio::time::Instant::now() + self.timeout;
         let addresses = tokio::time::timeout_at(until, self.address.resolve()).await;
         let addresses = addresses
@@ -414,15 +401,16 @@ async fn dial(remote: Weak<Remote>, connection: ConnectionId, route: Option<Rout
     let Some(this) = remote.upgrade() else {
         return;
     };
-    let answers = match dialed {
-        Ok((at, answers)) => this.connected(connection, at).then_some(answers),
+    let streams = match dialed {
+        Ok((at, answers, items)) => this.connected(connection, at).then_some((answers, items)),
         Err(why) => {
             this.lost(connection, &why);
             None
         }
     };
     drop(this);
-    if let Some(answers) = answers {
+    if let Some((answers, items)) = streams {
+        tokio::spawn(read_items(Weak::clone(&remote), connection, items));
         read(remote, connection, answers).await;
     }
 }
@@ -445,29 +433,18 @@ async fn read(remote: Weak<Remote>, connection: ConnectionId, mut answers: Answe
     }
 }
 
-async fn open_watch(
-    remote: Arc<Remote>,
-    connection: ConnectionId,
-    ticket: Ticket,
-    at: Option<Arc<ClientConnection>>,
-    request: Bytes,
-) {
-    let opened = match at {
-        Some(at) => at.stream(request).await.map_err(|error| error.to_string()),
-        None => Err("the connection has ended".into()),
-    };
-    let answers = match opened {
-        Ok(answers) => answers,
-        Err(why) => return remote.lost(connection, &why),
-    };
-    remote.with(|state, _| {
-        state.opened.insert(ticket, answers);
-        state.client.on_watch_open(ticket);
-    });
-    // Its caller has gone meanwhile.
-    remote.with(|state, now| {
-        if state.opened.remove(&ticket).is_some() {
-            state.client.on_watch_ended(now, connection);
+async fn read_items(remote: Weak<Remote>, connection: ConnectionId, mut items: Items) {
+    loop {
+        let next = items.next().await;
+        let Some(remote) = remote.upgrade() else {
+            return;
+        };
+        let taken = match next {
+            Ok((number, item)) => remote.take_item(connection, number, &item),
+            Err(why) => Err(why),
+        };
+        if let Err(why) = taken {
+            return remote.lost(connection, &why);
         }
-    });
+    }
 }

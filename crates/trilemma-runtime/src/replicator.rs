@@ -1,22 +1,18 @@
 //! The Replicators of a running node: every backend behind the one trait, through the inbox of its thread.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use async_trait::async_trait;
-use futures_core::Stream;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use trilemma_core::pending::refused_write;
 use trilemma_core::replicator::{Convergent, OpContext, Replicator, WatchStream};
 use trilemma_core::{
     Backend, Command, Descriptor, Entry, Key, KeyspaceId, OpId, Outcome, Query, ReadError, ReadReply,
-    ReadRequest, Reason, Receipt, Reply, Request, StatusWatch, UnknownCause, WatchItem, WatchSpec,
-    WriteError,
+    ReadRequest, Reason, Receipt, Reply, Request, StatusWatch, UnknownCause, WatchSpec, WriteError,
 };
-use trilemma_node::EPOCH;
+use trilemma_node::{EPOCH, ReaderEvent, WatchId};
 
-use crate::inbox::{Envelope, INBOX_MAX, WATCH_QUEUE_MAX};
+use crate::inbox::{Envelope, INBOX_MAX};
+use crate::readers::{LOCAL_ROOM, WatchReader, next_id};
 
 /// A keyspace of a node in the same process.
 #[derive(Clone, Debug)]
@@ -25,6 +21,8 @@ pub struct LocalReplicator {
     pub(crate) keyspace: KeyspaceId,
     pub(crate) status: StatusWatch,
     pub(crate) inbox: mpsc::Sender<Envelope>,
+    /// What readers of watches have to say. At most one event for each half of a reader's room, and one for its end.
+    pub(crate) readers: mpsc::UnboundedSender<(WatchId, ReaderEvent)>,
 }
 
 impl LocalReplicator {
@@ -95,13 +93,20 @@ impl Replicator for LocalReplicator {
 
     async fn watch(&self, _cx: &OpContext, spec: WatchSpec) -> Result<WatchStream, ReadError> {
         spec.range.validate()?;
-        let (items, receiver) = mpsc::channel(WATCH_QUEUE_MAX);
+        let (items, receiver) = mpsc::unbounded_channel();
+        let id = next_id();
         self.send(Envelope::Watch {
+            id,
             keyspace: self.keyspace,
             spec,
             items,
         })?;
-        Ok(Box::pin(ReceiverStream(receiver)))
+        let node = self.readers.clone();
+        let tell = move |event| {
+            // The node has stopped: it gives nothing any more.
+            let _stopped = node.send((id, event));
+        };
+        Ok(Box::pin(WatchReader::new(receiver, LOCAL_ROOM, tell)))
     }
 
     async fn outcome(
@@ -142,15 +147,4 @@ pub(crate) async fn siblings<R: Replicator>(
         level: None,
     };
     of.read(cx, request).await.map(|reply| reply.entries)
-}
-
-/// A channel's receiving end as a stream.
-pub(crate) struct ReceiverStream(pub(crate) mpsc::Receiver<Result<WatchItem, ReadError>>);
-
-impl Stream for ReceiverStream {
-    type Item = Result<WatchItem, ReadError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(cx)
-    }
 }

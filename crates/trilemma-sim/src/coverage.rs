@@ -134,8 +134,14 @@ const EVENTS: &[(Profile, &str, &[&str])] = &[
     (Profile::Watch, "resumed", &["changes", "reset"]),
     (Profile::Watch, "crash", &["resume"]),
     (Profile::Watch, "kill", &["resume"]),
-    // A reader leaves without a word, and in the middle of a reset; it does not read for long.
-    (Profile::Watch, "reader", &["left", "left-in-reset", "slow"]),
+    // A reader leaves without a word, and in the middle of a reset; it does not read for long, or nothing gets to it.
+    (
+        Profile::Watch,
+        "reader",
+        &["left", "left-in-reset", "slow", "full-link"],
+    ),
+    // A watch begins with the state, the state of a place or a later one, what follows, what follows a token.
+    (Profile::Watch, "begins", &["state", "state-from", "now", "token"]),
     // A connection is lost with a write under way, or with a watch; after a silence.
     (Profile::Client, "lost", &["write", "watch", "silence"]),
     // The node has forgotten the session of a repeat; of a first attempt, which goes again in a new one.

@@ -7,7 +7,7 @@ use trilemma_check::events::{Event, Promise};
 use trilemma_check::history::{Answer, Call, Entry, Operation, Outcome};
 use trilemma_check::sessions::{Guarantees, Order};
 use trilemma_check::watch::{Item, Keys, Position, State};
-use trilemma_core::{Change, KeyRange, WatchItem, WatchSpec, WatchToken};
+use trilemma_core::{Change, KeyRange, WatchItem, WatchSpec, WatchStart, WatchToken};
 use trilemma_node::WatchId;
 
 use crate::client::LocalRead;
@@ -23,6 +23,8 @@ pub struct Seen {
     events: BTreeMap<usize, Vec<Event>>,
     /// The entries of resets of which the last part has not come.
     partial: BTreeMap<WatchId, Vec<State>>,
+    /// Watches that begin now, of which the mark that says when that was has not come: by whom, and of what.
+    beginning: BTreeMap<WatchId, (usize, Keys)>,
 }
 
 fn position(token: WatchToken) -> Position {
@@ -75,6 +77,7 @@ impl Seen {
             parts,
             events: BTreeMap::new(),
             partial: BTreeMap::new(),
+            beginning: BTreeMap::new(),
         }
     }
 
@@ -104,18 +107,41 @@ impl Seen {
 
     /// A watch was opened, or continued.
     pub fn watch_opened(&mut self, slot: usize, watch: WatchId, watcher: usize, spec: &WatchSpec) {
+        let keys = keys(&spec.range);
+        match spec.start {
+            WatchStart::State | WatchStart::StateFrom(_) => self.begins(slot, watch, (watcher, keys), None),
+            WatchStart::After(token) => self.begins(slot, watch, (watcher, keys), Some(token)),
+            WatchStart::Now => {
+                self.beginning.insert(watch, (watcher, keys));
+            }
+        }
+    }
+
+    fn begins(
+        &mut self,
+        slot: usize,
+        watch: WatchId,
+        (watcher, keys): (usize, Keys),
+        resume: Option<WatchToken>,
+    ) {
         let event = Event::Watch {
             watch: watch.0,
             process: WATCHERS + watcher as u64,
-            keys: keys(&spec.range),
-            resume: spec.resume.map(position),
+            keys,
+            resume: resume.map(position),
         };
         self.push(slot, event);
     }
 
     /// A watcher has read an item.
     pub fn watch_item(&mut self, slot: usize, watch: WatchId, item: &WatchItem) {
+        if let Some(begun) = self.beginning.remove(&watch) {
+            self.begins(slot, watch, begun, Some(item.token()));
+        }
         let item = match item {
+            WatchItem::Progress { token } => Item::Progress {
+                position: position(*token),
+            },
             WatchItem::Changes { token, changes } => Item::Changes {
                 position: position(*token),
                 changes: changes.iter().map(changed).collect(),

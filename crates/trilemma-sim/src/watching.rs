@@ -11,12 +11,13 @@
 //! - when the cluster is at rest and the watcher has read everything, it knows exactly what its node shows: silence is
 //!   a failure.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound::{Excluded, Included};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound::{self, Excluded, Included};
+use std::time::Duration;
 
 use trilemma_core::{
     Change, ChangeBatch, Entry, Key, KeyRange, NodeId, ReadError, Rng, Value, Version, WatchItem, WatchSpec,
-    WatchToken,
+    WatchStart, WatchToken,
 };
 use trilemma_node::{Destination, LinkId, WatchId};
 
@@ -112,6 +113,10 @@ pub(crate) struct Watcher {
     /// It has a token, and what it gets next goes on from there or begins again.
     pub(crate) resumes: bool,
     token: Option<WatchToken>,
+    /// It began with what came from then on, and waits for the mark that says when that was.
+    begins: bool,
+    /// The keys that it was shown since, if it began so and was never shown the state.
+    since: Option<BTreeSet<Key>>,
     state: State,
     /// Entries of a reset of which the last part has not come.
     partial: Option<Vec<Entry>>,
@@ -135,6 +140,8 @@ impl Watcher {
             before: None,
             resumes: false,
             token: None,
+            begins: false,
+            since: None,
             state: State::new(),
             partial: None,
             items: 0,
@@ -148,14 +155,23 @@ impl Watcher {
         (self.items, self.resets)
     }
 
-    /// Where it begins at its next node. Now and then it has lost its token.
+    /// Where it begins at its next node. Now and then it has lost its token, or what it knew of the state.
     pub(crate) fn spec(&mut self) -> WatchSpec {
         if self.rng.per_mille(200) {
             self.token = None;
         }
+        self.begins = self.token.is_none() && self.rng.per_mille(500);
+        let start = match self.token {
+            None if self.begins => WatchStart::Now,
+            None => WatchStart::State,
+            Some(token) if self.rng.per_mille(200) => WatchStart::StateFrom(token),
+            Some(token) => WatchStart::After(token),
+        };
+        let progress = self.rng.per_mille(500);
         WatchSpec {
             range: self.range.clone(),
-            resume: self.token,
+            start,
+            progress: progress.then(|| Duration::from_millis(100 + self.rng.below(300))),
         }
     }
 
@@ -173,6 +189,7 @@ impl Watcher {
         self.before = self.at.take().map(|(node, _)| (node, died));
         self.unread.clear();
         self.partial = None;
+        self.begins = false;
     }
 
     /// Whether parts of a reset have come, and not the last.
@@ -186,6 +203,7 @@ impl Watcher {
         let met = match self.unread.front()? {
             Ok(WatchItem::Changes { .. }) => "changes",
             Ok(WatchItem::Reset { .. }) => "reset",
+            Ok(WatchItem::Progress { .. }) => "progress",
             Err(_) => return None,
         };
         std::mem::take(&mut self.resumes).then_some(met)
@@ -200,6 +218,7 @@ impl Watcher {
                 self.items += 1;
                 match item {
                     WatchItem::Changes { token, changes } => self.changes(token, &changes, published)?,
+                    WatchItem::Progress { token } => self.progress(token, published)?,
                     WatchItem::Reset {
                         token,
                         entries,
@@ -253,11 +272,7 @@ impl Watcher {
         let Some(stream) = published.stream(self.slot, token.stream) else {
             return Err(self.broken(&format!("changes at {token} of a stream that nobody publishes")));
         };
-        for (position, missed) in stream.range(before.position + 1..token.position) {
-            if missed.iter().any(|change| self.range.contains(&change.key)) {
-                return Err(self.broken(&format!("was not shown {missed:?} at {position}, before {token}")));
-            }
-        }
+        self.not_missed(stream, (Excluded(before.position), Excluded(token.position)))?;
         let expected: Vec<&Change> = stream
             .get(&token.position)
             .into_iter()
@@ -281,11 +296,57 @@ impl Watcher {
         }
         let range = self.range.clone();
         apply(&mut self.state, changes, &range);
+        if let Some(since) = &mut self.since {
+            since.extend(changes.iter().map(|change| change.key.clone()));
+        }
+        self.token = Some(token);
+        Ok(())
+    }
+
+    /// Nothing in its range was published at these positions.
+    fn not_missed(
+        &self,
+        stream: &BTreeMap<u64, Vec<Change>>,
+        positions: (Bound<u64>, Bound<u64>),
+    ) -> Result<(), Broken> {
+        let is_missed = |change: &Change| self.range.contains(&change.key);
+        match stream
+            .range(positions)
+            .find(|(_, changes)| changes.iter().any(is_missed))
+        {
+            Some((position, missed)) => Err(self.broken(&format!("was not shown {missed:?} at {position}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// A mark says how far it has come, or when it began.
+    fn progress(&mut self, token: WatchToken, published: &Published) -> Result<(), Broken> {
+        if self.partial.is_some() {
+            return Err(self.broken("a mark comes in the middle of a reset"));
+        }
+        if std::mem::take(&mut self.begins) {
+            self.state.clear();
+            self.since = Some(BTreeSet::new());
+            self.token = Some(token);
+            return Ok(());
+        }
+        let Some(before) = self.token.filter(|before| before.stream == token.stream) else {
+            return Err(self.broken(&format!("a mark at {token} comes without a reset")));
+        };
+        if token.position < before.position {
+            return Err(self.broken(&format!("a mark goes back to {token}")));
+        }
+        if let Some(stream) = published.stream(self.slot, token.stream) {
+            self.not_missed(stream, (Excluded(before.position), Included(token.position)))?;
+        }
         self.token = Some(token);
         Ok(())
     }
 
     fn reset(&mut self, token: WatchToken, entries: &[Entry], published: &Published) -> Result<(), Broken> {
+        if self.begins {
+            return Err(self.broken("begins now, and is shown the state first"));
+        }
         let state = state_of(entries);
         if token.stream == 0 {
             if let Some(before) = self.token.filter(|before| before.stream == 0)
@@ -301,6 +362,7 @@ impl Watcher {
             }
         }
         self.state = state;
+        self.since = None;
         self.token = Some(token);
         Ok(())
     }
@@ -309,6 +371,10 @@ impl Watcher {
     pub(crate) fn at_rest(&self, entries: &[Entry]) -> Result<(), Broken> {
         let mut shown = state_of(entries);
         shown.retain(|key, _| self.range.contains(key));
+        if let Some(since) = &self.since {
+            // It does not know what it was not shown.
+            shown.retain(|key, _| since.contains(key));
+        }
         if shown == self.state {
             return Ok(());
         }

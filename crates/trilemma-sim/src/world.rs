@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use bytes::Bytes;
 use trilemma_core::{Incarnation, Instant, NodeId, Now, ProcessId, Request, Rng, Ticket};
+use trilemma_node::WatchId;
 use trilemma_storage::{LogSeq, MemoryDisk};
 
 use crate::client::{Book, Client};
@@ -101,6 +102,11 @@ enum Event {
     },
     WatchRead {
         watcher: usize,
+    },
+    /// What the items of a watch leave by has room again.
+    WatchRoom {
+        node: NodeId,
+        watch: WatchId,
     },
     GiveUp {
         client: usize,
@@ -452,6 +458,7 @@ impl<'a> World<'a> {
             Event::Client { client } => self.client(client),
             Event::Watch { watcher } => self.watch(watcher),
             Event::WatchRead { watcher } => self.watch_read(watcher),
+            Event::WatchRoom { node, watch } => self.watch_room(node, watch),
             Event::GiveUp { client, ticket } => self.give_up(client, ticket),
             Event::Fault { index } => self.fault(index),
             Event::FaultEnds { index } => self.fault_ends(index),

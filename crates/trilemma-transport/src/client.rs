@@ -1,8 +1,7 @@
-//! The client's side: many requests at once over one stream of one connection, and a stream for each request that has
-//! many answers.
+//! The client's side: many requests at once over one stream of one connection, and any number of watches over another.
 //!
 //! Requests are numbered by the caller, and answers come with their numbers, in any order. Who waits for which, and for
-//! how long, is the caller's matter.
+//! how long, is the caller's matter; so is that no more items come for a watch than it has room for.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,22 +10,16 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use trilemma_core::NodeId;
 
 use crate::Limits;
-use crate::clients::{ID_BYTES, STREAM_REQUEST_BYTES_MAX};
+use crate::clients::{ID_BYTES, WATCH_REQUEST_BYTES_MAX};
 use crate::error::{TransportError, code};
-use crate::frame::{self, FrameReader, StreamEnd};
+use crate::frame::{FrameReader, StreamEnd};
 use crate::identity::{Identity, Subject, server_name};
 use crate::queue::{Payload, Push, Queue};
 use crate::timing::Timing;
 use crate::{socket, tls};
-
-/// Answers of one stream that wait for its reader. Further ones wait at the node.
-const STREAM_ANSWERS_MAX: usize = 128;
-/// Streams of answers that one connection has open at once; a node accepts more, so that those just ended do not count.
-const STREAMS_MAX: usize = tls::CLIENT_STREAMS_MAX as usize / 2;
 
 /// How a client reaches a node.
 #[derive(Clone, Debug)]
@@ -101,8 +94,8 @@ pub struct ClientConnection {
     endpoint: Endpoint,
     connection: Connection,
     queue: Arc<Queue>,
-    /// Streams of answers that may still be opened.
-    streams: Arc<Semaphore>,
+    /// What is to be sent of watches.
+    watch_queue: Arc<Queue>,
     limits: Limits,
 }
 
@@ -113,9 +106,19 @@ pub struct Answers {
     reader: FrameReader,
 }
 
+/// The items of the watches of a connection.
+pub struct Items {
+    connection: Connection,
+    queue: Arc<Queue>,
+    /// Largest frame of the node, in bytes.
+    frame_bytes: usize,
+    /// `None` until there is a watch.
+    answers: Option<Answers>,
+}
+
 impl ClientConnection {
     /// Connects on the current tokio runtime.
-    pub async fn connect(config: ClientConfig) -> Result<(Self, Answers), TransportError> {
+    pub async fn connect(config: ClientConfig) -> Result<(Self, Answers, Items), TransportError> {
         let (address, timeout, limits) = (config.address, config.timeout, config.limits);
         let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let local: SocketAddr = any.parse().expect("a literal address parses");
@@ -124,73 +127,54 @@ impl ClientConnection {
             source,
         })?;
         let tls = tls::client(&config.identity, tls::CLIENT, &Timing::default())?;
-        let (connection, mut send, receive) = tokio::time::timeout(timeout, open(&config, &endpoint, tls))
+        let (connection, send, receive) = tokio::time::timeout(timeout, open(&config, &endpoint, tls))
             .await
             .unwrap_or_else(|_elapsed| Err(format!("no answer within {timeout:?}")))
             .map_err(|why| TransportError::Connect { address, why })?;
         let queue = Arc::new(Queue::new(limits.queue_bytes));
+        let watch_queue = Arc::new(Queue::new(limits.queue_bytes));
         let answers = Answers {
             connection: connection.clone(),
             queue: Arc::clone(&queue),
             reader: FrameReader::new(receive, limits.log_frame_bytes),
         };
+        let items = Items {
+            connection: connection.clone(),
+            queue: Arc::clone(&watch_queue),
+            frame_bytes: limits.log_frame_bytes,
+            answers: None,
+        };
         let this = Self {
             endpoint,
             connection,
             queue: Arc::clone(&queue),
-            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            watch_queue,
             limits,
         };
-        tokio::spawn(async move {
-            if let Err(why) = queue.drain_into(&mut send, None).await {
-                tracing::debug!(%why, "the stream to the node has ended");
-            }
-            queue.close();
-        });
-        Ok((this, answers))
+        tokio::spawn(write(queue, send));
+        Ok((this, answers, items))
     }
 
     /// Queues a request for the node. Its answer comes under the same number, which no request without an answer has.
     pub fn send(&self, number: u64, request: Bytes) -> Result<(), CallError> {
         check_size(request.len(), self.limits.log_frame_bytes - ID_BYTES)?;
-        match self.queue.push(&number.to_le_bytes(), Payload::Ready(request)) {
+        self.push(&self.queue, number, request)
+    }
+
+    /// Queues what is to be said of the watch of this number, at most 64 KiB. [`Items`] brings what comes for it.
+    pub fn send_watch(&self, number: u64, request: Bytes) -> Result<(), CallError> {
+        check_size(request.len(), WATCH_REQUEST_BYTES_MAX - ID_BYTES)?;
+        self.push(&self.watch_queue, number, request)
+    }
+
+    fn push(&self, queue: &Queue, number: u64, request: Bytes) -> Result<(), CallError> {
+        match queue.push(&number.to_le_bytes(), Payload::Ready(request)) {
             Push::Queued => Ok(()),
             Push::Full => Err(CallError::Full {
                 what: "too much waits to be sent to this node already".into(),
             }),
             Push::Closed => Err(CallError::Closed { why: self.end() }),
         }
-    }
-
-    /// Sends a request that has many answers, over a stream of its own. They end when the connection ends, or when the
-    /// receiver is dropped, of which the node is notified. A reader that is slow holds up this stream alone.
-    ///
-    /// A request may have 64 KiB; a connection has at most 128 such streams open.
-    pub async fn stream(&self, request: Bytes) -> Result<mpsc::Receiver<Bytes>, CallError> {
-        check_size(request.len(), STREAM_REQUEST_BYTES_MAX - ID_BYTES)?;
-        let closed = |why: String| CallError::Closed { why };
-        let place = Arc::clone(&self.streams)
-            .try_acquire_owned()
-            .map_err(|_| CallError::Full {
-                what: format!(
-                    "{STREAMS_MAX} streams of answers are open on this connection, which is the limit; \
-                     drop one or use another connection"
-                ),
-            })?;
-        let (mut send, receive) = self
-            .connection
-            .open_bi()
-            .await
-            .map_err(|error| closed(describe(&error)))?;
-        let mut frame = Vec::with_capacity(ID_BYTES + request.len());
-        // The only request of this stream, so any number would do.
-        frame.extend_from_slice(&1_u64.to_le_bytes());
-        frame.extend_from_slice(&request);
-        frame::write(&mut send, &frame).await.map_err(closed)?;
-        let (sender, answers) = mpsc::channel(STREAM_ANSWERS_MAX);
-        let reader = FrameReader::new(receive, self.limits.log_frame_bytes);
-        tokio::spawn(read_stream(reader, send, sender, place));
-        Ok(answers)
     }
 
     fn end(&self) -> String {
@@ -222,6 +206,40 @@ impl Answers {
         self.queue.close();
         Err(why)
     }
+}
+
+impl std::fmt::Debug for Items {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Items").finish_non_exhaustive()
+    }
+}
+
+impl Items {
+    /// The next item and the number of its watch. `Err` says why the connection has ended.
+    pub async fn next(&mut self) -> Result<(u64, Bytes), String> {
+        loop {
+            if let Some(answers) = &mut self.answers {
+                return answers.next().await;
+            }
+            self.queue.filled().await;
+            let opened = self.connection.open_bi().await;
+            let (send, receive) = opened.map_err(|error| describe(&error))?;
+            tokio::spawn(write(Arc::clone(&self.queue), send));
+            self.answers = Some(Answers {
+                connection: self.connection.clone(),
+                queue: Arc::clone(&self.queue),
+                reader: FrameReader::new(receive, self.frame_bytes),
+            });
+        }
+    }
+}
+
+/// Writes what is queued until the stream ends.
+async fn write(queue: Arc<Queue>, mut send: SendStream) {
+    if let Err(why) = queue.drain_into(&mut send, None).await {
+        tracing::debug!(%why, "a stream to the node has ended");
+    }
+    queue.close();
 }
 
 fn check_size(size: usize, limit: usize) -> Result<(), CallError> {
@@ -260,39 +278,10 @@ impl Drop for ClientConnection {
         self.connection
             .close(VarInt::from_u32(code::CLOSED), b"the client has finished");
         self.queue.close();
+        self.watch_queue.close();
         // Lets the close leave; the endpoint's task ends with it.
         self.endpoint.close(VarInt::from_u32(code::CLOSED), b"");
     }
-}
-
-/// Passes the answers of one stream on until the stream or its reader ends. Whatever ends it, dropping `send` and the
-/// reader tells the node.
-async fn read_stream(
-    mut reader: FrameReader,
-    send: SendStream,
-    answers: mpsc::Sender<Bytes>,
-    place: OwnedSemaphorePermit,
-) {
-    loop {
-        let next = tokio::select! {
-            next = reader.next() => next,
-            () = answers.closed() => break,
-        };
-        match next {
-            Ok(mut frame) if frame.len() >= ID_BYTES => {
-                frame.advance(ID_BYTES);
-                if answers.send(frame).await.is_err() {
-                    break;
-                }
-            }
-            Ok(_) => break,
-            Err(end) => {
-                tracing::trace!(?end, "a stream of answers has ended");
-                break;
-            }
-        }
-    }
-    drop((send, reader, place));
 }
 
 fn describe(error: &quinn::ConnectionError) -> String {

@@ -1,16 +1,17 @@
 //! The node's side of client connections: requests in, answers out.
 //!
-//! A client's first bidirectional stream carries its calls, many at once; each further one carries few requests that
-//! have many answers, one stream each so that a reader that is slow for one holds up no other. Both directions carry
-//! frames `request id (u64 LE) · bytes`; answers carry the id of their request. A client that loses interest ends the
-//! stream; the end of the first stream ends the connection.
-
+//! A client's first bidirectional stream carries its calls, many at once; a further one carries watches, any number of
+//! them: what is said of a watch, and its items, many to a request. Both directions carry frames
+//! `request id (u64 LE) · bytes`; answers carry the id of their request. The end of the first stream ends the connection.
+//!
+//! How many items there are for a watch is a matter between its reader and the driver, which gives none to a stream that
+//! [has no room](ClientRef::has_room).
 //!
 //! Nothing here ends a client that reads. A request is read while there is room for its answer; the answer to a request
 //! that was read has its room. A client that has read nothing of its answers for [`Limits::client_stall`] is cut off.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,12 +28,10 @@ use crate::{Limits, tls};
 
 /// Bytes of a request id.
 pub(crate) const ID_BYTES: usize = 8;
-/// Largest frame that asks for a stream of answers, in bytes.
-pub(crate) const STREAM_REQUEST_BYTES_MAX: usize = 64 * 1024;
-/// Bytes of answers queued for one stream of them. It is paced by [`ClientRef::has_room`], so little is enough.
-const STREAM_QUEUE_BYTES: usize = 2 * 1024 * 1024;
-/// Requests without an answer on a stream of answers.
-const STREAM_REQUESTS_MAX: usize = 4;
+/// Largest request on a stream of watches, in bytes.
+pub(crate) const WATCH_REQUEST_BYTES_MAX: usize = 64 * 1024;
+/// Bytes queued for a stream of watches; with half of it there is no room.
+const WATCH_QUEUE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A stream of a connected client, as the driver answers it. Clones are the same stream.
 #[derive(Clone, Debug)]
@@ -48,6 +47,8 @@ struct Client {
     limits: StreamLimits,
     /// An open request was answered.
     answered: Notify,
+    /// The driver wants to know when there is room.
+    wants_room: AtomicBool,
 }
 
 /// Requests without an answer.
@@ -84,6 +85,8 @@ impl ClientRef {
     /// without any answer, beyond which its stream is read no further. It is taken whatever waits already, unless it is
     /// large, much waits for all clients, and much of that for this one: [`SendError::NoRoom`], and the request is owed an
     /// answer still, of at most 64 KiB. Further answers are taken while there [is room](ClientRef::has_room).
+    ///
+    /// On a stream of watches everything is queued: the driver goes by [`ClientRef::has_room`].
     pub fn reply(&self, request: u64, payload: Bytes) -> Result<(), SendError> {
         self.answer(request, Payload::Ready(payload))
     }
@@ -102,6 +105,12 @@ impl ClientRef {
     fn answer(&self, request: u64, payload: Payload) -> Result<(), SendError> {
         let client = &*self.0;
         let header = request.to_le_bytes();
+        if client.limits.of_watches {
+            return match client.queue.push_paced(&header, payload) {
+                Push::Queued => Ok(()),
+                Push::Full | Push::Closed => Err(SendError::ClientGone),
+            };
+        }
         let mut open = client.open();
         let is_owed = open.requests.contains_key(&request);
         let pushed = if is_owed {
@@ -120,8 +129,25 @@ impl ClientRef {
         }
     }
 
-    /// Whether more answers fit comfortably. Streams of answers wait while it is not so; when it is, any one answer
-    /// is taken.
+    /// Names the stream among all of this process.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    /// Whether it is a stream of watches.
+    #[must_use]
+    pub fn is_of_watches(&self) -> bool {
+        self.0.limits.of_watches
+    }
+
+    /// Asks for an [`Event::ClientRoom`] once a stream of watches has room.
+    pub fn want_room(&self) {
+        self.0.wants_room.store(true, Ordering::Relaxed);
+        self.0.queue.look_again();
+    }
+
+    /// Whether more answers fit comfortably. Items of watches wait while it is not so.
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.0.queue.has_room()
@@ -142,6 +168,10 @@ impl Client {
 
     /// Waits until there is room for one more request and its answer, and opens it.
     async fn admit(&self, request: u64, bytes: usize) -> Result<(), StreamEnd> {
+        // What is said of watches is not answered one by one.
+        if self.limits.of_watches {
+            return Ok(());
+        }
         loop {
             if self.has_place(bytes) {
                 let mut open = self.open();
@@ -180,6 +210,7 @@ struct StreamLimits {
     request_bytes: usize,
     /// How long it may read nothing of what waits for it. `None`: who answers looks after it.
     stall: Option<Duration>,
+    of_watches: bool,
 }
 
 /// Serves one authenticated client until it goes.
@@ -196,6 +227,7 @@ pub(crate) async fn serve(connection: Connection, limits: Limits, context: LinkC
         requests: limits.requests_in_flight.max(1),
         request_bytes: limits.client_request_bytes,
         stall: Some(limits.client_stall),
+        of_watches: false,
     };
     let first = serve_stream(&connection, send, receive, calls, &context);
     tokio::pin!(first);
@@ -219,14 +251,15 @@ async fn accept_further(connection: &Connection, context: &LinkContext) -> Strin
         let (connection, context) = (connection.clone(), context.clone());
         tokio::spawn(async move {
             let limits = StreamLimits {
-                frame_bytes: STREAM_REQUEST_BYTES_MAX,
-                queue_bytes: STREAM_QUEUE_BYTES,
-                requests: STREAM_REQUESTS_MAX,
-                request_bytes: STREAM_REQUEST_BYTES_MAX,
+                frame_bytes: WATCH_REQUEST_BYTES_MAX,
+                queue_bytes: WATCH_QUEUE_BYTES,
+                requests: 0,
+                request_bytes: 0,
                 stall: None,
+                of_watches: true,
             };
             let why = serve_stream(&connection, send, receive, limits, &context).await;
-            tracing::trace!(why, "a client's stream of answers has ended");
+            tracing::trace!(why, "a client's stream of watches has ended");
         });
     }
 }
@@ -248,9 +281,13 @@ async fn serve_stream(
         open: Mutex::new(Open::default()),
         limits,
         answered: Notify::new(),
+        wants_room: AtomicBool::new(false),
     }));
     let gone = Gone(client.clone());
     tokio::spawn(write_answers(client.clone(), send, context.clone()));
+    if limits.of_watches {
+        tokio::spawn(report_room(client.clone(), context.clone()));
+    }
     let mut reader = FrameReader::new(receive, limits.frame_bytes);
     let end = read_requests(&client, &mut reader, context).await;
     drop(gone);
@@ -281,6 +318,19 @@ async fn write_answers(client: ClientRef, mut send: SendStream, context: LinkCon
         }
     }
     queue.close();
+}
+
+/// Notifies the driver when there is room, whenever it wants to know.
+async fn report_room(client: ClientRef, context: LinkContext) {
+    while !client.is_closed() {
+        if client.has_room() && client.0.wants_room.swap(false, Ordering::Relaxed) {
+            let client = client.clone();
+            if context.events.send(Event::ClientRoom { client }).await.is_err() {
+                return;
+            }
+        }
+        client.0.queue.drained().await;
+    }
 }
 
 /// Closes the queue of a stream whose requests are no longer read, even when the reading future is dropped.

@@ -64,6 +64,11 @@ pub enum Event {
         /// The request.
         payload: Bytes,
     },
+    /// A client's stream has room for answers again: the answer to [`ClientRef::want_room`].
+    ClientRoom {
+        /// The client.
+        client: ClientRef,
+    },
     /// A client's stream has ended: nobody waits for answers to its requests any more. Comes after the last request
     /// of this [`ClientRef`], once.
     ClientGone {
@@ -235,7 +240,9 @@ impl EventSender {
                 lane: Lane::Log | Lane::Bulk,
                 ..
             } => &self.data,
-            Event::ClientRequest { .. } | Event::ClientGone { .. } => &self.clients,
+            Event::ClientRequest { .. } | Event::ClientRoom { .. } | Event::ClientGone { .. } => {
+                &self.clients
+            }
             Event::Frame {
                 lane: Lane::Control | Lane::Datagram,
                 ..

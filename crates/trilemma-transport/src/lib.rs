@@ -48,7 +48,7 @@ use std::time::Duration;
 use trilemma_core::checkpoint::CHUNK_BYTES_MAX;
 use trilemma_core::protocol::RECORD_BYTES_MAX;
 
-pub use client::{Answers, CallError, ClientConfig, ClientConnection};
+pub use client::{Answers, CallError, ClientConfig, ClientConnection, Items};
 pub use clients::ClientRef;
 pub use counters::{Counters, LaneCounters};
 pub use endpoint::{Admit, Transport, TransportConfig};

@@ -262,6 +262,11 @@ impl Queue {
         self.put(header, payload, |state| is_large && self.is_over(2, state.bytes))
     }
 
+    /// Queues an item of a watch whether or not there is room: who pushes sees to it that this stays bounded.
+    pub(crate) fn push_paced(&self, header: &[u8], payload: Payload) -> Push {
+        self.put(header, payload, |_| false)
+    }
+
     fn put(&self, header: &[u8], payload: Payload, is_full: impl FnOnce(&State) -> bool) -> Push {
         let mut state = self.lock();
         if state.closed || state.finished {
@@ -292,6 +297,21 @@ impl Queue {
     /// Waits until bytes were written since the last call.
     pub(crate) async fn drained(&self) {
         self.drained.notified().await;
+    }
+
+    /// Has [`Queue::drained`] return once.
+    pub(crate) fn look_again(&self) {
+        self.drained.notify_one();
+    }
+
+    /// Waits until something is queued, or the stream has ended.
+    pub(crate) async fn filled(&self) {
+        while {
+            let state = self.lock();
+            !state.closed && state.bytes == 0
+        } {
+            self.filled.notified().await;
+        }
     }
 
     /// Whether the stream has ended.

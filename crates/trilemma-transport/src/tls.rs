@@ -18,7 +18,7 @@ use crate::timing::Timing;
 /// Protocol of connections between nodes.
 pub(crate) const PEER: &[u8] = b"trilemma-peer/1";
 /// Protocol of connections of clients.
-pub(crate) const CLIENT: &[u8] = b"trilemma-client/1";
+pub(crate) const CLIENT: &[u8] = b"trilemma-client/2";
 
 /// Round-trip time assumed before one is measured. QUIC's default of 333 ms would make a lost first packet cost a
 /// second.
@@ -36,12 +36,12 @@ const PEER_SEND_WINDOW: u64 = PEER_WINDOW as u64;
 /// The same of a client.
 pub(crate) const CLIENT_SEND_WINDOW: u64 = 4 * 1024 * 1024;
 /// Bytes of answers that one stream may have in flight towards a client.
-const ANSWERS_WINDOW: u32 = 512 * 1024;
-/// Bytes that all streams of a client may have in flight towards it: more than all of its streams of answers may, so
-/// that readers that are slow hold up nobody.
+const ANSWERS_WINDOW: u32 = 2 * 1024 * 1024;
+/// Bytes that all streams of a client may have in flight towards it: as much as each of them may, so that neither
+/// stream holds up the other.
 const ALL_ANSWERS_WINDOW: u32 = CLIENT_STREAMS_MAX * ANSWERS_WINDOW;
-/// Streams that a client may have open: one for calls, the others for streams of answers.
-pub(crate) const CLIENT_STREAMS_MAX: u32 = 256;
+/// Streams that a client may have open: one for calls, one for watches.
+pub(crate) const CLIENT_STREAMS_MAX: u32 = 2;
 /// Streams that a peer may open: one for each lane, and one too many, to notice it.
 const LANE_STREAMS_MAX: u32 = 4;
 /// Bytes of datagrams that wait, each way.

@@ -11,13 +11,16 @@ use trilemma_core::replicator::{OpContext, SharedReplicator};
 use trilemma_core::{
     Attempt, Command, Descriptor, Entry, Key, KeyRange, LiveStatus, Needs, NotApplied, OpId, Outcome, Query,
     ReadError, ReadLevel, ReadReply, ReadRequest, Reason, Receipt, Value, Version, Versioned, WatchItem,
-    WatchSpec, WatchToken, WriteError,
+    WatchSpec, WatchStart, WatchStream, WriteError,
 };
 use trilemma_runtime::{EPOCH, random_u64};
 
 use crate::error::Result;
 use crate::transaction::Transaction;
 use crate::watch::Watch;
+
+/// How often the token of a watch keeps up with changes beside its range.
+const PROGRESS: Duration = Duration::from_secs(10);
 
 /// A keyspace, opened with what the code [`Needs`] of it. Cloning is cheap; clones share one session.
 ///
@@ -283,7 +286,8 @@ impl Keyspace {
     }
 
     async fn reset(&self, range: &KeyRange, limit: usize) -> Result<Vec<Entry>> {
-        let mut watch = self.watch(range.clone(), None).await?;
+        let spec = WatchSpec::new(range.clone(), WatchStart::State);
+        let mut watch = self.watch_with(spec).await?;
         let mut found = Vec::new();
         loop {
             let next = tokio::time::timeout(self.timeout, watch.next()).await;
@@ -329,14 +333,26 @@ impl Keyspace {
         }
     }
 
-    /// Watches a range, from now with its current entries, or from where an earlier watch had come.
-    pub async fn watch(&self, range: KeyRange, resume: Option<WatchToken>) -> Result<Watch> {
+    /// Watches a range: with its current entries, from now on, or from where an earlier watch had come. Its token keeps
+    /// up with the keyspace although nothing happens in the range.
+    pub async fn watch(&self, range: KeyRange, start: WatchStart) -> Result<Watch> {
+        let spec = WatchSpec {
+            range,
+            start,
+            progress: Some(PROGRESS),
+        };
+        Ok(Watch::new(self.open_watch(spec).await?, false))
+    }
+
+    /// The same, with progress marks among the items if `spec` asks for them.
+    pub async fn watch_with(&self, spec: WatchSpec) -> Result<Watch> {
+        let shows_progress = spec.progress.is_some();
+        Ok(Watch::new(self.open_watch(spec).await?, shows_progress))
+    }
+
+    async fn open_watch(&self, spec: WatchSpec) -> Result<WatchStream> {
         let context = self.context(OpId::default(), Attempt::First);
-        Ok(Watch::new(
-            self.replicator
-                .watch(&context, WatchSpec { range, resume })
-                .await?,
-        ))
+        Ok(self.replicator.watch(&context, spec).await?)
     }
 
     /// Resolves an operation whose outcome is unknown, finally. `command` is what it carried, where still known;

@@ -49,7 +49,7 @@ pub use trilemma_core::{
     Achieved, Attempt, Backend, Change, Command, Descriptor, DiskId, Entry, Epoch, Guard, Incarnation, Key,
     KeyRange, LiveStatus, Mutation, Needs, NodeId, NodeSet, NotApplied, OpId, Outcome, Query, ReadError,
     ReadLevel, ReadReply, ReadRequest, Reason, Receipt, Requires, Retry, SessionId, UnknownCause, Value,
-    Version, Versioned, WatchItem, WatchToken, WriteError,
+    Version, Versioned, WatchItem, WatchSpec, WatchStart, WatchToken, WriteError,
 };
 pub use trilemma_runtime::{
     Address, CertificateOverview, KeyspaceOverview, LoadOverview, LogOverview, NodeError, NodeOverview,

@@ -11,9 +11,12 @@ use crate::error::{Error, Result};
 
 /// The changes of a range, as they happen. See [`trilemma_core::watch`] for what it never skips.
 ///
-/// After an error the watch has ended; resume with [`Watch::token`].
+/// A watch through a [`Client`](crate::Client) goes on at another server when the connection is lost, without a gap and
+/// without going back. After an error it has ended; resume with [`Watch::token`].
 pub struct Watch {
     stream: WatchStream,
+    /// Whether marks are items.
+    shows_progress: bool,
     token: Option<WatchToken>,
     ended: bool,
 }
@@ -28,9 +31,10 @@ impl std::fmt::Debug for Watch {
 }
 
 impl Watch {
-    pub(crate) fn new(stream: WatchStream) -> Self {
+    pub(crate) fn new(stream: WatchStream, shows_progress: bool) -> Self {
         Self {
             stream,
+            shows_progress,
             token: None,
             ended: false,
         }
@@ -55,12 +59,16 @@ impl Stream for Watch {
         if self.ended {
             return Poll::Ready(None);
         }
-        let item = std::task::ready!(self.stream.as_mut().poll_next(cx));
-        match &item {
-            Some(Ok(WatchItem::Reset { last: false, .. })) => {}
-            Some(Ok(item)) => self.token = Some(item.token()),
-            Some(Err(_)) | None => self.ended = true,
+        loop {
+            let item = std::task::ready!(self.stream.as_mut().poll_next(cx));
+            match &item {
+                Some(Ok(WatchItem::Reset { last: false, .. })) => {}
+                Some(Ok(item)) => self.token = Some(item.token()),
+                Some(Err(_)) | None => self.ended = true,
+            }
+            if self.shows_progress || !matches!(item, Some(Ok(WatchItem::Progress { .. }))) {
+                return Poll::Ready(item.map(|item| item.map_err(Error::from)));
+            }
         }
-        Poll::Ready(item.map(|item| item.map_err(Error::from)))
     }
 }

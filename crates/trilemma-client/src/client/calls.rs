@@ -149,17 +149,15 @@ impl Client {
             },
             What::Overview => ClientRequest::Overview,
             What::Watch { spec, .. } => {
-                let request = ClientRequest::Watch {
-                    keyspace,
-                    spec: spec.clone(),
-                };
+                let spec = spec.clone();
                 call.place = Place::Opening(connection);
                 link.watches += 1;
                 link.opening.insert(ticket);
                 return self.effects.push(Effect::OpenWatch {
                     connection,
                     ticket,
-                    request,
+                    keyspace,
+                    spec,
                 });
             }
         };

@@ -15,7 +15,7 @@ use trilemma_core::pending::PendingKind;
 use trilemma_core::{
     Achieved, Attempt, Backend, Command, Epoch, Incarnation, Instant, KeyRange, KeyspaceId, LiveStatus,
     NodeId, NodeSet, NotApplied, OpId, Query, ReadRequest, Reason, Receipt, Reply, Request, SessionId,
-    Ticket, UnknownCause, Version, WatchSpec, WriteError,
+    Ticket, UnknownCause, Version, WatchSpec, WatchStart, WriteError,
 };
 
 use super::{Answer, Call, Client, Effect, What};
@@ -372,10 +372,7 @@ fn read(backend: Backend) -> What {
 fn watch() -> What {
     What::Watch {
         keyspace: Arc::from("raft"),
-        spec: WatchSpec {
-            range: KeyRange::all(),
-            resume: None,
-        },
+        spec: WatchSpec::new(KeyRange::all(), WatchStart::State),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Messages, records and what clients and nodes tell each other: any bytes, and valid encodings that were changed.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use trilemma_client::wire::{
     CertificateOverview, ClientReply, ClientRequest, KeyspaceOverview, LoadOverview, LogOverview,
@@ -9,8 +11,8 @@ use trilemma_core::liveness::Ping;
 use trilemma_core::{
     Achieved, Attempt, Backend, Change, Command, DiskId, Entry, Incarnation, KeyRange, KeyspaceId,
     LiveStatus, Message, NodeId, NodeSet, NotApplied, OpId, Outcome, ReadError, ReadLevel, ReadReply, Reason,
-    Receipt, Reply, Request, Rng, UnknownCause, Version, Versioned, WatchItem, WatchSpec, WatchToken,
-    WriteError, codec,
+    Receipt, Reply, Request, Rng, UnknownCause, Version, Versioned, WatchItem, WatchSpec, WatchStart,
+    WatchToken, WriteError, codec,
 };
 use trilemma_fuzz::corpus::{self, Corpus};
 use trilemma_fuzz::mutate::mutated;
@@ -175,17 +177,31 @@ fn node_record_of(input: &[u8]) {
 fn requests() -> Vec<Bytes> {
     let (keyspace, timeout_ms) = (KeyspaceId(1), 5000);
     let mut rng = Rng::new(1);
-    let mut requests = vec![ClientRequest::Overview];
-    for resume in [
-        None,
-        Some(WatchToken {
-            stream: 5,
-            position: 700,
-        }),
+    let mut requests = vec![
+        ClientRequest::Overview,
+        ClientRequest::Room { bytes: 70_000 },
+        ClientRequest::Cancel,
+    ];
+    let token = WatchToken {
+        stream: 5,
+        position: 700,
+    };
+    for start in [
+        WatchStart::State,
+        WatchStart::StateFrom(token),
+        WatchStart::Now,
+        WatchStart::After(token),
     ] {
-        let range = KeyRange::prefix("a/");
-        let spec = WatchSpec { range, resume };
-        requests.push(ClientRequest::Watch { keyspace, spec });
+        let spec = WatchSpec {
+            range: KeyRange::prefix("a/"),
+            start,
+            progress: (start == WatchStart::Now).then(|| Duration::from_millis(700)),
+        };
+        requests.push(ClientRequest::Watch {
+            keyspace,
+            spec,
+            room: 512 * 1024,
+        });
     }
     for count in 0..60 {
         let bytes: Vec<u8> = (0..4).flat_map(|_| rng.next_u64().to_le_bytes()).collect();
@@ -280,6 +296,7 @@ fn replies() -> Vec<ClientReply> {
             token,
             changes: vec![change],
         })),
+        ClientReply::Watch(Ok(WatchItem::Progress { token })),
         ClientReply::Watch(Err(read_error)),
         ClientReply::Bad("not a request".into()),
         ClientReply::Overview(Box::new(overview(missing))),

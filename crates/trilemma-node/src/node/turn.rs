@@ -22,12 +22,13 @@ impl<W> Node<W> {
     /// When the node wants its next turn, if nothing happens before.
     #[must_use]
     pub fn wake_at(&self) -> Instant {
-        let is_at_work = |replica: &Replica| replica.watchers.is_pumpable() || replica.engine.goes_on();
-        if self.replicas.iter().any(is_at_work) {
+        if self.replicas.iter().any(|replica| replica.engine.goes_on()) {
             return Instant::ZERO;
         }
         let engines = self.replicas.iter().map(|replica| replica.engine.wake_at());
+        let watches = self.replicas.iter().map(|replica| replica.watchers.wake_at());
         engines
+            .chain(watches)
             .min()
             .unwrap_or(Instant::NEVER)
             .min(self.liveness.wake_at())
@@ -49,7 +50,7 @@ impl<W> Node<W> {
         self.expire(now, effects);
         touched.clear();
         self.touched = touched;
-        self.open_watches();
+        self.open_watches(now);
         self.pump_watches(now, effects);
         self.refresh_status(now);
         self.snapshot(effects);
@@ -208,7 +209,7 @@ impl<W> Node<W> {
         }
     }
 
-    fn open_watches(&mut self) {
+    fn open_watches(&mut self, now: Now) {
         for opening in std::mem::take(&mut self.opening) {
             let Opening {
                 id,
@@ -217,7 +218,9 @@ impl<W> Node<W> {
                 destination,
             } = opening;
             self.watches.insert(id, index);
-            self.replicas[index].watchers.open(id, spec, destination);
+            self.replicas[index]
+                .watchers
+                .open(now.instant, id, spec, destination);
         }
     }
 
@@ -228,7 +231,7 @@ impl<W> Node<W> {
         let (before, after) = self.replicas.split_at_mut(self.first_pumped);
         let mut budget = Budget::TURN;
         for replica in after.iter_mut().chain(before) {
-            if replica.watchers.is_pumpable() {
+            if replica.watchers.wake_at() <= now.instant {
                 let engine = &replica.engine;
                 let view = |range: &KeyRange| engine.view(range);
                 let watchers = &mut replica.watchers;

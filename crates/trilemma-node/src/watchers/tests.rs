@@ -41,14 +41,16 @@ impl Rig {
     }
 
     fn open_with(&mut self, id: u64, resume: Option<u64>, room: usize) {
-        let (range, stream) = (KeyRange::all(), self.stream);
-        let resume = resume.map(|position| WatchToken { stream, position });
+        let stream = self.stream;
+        let after = |position| WatchStart::After(WatchToken { stream, position });
+        let start = resume.map_or(WatchStart::State, after);
+        self.open_at(id, WatchSpec::new(KeyRange::all(), start), room);
+    }
+
+    fn open_at(&mut self, id: u64, spec: WatchSpec, room: usize) {
         let link = LinkId(id % 2);
-        self.watchers.open(
-            WatchId(id),
-            WatchSpec { range, resume },
-            Destination { link, room },
-        );
+        let destination = Destination { link, room };
+        self.watchers.open(self.now, WatchId(id), spec, destination);
     }
 
     fn apply(&mut self, command: &Command) -> ChangeBatch {
@@ -86,10 +88,14 @@ impl Rig {
         sent
     }
 
+    fn is_pumpable(&self) -> bool {
+        self.watchers.wake_at() <= self.now
+    }
+
     /// Pumps until nothing is due any more; every reader reads at once.
     fn pump_all(&mut self) -> Vec<Sent> {
         let mut all = Vec::new();
-        while self.watchers.is_pumpable() {
+        while self.is_pumpable() {
             let sent = self.pump();
             for (id, item) in &sent {
                 let bytes = item.as_ref().map_or(0, WatchItem::bytes);
@@ -120,6 +126,7 @@ fn shown(sent: &[Sent]) -> Vec<String> {
             };
             changes.iter().map(change).collect::<Vec<_>>().join(" ")
         }
+        Ok(WatchItem::Progress { token }) => format!("at {}", token.position),
         Err(error) => error.to_string(),
     };
     sent.iter().map(item).collect()
@@ -241,7 +248,7 @@ fn a_link_without_room_holds_up_its_own_watches_alone() {
     assert_eq!(ids(&rig.pump()), [2]);
     rig.put("k", 1);
     assert_eq!(ids(&rig.pump()), [2]);
-    assert!(!rig.watchers.is_pumpable(), "nobody turns in vain");
+    assert!(!rig.is_pumpable(), "nobody turns in vain");
     rig.watchers.on_reader(WatchId(3), ReaderEvent::Gone);
     rig.watchers.on_link(LinkId(1), true);
     assert_eq!(shown(&rig.pump()), ["[k@1] at 1"]);
@@ -279,6 +286,7 @@ fn m4_a_reset_shows_one_moment_in_parts_and_what_follows_it_comes_after() {
                     assert!(token.position > 100 && state.len() == 100);
                     state.insert(changes[0].key.clone(), token.position);
                 }
+                WatchItem::Progress { .. } => panic!("nobody wants to know"),
             }
             // Room for another part; the keyspace goes on meanwhile.
             rig.watchers
@@ -339,7 +347,7 @@ fn m4_watches_of_a_large_range_never_make_a_turn_long() {
         let items = || sent.iter().map(|(_, item)| item.as_ref().expect("no watch ends"));
         let entries = |item: &WatchItem| match item {
             WatchItem::Reset { entries, .. } => entries.len(),
-            WatchItem::Changes { .. } => 0,
+            WatchItem::Changes { .. } | WatchItem::Progress { .. } => 0,
         };
         let bytes: usize = items().map(WatchItem::bytes).sum();
         assert!(items().map(entries).sum::<usize>() <= Budget::TURN.keys + PART_KEYS);
@@ -347,7 +355,7 @@ fn m4_watches_of_a_large_range_never_make_a_turn_long() {
             bytes <= Budget::TURN.bytes + 2 * PART_BYTES,
             "{bytes} B in turn {turn}"
         );
-        assert!(rig.watchers.is_pumpable(), "the next turn goes on");
+        assert!(rig.is_pumpable(), "the next turn goes on");
         ended += items()
             .filter(|item| matches!(item, WatchItem::Reset { last: true, .. }))
             .count();
@@ -403,4 +411,85 @@ fn resets_whose_readers_stand_still_give_way_and_are_bounded() {
         matches!(again[0].1, Ok(WatchItem::Reset { first: true, .. })),
         "it had lost its place"
     );
+}
+
+#[test]
+fn a_watch_from_now_on_says_when_now_was_and_is_shown_what_follows() {
+    let mut rig = Rig::new(0);
+    rig.put("k", 1);
+    rig.open_at(1, WatchSpec::new(KeyRange::all(), WatchStart::Now), ROOM);
+    assert_eq!(shown(&rig.pump()), ["at 1"]);
+    rig.put("k", 1);
+    assert_eq!(shown(&rig.pump()), ["k@2"]);
+}
+
+#[test]
+fn a_reset_of_a_later_place_waits_for_it() {
+    let mut rig = Rig::new(0);
+    rig.put("k", 1);
+    let from = |position| {
+        let start = WatchStart::StateFrom(WatchToken { stream: 0, position });
+        WatchSpec::new(KeyRange::all(), start)
+    };
+    rig.open_at(1, from(1), ROOM);
+    assert_eq!(shown(&rig.pump()), ["[k@1] at 1"]);
+    rig.watchers.on_reader(WatchId(1), ReaderEvent::Gone);
+    for id in [2, 3, 4] {
+        rig.open_at(id, from(id), ROOM);
+    }
+    assert_eq!(shown(&rig.pump()), [""; 0]);
+    rig.put("k", 1);
+    assert_eq!(shown(&rig.pump()), ["[k@2] at 2"]);
+    rig.watchers.on_reader(WatchId(2), ReaderEvent::Gone);
+    rig.watchers.on_reader(WatchId(4), ReaderEvent::Gone);
+    rig.jump(9);
+    assert_eq!(shown(&rig.pump()), ["[k@9] at 9"]);
+}
+
+#[test]
+fn a_quiet_range_is_shown_how_far_the_keyspace_has_come() {
+    let mut rig = Rig::new(0);
+    let interval = Duration::from_millis(200);
+    let spec = WatchSpec {
+        range: KeyRange::prefix("quiet"),
+        start: WatchStart::Now,
+        progress: Some(interval),
+    };
+    rig.open_at(1, spec, ROOM);
+    assert_eq!(shown(&rig.pump()), ["at 0"]);
+    assert_eq!(rig.watchers.wake_at(), rig.now + interval);
+    for _ in 0..100 {
+        rig.put("k", 1000);
+        assert_eq!(shown(&rig.pump()), [""; 0]);
+    }
+    rig.now = rig.now + interval;
+    assert_eq!(shown(&rig.pump()), ["at 100"]);
+    rig.now = rig.now + interval;
+    assert_eq!(shown(&rig.pump()), [""; 0], "it knows");
+    // The mark can be resumed, what was seen before it could not.
+    rig.open(2, Some(100));
+    rig.put("quiet", 1);
+    assert_eq!(shown(&rig.pump()), ["quiet@101", "quiet@101"]);
+    rig.now = rig.now + interval;
+    assert_eq!(shown(&rig.pump()), [""; 0], "it came with the change");
+    rig.open(3, Some(9));
+    assert_eq!(shown(&rig.pump()).len(), 1);
+    assert_eq!(rig.watchers.slow(), 0);
+}
+
+#[test]
+fn a_mark_never_comes_before_what_it_covers() {
+    let mut rig = Rig::new(0);
+    let spec = WatchSpec {
+        range: KeyRange::all(),
+        start: WatchStart::State,
+        progress: Some(PROGRESS_MIN),
+    };
+    rig.open_at(1, spec, 1);
+    assert_eq!(shown(&rig.pump()), ["[] at 0"]);
+    rig.put("k", 1);
+    rig.now = rig.now + PROGRESS_MIN;
+    assert_eq!(shown(&rig.pump()), [""; 0], "a change waits for room");
+    rig.room(1);
+    assert_eq!(shown(&rig.pump()), ["k@1"]);
 }

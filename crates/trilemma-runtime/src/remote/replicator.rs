@@ -4,24 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use tokio::sync::mpsc;
-use trilemma_client::wire::ClientReply;
 use trilemma_client::{Answer, Call, What};
 use trilemma_core::pending::PendingKind;
 use trilemma_core::replicator::{Convergent, OpContext, Replicator, WatchStream};
 use trilemma_core::{
     Backend, Command, Descriptor, Entry, Key, NodeId, OpId, Outcome, ReadError, ReadReply, ReadRequest,
-    Reason, Receipt, Reply, Request, StatusWatch, WatchItem, WatchSpec, WriteError,
+    Reason, Receipt, Reply, Request, StatusWatch, WatchSpec, WriteError,
 };
 use trilemma_node::EPOCH;
 
-use super::{Answered, OpenWatch, Remote, decode, unexpected};
-use crate::inbox::WATCH_QUEUE_MAX;
-use crate::replicator::{ReceiverStream, siblings};
+use super::resuming::Resuming;
+use super::{Answered, Remote, unexpected};
+use crate::replicator::siblings;
 
 /// A keyspace of remote nodes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct RemoteReplicator {
     pub(super) remote: Arc<Remote>,
     pub(super) name: Arc<str>,
@@ -39,34 +36,8 @@ fn epoch(cx: &OpContext) -> Result<(), Reason> {
     }
 }
 
-/// An answer on a stream of watch items; `None` is the end of the connection.
-fn watch_item(answer: Option<&Bytes>) -> Result<WatchItem, ReadError> {
-    let why = match answer.map(decode) {
-        Some(Ok(ClientReply::Watch(item))) => return item,
-        Some(Ok(ClientReply::Bad(why))) | Some(Err(why)) => why,
-        Some(Ok(_)) => "the node answered another question".into(),
-        None => "the connection was lost".into(),
-    };
-    Err(Reason::Unreachable { why }.into())
-}
-
-/// Passes the items of a watch on until it ends or nobody reads them any more.
-async fn pass_items(mut watch: OpenWatch, items: mpsc::Sender<Result<WatchItem, ReadError>>) {
-    loop {
-        let answer = tokio::select! {
-            answer = watch.answers.recv() => answer,
-            () = items.closed() => return,
-        };
-        let item = watch_item(answer.as_ref());
-        let last = item.is_err();
-        if items.send(item).await.is_err() || last {
-            return;
-        }
-    }
-}
-
 impl RemoteReplicator {
-    async fn call(&self, what: What, timeout: Duration) -> Answered {
+    pub(super) async fn call(&self, what: What, timeout: Duration) -> Answered {
         let server = self.server;
         let call = Call {
             what,
@@ -129,20 +100,8 @@ impl Replicator for RemoteReplicator {
     async fn watch(&self, cx: &OpContext, spec: WatchSpec) -> Result<WatchStream, ReadError> {
         spec.range.validate()?;
         epoch(cx)?;
-        let what = What::Watch {
-            keyspace: Arc::clone(&self.name),
-            spec,
-        };
-        let Answered { answer, watch } = self.call(what, cx.timeout).await;
-        match (answer, watch) {
-            (Answer::Watching(_), Some(watch)) => {
-                let (items, receiver) = mpsc::channel(WATCH_QUEUE_MAX);
-                tokio::spawn(pass_items(watch, items));
-                Ok(Box::pin(ReceiverStream(receiver)))
-            }
-            (Answer::Refused(reason), _) => Err(reason.into()),
-            _ => Err(unexpected().into()),
-        }
+        let watch = self.open_watch(spec.clone(), cx.timeout).await?;
+        Ok(Box::pin(Resuming::new(self.clone(), spec, watch, cx.timeout)))
     }
 
     async fn outcome(

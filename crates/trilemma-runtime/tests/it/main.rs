@@ -9,3 +9,4 @@ mod node;
 mod relay;
 mod remote;
 mod sessions;
+mod watches;

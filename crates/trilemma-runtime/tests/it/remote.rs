@@ -7,31 +7,31 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use trilemma_core::replicator::OpContext;
 use trilemma_core::{
-    Attempt, Backend, Command, Epoch, KeyRange, NodeId, OpId, Query, ReadRequest, Receipt, SessionId,
-    SharedReplicator, Value, Version, WatchSpec, WriteError,
+    Attempt, Backend, Command, Epoch, NodeId, OpId, Query, ReadRequest, Receipt, SessionId, SharedReplicator,
+    Value, Version, WriteError,
 };
 use trilemma_runtime::{Remote, RemoteConfig};
 
 use crate::cluster::Cluster;
 use crate::relay::Relay;
 
-const ONE: NodeId = NodeId(1);
+pub(crate) const ONE: NodeId = NodeId(1);
 const TWO: NodeId = NodeId(2);
-const ALL: [NodeId; 3] = [ONE, TWO, NodeId(3)];
+pub(crate) const ALL: [NodeId; 3] = [ONE, TWO, NodeId(3)];
 /// Enough for whatever must come.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-async fn connect(config: RemoteConfig) -> Arc<Remote> {
+pub(crate) async fn connect(config: RemoteConfig) -> Arc<Remote> {
     Remote::connect(config).await.expect("a server answers")
 }
 
-async fn keyspace(remote: &Arc<Remote>, backend: Backend) -> SharedReplicator {
+pub(crate) async fn keyspace(remote: &Arc<Remote>, backend: Backend) -> SharedReplicator {
     let overview = remote.overview().await.expect("a server answers");
     let found = overview.keyspaces.iter().find(|found| found.backend == backend);
     remote.replicator(found.expect("every backend has a keyspace"), None)
 }
 
-fn context(seq: u64, timeout: Duration) -> OpContext {
+pub(crate) fn context(seq: u64, timeout: Duration) -> OpContext {
     let session = SessionId {
         basis: Version::ABSENT,
         nonce: 11,
@@ -44,7 +44,7 @@ fn context(seq: u64, timeout: Duration) -> OpContext {
     }
 }
 
-async fn put(
+pub(crate) async fn put(
     at: &SharedReplicator,
     seq: u64,
     timeout: Duration,
@@ -54,7 +54,7 @@ async fn put(
     at.write(&context(seq, timeout), command).await
 }
 
-async fn one_node(id: NodeId) -> Cluster {
+pub(crate) async fn one_node(id: NodeId) -> Cluster {
     let cluster = Cluster::stopped(&[id], |_| {}).await;
     cluster.start_node(id).await.expect("a new node starts");
     cluster
@@ -126,30 +126,6 @@ async fn m11_more_than_a_connection_takes_waits_for_room() {
     for call in calls {
         call.await.expect("no panic").expect("the node has room");
     }
-}
-
-#[tokio::test]
-async fn m11_watches_beyond_the_limit_of_a_connection_wait_for_one_to_end() {
-    let cluster = one_node(ONE).await;
-    let remote = connect(cluster.client(&[(ONE, cluster.listen(ONE))])).await;
-    let at = keyspace(&remote, Backend::Raft).await;
-    let watch = async || {
-        let spec = WatchSpec {
-            range: KeyRange::all(),
-            resume: None,
-        };
-        at.watch(&context(0, PATIENCE), spec)
-            .await
-            .expect("there is room")
-    };
-    let mut open = Vec::new();
-    for _ in 0..128 {
-        open.push(watch().await);
-    }
-    let (_late, ()) = tokio::join!(watch(), async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        open.pop();
-    });
 }
 
 /// The client is connected to a node that has lost the others. They would serve it.

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
-use trilemma::{Change, Entry, WatchItem, WatchToken};
+use trilemma::{Change, Entry, WatchItem, WatchStart, WatchToken};
 
 use super::Global;
 use super::client::open;
@@ -10,13 +10,14 @@ use super::keys::key_range;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{self, Form};
 
-/// Follows the changes of a range. The first lines are the current entries, unless the watch is resumed.
+/// Follows the changes of a range. The first lines are the current entries, unless the watch is resumed, or begins now.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   trilemma watch settings --prefix shop/
   trilemma watch settings --output json --count 10
   trilemma watch settings --resume 0:42
+  trilemma watch settings --now
 
 Each JSON line is {\"type\": \"reset\" | \"entry\" | \"put\" | \"delete\", \"key\", \"value\", \"version\", \"token\"}.
 `reset` means: forget what you know, the entries that follow are the state now. Lines that became visible together
@@ -31,6 +32,9 @@ pub(crate) struct Watch {
     /// Resume after this token
     #[arg(long, value_name = "TOKEN")]
     resume: Option<WatchToken>,
+    /// Begin with what happens from now on, without the current entries
+    #[arg(long, conflicts_with = "resume")]
+    now: bool,
     /// Stop after this many entries and changes
     #[arg(long, value_name = "N")]
     count: Option<u64>,
@@ -39,9 +43,13 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) async fn run(self, global: &Global) -> Outcome {
         let keyspace = open(global, &self.keyspace).await?;
-        let mut watch = keyspace
-            .watch(key_range(self.prefix, None, None), self.resume)
-            .await?;
+        let start = match self.resume {
+            Some(token) => WatchStart::After(token),
+            None if self.now => WatchStart::Now,
+            None => WatchStart::State,
+        };
+        let range = key_range(self.prefix, None, None);
+        let mut watch = keyspace.watch(range, start).await?;
         let mut shown = Shown {
             form: global.output,
             left: self.count.unwrap_or(u64::MAX),
@@ -118,6 +126,7 @@ impl Shown {
                 }
                 *last
             }
+            WatchItem::Progress { .. } => true,
             WatchItem::Changes { changes, .. } => changes.iter().all(|change| {
                 let kind = if change.now.is_some() { "put" } else { "delete" };
                 self.counted(kind, &token, change)

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use trilemma_client::wire::{ClientReply, ClientRequest};
 use trilemma_client::{CallId, Client, ConnectionId, Effect, Session, Settings};
-use trilemma_core::{Incarnation, Instant, NodeId, OpId, Rng, Ticket, Version, WriteError};
+use trilemma_core::{
+    Incarnation, Instant, KeyspaceId, NodeId, OpId, Rng, Ticket, Version, WatchSpec, WriteError,
+};
 
 use super::{Event, MS, World};
 use crate::randomness::{Purpose, Randomness};
@@ -108,7 +110,8 @@ pub(super) enum LibraryEvent {
         ticket: Ticket,
         node: NodeId,
         incarnation: Incarnation,
-        request: ClientRequest,
+        keyspace: KeyspaceId,
+        spec: WatchSpec,
     },
     Answer {
         connection: ConnectionId,
@@ -261,8 +264,14 @@ impl World<'_> {
                 ticket,
                 node,
                 incarnation,
-                request,
-            } => self.open_watch(library, (connection, ticket), (node, incarnation), request),
+                keyspace,
+                spec,
+            } => self.open_watch(
+                library,
+                (connection, ticket),
+                (node, incarnation),
+                (keyspace, spec),
+            ),
             LibraryEvent::Answer {
                 connection,
                 call,
@@ -340,7 +349,8 @@ impl World<'_> {
             Effect::OpenWatch {
                 connection,
                 ticket,
-                request,
+                keyspace,
+                spec,
             } => {
                 let Some((node, incarnation)) = self.libraries.all[library].up.get(&connection).copied()
                 else {
@@ -351,7 +361,8 @@ impl World<'_> {
                     ticket,
                     node,
                     incarnation,
-                    request,
+                    keyspace,
+                    spec,
                 };
                 self.library_later(library, delay, event);
             }

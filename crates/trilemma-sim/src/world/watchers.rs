@@ -1,7 +1,7 @@
 //! Watchers in the world: whom they watch, how fast they read, when they leave.
 
-use trilemma_core::{Incarnation, KeyRange, NodeId, ReadError, WatchItem, WatchSpec};
-use trilemma_node::{ReaderEvent, WatchId};
+use trilemma_core::{Incarnation, KeyRange, NodeId, ReadError, WatchItem, WatchSpec, WatchStart};
+use trilemma_node::{LinkId, ReaderEvent, WatchId};
 
 use super::{Event, MS, World};
 use crate::engine::entries;
@@ -15,6 +15,8 @@ use crate::watching::Watcher;
 const LEAVES: u32 = 15;
 /// What it does not read for then, at least.
 const PAUSE: u64 = 200 * MS;
+/// How often what its items leave by has no room for a while, per mille of its reads.
+const FILLS: u32 = 50;
 /// How often it does not read for long, per mille.
 const PAUSES: u32 = 30;
 
@@ -91,10 +93,18 @@ impl World<'_> {
         self.watchers[watcher].at = Some(at);
         let now = self.now;
         self.trace.line(now, || {
-            format!("watcher {watcher} at {id} {watch:?} resumes {:?}", spec.resume)
+            format!("watcher {watcher} at {id} {watch:?} begins {:?}", spec.start)
         });
         let this = &mut self.watchers[watcher];
-        this.resumes = spec.resume.is_some();
+        let (start, resumes) = match spec.start {
+            WatchStart::State => ("state", false),
+            WatchStart::StateFrom(_) => ("state-from", false),
+            WatchStart::Now => ("now", false),
+            WatchStart::After(_) => ("token", true),
+        };
+        this.resumes = resumes;
+        self.coverage.event("begins", start);
+        let this = &mut self.watchers[watcher];
         if let (true, Some((before, died))) = (this.resumes, this.before) {
             let met = match (before == id, died) {
                 (true, _) => "same-node",
@@ -165,7 +175,25 @@ impl World<'_> {
             ReaderEvent::Room(bytes)
         };
         if self.node(id).process.is_some() {
-            self.turn(id, |process, _| process.node.on_reader(watch, event));
+            let fills = !ended && !leaves && !self.healed && self.watchers[watcher].rng.per_mille(FILLS);
+            self.turn(id, |process, _| {
+                process.node.on_reader(watch, event);
+                if fills {
+                    process.node.on_link(LinkId(watch.0), false);
+                }
+            });
+            if fills {
+                self.coverage.event("reader", "full-link");
+                let delay = self.watchers[watcher].rng.below(PAUSE);
+                self.schedule(delay, Event::WatchRoom { node: id, watch });
+            }
+        }
+    }
+
+    /// What the items of a watch leave by has room again.
+    pub(super) fn watch_room(&mut self, id: NodeId, watch: WatchId) {
+        if self.node(id).process.is_some() {
+            self.turn(id, |process, _| process.node.on_link(LinkId(watch.0), true));
         }
     }
 

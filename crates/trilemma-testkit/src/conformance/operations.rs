@@ -14,7 +14,7 @@ use trilemma_core::protocol::Attempt;
 use trilemma_core::read::{KeyRange, Query, ReadLevel};
 use trilemma_core::receipt::{self, Receipt};
 use trilemma_core::replicator::WatchStream;
-use trilemma_core::watch::{WatchItem, WatchSpec};
+use trilemma_core::watch::{WatchItem, WatchSpec, WatchStart};
 
 pub(super) async fn read_back(suite: &Suite<'_>) -> Outcome {
     let key = suite.key("read-back");
@@ -406,10 +406,7 @@ async fn bad_questions(suite: &Suite<'_>) -> Result<(), String> {
         .await;
     ensure(next.is_ok(), || format!("after the longest key: {next:?}"))?;
     let op = suite.op(&at);
-    let spec = WatchSpec {
-        range: KeyRange::prefix(long),
-        resume: None,
-    };
+    let spec = WatchSpec::new(KeyRange::prefix(long), WatchStart::State);
     match at.watch(&suite.context(op, Attempt::First), spec).await {
         Err(error) if names_limit(&error.reason) => Ok(()),
         Err(error) => Err(format!("a bad watch: {error}")),
@@ -453,19 +450,21 @@ pub(super) async fn watch(suite: &Suite<'_>) -> Outcome {
     suite.write(&at, Command::put(one.clone(), "before")).await?;
     // A watch shows what its own node has applied, which may be a moment behind the acknowledgement.
     suite.everywhere(&one, Some("before")).await?;
-    let open = |resume| {
+    let open = |start| {
         let op = suite.op(&at);
         let (context, spec) = (
             suite.context(op, Attempt::First),
-            WatchSpec {
-                range: range.clone(),
-                resume,
-            },
+            WatchSpec::new(range.clone(), start),
         );
         let at = at.clone();
         async move { at.watch(&context, spec).await.map_err(|error| error.to_string()) }
     };
-    let mut stream = open(None).await?;
+    let mut stream = open(WatchStart::State).await?;
+    let mut later = open(WatchStart::Now).await?;
+    match next(&mut later).await? {
+        WatchItem::Progress { .. } => {}
+        other => return Err(format!("first item of a watch from now on: {other:?}")),
+    }
     let token = match next(&mut stream).await? {
         WatchItem::Reset {
             token,
@@ -480,7 +479,7 @@ pub(super) async fn watch(suite: &Suite<'_>) -> Outcome {
         .write(&at, Command::put(suite.key("elsewhere"), "not watched"))
         .await?;
     suite.write(&at, Command::delete(one.clone())).await?;
-    for mut stream in [stream, open(Some(token)).await?] {
+    for mut stream in [stream, later, open(WatchStart::After(token)).await?] {
         let mut seen: Vec<(Key, bool)> = Vec::new();
         while seen.len() < 2 {
             match next(&mut stream).await? {

@@ -1,4 +1,4 @@
-//! Calls, streams of answers, and a client that does not read.
+//! Calls, watches, and a client that does not read.
 
 use bytes::Bytes;
 
@@ -6,14 +6,15 @@ use super::*;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use crate::{Answers, CallError, ClientConfig, ClientConnection, ClientRef, SendError};
+use crate::{Answers, CallError, ClientConfig, ClientConnection, ClientRef, Items};
 
 /// A connection and who waits for what.
 pub(super) struct Caller {
     connection: ClientConnection,
     waiting: Arc<Mutex<Waiting>>,
+    items: Items,
 }
 
 #[derive(Default)]
@@ -23,7 +24,7 @@ struct Waiting {
 }
 
 impl Caller {
-    fn new((connection, mut answers): (ClientConnection, Answers)) -> Self {
+    fn new((connection, mut answers, items): (ClientConnection, Answers, Items)) -> Self {
         let waiting = Arc::new(Mutex::new(Waiting::default()));
         let shared = Arc::clone(&waiting);
         tokio::spawn(async move {
@@ -33,7 +34,11 @@ impl Caller {
             }
             shared.lock().unwrap().calls.clear();
         });
-        Self { connection, waiting }
+        Self {
+            connection,
+            waiting,
+            items,
+        }
     }
 
     /// `Ok(None)`: it was sent, and the connection ended before the answer.
@@ -49,17 +54,21 @@ impl Caller {
         Ok(answer.await.ok())
     }
 
-    async fn stream(&self, request: Bytes) -> Result<mpsc::Receiver<Bytes>, CallError> {
-        self.connection.stream(request).await
+    /// The next item and the number of its watch.
+    async fn item(&mut self) -> (u64, Bytes) {
+        let next = tokio::time::timeout(PATIENCE, self.items.next()).await;
+        next.expect("an item comes").expect("the connection lives")
     }
 }
 
-pub(super) async fn connect(world: &World, node: u32) -> Caller {
+fn config(world: &World, node: u32) -> ClientConfig {
     let issued = world.authority.issue_client("test", "alice").unwrap();
     let identity = world.pem(&issued.certificate_pem, &issued.key_pem);
-    let config =
-        ClientConfig::new("test".into(), identity, world.addresses[&NodeId(node)]).node(NodeId(node));
-    let connected = ClientConnection::connect(config).await;
+    ClientConfig::new("test".into(), identity, world.addresses[&NodeId(node)]).node(NodeId(node))
+}
+
+pub(super) async fn connect(world: &World, node: u32) -> Caller {
+    let connected = ClientConnection::connect(config(world, node)).await;
     Caller::new(connected.expect("the node is there"))
 }
 
@@ -101,16 +110,24 @@ async fn many_calls_at_once_each_get_their_own_answer() {
 }
 
 #[tokio::test]
-async fn a_stream_gets_all_its_answers() {
+async fn any_number_of_watches_share_a_stream_and_each_gets_its_items() {
+    const WATCHES: u64 = 10_000;
     let world = World::new(1);
     let (_node, events) = world.bind(1);
     echo(events, 3);
-    let client = connect(&world, 1).await;
-    let mut answers = client.stream(Bytes::from_static(b"w")).await.unwrap();
-    for _ in 0..3 {
-        let answer = tokio::time::timeout(PATIENCE, answers.recv()).await.unwrap();
-        assert_eq!(answer, Some(Bytes::from_static(b"w")));
+    let mut client = connect(&world, 1).await;
+    for number in 1..=WATCHES {
+        let request = Bytes::copy_from_slice(&number.to_le_bytes());
+        client.connection.send_watch(number, request).unwrap();
     }
+    let mut items: HashMap<u64, u32> = HashMap::new();
+    for _ in 0..3 * WATCHES {
+        let (number, item) = client.item().await;
+        assert_eq!(item[..], number.to_le_bytes());
+        *items.entry(number).or_default() += 1;
+    }
+    assert_eq!(items.len() as u64, WATCHES);
+    assert!(items.values().all(|count| *count == 3));
 }
 
 #[tokio::test]
@@ -127,28 +144,6 @@ async fn an_answer_that_is_lost_differs_from_a_request_that_was_not_sent() {
     assert_eq!(answer, Ok(None));
     let late = client.call(Bytes::from_static(b"late")).await;
     assert!(matches!(late, Err(CallError::Closed { .. })), "{late:?}");
-}
-
-#[tokio::test]
-async fn a_stream_of_answers_takes_no_more_than_it_has_room_for() {
-    let world = World::new(1);
-    let (_node, mut events) = world.bind(1);
-    let client = connect(&world, 1).await;
-    // The stream's reader is never polled, so its answers pile up.
-    let _unread = client.stream(Bytes::from_static(b"much")).await.unwrap();
-    let (reference, id, _) = request(&mut events).await;
-    let block = Bytes::from(vec![0; 1024 * 1024]);
-    let mut sent = 0;
-    let refused = loop {
-        match reference.reply(id, block.clone()) {
-            Ok(()) => sent += 1,
-            Err(error) => break error,
-        }
-        assert!(sent < 10_000, "answers pile up without bound");
-        tokio::task::yield_now().await;
-    };
-    assert_eq!(refused, SendError::NoRoom);
-    assert!(!reference.is_closed(), "the reader decides when it reads on");
 }
 
 #[tokio::test]
@@ -232,88 +227,82 @@ async fn requests_without_an_answer_are_limited() {
     }
 }
 
+/// What is said of a watch needs no answer, so it is not among the requests that are open.
 #[tokio::test]
-async fn a_dropped_stream_of_answers_is_reported_to_the_node_and_the_connection_lives() {
+async fn what_is_said_of_watches_is_not_limited_by_answers() {
     let world = World::new(1);
-    let (_node, mut events) = world.bind(1);
+    let mut config = world.config(1);
+    config.limits.requests_in_flight = 1;
+    let (_node, mut events) = Transport::bind(config).unwrap();
     let client = connect(&world, 1).await;
-    let answers = client.stream(Bytes::from_static(b"watch")).await.unwrap();
-    let (watch, _, _) = request(&mut events).await;
-    assert!(!watch.is_closed());
-    drop(answers);
-    assert_eq!(gone(&mut events).await, watch);
-    assert!(watch.is_closed());
-    assert!(watch.reply(1, Bytes::from_static(b"late")).is_err());
-    echo(events, 1);
-    let answer = client.call(Bytes::from_static(b"call")).await;
-    assert_eq!(answer, Ok(Some(Bytes::from_static(b"call"))));
+    for _ in 0..100 {
+        client
+            .connection
+            .send_watch(7, Bytes::from_static(b"room"))
+            .unwrap();
+    }
+    // The stream is opened by who reads it.
+    let items = tokio::spawn(async move {
+        let mut client = client;
+        client.items.next().await
+    });
+    for _ in 0..100 {
+        let (watch, number, _) = request(&mut events).await;
+        assert!(watch.is_of_watches() && number == 7);
+    }
+    items.abort();
 }
 
 #[tokio::test]
-async fn a_slow_reader_of_one_stream_holds_up_neither_calls_nor_other_streams() {
+async fn items_that_nobody_reads_hold_up_no_calls_and_room_is_reported() {
     let world = World::new(1);
     let (_node, mut events) = world.bind(1);
-    let client = connect(&world, 1).await;
-    let _slow = client.stream(Bytes::from_static(b"slow")).await.unwrap();
-    let (slow, id, _) = request(&mut events).await;
-    let mut quick = client.stream(Bytes::from_static(b"quick")).await.unwrap();
-    let (other, other_id, _) = request(&mut events).await;
+    let mut client = connect(&world, 1).await;
+    client
+        .connection
+        .send_watch(1, Bytes::from_static(b"watch"))
+        .unwrap();
+    // The stream is opened by who reads it.
+    let opened = tokio::time::timeout(Duration::from_millis(100), client.items.next()).await;
+    assert!(opened.is_err(), "nothing has come yet");
+    let (watch, number, _) = request(&mut events).await;
     // As much as the node is willing to queue for it, again and again, until nothing moves any more.
     let block = Bytes::from(vec![0; 256 * 1024]);
-    let mut still = 0;
+    let (mut still, mut sent) = (0, 0);
     while still < 20 {
-        if slow.has_room() {
-            slow.reply(id, block.clone()).unwrap();
+        if watch.has_room() {
+            watch.reply(number, block.clone()).unwrap();
+            sent += 1;
             still = 0;
         } else {
             still += 1;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    other.reply(other_id, Bytes::from_static(b"news")).unwrap();
-    let news = tokio::time::timeout(PATIENCE, quick.recv()).await.unwrap();
-    assert_eq!(news, Some(Bytes::from_static(b"news")));
-    echo(events, 1);
+    watch.want_room();
     let call = client.call(Bytes::from(vec![7; 1024 * 1024]));
-    let answer = tokio::time::timeout(PATIENCE, call).await.unwrap();
+    let answer = async {
+        let (calls, id, payload) = request(&mut events).await;
+        assert!(!calls.is_of_watches());
+        calls.reply(id, payload).unwrap();
+    };
+    let (answer, ()) = tokio::time::timeout(PATIENCE, async { tokio::join!(call, answer) })
+        .await
+        .unwrap();
     assert_eq!(
         answer.map(|bytes| bytes.map(|bytes| bytes.len())),
         Ok(Some(1024 * 1024))
     );
-}
-
-#[tokio::test]
-async fn too_many_streams_of_answers_are_refused_and_those_dropped_make_room() {
-    let world = World::new(1);
-    let (_node, events) = world.bind(1);
-    echo(events, 1);
-    let client = connect(&world, 1).await;
-    let mut open = Vec::new();
-    let refused = loop {
-        match client.stream(Bytes::from_static(b"w")).await {
-            Ok(stream) => open.push(stream),
-            Err(error) => break error,
-        }
-        assert!(open.len() < 1000, "streams are opened without bound");
-    };
-    assert_eq!(open.len(), 128);
-    assert!(matches!(refused, CallError::Full { .. }), "{refused}");
-    assert!(refused.to_string().contains("128 streams"), "{refused}");
-    // Far more than a node accepts at once, one after the other.
-    drop(open);
-    for _ in 0..600 {
-        let opened = async {
-            loop {
-                match client.stream(Bytes::from_static(b"w")).await {
-                    Ok(stream) => break stream,
-                    Err(_full) => tokio::task::yield_now().await,
-                }
-            }
-        };
-        let mut stream = tokio::time::timeout(PATIENCE, opened).await.unwrap();
-        let answer = tokio::time::timeout(PATIENCE, stream.recv()).await.unwrap();
-        assert_eq!(answer, Some(Bytes::from_static(b"w")));
+    for _ in 0..sent {
+        let (_, item) = client.item().await;
+        assert_eq!(item.len(), block.len());
     }
+    let room = |event| match event {
+        Event::ClientRoom { client } => Some(client),
+        _ => None,
+    };
+    assert_eq!(expect(&mut events, "news of room", room).await, watch);
+    assert!(watch.has_room());
 }
 
 #[tokio::test]
@@ -327,7 +316,7 @@ async fn requests_that_are_too_large_are_not_sent() {
         Err(CallError::TooLarge { .. })
     ));
     assert!(matches!(
-        client.stream(huge).await,
+        client.connection.send_watch(1, huge),
         Err(CallError::TooLarge { .. })
     ));
 }

@@ -10,10 +10,7 @@ fn watching() -> Rig {
         &settings(Backend::Gossip, 1, Limits::default()),
         MemoryDisk::new(),
     );
-    let spec = WatchSpec {
-        range: KeyRange::all(),
-        resume: None,
-    };
+    let spec = WatchSpec::new(KeyRange::all(), WatchStart::State);
     rig.node.on_watch(WatchId(1), ks(), spec, destination(1));
     rig.turns(3);
     rig.node.check();

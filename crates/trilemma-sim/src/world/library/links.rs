@@ -106,7 +106,7 @@ impl World<'_> {
                         .on_request(now, keyspace, timeout, request, (slot, ticket));
                 });
             }
-            ClientRequest::Watch { .. } => {}
+            ClientRequest::Watch { .. } | ClientRequest::Room { .. } | ClientRequest::Cancel => {}
         }
     }
 

@@ -1,8 +1,7 @@
 //! Watches of the workload through clients.
 
-use trilemma_client::wire::ClientRequest;
 use trilemma_client::{Call, ConnectionId, What};
-use trilemma_core::{Incarnation, Instant, NodeId, Ticket};
+use trilemma_core::{Incarnation, Instant, KeyspaceId, NodeId, Ticket, WatchSpec};
 use trilemma_node::WatchId;
 
 use super::{Caller, OPEN_TIMEOUT, Waiting};
@@ -40,7 +39,7 @@ impl World<'_> {
         library: usize,
         (connection, ticket): (ConnectionId, Ticket),
         (node, incarnation): (NodeId, Incarnation),
-        request: ClientRequest,
+        (keyspace, spec): (KeyspaceId, WatchSpec),
     ) {
         let alive = self.process(node, incarnation).is_some();
         let this = &mut self.libraries.all[library];
@@ -59,9 +58,6 @@ impl World<'_> {
             }
         };
         let slot = self.watchers[watcher].slot;
-        let ClientRequest::Watch { keyspace, spec } = request else {
-            return self.fail("library", format!("opens a watch with {request:?}"));
-        };
         this.client.on_watch_open(ticket);
         self.watches += 1;
         let watch = WatchId(self.watches);
