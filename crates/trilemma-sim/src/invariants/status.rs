@@ -1,6 +1,6 @@
 //! What a node says that it can do, and what it then does. A status is what the node can tell by itself, so it is held
 //! against what the node decides by itself: it serves nothing that came while it said that it reaches no majority, and does
-//! not refuse for want of others while it says that it can.
+//! not refuse for want of others, or of room on its disk, while it says that it can.
 
 use std::collections::BTreeMap;
 
@@ -52,6 +52,11 @@ pub(crate) fn lacks_others(reply: &Reply) -> bool {
         reason(reply),
         Some(Reason::NoQuorum { .. } | Reason::NoSequencer { .. })
     )
+}
+
+/// Whether a node did not serve because its disk has no room.
+fn lacks_space(reply: &Reply) -> bool {
+    matches!(reason(reply), Some(Reason::NoSpace { .. }))
 }
 
 impl Statuses {
@@ -117,7 +122,7 @@ impl Statuses {
         } else {
             status.can_read
         };
-        if lacks_others(reply) && can && is_whole && at == now {
+        if (lacks_others(reply) || lacks_space(reply)) && can && is_whole && at == now {
             let what = format!("node {id} refuses {ticket} with {reply:?} and says that it can: {status:?}");
             return Err(("status", what));
         }
