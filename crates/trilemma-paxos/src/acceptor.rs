@@ -42,6 +42,11 @@ impl KeyState {
         );
     }
 
+    /// Whether something was promised and nothing accepted.
+    fn is_unwritten(&self) -> bool {
+        self.accepted == Ballot::ZERO && self.promised > Ballot::ZERO
+    }
+
     /// The highest ballot that refuses others: acceptance under a ballot promises at least that ballot.
     fn bar(&self) -> Ballot {
         self.promised.max(self.accepted)
@@ -63,6 +68,8 @@ pub(crate) struct Acceptor {
     key_states: OrdMap<Key, KeyState>,
     /// Accepts refused because the ballot had carried another value: a broken proposer.
     pub(crate) double_values: u64,
+    /// Keys of which a ballot was promised and nothing accepted: their writes did nothing, or never came.
+    unwritten: u64,
     turn: Record,
     /// What was chosen, for the next record. Nothing waits for it.
     chosen: Vec<ChosenRecord>,
@@ -77,6 +84,11 @@ impl Acceptor {
         &self.key_states
     }
 
+    /// Number of keys of which something was promised and nothing accepted.
+    pub(crate) fn unwritten(&self) -> u64 {
+        self.unwritten
+    }
+
     /// First phase. Promises `ballot` and returns what is held, or the higher ballot (an equal one refuses too: a
     /// proposer that recycled its ballot must not get a second set of promises for it).
     pub(crate) fn prepare(&mut self, key: &Key, ballot: Ballot, touched: u64) -> Result<KeyState, Ballot> {
@@ -85,6 +97,7 @@ impl Acceptor {
             return Err(key_state.bar());
         }
         assert!(ballot > key_state.promised, "a promise only grows");
+        self.unwritten += u64::from(key_state.bar() == Ballot::ZERO);
         key_state.promised = ballot;
         key_state.touched = touched;
         self.turn.promised.push((key.clone(), ballot));
@@ -152,6 +165,7 @@ impl Acceptor {
         } else {
             Proposed::Whole(Arc::clone(&register))
         };
+        self.unwritten -= u64::from(key_state.is_unwritten());
         key_state.accepted = ballot;
         key_state.register = register;
         key_state.promised = key_state.promised.max(next).max(ballot);
@@ -219,6 +233,15 @@ impl Acceptor {
             self.key_states
                 .iter()
                 .for_each(|(key, key_state)| key_state.check(key));
+            let unwritten = self
+                .key_states
+                .values()
+                .filter(|key_state| key_state.is_unwritten());
+            assert_eq!(
+                unwritten.count() as u64,
+                self.unwritten,
+                "keys never written are counted"
+            );
         }
     }
 
@@ -252,7 +275,9 @@ impl Acceptor {
                 "key {key:?} holds a register that was never accepted"
             )));
         }
-        self.key_states.insert(key, key_state);
+        self.unwritten += u64::from(key_state.is_unwritten());
+        let before = self.key_states.insert(key, key_state);
+        self.unwritten -= u64::from(before.is_some_and(|before| before.is_unwritten()));
         Ok(())
     }
 
@@ -261,7 +286,9 @@ impl Acceptor {
             return Err(Corrupt(format!("ballot {ballot} was promised for an empty key")));
         }
         let key_state = self.key_states.entry(key).or_default();
+        let was_unwritten = key_state.is_unwritten();
         key_state.promised = key_state.promised.max(ballot);
+        self.unwritten += u64::from(key_state.is_unwritten() && !was_unwritten);
         Ok(())
     }
 
@@ -288,6 +315,7 @@ impl Acceptor {
                     "the register of ballot {ballot} is made of one that was never accepted here"
                 ))
             })?;
+            self.unwritten -= u64::from(key_state.is_unwritten());
             key_state.accepted = ballot;
         }
         key_state.promised = key_state.promised.max(promised);

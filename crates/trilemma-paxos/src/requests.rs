@@ -133,6 +133,10 @@ impl Paxos {
                 "registers".to_owned(),
                 self.acceptor.key_states().len().to_string(),
             ),
+            (
+                "keys promised and never written".to_owned(),
+                self.acceptor.unwritten().to_string(),
+            ),
             ("unsettled registers".to_owned(), self.unsettled.len().to_string()),
             (
                 "ballots with two values".to_owned(),

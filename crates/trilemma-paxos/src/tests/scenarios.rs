@@ -110,6 +110,30 @@ fn a_failed_compare_and_set_accepts_nothing() {
     assert_eq!(sent.borrow().accepts, 0);
 }
 
+/// A compare-and-set that loses on an absent key leaves a promise behind. It is counted, over a restart too.
+#[test]
+fn d19_keys_that_were_never_written_are_counted() {
+    let name = "keys promised and never written";
+    let mut cluster = cluster(3, 61);
+    for seq in 1..=3 {
+        let command = Command::compare_and_set(format!("k{seq}"), Some("x".into()), Some("y".into()));
+        let lost = receipt(cluster.write(N1, seq, command));
+        assert!(!lost.succeeded);
+    }
+    cluster.run_for(SECOND);
+    assert_eq!(tally(&cluster, N2, name), "3");
+    let _ = receipt(cluster.write(N1, 4, Command::put("k1", "v")));
+    cluster.run_for(SECOND);
+    assert_eq!(tally(&cluster, N2, name), "2");
+    cluster.crash_losing_all(N2);
+    cluster.restart(N2);
+    assert_eq!(tally(&cluster, N2, name), "2");
+    cluster.checkpoint(N2);
+    cluster.crash_losing_all(N2);
+    cluster.restart(N2);
+    assert_eq!(tally(&cluster, N2, name), "2");
+}
+
 #[test]
 fn compare_and_set_wins_and_deletes_keep_the_version() {
     let mut cluster = cluster(3, 5);
