@@ -94,7 +94,8 @@ impl Paxos {
         self.chosen_at <= now || self.chosen.len() >= ITEMS_MAX
     }
 
-    /// Tells the others what was chosen: along with what they are asked anyway, if all are, or when it is due.
+    /// Tells the others what was chosen: along with what they are asked anyway, if all are, or when it is due. It comes
+    /// first: a node that has accepted the next register of a key before cannot learn this one any more.
     fn tell_chosen(&mut self, now: Instant) {
         let is_all_asked = self.outboxes.iter().all(|outbox| !outbox.asks.is_empty());
         if self.chosen.is_empty() || !(is_all_asked || self.is_chosen_due(now)) {
@@ -102,7 +103,8 @@ impl Paxos {
         }
         let chosen = std::mem::take(&mut self.chosen);
         for outbox in &mut self.outboxes {
-            outbox.asks.extend_from_slice(&chosen);
+            let asks = std::mem::replace(&mut outbox.asks, chosen.clone());
+            outbox.asks.extend(asks);
         }
     }
 

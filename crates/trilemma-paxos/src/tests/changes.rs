@@ -168,3 +168,21 @@ fn a_change_of_nothing_leaves_nothing() {
     cluster.run_for(millis(5));
     assert_eq!(cluster.protocol(N3).held().count(), 0);
 }
+
+/// What was chosen waits for a message that it can ride on, which carries the next accept of the same key. It stands before
+/// it: a node that has accepted the next one cannot learn this one any more, and would learn nothing while one client
+/// writes without a pause.
+#[test]
+fn others_learn_a_key_that_is_written_without_a_pause() {
+    let mut cluster = cluster(3, 43);
+    put(&mut cluster, 1..3);
+    cluster.run_for(millis(20));
+    for seq in 3..40 {
+        put(&mut cluster, seq..seq + 1);
+        for node in [N2, N3] {
+            let learned = cluster.protocol(node).learned().next();
+            let version = learned.map_or(0, |(_, _, register)| register.version.0);
+            assert!(version + 3 >= seq, "{node} has learned {version} of {seq}");
+        }
+    }
+}
