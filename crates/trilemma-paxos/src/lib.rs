@@ -358,6 +358,13 @@ impl Protocol for Paxos {
         for (key, ballot) in record.promised {
             self.acceptor.replay_promise(key, ballot)?;
         }
+        // What was chosen waits for a record, and the next register of its key may stand in the same one.
+        for chosen in &record.chosen {
+            let held = self.acceptor.key_state(&chosen.key);
+            if chosen.register.is_none() && held.is_some_and(|held| held.accepted == chosen.ballot) {
+                self.relearn(chosen.key.clone(), chosen.ballot, None, Missing::IsOlder)?;
+            }
+        }
         for accepted in record.accepted {
             self.acceptor.replay_accept(accepted)?;
         }
