@@ -18,6 +18,10 @@ use super::ballot::Ballot;
 use super::message::BUCKETS;
 use super::register::Register;
 
+/// Changes, and after them bytes, with which a part of what was learned is closed.
+const PART_CHANGES_MAX: usize = 1024;
+const PART_BYTES: usize = 1024 * 1024;
+
 /// A register that was chosen.
 #[derive(Clone, Debug)]
 pub(crate) struct Learned {
@@ -173,11 +177,20 @@ impl Learner {
     }
 
     /// The changes since the last call, each key once.
-    pub(crate) fn take_changes(&mut self) -> Vec<Change> {
-        std::mem::take(&mut self.changes)
-            .into_iter()
-            .map(|(key, now)| Change { key, now })
-            .collect()
+    /// What has changed since the last call, in parts that a watch can show: nothing is promised across keys.
+    pub(crate) fn take_changes(&mut self) -> Vec<Vec<Change>> {
+        let mut parts: Vec<Vec<Change>> = Vec::new();
+        let mut bytes = usize::MAX;
+        for (key, now) in std::mem::take(&mut self.changes) {
+            let change = Change { key, now };
+            if bytes >= PART_BYTES || parts.last().is_none_or(|part| part.len() >= PART_CHANGES_MAX) {
+                parts.push(Vec::new());
+                bytes = 0;
+            }
+            bytes += change.bytes();
+            parts.last_mut().expect("one was begun").push(change);
+        }
+        parts
     }
 
     pub(crate) fn has_changes(&self) -> bool {

@@ -392,8 +392,7 @@ impl Protocol for Paxos {
             Input::EndTurn => self.end_turn(now, effects),
         }
         self.carry_out(now, effects);
-        if self.learner.has_changes() {
-            let changes = self.learner.take_changes();
+        for changes in self.learner.take_changes() {
             let position = self.proposer.shared.clock.tick();
             effects.publish(ChangeBatch { position, changes });
         }

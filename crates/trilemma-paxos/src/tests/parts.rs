@@ -223,7 +223,7 @@ fn the_learner_never_goes_back_and_counts_what_it_shows() {
         "an older version under a newer ballot"
     );
     assert_eq!(learner.regressions, 1);
-    let changes = learner.take_changes();
+    let changes = learner.take_changes().concat();
     assert_eq!((changes.len(), &changes[0].now), (1, &None));
     // Learned on another way, the digest is the same.
     let mut other = Learner::default();
