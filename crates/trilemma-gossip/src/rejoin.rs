@@ -153,7 +153,10 @@ impl Rejoin {
     /// A member has begun another incarnation.
     pub(crate) fn on_incarnation(&mut self, peer: NodeId) {
         self.met.remove(&peer);
-        self.meetings.remove(&peer);
+        if self.meetings.remove(&peer).is_some() {
+            // What it lists may be reflected here and not be applied yet: everybody is met again before anything is compared.
+            self.met.clear();
+        }
     }
 
     fn finish(&mut self, shared: &mut Shared, effects: &mut Out) {
