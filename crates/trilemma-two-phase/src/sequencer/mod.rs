@@ -391,7 +391,10 @@ impl Sequencer {
         self.update_watermark(core);
         core.record_watermark(effects);
         let limit = self.votes.limit(self.in_vain);
-        let late = |flight: &Flight| flight.decision.is_none() && now.since(flight.sent) >= limit;
+        // What all have voted for is decided when the turn ends, however late.
+        let lacks = |flight: &Flight| self.links.values().any(|link| link.voted < flight.batch.id);
+        let late =
+            |flight: &Flight| flight.decision.is_none() && now.since(flight.sent) >= limit && lacks(flight);
         if let Some(index) = self.flights.iter().position(late) {
             self.in_vain = self.votes.waited_in_vain(self.in_vain);
             let id = self.flights[index].batch.id;
