@@ -488,6 +488,9 @@ impl<D: Disk> Log<D> {
         match self.mark_clean_end() {
             Err(error @ LogError::NoSpace { .. }) => {
                 tracing::warn!(%error, "the log ends without the mark of a clean end");
+                // What is durable stays; of the mark, nothing is.
+                self.buffer.clear();
+                self.last = self.written;
             }
             result => result?,
         }

@@ -293,6 +293,23 @@ fn a_real_directory_is_locked_recovered_and_checked() {
 }
 
 #[test]
+fn a_log_ends_without_its_mark_where_the_disk_refuses_writes_in_place() {
+    // As a file system that copies on write does when it is full.
+    let disk = MemoryDisk::new();
+    let (mut log, ..) = open(&disk).unwrap();
+    log.append(KEYSPACE, &payload(1)).unwrap();
+    log.sync().unwrap();
+    disk.set_faults(MemoryFaults {
+        refuse_writes: true,
+        ..MemoryFaults::default()
+    });
+    log.close().expect("nothing is lost");
+    disk.set_faults(MemoryFaults::default());
+    let (_, _, records) = open(&disk).unwrap();
+    assert_eq!(records, [(1, payload(1))]);
+}
+
+#[test]
 fn records_after_a_clean_end_come_back_too() {
     // A mark within a segment has a gap before it; one that does not fit begins the next segment.
     for segment_bytes in [8192, 32 * 1024] {
