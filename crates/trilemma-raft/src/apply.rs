@@ -55,6 +55,7 @@ pub(crate) fn next(
     let at = Version(index.0);
     let entry = shared.log.get(index).expect("what is not applied is held");
     let (term, size) = (entry.term, entry.size());
+    let mut changes = Vec::new();
     let result = match &entry.payload {
         Payload::Noop => {
             shared.table.advance(at);
@@ -62,16 +63,14 @@ pub(crate) fn next(
         }
         Payload::Write { op, command } => {
             let effect = shared.table.apply(*op, command, at);
-            if !effect.changes.is_empty() {
-                effects.publish(ChangeBatch {
-                    position: index.0,
-                    changes: effect.changes,
-                });
-            }
+            changes = effect.changes;
             Some(effect.result)
         }
         Payload::Fence { op } => Some(shared.table.fence(*op, at)),
     };
+    // Without changes, too: a watch that begins at this version must learn that it is reached.
+    let position = index.0;
+    effects.publish(ChangeBatch { position, changes });
     assert_eq!(shared.applied(), index, "entries are applied one by one");
     if let Some(waiting) = shared.pending.take_in_log(index) {
         let reply_to = waiting.reply_to;

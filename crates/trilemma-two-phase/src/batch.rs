@@ -129,12 +129,12 @@ impl Batch {
     }
 }
 
-/// The change events of a batch whose first transaction stands at `first`.
+/// The change events of a batch whose first transaction stands at `first`: one for each, without changes, too, as a watch that
+/// begins at its version must learn that it is reached.
 pub(crate) fn events(first: Version, done: Vec<Done>) -> impl Iterator<Item = ChangeBatch> {
     let positions = first.0..;
-    let events = positions.zip(done).map(|(position, done)| ChangeBatch {
+    positions.zip(done).map(|(position, done)| ChangeBatch {
         position,
         changes: done.changes,
-    });
-    events.filter(|event| !event.changes.is_empty())
+    })
 }

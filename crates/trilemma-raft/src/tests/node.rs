@@ -16,6 +16,8 @@ pub(super) struct Node {
     pub(super) sent: Vec<(NodeId, Message)>,
     /// Things given away to be freed.
     pub(super) discarded: usize,
+    /// Positions of the change stream that were published.
+    pub(super) published: Vec<u64>,
 }
 
 impl Node {
@@ -34,6 +36,7 @@ impl Node {
             replies: Vec::new(),
             sent: Vec::new(),
             discarded: 0,
+            published: Vec::new(),
         };
         node.step(Input::Start);
         let peer = Peer {
@@ -76,6 +79,8 @@ impl Node {
             .extend(output.records.into_iter().map(|record| record.bytes));
         self.replies.extend(output.replies);
         self.discarded += output.discarded.len();
+        self.published
+            .extend(output.applied.iter().map(|applied| applied.position));
         for sent in output.sends {
             let message = codec::decode(&sent.bytes).expect("our own messages decode");
             self.sent.push((sent.to, message));
