@@ -390,6 +390,10 @@ impl Driver {
     /// Takes one request of a client.
     fn on_client(&mut self, client: ClientRef, number: u64, payload: &[u8]) {
         match codec::decode::<ClientRequest>(payload) {
+            Ok(ClientRequest::Overview | ClientRequest::Ask { .. }) if client.is_of_watches() => {
+                let why = "a stream of watches takes watches alone".into();
+                send(&client, number, &ClientReply::Bad(why));
+            }
             Ok(ClientRequest::Overview) => {
                 let overview = Box::new(self.overview());
                 send(&client, number, &ClientReply::Overview(overview));

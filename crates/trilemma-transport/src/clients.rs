@@ -32,6 +32,8 @@ pub(crate) const ID_BYTES: usize = 8;
 pub(crate) const WATCH_REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// Bytes queued for a stream of watches; with half of it there is no room.
 const WATCH_QUEUE_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes that wait on a stream of watches, beyond which its client is cut off: it asks and does not read.
+const WATCH_STREAM_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// A stream of a connected client, as the driver answers it. Clones are the same stream.
 #[derive(Clone, Debug)]
@@ -106,9 +108,14 @@ impl ClientRef {
         let client = &*self.0;
         let header = request.to_le_bytes();
         if client.limits.of_watches {
-            return match client.queue.push_paced(&header, payload) {
+            return match client.queue.push_paced(&header, payload, WATCH_STREAM_BYTES_MAX) {
                 Push::Queued => Ok(()),
-                Push::Full | Push::Closed => Err(SendError::ClientGone),
+                Push::Closed => Err(SendError::ClientGone),
+                Push::Full => {
+                    let why = b"it asks for watches and does not read what it is sent";
+                    client.connection.close(VarInt::from_u32(code::TOO_SLOW), why);
+                    Err(SendError::ClientGone)
+                }
             };
         }
         let mut open = client.open();

@@ -262,9 +262,10 @@ impl Queue {
         self.put(header, payload, |state| is_large && self.is_over(2, state.bytes))
     }
 
-    /// Queues an item of a watch whether or not there is room: who pushes sees to it that this stays bounded.
-    pub(crate) fn push_paced(&self, header: &[u8], payload: Payload) -> Push {
-        self.put(header, payload, |_| false)
+    /// Queues an item of a watch whether or not there is room, up to `bytes_max`: who pushes sees to it that this is never
+    /// met, unless the client asks for what it does not read.
+    pub(crate) fn push_paced(&self, header: &[u8], payload: Payload, bytes_max: usize) -> Push {
+        self.put(header, payload, |state| state.bytes > bytes_max)
     }
 
     fn put(&self, header: &[u8], payload: Payload, is_full: impl FnOnce(&State) -> bool) -> Push {

@@ -35,10 +35,7 @@ impl ReplyTo {
 /// there is no room for it. Returns whether it was refused.
 fn answer_client(client: &ClientRef, request: u64, reply: Reply) -> bool {
     let bytes = match &reply {
-        Reply::Read(Ok(found)) => {
-            let size = |entry: &Entry| entry.key.len() + entry.state.value.len();
-            found.entries.iter().map(size).sum()
-        }
+        Reply::Read(Ok(found)) => found.entries.iter().map(Entry::bytes).sum(),
         Reply::Read(Err(_)) | Reply::Write(_) | Reply::Outcome(_) => 0,
     };
     if bytes < LARGE_ANSWER_BYTES {

@@ -126,7 +126,7 @@ impl Remote {
     ) -> Result<(), String> {
         let item: Item = match decode(item)? {
             ClientReply::Watch(item) => item,
-            ClientReply::Bad(why) => Err(Reason::Unreachable { why }.into()),
+            ClientReply::Bad(what) => Err(Reason::Invalid { what }.into()),
             _ => return Err("the node answered another question".into()),
         };
         let mut state = self.lock();
