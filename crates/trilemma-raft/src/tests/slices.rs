@@ -38,7 +38,7 @@ fn a_follower_applies_a_slice_in_each_turn_until_nothing_is_left() {
 #[test]
 fn the_change_stream_reaches_every_version_that_is_applied() {
     // A receipt, a read and a restarted node name versions that changed nothing. A watch that begins at one would wait until
-    // the next change, for ever on a quiet keyspace.
+    // the next change, without end on a quiet keyspace.
     let mut node = Node::with(RaftConfig::new(NodeId(1), (1..=3).map(NodeId), 1));
     append(&mut node, 2, 1, end(0, 0), vec![noop(1); 3], 3);
     node.persist();
