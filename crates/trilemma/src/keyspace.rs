@@ -11,7 +11,7 @@ use trilemma_core::replicator::{OpContext, SharedReplicator};
 use trilemma_core::{
     Attempt, Command, Descriptor, Entry, Key, KeyRange, LiveStatus, Needs, NotApplied, OpId, Outcome, Query,
     ReadError, ReadLevel, ReadReply, ReadRequest, Reason, Receipt, Value, Version, Versioned, WatchItem,
-    WatchSpec, WatchStart, WatchStream, WriteError,
+    WatchSpec, WatchStart, WatchStream, WatchToken, WriteError,
 };
 use trilemma_runtime::{EPOCH, random_u64};
 
@@ -259,35 +259,11 @@ impl Keyspace {
         self.query(Query::Range { range, limit }).await
     }
 
-    /// The entries of a range as one state that reflects at least `version`: the reset with which a watch begins.
-    ///
-    /// A watch shows what its node has applied. So the node is made to reach the version first; and it must be the same one
-    /// afterwards, or another one, which may be behind, has served the watch.
+    /// The entries of a range as one state that reflects at least `version`: the reset with which a watch begins, at whichever
+    /// node, as soon as that node has reached the version.
     async fn state(&self, range: &KeyRange, limit: usize, version: Version) -> Result<Vec<Entry>> {
-        let some_key = |level| ReadRequest {
-            query: Query::Range {
-                range: range.clone(),
-                limit: 1,
-            },
-            level: Some(level),
-        };
-        let until = Instant::now() + self.timeout;
-        loop {
-            let before = self.read(some_key(ReadLevel::MinVersion(version))).await?;
-            let entries = self.reset(range, limit).await?;
-            let after = self.read(some_key(ReadLevel::Local)).await?;
-            if before.served_by == after.served_by {
-                return Ok(entries);
-            }
-            if Instant::now() >= until {
-                return Err(ReadError::from(Reason::Deadline).into());
-            }
-        }
-    }
-
-    async fn reset(&self, range: &KeyRange, limit: usize) -> Result<Vec<Entry>> {
-        let spec = WatchSpec::new(range.clone(), WatchStart::State);
-        let mut watch = self.watch_with(spec).await?;
+        let start = WatchStart::StateFrom(WatchToken::at(version));
+        let mut watch = self.watch_with(WatchSpec::new(range.clone(), start)).await?;
         let mut found = Vec::new();
         loop {
             let next = tokio::time::timeout(self.timeout, watch.next()).await;
