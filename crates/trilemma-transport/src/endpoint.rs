@@ -422,12 +422,17 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
     while let Some(incoming) = endpoint.accept().await {
         let handshakes = shared.handshakes.load(Ordering::Relaxed);
         let address = incoming.remote_address();
-        let is_peer = shared.config.peers.values().any(|peer| *peer == address);
-        if handshakes >= HANDSHAKES_MAX {
-            incoming.refuse();
-        } else if handshakes >= HANDSHAKES_UNPROVEN_MAX && !incoming.remote_address_validated() {
+        // An endpoint for both families sees the addresses of the older one wrapped.
+        let is_same = |peer: &SocketAddr| {
+            peer.ip().to_canonical() == address.ip().to_canonical() && peer.port() == address.port()
+        };
+        let is_peer = shared.config.peers.values().any(is_same);
+        if handshakes >= HANDSHAKES_UNPROVEN_MAX && !incoming.remote_address_validated() {
             // It may retry, since its address is not proven.
             let _sent = incoming.retry();
+        } else if handshakes >= HANDSHAKES_MAX && !is_peer {
+            // Strangers who begin and do not end take no places from peers.
+            incoming.refuse();
         } else if !is_peer && !pace.take(Instant::now()) {
             shared.context.metrics.put_off.add(1);
             incoming.ignore();
