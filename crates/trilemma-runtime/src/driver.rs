@@ -473,7 +473,10 @@ impl Driver {
         }
         if !self.effects.discarded.is_empty() {
             let discarded = std::mem::take(&mut self.effects.discarded);
-            tokio::task::spawn_blocking(move || drop(discarded));
+            let freeing = std::thread::Builder::new().name("trilemma-free".into());
+            if let Err(error) = freeing.spawn(move || drop(discarded)) {
+                tracing::debug!(%error, "what is not needed any more was freed by the node itself");
+            }
         }
         if let Some(up_to) = self.effects.release.take() {
             self.log.release(up_to).map_err(NodeError::log)?;
