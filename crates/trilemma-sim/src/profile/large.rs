@@ -45,6 +45,13 @@ const TOO_SMALL: &[&str] = &[
     "gossip.rumors_max",
     "paxos.sync_page_max",
     "paxos.recent_max",
+    // And these a turn.
+    "raft.apply_entries_max",
+    "raft.apply_bytes",
+    "paxos.turn_rounds",
+    "gossip.turn_items",
+    "two-phase.turn_operations",
+    "two-phase.turn_bytes",
 ];
 
 pub(super) fn scenario(protocol: Protocol, seed: u64, mut draw: Draw) -> Scenario {
