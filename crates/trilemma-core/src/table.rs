@@ -174,12 +174,9 @@ impl Table {
         self.version = at;
     }
 
-    /// The table's invariants after these changes: they say what the table holds, and were made now. That is another
-    /// look-up for each operation, of two or three, so only builds with debug assertions make it.
+    /// The table's invariants after these changes: they say what the table holds, and were made now.
     fn check(&self, changes: &[Change]) {
-        if cfg!(debug_assertions)
-            && let Some(Change { key, now }) = changes.last()
-        {
+        if let Some(Change { key, now }) = changes.last() {
             let (held, noted) = (self.get(key), now.as_ref());
             let held = held.map(|state| state.modified);
             assert_eq!(

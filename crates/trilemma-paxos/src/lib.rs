@@ -456,9 +456,7 @@ impl Paxos {
 
     /// What holds after every step, of the machines and of what stands between them.
     fn check(&self) {
-        if cfg!(debug_assertions) {
-            self.acceptor.check();
-        }
+        self.acceptor.check();
         self.learner.check();
         self.proposer.check();
         assert!(
