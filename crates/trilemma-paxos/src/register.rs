@@ -160,6 +160,8 @@ impl Register {
             assert!(self.may_have_dropped(op), "what is dropped does not run again");
         }
         self.recent.drain(..surplus);
+        // A register may come from a node that keeps more.
+        self.bound_floors(keep.floors.into());
     }
 
     /// Remembers that the record of `op` is dropped.
@@ -172,6 +174,11 @@ impl Register {
             Ok(place) => self.floors[place].seq = self.floors[place].seq.max(seq),
             Err(place) => self.floors.insert(place, Floor { session, seq }),
         }
+        self.bound_floors(floors_max);
+    }
+
+    /// Drops the lowest floors beyond so many, and remembers that their sessions may have been dropped.
+    fn bound_floors(&mut self, floors_max: usize) {
         if let Some(surplus) = self.floors.len().checked_sub(floors_max)
             && surplus > 0
         {
@@ -371,4 +378,37 @@ fn mutate(register: &mut Register, mutation: &Mutation) {
         }),
         Mutation::Delete { .. } => None,
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a change keeps comes from its proposer: one that keeps less, or says so, must not end an acceptor.
+    #[test]
+    fn a_register_of_a_node_that_keeps_more_is_shortened() {
+        let result = |nonce: u64| Recent {
+            op: OpId {
+                session: SessionId {
+                    basis: Version(nonce),
+                    nonce,
+                },
+                seq: 1,
+            },
+            result: OpResult::Fenced,
+        };
+        let mut register = Register::default();
+        for nonce in 1..10 {
+            register.push(result(nonce), Keep { recent: 1, floors: 8 });
+        }
+        assert_eq!(register.floors.len(), 8);
+        register.push(result(10), Keep { recent: 4, floors: 1 });
+        assert_eq!(register.floors.len(), 1);
+        for nonce in 1..8 {
+            assert!(
+                register.may_have_dropped(result(nonce).op),
+                "it does not run again"
+            );
+        }
+    }
 }
