@@ -91,8 +91,10 @@ impl Rejoin {
         self.is_blank && self.met.get(&peer) != Some(&incarnation)
     }
 
-    /// A whole exchange with a member has ended, and its context was taken in.
+    /// A whole exchange with a member has ended, and its context was taken in. A member that had been met in a former
+    /// incarnation, of which only its pages tell as yet, has not been met any more.
     pub(crate) fn meet(&mut self, peer: NodeId, meeting: Meeting) {
+        self.met.remove(&peer);
         self.meetings.insert(peer, meeting);
     }
 
@@ -186,6 +188,10 @@ impl Rejoin {
         assert!(
             self.is_blank || self.meetings.is_empty(),
             "members are being met although nothing was lost"
+        );
+        assert!(
+            self.meetings.keys().all(|peer| !self.met.contains_key(peer)),
+            "a member that is being met counts as met"
         );
     }
 }

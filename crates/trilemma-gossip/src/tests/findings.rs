@@ -4,8 +4,8 @@ use trilemma_core::codec::{decode, encode};
 use trilemma_core::host::{DynProtocol, GroupInput, Host, Output};
 use trilemma_core::protocol::Peer;
 use trilemma_core::{
-    Attempt, Incarnation, Instant, Mutation, Now, PeerView, Proposal, Protocol, Reason, Ticket, WallTime,
-    WriteError,
+    Attempt, Effects, Incarnation, Input, Instant, Mutation, Now, PeerView, Proposal, Protocol, Reason,
+    Ticket, WallTime, WriteError,
 };
 use trilemma_testkit::write;
 
@@ -410,6 +410,35 @@ fn a_late_message_of_a_former_incarnation_does_not_count_as_met() {
 
 /// Each node that writes a winner back makes another sibling for those that have not seen the others' copies
 /// (inside/gossip#one-node-writes-back). So it is left to the node that made the winner, here one that does not mind.
+/// Its pages may come before the host says that it has begun another incarnation.
+#[test]
+fn a_member_that_is_met_again_was_not_met() {
+    let config = GossipConfig::new(N1, Incarnation(5), [N1, N2, N3], 1);
+    let mut gossip = Gossip::new(config);
+    let mut effects = Effects::default();
+    gossip.step(Now::default(), Input::Start, &mut effects);
+    let Gossip {
+        shared,
+        store,
+        rejoin,
+        ..
+    } = &mut gossip;
+    let meeting = |incarnation| crate::rejoin::Meeting {
+        incarnation: Incarnation(incarnation),
+        context: crate::context::Context::default(),
+        listed: crate::context::Context::default(),
+        after: None,
+    };
+    rejoin.on_met(shared, N3, Incarnation(1), &mut effects);
+    rejoin.meet(N3, meeting(2));
+    rejoin.meet(N2, meeting(1));
+    assert!(rejoin.go_on(shared, store, Now::default(), &mut effects));
+    assert_eq!(rejoin.unmet(&shared.config), [N3], "its new incarnation");
+    rejoin.check(&shared.config);
+    assert!(!rejoin.go_on(shared, store, Now::default(), &mut effects));
+    assert!(!rejoin.is_blank);
+}
+
 #[test]
 fn a_winner_is_written_back_by_the_node_that_made_it_if_that_can_be_reached() {
     let mut cluster = cluster_with(3, 37, |config| {
