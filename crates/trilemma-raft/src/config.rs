@@ -20,8 +20,9 @@ pub struct RaftConfig {
     pub seed: u64,
     /// Time between two heartbeats of a leader. Default 50 ms.
     pub heartbeat: Duration,
-    /// Election timeouts are random from this to twice this. Default 150 ms. At least three heartbeats, and ten times
-    /// a round trip with its disk sync; more makes failover slower, less makes elections without cause.
+    /// Election timeouts are random from this to twice this; elections that come to nothing spread them up to nine times
+    /// this. Default 150 ms. At least three heartbeats, and ten times a round trip with its disk sync; more makes failover
+    /// slower, less makes elections without cause.
     pub election_timeout: Duration,
     /// How long the news that an entry is committed waits for a message with entries to ride on, before it is sent alone.
     /// Followers apply, show watchers and serve stale reads that much later when little is written. Default 1 ms.

@@ -100,6 +100,7 @@ impl Follower {
         );
         self.leader = Some(leader);
         self.heard = Some(now);
+        shared.forget_elections();
         self.election_at = shared.draw_election_at(now);
     }
 

@@ -50,6 +50,7 @@ impl Leader {
             "a leader has its own vote"
         );
         tracing::info!(node = %shared.node(), %term, "became leader");
+        shared.forget_elections();
         let payload = Payload::Noop;
         let noop = shared.log.push(Entry { term, payload });
         let progress = |peer| (peer, Progress::new(noop, now));

@@ -210,6 +210,15 @@ impl Raft {
                 .then_some(*node)
         };
         let restarted: Vec<NodeId> = view.peers.iter().filter_map(restarted).collect();
+        let known = &self.shared.view;
+        if self
+            .shared
+            .config
+            .peers()
+            .any(|peer| view.is_connected(peer) && !known.is_connected(peer))
+        {
+            self.shared.forget_elections();
+        }
         self.shared.view = view;
         role.on_restarts(&restarted);
         requests::reroute(&mut role, &mut self.shared, now, &restarted, effects);

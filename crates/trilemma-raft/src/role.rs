@@ -114,6 +114,10 @@ impl Role {
 
     /// Its election timeout is over, or it has no peers.
     pub(crate) fn ask_for_votes(mut self, shared: &mut Shared, now: Instant, effects: &mut Out) -> Self {
+        let is_possible = shared.is_term_durable() && !shared.is_disk_stalled(now);
+        if is_possible {
+            shared.on_election();
+        }
         let election_at = shared.draw_election_at(now);
         match &mut self {
             Role::Follower(follower) => follower.set_election_at(election_at),
@@ -121,7 +125,7 @@ impl Role {
             Role::Candidate(candidate) => candidate.set_election_at(election_at),
             Role::Leader(_) | Role::Withdrawn(_) => return self,
         }
-        if !shared.is_term_durable() || shared.is_disk_stalled(now) {
+        if !is_possible {
             // It could not lead, and each try would raise a term that a restart forgets and its answers spread.
             return self;
         }

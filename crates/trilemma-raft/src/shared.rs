@@ -28,7 +28,12 @@ pub(crate) struct Shared {
     pub(crate) view: PeerView,
     pub(crate) pending: Pending,
     pub(crate) version_reads: VersionReads,
+    /// Elections that this node has asked for since it last knew a leader, or met a peer again.
+    elections_in_vain: u32,
 }
+
+/// The longest election timeout is the shortest and the spread, which doubles so many times at most.
+const SPREAD_DOUBLINGS_MAX: u32 = 3;
 
 impl Shared {
     pub(crate) fn new(config: RaftConfig) -> Self {
@@ -44,6 +49,7 @@ impl Shared {
             disk: Disk::default(),
             view: PeerView::default(),
             version_reads: VersionReads::default(),
+            elections_in_vain: 0,
         }
     }
 
@@ -68,10 +74,23 @@ impl Shared {
         self.disk.is_stalled(now, self.config.disk_stall)
     }
 
-    /// When an election timeout that begins now is over.
+    /// When an election timeout that begins now is over. Elections that come to nothing spread the next ones out: the
+    /// network or the disks are slower than the settings say, so that the members keep disturbing each other.
     pub(crate) fn draw_election_at(&mut self, now: Instant) -> Instant {
         let shortest = self.config.election_timeout;
-        now + self.rng.between(shortest, shortest * 2)
+        let doublings = self.elections_in_vain.saturating_sub(1).min(SPREAD_DOUBLINGS_MAX);
+        let spread = shortest.saturating_mul(1 << doublings);
+        now + self.rng.between(shortest, shortest.saturating_add(spread))
+    }
+
+    /// Another election is asked for.
+    pub(crate) fn on_election(&mut self) {
+        self.elections_in_vain = self.elections_in_vain.saturating_add(1);
+    }
+
+    /// There is a leader, or somebody is back who may make one.
+    pub(crate) fn forget_elections(&mut self) {
+        self.elections_in_vain = 0;
     }
 
     /// Whether enough members can be reached from here to do anything.

@@ -46,6 +46,16 @@ fn one_node_alone_serves_itself() {
     );
 }
 
+/// Two rounds of questions and a sync take longer than an election timeout, which the settings advise against.
+#[test]
+fn a_leader_is_found_where_an_election_takes_longer_than_its_timeout() {
+    for seed in 1..=20 {
+        let mut cluster = cluster(5, seed);
+        cluster.faults.delay = (110 * MS, 120 * MS);
+        elect(&mut cluster);
+    }
+}
+
 #[test]
 fn a_minority_refuses_at_once_and_names_who_is_missing() {
     let mut cluster = cluster(3, 2);
