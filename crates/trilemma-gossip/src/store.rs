@@ -177,6 +177,11 @@ impl Store {
         let before = self.before(items.iter().map(|item| &item.key));
         let mut new_items = Vec::with_capacity(items.len());
         for item in items {
+            assert!(
+                !self.deferred.holds_part_of(&item),
+                "{:?} would be shown while another change of its command is deferred",
+                item.dot
+            );
             shared.clock.observe(item.stamp);
             if self.join(&item) {
                 debug_assert!(
