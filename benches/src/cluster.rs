@@ -75,6 +75,16 @@ fn needs(backend: Backend) -> Needs {
 impl Cluster {
     /// Writes a configuration into `directory` and starts the nodes with this binary, with these keyspaces.
     pub async fn start(binary: &Path, directory: &Path, keyspaces: &[(String, Backend)]) -> Result<Self> {
+        Self::start_first(binary, directory, keyspaces, NODES).await
+    }
+
+    /// The same, but starts the first `nodes` nodes alone.
+    pub async fn start_first(
+        binary: &Path,
+        directory: &Path,
+        keyspaces: &[(String, Backend)],
+        nodes: u32,
+    ) -> Result<Self> {
         let keyspaces: Vec<String> = keyspaces
             .iter()
             .map(|(name, backend)| format!("{name}={backend}"))
@@ -97,15 +107,19 @@ impl Cluster {
             directory: directory.to_path_buf(),
             nodes: BTreeMap::new(),
         };
-        cluster.start_all().await?;
+        cluster.start_up_to(nodes).await?;
         cluster.wait_writable().await?;
         Ok(cluster)
     }
 
     /// Starts all nodes at once; the time until the last of them serves.
     pub async fn start_all(&mut self) -> Result<Duration> {
+        self.start_up_to(NODES).await
+    }
+
+    async fn start_up_to(&mut self, nodes: u32) -> Result<Duration> {
         let mut starting = Vec::new();
-        for node in 1..=NODES {
+        for node in 1..=nodes {
             starting.push(self.spawn(node)?);
         }
         let mut last = Duration::ZERO;
@@ -167,16 +181,25 @@ impl Cluster {
         Ok(Client::connect(config).await?)
     }
 
-    /// How each node stands.
+    /// How each node that runs stands.
     pub async fn overviews(&self) -> Result<Vec<NodeOverview>> {
         let mut overviews = Vec::new();
         for server in self.config()?.servers {
-            overviews.push(self.client_of(&server).await?.overview().await?);
+            if self.nodes.contains_key(&server.node.0) {
+                overviews.push(self.client_of(&server).await?.overview().await?);
+            }
         }
         Ok(overviews)
     }
 
-    /// Waits until every keyspace can be written at every node.
+    /// The longest turn of any node since its start.
+    pub async fn longest_turn(&self) -> Result<Duration> {
+        let overviews = self.overviews().await?;
+        let longest = overviews.iter().map(|node| node.load.turn_micros_max).max();
+        Ok(Duration::from_micros(longest.unwrap_or_default()))
+    }
+
+    /// Waits until every keyspace can be written at every node that runs.
     pub async fn wait_writable(&self) -> Result<()> {
         let start = Instant::now();
         loop {

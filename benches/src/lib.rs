@@ -5,6 +5,7 @@
 //! | [`puts`], [`reads`] | how many at once, and how long each takes; the same on etcd and ZooKeeper where they are installed |
 //! | [`watch`] | one writer, many watchers: how long a change takes to reach all |
 //! | [`restart`] | a cluster that is killed and started again with much state |
+//! | [`catch_up`] | a follower that was away, or is new: how long until it has everything, and what that costs the others |
 //! | [`failover`] | a leader that is killed under load: how long nothing is acknowledged |
 //! | [`keyspaces`] | what many keyspaces cost, and what a flooded one costs the others |
 //! | [`micro`] | three raft nodes in one thread, without disks and sockets |
@@ -13,9 +14,11 @@
 //! | [`load`] | clients that each keep one operation in flight, and their histogram |
 //! | [`report`] | tables, the comparison of two programs, JSON |
 
+pub mod catch_up;
 pub mod cluster;
 pub mod etcd;
 pub mod failover;
+mod fill;
 pub mod keyspaces;
 pub mod load;
 pub mod machine;

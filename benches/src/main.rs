@@ -8,7 +8,9 @@ use clap::{Parser, Subcommand};
 use trilemma_benches::machine::Machine;
 use trilemma_benches::puts::Others;
 use trilemma_benches::report::{Measurement, Report, Subject};
-use trilemma_benches::{BenchError, Result, failover, keyspaces, micro, puts, reads, restart, watch};
+use trilemma_benches::{
+    BenchError, Result, catch_up, failover, keyspaces, micro, puts, reads, restart, watch,
+};
 
 /// Measures clusters of three processes on this machine.
 #[derive(Debug, Parser)]
@@ -55,6 +57,8 @@ enum Kind {
     Restart(restart::Options),
     /// Kill of the leader under load: how long nothing is acknowledged
     Failover(failover::Options),
+    /// A follower that was away, or is new: how long until it has everything, and what that costs the others
+    CatchUp(catch_up::Options),
     /// What many keyspaces cost, and a flooded one the others
     Keyspaces(keyspaces::Options),
     /// The raft core alone: three nodes in one thread, without disks and sockets
@@ -69,6 +73,7 @@ impl Kind {
             Kind::Watch(_) => "watch",
             Kind::Restart(_) => "restart",
             Kind::Failover(_) => "failover",
+            Kind::CatchUp(_) => "catch-up",
             Kind::Keyspaces(_) => "keyspaces",
             Kind::Micro(_) => "micro",
         }
@@ -81,6 +86,7 @@ impl Kind {
             Kind::Watch(options) => watch::measure(binary, directory, options).await,
             Kind::Restart(options) => restart::measure(binary, directory, options).await,
             Kind::Failover(options) => failover::measure(binary, directory, options).await,
+            Kind::CatchUp(options) => catch_up::measure(binary, directory, options).await,
             Kind::Keyspaces(options) => keyspaces::measure(binary, directory, options).await,
             Kind::Micro(options) => micro::measure(options),
         }

@@ -4,17 +4,13 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinSet;
-use trilemma::{Backend, Client, Command, Keyspace, Mutation};
+use trilemma::{Backend, Client};
 
 use crate::cluster::{Cluster, NODES, keyspace, one_of_each};
+use crate::fill::{fill, key};
 use crate::report::Measurement;
 use crate::{BenchError, Result};
 
-/// Mutations of one command while the state is written.
-const BATCH: u64 = 500;
-/// Commands under way while the state is written.
-const UNDER_WAY: usize = 16;
 /// Time in which the cluster is looked at after its start.
 const WATCHED: Duration = Duration::from_secs(10);
 /// Longest time until it serves.
@@ -49,7 +45,8 @@ async fn one(binary: &Path, directory: &Path, backend: Backend, options: &Option
     let name = keyspace(backend);
     eprintln!("{backend}, writing {} keys …", options.keys);
     let began = Instant::now();
-    fill(&cluster.handle(&name, backend).await?, backend, options).await?;
+    let handle = cluster.handle(&name, backend).await?;
+    fill(&handle, backend, options.keys, options.keys, options.value_bytes).await?;
     let filled = began.elapsed();
     let memory = cluster.memory()?;
     eprintln!("{backend}, killed and started again …");
@@ -65,44 +62,16 @@ async fn one(binary: &Path, directory: &Path, backend: Backend, options: &Option
         .figure("ready s", ready.as_secs_f64())
         .figure("first read ms", first_read.as_secs_f64() * 1e3)
         .figure("leader changes", changes)
+        .figure(
+            "longest turn ms",
+            cluster.longest_turn().await?.as_secs_f64() * 1e3,
+        )
         .figure("MiB before", memory / 1_048_576.0)
         .figure("MiB after", cluster.memory()? / 1_048_576.0)
         .figure(
             "read/stored",
             cluster.bytes_read()? / cluster.bytes_stored()?.max(1.0),
         ))
-}
-
-fn key(number: u64) -> String {
-    format!("key/{number:010}")
-}
-
-async fn fill(handle: &Keyspace, backend: Backend, options: &Options) -> Result<()> {
-    let batch = if backend == Backend::Paxos { 1 } else { BATCH };
-    let value = bytes::Bytes::from(vec![b'v'; options.value_bytes]);
-    let mut writes: JoinSet<trilemma::Result<_>> = JoinSet::new();
-    let mut next = 0;
-    while next < options.keys || !writes.is_empty() {
-        while next < options.keys && writes.len() < UNDER_WAY {
-            let numbers = next..(next + batch).min(options.keys);
-            next = numbers.end;
-            let put = |number| Mutation::Put {
-                key: key(number).into(),
-                value: value.clone().into(),
-                lease: None,
-            };
-            let command = Command {
-                guards: Vec::new(),
-                mutations: numbers.map(put).collect(),
-            };
-            let handle = handle.clone();
-            writes.spawn_local(async move { handle.write(command).await });
-        }
-        if let Some(done) = writes.join_next().await {
-            done.map_err(|error| BenchError::system("a writer", error))??;
-        }
-    }
-    Ok(())
 }
 
 /// The time until a read at the strongest level is answered.

@@ -13,6 +13,7 @@ Usage: cargo xtask bench KIND [ARGUMENTS]
   watch      one writer, many watchers: how long a change takes to reach them all
   restart    a cluster with much state, killed and started: how long until it serves
   failover   the leader killed under load: how long nothing is acknowledged
+  catch-up   a follower that was away, or is new: how long until it has everything, and what that costs the others
   keyspaces  what many keyspaces cost, and a flooded one the others
   micro      the raft core alone: three nodes in one thread, without disks and sockets
   criterion  single operations of the core, with the arguments given to criterion
@@ -27,12 +28,13 @@ const LOAD_GENERATOR: &str = "bench";
 /// The program that is measured.
 const SERVER: &str = "trilemma";
 /// What the load generator measures, and whether it needs the server for that.
-const KINDS: [(&str, bool); 7] = [
+const KINDS: [(&str, bool); 8] = [
     ("cluster", true),
     ("reads", true),
     ("watch", true),
     ("restart", true),
     ("failover", true),
+    ("catch-up", true),
     ("keyspaces", true),
     ("micro", false),
 ];

@@ -1,0 +1,55 @@
+//! Writes much state, as fast as it is taken.
+
+use tokio::task::JoinSet;
+use trilemma::{Backend, Command, Keyspace, Mutation};
+
+use crate::{BenchError, Result};
+
+/// Mutations, and bytes of values, after which a command is closed.
+const BATCH: u64 = 500;
+const BATCH_BYTES: usize = 512 * 1024;
+/// Commands under way.
+const UNDER_WAY: usize = 16;
+
+/// A key of the state.
+pub(crate) fn key(number: u64) -> String {
+    format!("key/{number:010}")
+}
+
+/// Puts `puts` values of so many bytes, to `keys` keys in turn.
+pub(crate) async fn fill(
+    handle: &Keyspace,
+    backend: Backend,
+    keys: u64,
+    puts: u64,
+    value_bytes: usize,
+) -> Result<()> {
+    let batch = match backend {
+        Backend::Paxos => 1,
+        _ => BATCH.min((BATCH_BYTES / value_bytes.max(1)).max(1) as u64),
+    };
+    let value = bytes::Bytes::from(vec![b'v'; value_bytes]);
+    let mut writes: JoinSet<trilemma::Result<_>> = JoinSet::new();
+    let mut next = 0;
+    while next < puts || !writes.is_empty() {
+        while next < puts && writes.len() < UNDER_WAY {
+            let numbers = next..(next + batch).min(puts);
+            next = numbers.end;
+            let put = |number| Mutation::Put {
+                key: key(number % keys.max(1)).into(),
+                value: value.clone().into(),
+                lease: None,
+            };
+            let command = Command {
+                guards: Vec::new(),
+                mutations: numbers.map(put).collect(),
+            };
+            let handle = handle.clone();
+            writes.spawn_local(async move { handle.write(command).await });
+        }
+        if let Some(done) = writes.join_next().await {
+            done.map_err(|error| BenchError::system("a writer", error))??;
+        }
+    }
+    Ok(())
+}
