@@ -8,7 +8,7 @@
 //! | [`catch_up`] | a follower that was away, or is new: how long until it has everything, and what that costs the others |
 //! | [`failover`] | a leader that is killed under load: how long nothing is acknowledged |
 //! | [`keyspaces`] | what many keyspaces cost, and what a flooded one costs the others |
-//! | [`micro`] | three raft nodes in one thread, without disks and sockets |
+//! | [`micro`] | three nodes of a backend in one thread, without disks and sockets |
 //! | [`machine`] | what this machine's disk and loopback can do at best, measured in the same run |
 //! | [`cluster`], [`etcd`], [`zookeeper`] | three processes of each |
 //! | [`load`] | clients that each keep one operation in flight, and their histogram |

@@ -61,7 +61,7 @@ enum Kind {
     CatchUp(catch_up::Options),
     /// What many keyspaces cost, and a flooded one the others
     Keyspaces(keyspaces::Options),
-    /// The raft core alone: three nodes in one thread, without disks and sockets
+    /// The core of a backend alone: three nodes in one thread, without disks and sockets
     Micro(micro::Options),
 }
 

@@ -1,5 +1,5 @@
-//! `bench micro`: three raft nodes in one thread, wired to each other, with a log in memory: what the core costs without
-//! disks, sockets and threads. Messages and records are encoded and decoded as everywhere.
+//! `bench micro`: three nodes of a backend in one thread, wired to each other, with a log in memory: what the core costs
+//! without disks, sockets and threads. Messages and records are encoded and decoded as everywhere.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -7,9 +7,13 @@ use std::time::{Duration, Instant};
 use trilemma_core::host::{DynProtocol, GroupInput, Host, Output};
 use trilemma_core::protocol::{Attempt, Peer, PeerView, Proposal};
 use trilemma_core::{
-    AppendSeq, Command, Incarnation, NodeId, Now, OpId, Reply, Request, SessionId, Ticket, Version,
+    AppendSeq, Backend, Command, Incarnation, NodeId, Now, OpId, Reply, Request, SessionId, Ticket, Version,
+    WallTime,
 };
+use trilemma_gossip::{Gossip, GossipConfig};
+use trilemma_paxos::{Paxos, PaxosConfig};
 use trilemma_raft::{Raft, RaftConfig};
+use trilemma_two_phase::{TwoPhase, TwoPhaseConfig};
 
 use crate::load::{nanos, new_histogram};
 use crate::report::Measurement;
@@ -17,14 +21,19 @@ use crate::{BenchError, Result};
 
 /// Nodes.
 const NODES: u32 = 3;
-/// Longest virtual time until one leads.
-const ELECTION: Duration = Duration::from_secs(10);
+/// Longest virtual time until writes can be made.
+const START: Duration = Duration::from_secs(10);
+/// The wall clock's milliseconds when the virtual time begins.
+const WALL: u64 = 1_700_000_000_000;
 /// Virtual time of one turn: less than a real one takes, so that no timer is late.
 const TURN: Duration = Duration::from_micros(1);
 
 /// How deep, how long.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
+    /// Backends.
+    #[arg(long, value_delimiter = ',', default_value = "raft")]
+    pub backends: Vec<Backend>,
     /// Writes under way at once, each of a session of its own.
     #[arg(long, value_delimiter = ',', default_value = "1,256")]
     pub depths: Vec<u64>,
@@ -40,7 +49,7 @@ pub struct Options {
 }
 
 struct Node {
-    host: Host<Raft>,
+    host: Box<dyn DynProtocol>,
     inputs: VecDeque<GroupInput>,
     output: Output,
 }
@@ -55,7 +64,7 @@ struct Core {
 }
 
 impl Core {
-    fn new() -> Self {
+    fn new(backend: Backend) -> Self {
         let ids = (1..=NODES).map(NodeId);
         let nodes = ids.clone().map(|id| {
             let peers: BTreeMap<NodeId, Peer> = ids
@@ -70,7 +79,7 @@ impl Core {
                 })
                 .collect();
             Node {
-                host: Host::new(Raft::new(RaftConfig::new(id, ids.clone(), u64::from(id.0)))),
+                host: instance(backend, id, ids.clone()),
                 inputs: VecDeque::from([GroupInput::Start, GroupInput::Peers(PeerView { peers })]),
                 output: Output::default(),
             }
@@ -94,11 +103,11 @@ impl Core {
     fn turn_of(&mut self, index: usize) {
         let now = Now {
             instant: self.now,
-            wall: Default::default(),
+            wall: self.wall(),
         };
         let node = &mut self.nodes[index];
         let is_due = node.host.wake_at() <= self.now;
-        if node.inputs.is_empty() && !is_due {
+        if node.inputs.is_empty() && !is_due && !node.host.goes_on() {
             return;
         }
         for input in node.inputs.drain(..) {
@@ -131,21 +140,33 @@ impl Core {
         self.nodes[index].output = output;
     }
 
-    fn leader(&self) -> Option<usize> {
-        self.nodes
-            .iter()
-            .position(|node| node.host.protocol().is_leader())
+    fn wall(&self) -> WallTime {
+        let since = self.now.since(trilemma_core::Instant::ZERO);
+        WallTime(WALL + since.as_millis() as u64)
     }
 
-    /// Lets time pass until a node leads.
-    fn elect(&mut self) -> Result<usize> {
-        let end = self.now + ELECTION;
+    /// The node that orders the writes, or any where none does, if it can write.
+    fn writer(&self) -> Option<usize> {
+        let now = Now {
+            instant: self.now,
+            wall: self.wall(),
+        };
+        self.nodes.iter().enumerate().position(|(index, node)| {
+            let status = node.host.status(now);
+            let me = NodeId(index as u32 + 1);
+            status.can_write && status.leader.is_none_or(|leader| leader == me)
+        })
+    }
+
+    /// Lets time pass until a node can write.
+    fn start(&mut self) -> Result<usize> {
+        let end = self.now + START;
         while self.now < end {
-            // A leader has said so to the others, and they have answered.
-            if let Some(leader) = self.leader()
-                && self.nodes.iter().all(|node| node.inputs.is_empty())
+            // What was sent has been answered.
+            if self.nodes.iter().all(|node| node.inputs.is_empty())
+                && let Some(writer) = self.writer()
             {
-                return Ok(leader);
+                return Ok(writer);
             }
             if self.nodes.iter().all(|node| node.inputs.is_empty()) {
                 let next = self.nodes.iter().map(|node| node.host.wake_at()).min();
@@ -153,19 +174,50 @@ impl Core {
             }
             self.turn();
         }
-        Err(BenchError::system("micro", "no node was elected"))
+        Err(BenchError::system("micro", "no node can write"))
+    }
+}
+
+fn instance(backend: Backend, node: NodeId, members: impl Iterator<Item = NodeId>) -> Box<dyn DynProtocol> {
+    let (incarnation, seed) = (Incarnation(1), u64::from(node.0));
+    match backend {
+        Backend::Raft => Box::new(Host::new(Raft::new(RaftConfig::new(node, members, seed)))),
+        Backend::Paxos => Box::new(Host::new(Paxos::new(PaxosConfig::new(
+            node,
+            members,
+            incarnation,
+            seed,
+        )))),
+        Backend::Gossip => Box::new(Host::new(Gossip::new(GossipConfig::new(
+            node,
+            incarnation,
+            members,
+            seed,
+        )))),
+        Backend::TwoPhase => Box::new(Host::new(TwoPhase::new(TwoPhaseConfig::new(
+            node,
+            members,
+            incarnation,
+            seed,
+        )))),
     }
 }
 
 /// Measures the core that this program was built with.
 pub fn measure(options: &Options) -> Result<Vec<Measurement>> {
-    options.depths.iter().map(|depth| one(*depth, options)).collect()
+    let mut found = Vec::new();
+    for backend in &options.backends {
+        for depth in &options.depths {
+            found.push(one(*backend, *depth, options)?);
+        }
+    }
+    Ok(found)
 }
 
-fn one(depth: u64, options: &Options) -> Result<Measurement> {
-    eprintln!("core, {depth} under way …");
-    let mut core = Core::new();
-    let leader = core.elect()?;
+fn one(backend: Backend, depth: u64, options: &Options) -> Result<Measurement> {
+    eprintln!("{backend} core, {depth} under way …");
+    let mut core = Core::new(backend);
+    let leader = core.start()?;
     let value = bytes::Bytes::from(vec![b'v'; options.value_bytes]);
     let mut histogram = new_histogram()?;
     // Of each session the writes so far, and when the one under way began.
@@ -212,7 +264,7 @@ fn one(depth: u64, options: &Options) -> Result<Measurement> {
     }
     let elapsed = start.elapsed().as_secs_f64();
     Ok(
-        Measurement::new("raft core, 3 nodes", format!("{depth} under way"))
+        Measurement::new(format!("{backend} core, 3 nodes"), format!("{depth} under way"))
             .figure("commits/s", committed as f64 / elapsed)
             .figure("us/commit", elapsed * 1e6 / committed.max(1) as f64)
             .times("propose to answer", &histogram)

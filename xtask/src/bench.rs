@@ -15,7 +15,7 @@ Usage: cargo xtask bench KIND [ARGUMENTS]
   failover   the leader killed under load: how long nothing is acknowledged
   catch-up   a follower that was away, or is new: how long until it has everything, and what that costs the others
   keyspaces  what many keyspaces cost, and a flooded one the others
-  micro      the raft core alone: three nodes in one thread, without disks and sockets
+  micro      the core of a backend alone: three nodes in one thread, without disks and sockets
   criterion  single operations of the core, with the arguments given to criterion
 
 `cargo xtask bench KIND --help` lists the arguments. With `--against PATH` two programs are measured in turn, A B B A …,
