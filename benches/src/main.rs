@@ -12,6 +12,9 @@ use trilemma_benches::{
     BenchError, Result, catch_up, failover, keyspaces, micro, puts, reads, restart, watch,
 };
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures clusters of three processes on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
