@@ -165,7 +165,15 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "trilemma-benches",
-        may: &["trilemma", CORE, "trilemma-raft"],
+        // The cores alone are measured, too.
+        may: &[
+            "trilemma",
+            CORE,
+            "trilemma-gossip",
+            "trilemma-paxos",
+            "trilemma-raft",
+            "trilemma-two-phase",
+        ],
         tests_may: &[],
         never: &[],
     },
