@@ -11,8 +11,10 @@ use crate::error::{Error, Result};
 
 /// The changes of a range, as they happen. See [`trilemma_core::watch`] for what it never skips.
 ///
-/// A watch through a [`Client`](crate::Client) goes on at another server when the connection is lost, without a gap and
-/// without going back. After an error it has ended; resume with [`Watch::token`].
+/// A watch through a [`Client`](crate::Client) goes on at another server when the connection is lost, without a gap. With
+/// `raft` and `two-phase`, whose nodes have one order, it goes on where it was. With `gossip` and `paxos` it begins again
+/// there with that server's state, which may lack what was shown before until the servers have met. After an error it has
+/// ended; resume with [`Watch::token`].
 pub struct Watch {
     stream: WatchStream,
     /// Whether marks are items.
