@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use imbl::OrdMap;
 
-use crate::data::{Key, Versioned};
+use crate::data::{Key, Versioned, map_bounds};
 use crate::read::{Entry, KeyRange};
 
 /// How far a [`View::read`] has come.
@@ -43,6 +43,45 @@ pub fn read_all(mut view: Box<dyn View>, limit: usize) -> Vec<Entry> {
     entries
 }
 
+/// The bounds of some keys, as ordered maps take them.
+pub type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+/// The bounds of what of a range follows the key `after`; `None` for a range that is empty or reversed, where an ordered map
+/// would panic.
+#[must_use]
+pub fn bounds_after<'a>(range: &'a KeyRange, after: Option<&'a Key>) -> Option<Bounds<'a>> {
+    let (start, end) = map_bounds(range);
+    let start = after.map_or(start, |after| Bound::Excluded(&after[..]));
+    (!range.is_empty()).then_some((start, end))
+}
+
+/// Looks at keys in order, with the state of those that exist for readers, as [`View::read`] says. Returns the last key
+/// that it looked at, too.
+pub fn look<'a>(
+    found: impl Iterator<Item = (&'a Key, Option<Versioned>)>,
+    keys: usize,
+    bytes: usize,
+    entries: &mut Vec<Entry>,
+) -> (Looked, Option<&'a Key>) {
+    let (mut looked, mut read, mut last) = (0, 0, None);
+    for (key, state) in found {
+        if looked >= keys || read >= bytes {
+            let ended = false;
+            return (Looked { keys: looked, ended }, last);
+        }
+        looked += 1;
+        last = Some(key);
+        if let Some(state) = state {
+            let key = key.clone();
+            let entry = Entry { key, state };
+            read += entry.bytes();
+            entries.push(entry);
+        }
+    }
+    let ended = true;
+    (Looked { keys: looked, ended }, last)
+}
+
 /// A view of a persistent map. `state` says what readers see of a key, if it exists for them.
 pub struct MapView<V, F> {
     map: OrdMap<Key, V>,
@@ -66,11 +105,6 @@ where
             state,
         }
     }
-
-    /// The last key that was looked at.
-    pub fn after(&self) -> Option<&Key> {
-        self.after.as_ref()
-    }
 }
 
 impl<V, F> View for MapView<V, F>
@@ -79,37 +113,15 @@ where
     F: Fn(&Key, &V) -> Option<Versioned> + Send,
 {
     fn read(&mut self, keys: usize, bytes: usize, entries: &mut Vec<Entry>) -> Looked {
-        let (mut looked, mut read) = (0, 0);
-        let mut last = None;
-        let mut ended = true;
-        // An ordered map panics on a reversed range, and a peer or user may send one.
-        if !self.range.is_empty() {
-            let start = match &self.after {
-                Some(key) => Bound::Excluded(&key[..]),
-                None => Bound::Included(&self.range.start[..]),
-            };
-            let end = match &self.range.end {
-                Some(key) => Bound::Excluded(&key[..]),
-                None => Bound::Unbounded,
-            };
-            for (key, value) in self.map.range::<_, [u8]>((start, end)) {
-                if looked >= keys || read >= bytes {
-                    ended = false;
-                    break;
-                }
-                looked += 1;
-                last = Some(key);
-                if let Some(state) = (self.state)(key, value) {
-                    let key = key.clone();
-                    let entry = Entry { key, state };
-                    read += entry.bytes();
-                    entries.push(entry);
-                }
-            }
-        }
+        let bounds = bounds_after(&self.range, self.after.as_ref());
+        let found = bounds
+            .into_iter()
+            .flat_map(|bounds| self.map.range::<_, [u8]>(bounds));
+        let found = found.map(|(key, value)| (key, (self.state)(key, value)));
+        let (looked, last) = look(found, keys, bytes, entries);
         let last = last.cloned();
         self.after = last.or(self.after.take());
-        Looked { keys: looked, ended }
+        looked
     }
 }
 

@@ -44,9 +44,12 @@ impl Intervals {
     }
 
     fn contains(&self, seq: u64) -> bool {
-        self.0
-            .get(self.position(seq))
-            .is_some_and(|(from, _)| *from <= seq)
+        self.contains_span(seq, seq)
+    }
+
+    fn contains_span(&self, from: u64, to: u64) -> bool {
+        let interval = self.0.get(self.position(from));
+        interval.is_some_and(|(first, last)| *first <= from && to <= *last)
     }
 
     fn insert(&mut self, from: u64, to: u64) {
@@ -126,6 +129,15 @@ impl Context {
         self.open
             .get(&dot.source())
             .is_some_and(|intervals| intervals.contains(dot.seq))
+            || self.is_closed(dot.origin, dot.incarnation)
+    }
+
+    /// Whether `dot` and those that follow it up to number `to` are in the set.
+    #[must_use]
+    pub fn contains_span(&self, dot: Dot, to: u64) -> bool {
+        self.open
+            .get(&dot.source())
+            .is_some_and(|intervals| intervals.contains_span(dot.seq, to))
             || self.is_closed(dot.origin, dot.incarnation)
     }
 

@@ -13,14 +13,16 @@
 //! collection would stop everywhere for as long as a clock had been ahead.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use imbl::OrdMap;
 use trilemma_core::{Key, WallTime};
 
 use crate::clock::{Stamp, is_acceptable};
 use crate::config::GossipConfig;
 use crate::dot::Dot;
 use crate::message::{COMMAND_ITEMS_BYTES_MAX, ITEMS_MAX, size};
-use crate::replica::{Item, Replica, Sibling, merge, winner};
+use crate::replica::{Item, Replica, Sibling, Siblings, merge, winner};
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -28,15 +30,22 @@ pub(crate) struct Deferred {
     by_stamp: BTreeMap<(Stamp, Dot), Item>,
     dots: BTreeSet<Dot>,
     bytes: usize,
-    shadows: BTreeMap<Key, Shadow>,
+    shadows: OrdMap<Key, Shadow>,
 }
 
 /// A key as it would be without what is deferred.
 #[derive(Clone, Debug, Default)]
-struct Shadow {
-    siblings: Vec<Sibling>,
-    /// Deferred changes of the key.
-    waiting: usize,
+pub(crate) struct Shadow {
+    siblings: Siblings,
+    /// The deferred changes of the key.
+    waiting: BTreeSet<(Stamp, Dot)>,
+}
+
+impl Shadow {
+    /// The siblings of the key without what is deferred.
+    pub(crate) fn siblings(&self) -> &[Sibling] {
+        &self.siblings
+    }
 }
 
 impl Deferred {
@@ -55,9 +64,9 @@ impl Deferred {
         self.shadows.contains_key(key)
     }
 
-    /// The keys that have a shadow, in order.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
-        self.shadows.keys()
+    /// The keys that have a shadow. A clone is O(1).
+    pub(crate) fn shadows(&self) -> &OrdMap<Key, Shadow> {
+        &self.shadows
     }
 
     /// The deferred changes, by stamp.
@@ -67,13 +76,13 @@ impl Deferred {
 
     /// The siblings in all shadows.
     pub(crate) fn shadowed(&self) -> impl Iterator<Item = &Item> {
-        let siblings = self.shadows.values().flat_map(|shadow| &shadow.siblings);
+        let siblings = self.shadows.values().flat_map(Shadow::siblings);
         siblings.map(|sibling| &sibling.item)
     }
 
     /// The siblings of a key that reads may see, where they are not those of the store.
     pub(crate) fn shadow(&self, key: &[u8]) -> Option<&[Sibling]> {
-        self.shadows.get(key).map(|shadow| &shadow.siblings[..])
+        self.shadows.get(key).map(Shadow::siblings)
     }
 
     /// Keys that exist for readers less those that exist in the store.
@@ -120,10 +129,10 @@ impl Deferred {
         self.bytes += item.size();
         self.by_stamp.insert((item.stamp, item.dot), item.clone());
         let shadow = self.shadows.entry(item.key.clone()).or_insert_with(|| Shadow {
-            siblings: replica.siblings(&item.key).to_vec(),
-            waiting: 0,
+            siblings: replica.shared_siblings(&item.key),
+            waiting: BTreeSet::new(),
         });
-        shadow.waiting += 1;
+        shadow.waiting.insert((item.stamp, item.dot));
     }
 
     /// Takes a change that is not deferred into the shadow of its key, if there is one. Deferred changes that it has
@@ -133,15 +142,10 @@ impl Deferred {
             return;
         };
         if !shadow.siblings.iter().any(|sibling| sibling.item.dot == item.dot) {
-            merge(&mut shadow.siblings, item);
+            merge(Arc::make_mut(&mut shadow.siblings), item);
         }
-        let over = |other: &&Item| other.key == item.key && item.observed.covers(other.dot);
-        let over: Vec<(Stamp, Dot)> = self
-            .by_stamp
-            .values()
-            .filter(over)
-            .map(|other| (other.stamp, other.dot))
-            .collect();
+        let over = shadow.waiting.iter().copied();
+        let over: Vec<(Stamp, Dot)> = over.filter(|(_, dot)| item.observed.covers(*dot)).collect();
         for (stamp, dot) in over {
             self.take(stamp, dot);
         }
@@ -168,7 +172,9 @@ impl Deferred {
     /// Brings back what a checkpoint says of a shadow. `false` if nothing of the key is deferred.
     pub(crate) fn restore_shadow(&mut self, item: &Item) -> bool {
         let shadow = self.shadows.get_mut(&item.key);
-        shadow.map(|shadow| merge(&mut shadow.siblings, item)).is_some()
+        shadow
+            .map(|shadow| merge(Arc::make_mut(&mut shadow.siblings), item))
+            .is_some()
     }
 
     /// The next changes whose time has come, at most about a page: whole commands, but for one that is larger than a command
@@ -204,14 +210,13 @@ impl Deferred {
 
     /// Forgets a change of `key` wherever it stands here.
     pub(crate) fn remove(&mut self, key: &Key, dot: Dot) {
-        if self.dots.contains(&dot) {
-            let deferred = self.by_stamp.keys().find(|(_, other)| *other == dot).copied();
-            if let Some((stamp, dot)) = deferred {
-                self.take(stamp, dot);
-            }
-        }
-        if let Some(shadow) = self.shadows.get_mut(key) {
-            shadow.siblings.retain(|sibling| sibling.item.dot != dot);
+        let Some(shadow) = self.shadows.get_mut(key) else {
+            return;
+        };
+        Arc::make_mut(&mut shadow.siblings).retain(|sibling| sibling.item.dot != dot);
+        let deferred = shadow.waiting.iter().find(|(_, other)| *other == dot).copied();
+        if let Some((stamp, dot)) = deferred {
+            self.take(stamp, dot);
         }
     }
 
@@ -221,9 +226,9 @@ impl Deferred {
         self.dots.remove(&dot);
         self.bytes -= item.size();
         if let Some(shadow) = self.shadows.get_mut(&item.key) {
-            assert!(shadow.waiting > 0, "a shadow of a key with nothing deferred");
-            shadow.waiting -= 1;
-            if shadow.waiting == 0 {
+            let waited = shadow.waiting.remove(&(stamp, dot));
+            assert!(waited, "a shadow that does not know what is deferred");
+            if shadow.waiting.is_empty() {
                 self.shadows.remove(&item.key);
             }
         }
@@ -247,7 +252,10 @@ impl Deferred {
             "a deferred change that is not reflected"
         );
         debug_assert_eq!(
-            self.shadows.values().map(|shadow| shadow.waiting).sum::<usize>(),
+            self.shadows
+                .values()
+                .map(|shadow| shadow.waiting.len())
+                .sum::<usize>(),
             self.dots.len()
         );
     }

@@ -25,9 +25,8 @@ use std::sync::Arc;
 use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
-use trilemma_core::data::{BATCH_LENGTH_MAX, map_bounds};
-use trilemma_core::view::MapView;
-use trilemma_core::{Entry, Key, KeyRange, Value, Versioned};
+use trilemma_core::data::BATCH_LENGTH_MAX;
+use trilemma_core::{Entry, Key, Value, Versioned};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::clock::Stamp;
@@ -209,29 +208,14 @@ impl Replica {
         values(key, self.siblings(key))
     }
 
-    /// The entries of a range in key order: each key's winner.
-    pub fn range<'a>(&'a self, range: &'a KeyRange) -> impl Iterator<Item = Entry> + 'a {
-        // An ordered map panics on a reversed range, and a user may ask for one.
-        let bounds = if range.is_empty() {
-            (Bound::Included(&b""[..]), Bound::Excluded(&b""[..]))
-        } else {
-            map_bounds(range)
-        };
-        self.keys.range::<_, [u8]>(bounds).filter_map(|(key, siblings)| {
-            let state = winner(siblings)?.versioned()?;
-            Some(Entry {
-                key: key.clone(),
-                state,
-            })
-        })
+    /// All siblings of all keys. A clone is O(1).
+    pub(crate) fn keys(&self) -> &OrdMap<Key, Siblings> {
+        &self.keys
     }
 
-    /// A view of a range of keys. `state` says what readers see of a key's siblings.
-    pub(crate) fn view<F>(&self, range: &KeyRange, state: F) -> MapView<Siblings, F>
-    where
-        F: Fn(&Key, &Siblings) -> Option<Versioned> + Send,
-    {
-        MapView::new(&self.keys, range, state)
+    /// All siblings of a key, to be kept.
+    pub(crate) fn shared_siblings(&self, key: &[u8]) -> Siblings {
+        self.keys.get(key).cloned().unwrap_or_default()
     }
 
     /// What a new change of `key` made here has observed.

@@ -6,7 +6,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 
 use trilemma_core::watch::ITEM_CHANGES_MAX;
-use trilemma_core::{Change, ChangeBatch, Entry, Key, KeyRange, NodeId, Now, Versioned};
+use trilemma_core::{Change, ChangeBatch, Entry, Key, NodeId, Now, Versioned};
 
 use crate::clock::is_acceptable;
 use crate::config::Durability;
@@ -76,23 +76,6 @@ impl Store {
     /// What a new change of `key` made here has observed.
     pub(crate) fn observed(&self, key: &[u8]) -> Observed {
         observed(self.shown(key))
-    }
-
-    /// The entries of a range in key order: each key's winner.
-    pub(crate) fn range<'a>(&'a self, range: &'a KeyRange) -> impl Iterator<Item = Entry> + 'a {
-        let plain = self.replica.range(range);
-        let mut plain = plain.filter(|entry| !self.deferred.holds(&entry.key)).peekable();
-        let shadowed = |key: &&Key| range.contains(key);
-        let entry = |key: &Key| {
-            let key = key.clone();
-            self.get(&key).map(|state| Entry { key, state })
-        };
-        let mut shadows = self.deferred.keys().filter(shadowed).filter_map(entry).peekable();
-        std::iter::from_fn(move || match (plain.peek(), shadows.peek()) {
-            (Some(next), Some(shadow)) if shadow.key < next.key => shadows.next(),
-            (Some(_), _) => plain.next(),
-            (None, _) => shadows.next(),
-        })
     }
 
     /// Number of keys that exist for readers.

@@ -282,17 +282,6 @@ fn a_tombstone_is_collected_when_all_is_stable_and_it_hides_nothing() {
 }
 
 #[test]
-fn a_reversed_range_is_empty() {
-    let replica = replica(&[&item(dot(1, 1), 5, Some("v"), &[])]);
-    let reversed = KeyRange {
-        start: "z".into(),
-        end: Some("a".into()),
-    };
-    assert_eq!(replica.range(&reversed).count(), 0);
-    assert_eq!(replica.range(&KeyRange::all()).count(), 1);
-}
-
-#[test]
 fn what_no_correct_node_sends_is_recognised() {
     let good = item(dot(1, 3), 5, Some("v"), &[dot(1, 2)]);
     assert_eq!(good.defect(), None);

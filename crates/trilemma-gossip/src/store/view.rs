@@ -1,55 +1,82 @@
-//! What readers see of a range, as it was at one moment: the winners of the store, but for keys that have a shadow.
+//! What readers see of a range: the siblings in the store, but for keys that have a shadow.
 
-use std::collections::BTreeSet;
-use std::iter::Peekable;
-use std::vec;
+use std::cmp::Ordering;
 
-use trilemma_core::view::{Looked, MapView, View};
+use imbl::OrdMap;
+use trilemma_core::view::{Bounds, Looked, View, bounds_after, look};
 use trilemma_core::{Entry, Key, KeyRange, Versioned};
 
 use super::Store;
-use crate::replica::{Siblings, winner};
+use crate::deferred::Shadow;
+use crate::replica::{Sibling, Siblings, winner};
 
-/// See the module. The shadows are few: what is deferred is limited.
-struct StoreView<F> {
-    plain: MapView<Siblings, F>,
-    shadows: Peekable<vec::IntoIter<Entry>>,
+/// A range as it was at one moment.
+struct StoreView {
+    keys: OrdMap<Key, Siblings>,
+    shadows: OrdMap<Key, Shadow>,
+    range: KeyRange,
+    /// The last key that was looked at.
+    after: Option<Key>,
 }
 
 impl Store {
     /// A view of a range.
     pub(crate) fn view(&self, range: &KeyRange) -> impl View + use<> {
-        let shadowed = self.deferred.keys().filter(|key| range.contains(key));
-        let shadowed: BTreeSet<Key> = shadowed.cloned().collect();
-        let entry = |key: &Key| {
-            let (key, state) = (key.clone(), self.get(key)?);
-            Some(Entry { key, state })
-        };
-        let shadows: Vec<Entry> = shadowed.iter().filter_map(entry).collect();
-        let plain = self.replica.view(range, move |key, siblings| {
-            let is_plain = !shadowed.contains(key);
-            is_plain.then(|| winner(siblings)?.versioned()).flatten()
-        });
         StoreView {
-            plain,
-            shadows: shadows.into_iter().peekable(),
+            keys: self.replica.keys().clone(),
+            shadows: self.deferred.shadows().clone(),
+            range: range.clone(),
+            after: None,
         }
+    }
+
+    /// The entries of a range in key order: each key's winner.
+    pub(crate) fn range<'a>(&'a self, range: &'a KeyRange) -> impl Iterator<Item = Entry> + 'a {
+        let found = bounds_after(range, None)
+            .into_iter()
+            .flat_map(|bounds| shown(self.replica.keys(), self.deferred.shadows(), bounds));
+        found.filter_map(|(key, state)| {
+            let (key, state) = (key.clone(), state?);
+            Some(Entry { key, state })
+        })
     }
 }
 
-impl<F> View for StoreView<F>
-where
-    F: Fn(&Key, &Siblings) -> Option<Versioned> + Send,
-{
+impl View for StoreView {
     fn read(&mut self, keys: usize, bytes: usize, entries: &mut Vec<Entry>) -> Looked {
-        let begin = entries.len();
-        let looked = self.plain.read(keys, bytes, entries);
-        let after = self.plain.after();
-        let is_due = |shadow: &Entry| looked.ended || after.is_some_and(|after| shadow.key <= *after);
-        while let Some(shadow) = self.shadows.next_if(is_due) {
-            entries.push(shadow);
-        }
-        entries[begin..].sort_by(|a, b| a.key.cmp(&b.key));
+        let found = bounds_after(&self.range, self.after.as_ref())
+            .into_iter()
+            .flat_map(|bounds| shown(&self.keys, &self.shadows, bounds));
+        let (looked, last) = look(found, keys, bytes, entries);
+        let last = last.cloned();
+        self.after = last.or(self.after.take());
         looked
     }
+}
+
+/// The keys within some bounds, in order, with what readers see of each. A shadow stands for the key in the store, where a
+/// key that has one may be missing.
+fn shown<'a>(
+    keys: &'a OrdMap<Key, Siblings>,
+    shadows: &'a OrdMap<Key, Shadow>,
+    bounds: Bounds<'_>,
+) -> impl Iterator<Item = (&'a Key, Option<Versioned>)> + use<'a> {
+    let mut keys = keys.range::<_, [u8]>(bounds).peekable();
+    let mut shadows = shadows.range::<_, [u8]>(bounds).peekable();
+    std::iter::from_fn(move || {
+        let order = match (keys.peek(), shadows.peek()) {
+            (Some((key, _)), Some((shadow, _))) => key.cmp(shadow),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        let (key, siblings): (&Key, &[Sibling]) = if order == Ordering::Less {
+            keys.next().map(|(key, siblings)| (key, &siblings[..]))?
+        } else {
+            if order == Ordering::Equal {
+                keys.next();
+            }
+            shadows.next().map(|(key, shadow)| (key, shadow.siblings()))?
+        };
+        Some((key, winner(siblings).and_then(Sibling::versioned)))
+    })
 }
