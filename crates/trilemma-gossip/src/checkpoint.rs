@@ -6,7 +6,7 @@ use trilemma_core::codec::{self, bounded_vec};
 use trilemma_core::session::{OpResult, Sessions, StoredSession, WholeRecord};
 use trilemma_core::{Checkpoint, Corrupt, Incarnation, Version};
 
-use crate::clock::{Stamp, is_acceptable};
+use crate::clock::Stamp;
 use crate::context::{Context, WIRE_INTERVALS_MAX, WireContext};
 use crate::gossip::Gossip;
 use crate::message::ITEMS_MAX;
@@ -150,7 +150,7 @@ impl Gossip {
             Record::Repair { restored, removed } => {
                 self.check_stored(&restored)?;
                 for item in &restored {
-                    self.shared.clock.observe(item.stamp);
+                    self.shared.note_shown(item);
                     self.store.replica.restore(item);
                     self.store.deferred.join_restored(item);
                 }
@@ -162,23 +162,6 @@ impl Gossip {
             Record::Rejoined => self.rejoin.is_blank = false,
         }
         Ok(())
-    }
-
-    /// The newest stamp in the store that is not ahead of the wall clock, if changes of other nodes speak for that clock:
-    /// there are some, and none of those that are shown is ahead.
-    pub(crate) fn newest_stamp(&self, wall: trilemma_core::WallTime) -> Option<Stamp> {
-        let drift = self.shared.config.accept_drift;
-        let (mut newest, mut speaks) = (Stamp::default(), false);
-        for item in self.store.replica.all_items_after(None) {
-            let is_others = item.dot.origin != self.shared.config.node;
-            if is_acceptable(item.stamp, wall, drift) {
-                newest = newest.max(item.stamp);
-                speaks |= is_others;
-            } else if is_others && self.is_taken(item.dot) {
-                return None;
-            }
-        }
-        speaks.then_some(newest)
     }
 
     /// Whether the disk can hold these changes.
@@ -207,7 +190,7 @@ impl Gossip {
         self.check_stored(items)?;
         for item in items {
             if !self.store.deferred.dots().contains(&item.dot) {
-                self.shared.clock.observe(item.stamp);
+                self.shared.note_shown(item);
             }
             self.store.replica.join(item);
             self.store.note_siblings(&mut self.shared, &item.key);
@@ -218,7 +201,7 @@ impl Gossip {
     fn restore_items(&mut self, items: &[Item]) -> Result<(), Corrupt> {
         self.check_stored(items)?;
         for item in items {
-            self.shared.clock.observe(item.stamp);
+            self.shared.note_shown(item);
             if !self.store.deferred.show(item) {
                 self.store.join(item);
             }

@@ -133,8 +133,8 @@ impl Clock {
     /// At the start of an incarnation: leaves stamps that are more than `ahead_max` ahead of the wall clock, so that
     /// others need not defer our writes until real time has caught up. Says how far ahead the stamps were.
     ///
-    /// `newest` is the newest stamp in the store that is not ahead; `None` where nothing there speaks for the wall
-    /// clock. Then it may as well be the wall clock that is wrong now (a board without a battery begins in 1970), and
+    /// `newest` is the newest stamp of other nodes that was shown, if that is not ahead; `None` where nothing speaks for
+    /// the wall clock. Then it may as well be the wall clock that is wrong now (a board without a battery begins in 1970), and
     /// stamps go on from where they were.
     ///
     /// Safe because dots of this incarnation are new and its writes observe what is here: they replace it whatever the

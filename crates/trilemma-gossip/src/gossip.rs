@@ -128,8 +128,7 @@ impl Gossip {
     }
 
     fn start(&mut self, now: Now, effects: &mut Out) {
-        let newest = self.newest_stamp(now.wall);
-        self.shared.start(now, newest, effects);
+        self.shared.start(now, effects);
         self.writes.start(&self.shared);
         self.rejoin.start(&mut self.shared, effects);
         // Jittered phase: nodes that start together do not tick together.

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use tracing::warn;
 use trilemma_core::{AppendSeq, NodeId, Now, PeerView, Rng, WallTime};
 
-use crate::clock::{Clock, Stamp};
+use crate::clock::{Clock, Stamp, is_acceptable};
 use crate::config::{Durability, GossipConfig};
 use crate::context::{Context, WireContext};
 use crate::dot::Dot;
@@ -21,6 +21,9 @@ pub(crate) struct Shared {
     pub(crate) rng: Rng,
     pub(crate) clock: Clock,
     pub(crate) view: PeerView,
+    /// The newest stamp of another node among the changes that former incarnations have shown, as far as checkpoint and
+    /// log still tell.
+    others: Option<Stamp>,
     /// What the wall clock showed at the last step.
     pub(crate) wall: WallTime,
     pub(crate) ticks: u64,
@@ -43,6 +46,7 @@ impl Shared {
             rng: Rng::new(config.seed),
             clock: Clock::default(),
             view: PeerView::default(),
+            others: None,
             wall: WallTime(0),
             ticks: 0,
             durable_since: None,
@@ -57,7 +61,7 @@ impl Shared {
 
     /// Begins an incarnation: notes in the log that this disk was there from its beginning. Own changes leave after
     /// their own records are durable, hence after this one.
-    pub(crate) fn start(&mut self, now: Now, newest: Option<Stamp>, effects: &mut Out) {
+    pub(crate) fn start(&mut self, now: Now, effects: &mut Out) {
         assert_eq!(self.seq, 0, "an incarnation begins without changes");
         self.durable_since = if self.config.durability == Durability::Fsync {
             self.durable_since.or(Some(self.config.incarnation))
@@ -66,12 +70,24 @@ impl Shared {
         };
         let durable_since = self.durable_since;
         self.append_lazy(Record::Begin { durable_since }, effects);
-        if let Some(ahead) = self.clock.start(now.wall, self.config.ahead_max, newest) {
+        let (drift, ahead_max) = (self.config.accept_drift, self.config.ahead_max);
+        let others = self
+            .others
+            .filter(|newest| is_acceptable(*newest, now.wall, drift));
+        if let Some(ahead) = self.clock.start(now.wall, ahead_max, others) {
             warn!(
                 ahead_seconds = ahead.as_secs(),
                 "earlier incarnations of this node stamped writes far ahead of its wall clock; new writes follow the \
                  clock again"
             );
+        }
+    }
+
+    /// Takes in the stamp of a change that a former incarnation has shown.
+    pub(crate) fn note_shown(&mut self, item: &Item) {
+        self.clock.observe(item.stamp);
+        if item.dot.origin != self.config.node {
+            self.others = self.others.max(Some(item.stamp));
         }
     }
 
