@@ -15,7 +15,7 @@ use crate::data::ChangeBatch;
 use crate::id::{AppendSeq, NodeId, Ticket};
 use crate::protocol::{
     Corrupt, Discarded, Effects, Force, Input, Lane, Message, PeerView, Proposal, Protocol, RECORD_BYTES_MAX,
-    Reply,
+    Receivers, Reply,
 };
 use crate::read::{Entry, KeyRange};
 use crate::status::LiveStatus;
@@ -239,7 +239,7 @@ impl<P: Protocol> Host<P> {
             effects
                 .sends
                 .drain(..)
-                .map(|(to, message)| outgoing(to, &message)),
+                .flat_map(|(to, message)| outgoing(to, &message)),
         );
         if let Some(position) = effects.reset.take() {
             output.applied.clear();
@@ -249,7 +249,8 @@ impl<P: Protocol> Host<P> {
         output.replies.append(&mut effects.replies);
         output.discarded.append(&mut effects.discarded);
         for (to, message) in effects.sends_after.drain(..) {
-            self.held.push_back((last, outgoing(to, &message)));
+            let messages = outgoing(to, &message).map(|message| (last, message));
+            self.held.extend(messages);
         }
         while let Some((waits_for, _)) = self.held.front()
             && *waits_for <= self.persisted
@@ -264,13 +265,15 @@ impl<P: Protocol> Host<P> {
     }
 }
 
-fn outgoing<M: Message>(to: NodeId, message: &M) -> Outgoing {
-    Outgoing {
-        to,
-        lane: message.lane(),
-        kind: message.kind(),
-        bytes: codec::encode(message),
-    }
+/// A message as bytes, for each of its receivers.
+fn outgoing<M: Message>(to: Receivers, message: &M) -> impl Iterator<Item = Outgoing> + use<M> {
+    let (lane, kind, bytes) = (message.lane(), message.kind(), codec::encode(message));
+    (0..to.nodes().len()).map(move |at| Outgoing {
+        to: to.nodes()[at],
+        lane,
+        kind,
+        bytes: bytes.clone(),
+    })
 }
 
 impl<P: Protocol> DynProtocol for Host<P> {

@@ -249,8 +249,8 @@ impl PeerView {
 #[derive(Debug)]
 pub struct Effects<M, R> {
     pub(crate) next_append: AppendSeq,
-    pub(crate) sends: Vec<(NodeId, M)>,
-    pub(crate) sends_after: Vec<(NodeId, M)>,
+    pub(crate) sends: Vec<(Receivers, M)>,
+    pub(crate) sends_after: Vec<(Receivers, M)>,
     pub(crate) records: Vec<(R, Force)>,
     pub(crate) applied: Vec<ChangeBatch>,
     pub(crate) reset: Option<u64>,
@@ -258,6 +258,22 @@ pub struct Effects<M, R> {
     pub(crate) wake: Option<Instant>,
     pub(crate) goes_on: bool,
     pub(crate) discarded: Vec<Discarded>,
+}
+
+/// Who gets a message.
+#[derive(Debug)]
+pub(crate) enum Receivers {
+    One(NodeId),
+    All(Vec<NodeId>),
+}
+
+impl Receivers {
+    pub(crate) fn nodes(&self) -> &[NodeId] {
+        match self {
+            Receivers::One(node) => std::slice::from_ref(node),
+            Receivers::All(nodes) => nodes,
+        }
+    }
 }
 
 /// What is not needed any more and takes long to free.
@@ -292,12 +308,22 @@ impl<M, R> Default for Effects<M, R> {
 impl<M, R> Effects<M, R> {
     /// Sends a message now, without waiting for the disk.
     pub fn send(&mut self, to: NodeId, message: M) {
-        self.sends.push((to, message));
+        self.sends.push((Receivers::One(to), message));
+    }
+
+    /// Sends one message to several peers now, without waiting for the disk. It is encoded once.
+    pub fn send_to_all(&mut self, to: &[NodeId], message: M) {
+        self.sends.push((Receivers::All(to.into()), message));
     }
 
     /// Sends a message that promises something: when all records appended so far are durable.
     pub fn send_after_append(&mut self, to: NodeId, message: M) {
-        self.sends_after.push((to, message));
+        self.sends_after.push((Receivers::One(to), message));
+    }
+
+    /// Sends one message that promises something to several peers: see [`Effects::send_after_append`]. It is encoded once.
+    pub fn send_to_all_after_append(&mut self, to: &[NodeId], message: M) {
+        self.sends_after.push((Receivers::All(to.into()), message));
     }
 
     /// Appends a record that something waits for; returns its number.

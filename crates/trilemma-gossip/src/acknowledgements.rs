@@ -26,16 +26,20 @@ use crate::replica::Item;
 use crate::shared::Shared;
 use crate::store::Store;
 
-/// Fewest and most changes that one tick looks at for collection. In between it is a quarter of those that wait, so
-/// that collection keeps pace with any rate that the log can take (ten ticks a second: 40,000), and a tick stays short.
+/// Fewest and most changes that are looked at for collection from one tick to the next. In between it is a quarter of those
+/// that wait, so that collection keeps pace with any rate that the log can take (ten ticks a second: 40,000).
 const COLLECT_PER_TICK: std::ops::RangeInclusive<usize> = 256..=4096;
+/// Changes that could be passed over in the time that it takes to collect one.
+const COLLECT_COST: usize = 8;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Acknowledgements {
     members: BTreeMap<NodeId, Member>,
-    /// Where the next tick goes on looking.
+    /// Where the next turn goes on looking.
     cursor: Option<Dot>,
+    /// Changes that are still to be looked at before the next tick.
+    left: usize,
 }
 
 /// What one incarnation of a member has acknowledged.
@@ -137,41 +141,64 @@ impl Acknowledgements {
             .map(|(_, peer)| peer)
     }
 
-    /// Forgets observed sets and tombstones that no member needs any more.
-    pub(crate) fn collect(&mut self, shared: &mut Shared, store: &mut Store, now: Now) {
-        let own = store.replica.context().clone();
+    /// Lets acknowledgements age, and says how much is to be looked at for collection until the next tick.
+    pub(crate) fn on_tick(&mut self, shared: &Shared, store: &Store, now: Now) {
+        let own = store.replica.context();
         let age = shared.config.tombstone_age_min;
         for member in self.members.values_mut() {
-            member.promote(now, &own);
+            member.promote(now, own);
             member.age(now, age);
         }
         let waiting = store.replica.uncollected();
-        if waiting == 0 {
-            return;
-        }
-        let count = (waiting / 4).clamp(*COLLECT_PER_TICK.start(), *COLLECT_PER_TICK.end());
+        self.left = (waiting / 4).clamp(*COLLECT_PER_TICK.start(), *COLLECT_PER_TICK.end());
+    }
+
+    /// Forgets a slice of the observed sets and tombstones that no member needs any more; returns whether there is more to
+    /// look at.
+    pub(crate) fn collect(&mut self, shared: &mut Shared, store: &mut Store) -> bool {
+        let own = store.replica.context().clone();
+        let count = self.left.min(shared.config.turn_items);
         let dots = store.replica.uncollected_after(self.cursor, count);
-        assert!(dots.len() <= count, "more changes than one tick may look at");
-        self.cursor = dots.last().copied().filter(|_| dots.len() == count);
+        let is_end = dots.len() < count;
+        let mut work = 0;
         for dot in dots {
-            // Most wait for their age, tens of seconds long: they are passed over before their keys are looked up.
-            if !self.is_reflected(shared.config.peers(), dot) {
-                continue;
+            if work >= shared.config.turn_items {
+                return true;
             }
-            let Some(key) = store.replica.key_of(dot).cloned() else {
-                continue;
-            };
-            // What is deferred here is not stable, whatever others say: our next write of the key does not observe it.
-            if store.deferred.holds(&key) {
-                continue;
-            }
-            store
-                .replica
-                .collect(dot, |item| self.is_stable(&shared.config, &own, item));
-            if store.replica.hides(&key) {
-                store.note_siblings(shared, &key);
-            }
+            self.cursor = Some(dot);
+            self.left -= 1;
+            work += self.collect_one(shared, store, &own, dot);
         }
+        if is_end {
+            // The next tick begins again.
+            (self.cursor, self.left) = (None, 0);
+        }
+        self.left > 0
+    }
+
+    /// Looks at one change; returns what that has cost.
+    fn collect_one(&self, shared: &mut Shared, store: &mut Store, own: &Context, dot: Dot) -> usize {
+        // Most wait for their age, tens of seconds long: they are passed over before their keys are looked up.
+        if !self.is_reflected(shared.config.peers(), dot) {
+            return 1;
+        }
+        // What is deferred here is not stable, whatever others say: our next write of the key does not observe it.
+        let key = store.replica.key_of(dot).cloned();
+        let Some(key) = key.filter(|key| !store.deferred.holds(key)) else {
+            return 1;
+        };
+        let siblings = store.replica.siblings(&key);
+        let cost = siblings
+            .iter()
+            .map(|sibling| COLLECT_COST + sibling.item.observed.len());
+        let cost: usize = cost.sum();
+        store
+            .replica
+            .collect(dot, |item| self.is_stable(&shared.config, own, item));
+        if store.replica.hides(&key) {
+            store.note_siblings(shared, &key);
+        }
+        cost
     }
 
     /// The module's own invariants.

@@ -85,9 +85,9 @@ pub struct GossipConfig {
     pub intervals_max: usize,
     /// Exchanges served at the same time. Default 8.
     pub serving_max: usize,
-    /// Changes looked at in one turn beyond those that came in it: what a whole exchange may have shown to be dead, and
-    /// rumors that are over. From 1 to 4,096, which is the default: a few milliseconds of work. The rest follows in the
-    /// next turns, or at the next tick.
+    /// Changes looked at in one turn beyond those that came in it: what a whole exchange may have shown to be dead, rumors,
+    /// what may be collected or is to be written back. From 1 to 4,096, default 1,024: a few milliseconds of work. The rest
+    /// follows in the next turns, or at the next tick.
     pub turn_items: usize,
     /// Client sessions remembered for repeats. Default [`SESSIONS_MAX`].
     pub sessions_max: usize,
@@ -130,7 +130,7 @@ impl GossipConfig {
             page_bytes: 256 << 10,
             intervals_max: crate::context::WIRE_INTERVALS_MAX,
             serving_max: 8,
-            turn_items: ITEMS_MAX,
+            turn_items: 1024,
             sessions_max: SESSIONS_MAX,
             session_results_max: SESSION_RESULTS_MAX,
         }

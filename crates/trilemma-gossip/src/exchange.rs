@@ -30,7 +30,9 @@ use trilemma_core::{Incarnation, Instant, NodeId, Now};
 use crate::context::{Context, WIRE_INTERVALS_MAX, WireContext};
 use crate::dot::Dot;
 use crate::gossip::Out;
-use crate::message::{COMMAND_ITEMS_BYTES_MAX, COMPARE_DEFERRED_MAX, Compare, ITEMS_MAX, Message, PageEnd};
+use crate::message::{
+    COMMAND_ITEMS_BYTES_MAX, COMPARE_DEFERRED_MAX, Compare, ITEMS_MAX, Message, PAGE_ITEMS_MAX, PageEnd,
+};
 use crate::replica::{Item, Replica};
 use crate::shared::Shared;
 use crate::store::{Source, Store};
@@ -43,6 +45,9 @@ const RETRY_TICKS: u32 = 5;
 const RETRIES_MAX: u32 = 4;
 /// Ticks without a request after which a served snapshot is dropped.
 const SERVING_TICKS: u32 = 100;
+/// Changes that one page looks at. Those that the peer has are passed over, and may be all that there is for a while: in
+/// incarnations that are closed here and not yet there.
+const LOOKED_MAX: usize = 16_384;
 
 /// The exchanges that are open.
 #[derive(Debug, Default)]
@@ -85,6 +90,8 @@ struct Serving {
     snapshot: u64,
     replica: Replica,
     theirs: Context,
+    /// Where the changes are that the peer may lack.
+    spans: Vec<(Dot, Dot)>,
     used: Instant,
     /// Whether the last page was sent. It is kept for the peer that did not get it, until somebody needs the place.
     is_finished: bool,
@@ -119,9 +126,11 @@ pub(crate) struct Finished {
 
 impl Exchange {
     /// Drops what belongs to a peer's former incarnation.
-    pub(crate) fn forget(&mut self, peer: NodeId) {
+    pub(crate) fn forget(&mut self, peer: NodeId, effects: &mut Out) {
         self.pulls.remove(&peer);
-        self.serving.remove(&peer);
+        if let Some(serving) = self.serving.remove(&peer) {
+            effects.discard(serving);
+        }
     }
 
     /// Number of exchanges in which this node asks.
@@ -210,36 +219,41 @@ impl Exchange {
         // A repeated request is answered from the snapshot it began with.
         let is_known = |serving: &Serving| serving.session == request.session;
         if !self.serving.get(&from).is_some_and(is_known) {
-            if !self.make_room(from, shared.config.serving_max) {
+            if !self.make_room(from, shared.config.serving_max, effects) {
                 debug!(%from, "did not serve a pull: enough exchanges are open; the peer will ask again");
                 return;
             }
+            let theirs = if request.whole {
+                Context::default()
+            } else {
+                request.context
+            };
             let serving = Serving {
                 session: request.session,
                 snapshot: shared.rng.next_u64(),
                 replica: store.replica.clone(),
-                theirs: if request.whole {
-                    Context::default()
-                } else {
-                    request.context
-                },
+                spans: store.replica.context().minus(&theirs),
+                theirs,
                 used: now.instant,
                 is_finished: false,
             };
-            self.serving.insert(from, serving);
+            if let Some(former) = self.serving.insert(from, serving) {
+                effects.discard(former);
+            }
         }
         self.send_page(shared, now, from, None, effects);
     }
 
     /// Whether one more peer can be served, after the oldest finished exchange was dropped if need be.
-    fn make_room(&mut self, from: NodeId, serving_max: usize) -> bool {
+    fn make_room(&mut self, from: NodeId, serving_max: usize, effects: &mut Out) -> bool {
         if self.serving.contains_key(&from) || self.serving.len() < serving_max {
             return true;
         }
         let finished = self.serving.iter().filter(|(_, serving)| serving.is_finished);
         let oldest = finished.min_by_key(|(_, serving)| serving.used);
         let oldest = oldest.map(|(peer, _)| *peer);
-        oldest.and_then(|peer| self.serving.remove(&peer)).is_some()
+        let oldest = oldest.and_then(|peer| self.serving.remove(&peer));
+        oldest.map(|oldest| effects.discard(oldest)).is_some()
     }
 
     /// Sends the page after `after`.
@@ -263,14 +277,11 @@ impl Exchange {
         };
         serving.used = now.instant;
         let (items, more) = serving.page(after, shared.config.page_bytes);
-        assert!(
-            !more || !items.is_empty(),
-            "a page that is not the last one holds nothing"
-        );
-        serving.is_finished |= !more;
-        let end = match items.last() {
-            Some(last) if more => PageEnd::More(last.dot),
-            _ => PageEnd::Last(serving.replica.context().to_wire(WIRE_INTERVALS_MAX)),
+        assert!(more.is_none() || more > after, "a page that leads nowhere");
+        serving.is_finished |= more.is_none();
+        let end = match more {
+            Some(last) => PageEnd::More(last),
+            None => PageEnd::Last(serving.replica.context().to_wire(WIRE_INTERVALS_MAX)),
         };
         let message = Message::Page {
             session: serving.session,
@@ -323,8 +334,8 @@ impl Exchange {
             Goal::Repair => {
                 let context = store.replica.context();
                 let known = items.iter().filter(|item| context.contains(item.dot));
-                let known = known.cloned().collect();
-                store.repair(shared, now, known, &[], effects);
+                let known: Vec<Item> = known.cloned().collect();
+                store.repair(shared, now, &known, &[], effects);
             }
         }
         pulling.is_incomplete |= !store.receive(shared, now, items, Source::Exchange, effects);
@@ -357,8 +368,10 @@ impl Exchange {
     pub(crate) fn on_tick(&mut self, shared: &Shared, store: &Store, now: Now, effects: &mut Out) {
         let patience = |ticks: u32| -> Duration { shared.config.tick * ticks };
         let stale = patience(SERVING_TICKS);
-        self.serving
-            .retain(|_, serving| now.instant.since(serving.used) < stale);
+        let is_stale = |_: &NodeId, serving: &mut Serving| now.instant.since(serving.used) >= stale;
+        for (_, serving) in self.serving.extract_if(.., is_stale) {
+            effects.discard(serving);
+        }
         self.pulls.retain(|peer, pulling| {
             if now.instant.since(pulling.progress) < patience(RETRY_TICKS) {
                 return true;
@@ -423,24 +436,38 @@ impl Pulling {
 }
 
 impl Serving {
-    /// The changes after `after` that the peer lacks, up to a page's limits, and whether more follow. A command is
-    /// never split: its parts become visible together everywhere. Only what is larger than a command can be is, or nobody
-    /// would ever get it.
-    fn page(&self, after: Option<Dot>, page_bytes: usize) -> (Vec<Item>, bool) {
-        let spans = self.replica.context().minus(&self.theirs);
+    /// The changes after `after` that the peer lacks, up to a page's limits, and the last one looked at, if more may
+    /// follow. A command is never split: its parts become visible together everywhere. Only what is larger than a command
+    /// can be is, or nobody would ever get it.
+    fn page(&self, after: Option<Dot>, page_bytes: usize) -> (Vec<Item>, Option<Dot>) {
         let mut items: Vec<Item> = Vec::new();
-        let mut bytes = 0;
-        for item in self.replica.items(&spans, after, &self.theirs) {
-            let next_command = items.last().is_some_and(|last| last.command() != item.command());
-            let full = bytes >= page_bytes || items.len() + usize::from(item.part.of) > ITEMS_MAX;
+        let (mut bytes, mut looked, mut last) = (0, 0, after);
+        for (&dot, key) in self.replica.live_within(&self.spans, after) {
+            let is_apart = items.last().is_none_or(|item| !item.is_followed_by(dot));
+            if is_apart && looked >= LOOKED_MAX {
+                return (items, last);
+            }
+            looked += 1;
+            if self.theirs.contains(dot) {
+                last = Some(dot);
+                continue;
+            }
+            let Some(item) = self.replica.item_of(key, dot) else {
+                continue;
+            };
+            let full = bytes >= page_bytes || items.len() + usize::from(item.part.of) > PAGE_ITEMS_MAX;
             let is_impossible = bytes + item.size() > page_bytes + COMMAND_ITEMS_BYTES_MAX;
-            if next_command && full || items.len() == ITEMS_MAX || is_impossible {
-                return (items, true);
+            if !items.is_empty() && is_apart && full || items.len() == ITEMS_MAX || is_impossible {
+                return (items, last);
             }
             bytes += item.size();
+            last = Some(dot);
             items.push(item.clone());
         }
         debug_assert!(items.len() <= ITEMS_MAX, "a page that no peer would read");
-        (items, false)
+        (items, None)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -188,9 +188,7 @@ impl Gossip {
             Request::Write { op, attempt, command } => {
                 let write = write(op, attempt);
                 let made = self.writes.on_write(shared, store, now, write, &command, effects);
-                if let Some(made) = made {
-                    self.rumors.add_new(made);
-                }
+                self.rumors.add_new(made);
             }
             Request::Outcome { op, .. } => {
                 let asked = write(op, trilemma_core::Attempt::Retry);
@@ -399,8 +397,9 @@ impl Gossip {
         let (shared, store) = (&mut self.shared, &mut self.store);
         let has_due = store.release(shared, now, effects);
         let is_meeting = self.rejoin.go_on(shared, store, now, effects);
-        self.rumors.end_turn(shared, store, effects);
-        if has_due || is_meeting {
+        let is_collecting = self.acknowledgements.collect(shared, store);
+        self.rumors.end_turn(shared, effects);
+        if has_due || is_meeting || is_collecting {
             effects.go_on();
         }
     }
@@ -422,7 +421,7 @@ impl Gossip {
             let is_restarted = before.is_some_and(|before| before.incarnation != peer.incarnation);
             if is_restarted {
                 self.rumors.forget(node);
-                self.exchange.forget(node);
+                self.exchange.forget(node, effects);
                 self.rejoin.on_incarnation(node);
                 self.acknowledgements.on_incarnation(node, peer.incarnation);
             }
@@ -450,9 +449,7 @@ impl Gossip {
     fn on_tick(&mut self, now: Now, effects: &mut Out) {
         let (shared, store) = (&mut self.shared, &mut self.store);
         shared.ticks += 1;
-        for dot in store.write_back(shared, effects) {
-            self.rumors.add_new((dot, 1));
-        }
+        self.rumors.add_new(store.write_back(shared, effects));
         self.rumors.on_tick(shared, store, effects);
         self.exchange.on_tick(shared, store, now, effects);
         if shared.ticks.is_multiple_of(u64::from(shared.config.sync_ticks)) {
@@ -462,8 +459,7 @@ impl Gossip {
             }
             self.store.close_former(&mut self.shared, effects);
         }
-        self.acknowledgements
-            .collect(&mut self.shared, &mut self.store, now);
+        self.acknowledgements.on_tick(&self.shared, &self.store, now);
     }
 
     fn schedule(&self, effects: &mut Out) {

@@ -11,6 +11,9 @@ use crate::replica::Item;
 
 /// Most items of one message or record: exactly one whole command of the greatest length must fit.
 pub const ITEMS_MAX: usize = BATCH_LENGTH_MAX;
+/// Changes after which an anti-entropy page takes no further command, though one may be larger: a receiver takes that many
+/// in within a few milliseconds.
+pub const PAGE_ITEMS_MAX: usize = 1024;
 /// Most deferred changes that a pull names.
 pub const DEFERRED_MAX: usize = 4096;
 /// Most deferred changes that a comparison names: it must fit into a datagram. A node that defers more pulls instead.

@@ -125,7 +125,7 @@ impl Rejoin {
         let (dead, after) = replica.dead_elsewhere(&meeting.context, &meeting.listed, meeting.after, limit);
         meeting.after = after;
         let incarnation = meeting.incarnation;
-        store.repair(shared, now, Vec::new(), &dead, effects);
+        store.repair(shared, now, &[], &dead, effects);
         if after.is_none() {
             self.meetings.remove(&peer);
             self.on_met(shared, peer, incarnation, effects);

@@ -97,6 +97,13 @@ impl Item {
         }
     }
 
+    /// Whether `dot` is a later part of the same command.
+    #[must_use]
+    pub fn is_followed_by(&self, dot: Dot) -> bool {
+        let end = self.command().seq.saturating_add(u64::from(self.part.of));
+        dot.source() == self.dot.source() && self.dot.seq < dot.seq && dot.seq < end
+    }
+
     /// Greatest size on the wire in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -366,11 +373,13 @@ impl Replica {
     /// The live change of this name.
     #[must_use]
     pub fn item(&self, dot: Dot) -> Option<&Item> {
-        let key = self.live.get(&dot)?;
-        self.siblings(key)
-            .iter()
-            .map(|sibling| &sibling.item)
-            .find(|item| item.dot == dot)
+        self.item_of(self.live.get(&dot)?, dot)
+    }
+
+    /// The live change of this name and key.
+    pub(crate) fn item_of(&self, key: &Key, dot: Dot) -> Option<&Item> {
+        let mut items = self.siblings(key).iter().map(|sibling| &sibling.item);
+        items.find(|item| item.dot == dot)
     }
 
     /// The keys whose siblings are not what they were in `before`, with the siblings then and now, for checkers and tests.
@@ -388,25 +397,20 @@ impl Replica {
         })
     }
 
-    /// The live changes after `after`, within `spans` (ascending) and outside of `known`, in dot order.
-    pub fn items<'a>(
+    /// The live changes after `after` within `spans` (ascending), with their keys, in dot order.
+    pub(crate) fn live_within<'a>(
         &'a self,
         spans: &'a [(Dot, Dot)],
         after: Option<Dot>,
-        known: &'a Context,
-    ) -> impl Iterator<Item = &'a Item> + 'a {
-        spans
-            .iter()
-            .filter(move |(_, last)| after.is_none_or(|after| after < *last))
-            .flat_map(move |&(first, last)| {
-                let start = match after {
-                    Some(after) if after >= first => Bound::Excluded(after),
-                    _ => Bound::Included(first),
-                };
-                self.live.range((start, Bound::Included(last)))
-            })
-            .filter(move |(dot, _)| !known.contains(**dot))
-            .filter_map(|(dot, _)| self.item(*dot))
+    ) -> impl Iterator<Item = (&'a Dot, &'a Key)> {
+        let passed = spans.partition_point(|(_, last)| after.is_some_and(|after| *last <= after));
+        spans[passed..].iter().flat_map(move |&(first, last)| {
+            let start = match after {
+                Some(after) if after >= first => Bound::Excluded(after),
+                _ => Bound::Included(first),
+            };
+            self.live.range((start, Bound::Included(last)))
+        })
     }
 
     /// Every live change after `after` in dot order.
@@ -414,7 +418,7 @@ impl Replica {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.live
             .range((start, Bound::Unbounded))
-            .filter_map(|(dot, _)| self.item(*dot))
+            .filter_map(|(dot, key)| self.item_of(key, *dot))
     }
 
     /// The next live changes after `after` that collection can do something for, at most `limit`.

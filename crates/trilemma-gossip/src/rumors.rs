@@ -15,12 +15,15 @@ use crate::message::{ITEMS_MAX, Message, context_bytes};
 use crate::replica::Item;
 use crate::shared::Shared;
 use crate::store::Store;
-use crate::writes::NewCommand;
 
 /// Largest context that rumors carry along, in bytes: half a datagram.
 const CONTEXT_BYTES_MAX: usize = 512;
-/// Up to this many peers, a rumor that all of them have is dropped early. The check costs one look-up per peer.
+/// Up to this many peers, a rumor that all of them have is dropped. The check costs one look-up per peer.
 const KNOWN_PEERS_MAX: usize = 16;
+/// Checks of what a peer has that take as long as finding a change and sending it.
+const CHECKS_PER_CHANGE: usize = 16;
+/// Ticks before a command is spread that went to every member at once: by then most have said that they have it.
+const SENT_TICKS: u64 = 2;
 /// Longest anti-entropy page whose changes are also spread as rumors. Longer ones are old news for most.
 pub(crate) const PAGE_RUMORS_MAX: usize = 32;
 
@@ -30,17 +33,23 @@ struct Rumor {
     of: u16,
     /// Ticks for which it is still spread.
     left: u32,
+    /// Not before this tick.
+    due: u64,
     /// Not before this record is durable: our own write must not outlive us where we have forgotten it, or a repeat
     /// of its operation would run a second time.
     ready: AppendSeq,
 }
 
+/// A rumor and what is still live of it.
+type Found<'a> = (Rumor, Vec<&'a Item>);
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Rumors {
+    /// By the tick at which they are due.
     queue: VecDeque<Rumor>,
-    /// Local writes of this turn.
-    new_commands: Vec<NewCommand>,
+    /// The changes of this turn's local writes, whole commands.
+    new_items: Vec<Item>,
     /// What each peer reflects, as it last said. A hint: it may have crashed and forgotten since.
     reflected: BTreeMap<NodeId, Context>,
     /// The generation of our context that each peer was sent last.
@@ -53,17 +62,26 @@ impl Rumors {
         self.queue.len()
     }
 
-    /// Spreads a local write, at the end of the turn for the first time.
-    pub(crate) fn add_new(&mut self, command: NewCommand) {
-        self.new_commands.push(command);
+    /// Spreads the changes of local writes, whole commands, at the end of the turn for the first time.
+    pub(crate) fn add_new(&mut self, changes: Vec<Item>) {
+        self.new_items.extend(changes);
     }
 
-    fn push(&mut self, rumor: Rumor, queue_max: usize) {
+    /// Queues the command of a change.
+    fn push(&mut self, shared: &Shared, item: &Item, ready: AppendSeq) {
+        let wait = if is_small(shared) { SENT_TICKS } else { 1 };
+        let rumor = Rumor {
+            first: item.command(),
+            of: item.part.of,
+            left: shared.config.infective_ticks(),
+            due: shared.ticks + wait,
+            ready,
+        };
         assert!(
             rumor.left > 0 && rumor.of > 0,
             "a rumor of nothing, or of no ticks: {rumor:?}"
         );
-        if self.queue.len() >= queue_max {
+        if self.queue.len() >= shared.config.rumors_max {
             self.queue.pop_front();
         }
         self.queue.push_back(rumor);
@@ -80,66 +98,50 @@ impl Rumors {
         self.sent.remove(&peer);
     }
 
-    /// Queues what is new among `items`, from the next tick on. Before they are applied: what is left out then is not
+    /// Queues what is new among `items`, for later ticks. Before they are applied: what is left out then is not
     /// live and will be skipped when its turn comes.
     pub(crate) fn relay(&mut self, shared: &Shared, store: &Store, items: &[Item]) {
         if shared.config.members.len() <= 2 {
             return;
         }
-        let left = shared.config.infective_ticks();
         let mut last = None;
         let context = store.replica.context();
         for item in items.iter().filter(|item| !context.contains(item.dot)) {
             let first = item.command();
             if last.replace(first) != Some(first) {
-                let rumor = Rumor {
-                    first,
-                    of: item.part.of,
-                    left,
-                    ready: AppendSeq(0),
-                };
-                self.push(rumor, shared.config.rumors_max);
+                self.push(shared, item, AppendSeq(0));
             }
         }
     }
 
     /// Sends the local writes of this turn: one message for many.
-    pub(crate) fn end_turn(&mut self, shared: &mut Shared, store: &Store, effects: &mut Out) {
-        let new_commands = std::mem::take(&mut self.new_commands);
-        if new_commands.is_empty() {
+    pub(crate) fn end_turn(&mut self, shared: &mut Shared, effects: &mut Out) {
+        if self.new_items.is_empty() {
             return;
         }
-        let is_small = shared.config.members.len() <= shared.config.flush_peers_max + 1;
         let fanout = shared.config.fanout as usize;
-        let targets = shared.targets(if is_small { usize::MAX } else { fanout });
-        let mut items: Vec<Item> = Vec::new();
-        let mut bytes = 0;
-        for &(first, of) in &new_commands {
-            if items.len() + usize::from(of) > ITEMS_MAX || bytes >= shared.config.page_bytes {
-                send_new(shared, &targets, std::mem::take(&mut items), effects);
-                bytes = 0;
-            }
-            let from = items.len();
-            items.extend(store.parts(first, of).cloned());
-            bytes += items[from..].iter().map(Item::size).sum::<usize>();
-        }
-        send_new(shared, &targets, items, effects);
+        let targets = shared.targets(if is_small(shared) { usize::MAX } else { fanout });
         let is_durable = shared.config.is_durable();
         let ready = if is_durable {
             effects.last_append()
         } else {
             AppendSeq(0)
         };
-        let left = shared.config.infective_ticks();
-        for (first, of) in new_commands {
-            let rumor = Rumor {
-                first,
-                of,
-                left,
-                ready,
-            };
-            self.push(rumor, shared.config.rumors_max);
+        let mut items: Vec<Item> = Vec::new();
+        let mut bytes = 0;
+        for item in std::mem::take(&mut self.new_items) {
+            if item.part.index == 0 {
+                self.push(shared, &item, ready);
+                let most = ITEMS_MAX - usize::from(item.part.of);
+                if items.len() > most || bytes >= shared.config.page_bytes {
+                    send_new(is_durable, &targets, std::mem::take(&mut items), effects);
+                    bytes = 0;
+                }
+            }
+            bytes += item.size();
+            items.push(item);
         }
+        send_new(is_durable, &targets, items, effects);
     }
 
     /// The next rumors of the queue, up to the byte budget, to random peers.
@@ -152,45 +154,54 @@ impl Rumors {
         let wire = store.replica.context().to_wire(usize::MAX);
         let wire = (context_bytes(&wire) <= CONTEXT_BYTES_MAX).then_some(wire);
         for target in targets {
-            self.send(store, target, &batch, wire.as_ref(), effects);
+            self.send(store.generation, target, &batch, wire.as_ref(), effects);
         }
-        let peers: Vec<NodeId> = shared.config.peers().take(KNOWN_PEERS_MAX + 1).collect();
-        for mut rumor in batch {
-            rumor.left -= 1;
-            let is_known = |peer: &NodeId| {
-                let mut parts = store.parts(rumor.first, rumor.of);
-                parts.all(|item| self.knows(*peer, item))
-            };
-            let is_known = peers.len() <= KNOWN_PEERS_MAX && peers.iter().all(is_known);
-            if rumor.left > 0 && !is_known {
-                self.queue.push_back(rumor);
+        for (rumor, _) in batch {
+            if rumor.left > 1 {
+                let (left, due) = (rumor.left - 1, shared.ticks + 1);
+                self.queue.push_back(Rumor { left, due, ..rumor });
             }
         }
     }
 
-    /// Takes the front of the queue, as much as one tick may send; what is no longer live is dropped.
-    fn take_batch(&mut self, shared: &Shared, store: &Store) -> Vec<Rumor> {
+    /// Takes the front of the queue, as much as one tick may look at and send. What all peers have said they have, and what
+    /// is no longer live, is dropped.
+    fn take_batch<'a>(&mut self, shared: &Shared, store: &'a Store) -> Vec<Found<'a>> {
+        let peers: Vec<NodeId> = shared.config.peers().take(KNOWN_PEERS_MAX + 1).collect();
+        let checks = (1..=KNOWN_PEERS_MAX).contains(&peers.len());
+        let is_known = |knows: &dyn Fn(NodeId) -> bool| checks && peers.iter().all(|peer| knows(*peer));
         let (mut batch, mut early) = (Vec::new(), Vec::new());
-        let mut bytes = 0;
-        for _ in 0..self.queue.len().min(shared.config.turn_items) {
-            if bytes >= shared.config.tick_bytes_max {
-                break;
-            }
-            let Some(rumor) = self.queue.pop_front() else {
+        let (mut bytes, mut work) = (0, 0);
+        let work_max = shared.config.turn_items * CHECKS_PER_CHANGE;
+        while bytes < shared.config.tick_bytes_max && work < work_max {
+            let Some(rumor) = self.queue.pop_front_if(|rumor| rumor.due <= shared.ticks) else {
                 break;
             };
+            work += peers.len();
             if rumor.ready > shared.persisted {
-                early.push(rumor);
+                let due = shared.ticks + 1;
+                early.push(Rumor { due, ..rumor });
                 continue;
             }
-            let size: usize = store.parts(rumor.first, rumor.of).map(Item::size).sum();
-            if size > 0 {
-                bytes += size;
-                batch.push(rumor);
+            let last = rumor.first.seq.saturating_add(u64::from(rumor.of) - 1);
+            if is_known(&|peer| self.has_all(peer, rumor.first, last)) {
+                continue;
+            }
+            work += CHECKS_PER_CHANGE * usize::from(rumor.of);
+            let items: Vec<&Item> = store.parts(rumor.first, rumor.of).collect();
+            let lacks = |peer| items.iter().any(|item| !self.knows(peer, item));
+            if !items.is_empty() && !is_known(&|peer| !lacks(peer)) {
+                bytes += items.iter().map(|item| item.size()).sum::<usize>();
+                batch.push((rumor, items));
             }
         }
         self.queue.extend(early);
         batch
+    }
+
+    fn has_all(&self, peer: NodeId, first: Dot, last: u64) -> bool {
+        let reflected = self.reflected.get(&peer);
+        reflected.is_some_and(|reflected| reflected.contains_span(first, last))
     }
 
     fn knows(&self, peer: NodeId, item: &Item) -> bool {
@@ -200,25 +211,23 @@ impl Rumors {
 
     fn send(
         &mut self,
-        store: &Store,
+        generation: u64,
         target: NodeId,
-        batch: &[Rumor],
+        batch: &[Found<'_>],
         context: Option<&WireContext>,
         effects: &mut Out,
     ) {
         let mut messages: Vec<Vec<Item>> = vec![Vec::new()];
-        for rumor in batch {
-            let parts: Vec<Item> = store
-                .parts(rumor.first, rumor.of)
-                .filter(|item| item.dot.origin != target && !self.knows(target, item))
-                .cloned()
-                .collect();
+        for (_, items) in batch {
+            let lacks = |item: &&&Item| item.dot.origin != target && !self.knows(target, item);
+            let parts = items.iter().filter(lacks).map(|item| (*item).clone());
+            let parts: Vec<Item> = parts.collect();
             match messages.last_mut() {
                 Some(items) if items.len() + parts.len() <= ITEMS_MAX => items.extend(parts),
                 _ => messages.push(parts),
             }
         }
-        let is_news = context.is_some() && self.sent.get(&target) != Some(&store.generation);
+        let is_news = context.is_some() && self.sent.get(&target) != Some(&generation);
         for (at, items) in messages.into_iter().enumerate() {
             let context = if at == 0 && is_news {
                 context.cloned()
@@ -230,7 +239,7 @@ impl Rumors {
             }
             debug_assert!(items.len() <= ITEMS_MAX, "a message that no peer would read");
             if context.is_some() {
-                self.sent.insert(target, store.generation);
+                self.sent.insert(target, generation);
             }
             effects.send(target, Message::Rumors { context, items });
         }
@@ -257,20 +266,21 @@ impl Rumors {
     }
 }
 
-fn send_new(shared: &Shared, targets: &[NodeId], items: Vec<Item>, effects: &mut Out) {
+/// Whether the changes of local writes go to every member at once.
+fn is_small(shared: &Shared) -> bool {
+    shared.config.members.len() <= shared.config.flush_peers_max + 1
+}
+
+fn send_new(is_durable: bool, targets: &[NodeId], items: Vec<Item>, effects: &mut Out) {
     if items.is_empty() {
         return;
     }
     debug_assert!(items.len() <= ITEMS_MAX, "a message that no peer would read");
-    for target in targets {
-        let message = Message::Rumors {
-            context: None,
-            items: items.clone(),
-        };
-        if shared.config.is_durable() {
-            effects.send_after_append(*target, message);
-        } else {
-            effects.send(*target, message);
-        }
+    let context = None;
+    let message = Message::Rumors { context, items };
+    if is_durable {
+        effects.send_to_all_after_append(targets, message);
+    } else {
+        effects.send_to_all(targets, message);
     }
 }

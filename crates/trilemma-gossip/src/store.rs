@@ -14,7 +14,6 @@ use crate::context::{Context, WIRE_INTERVALS_MAX};
 use crate::deferred::Deferred;
 use crate::dot::{Dot, OBSERVED_MAX, Observed};
 use crate::gossip::Out;
-use crate::message::ITEMS_MAX;
 use crate::record::Record;
 use crate::replica::{Item, Joined, Part, Replica, Sibling, observed, values, winner};
 use crate::shared::Shared;
@@ -37,21 +36,17 @@ pub(crate) struct Store {
     position: u64,
     /// Counts changes of the context, so that peers are sent it once.
     pub(crate) generation: u64,
-    /// Keys with too many siblings.
-    over_sibling_limit: BTreeMap<Key, WriteBack>,
-}
-
-/// When this node writes the winner of a key back.
-#[derive(Clone, Copy, Debug, Default)]
-struct WriteBack {
-    /// At this tick.
-    at: u64,
-    /// How often it was left to the node that made the winner.
-    left: u32,
+    /// Keys with too many siblings, and how often the write-back was left to the node that made the winner.
+    over_sibling_limit: BTreeMap<Key, u32>,
+    /// The same keys by the tick at which this node writes the winner back.
+    write_backs: BTreeSet<(u64, Key)>,
 }
 
 /// How often a write-back is left to another node that can be reached, before this one does it all the same.
 const LEFT_MAX: u32 = 8;
+
+/// Most bytes of changes published as one item: more than all that one message can bring.
+const PUBLISHED_BYTES_MAX: usize = 5 << 20;
 
 /// What readers saw of some keys before a change.
 type Before = BTreeMap<Key, Option<Versioned>>;
@@ -217,13 +212,30 @@ impl Store {
         }
     }
 
-    /// Corrects what a whole exchange found wrong; see [`Replica::restore`] and [`Replica::remove`]. Returns how many
-    /// changes it was.
+    /// Corrects what a whole exchange found wrong; see [`Replica::restore`] and [`Replica::remove`]. It becomes visible, and
+    /// durable, a slice at a time: these are no changes of one command. Returns how many changes it was.
     pub(crate) fn repair(
         &mut self,
         shared: &mut Shared,
         now: Now,
-        restored: Vec<Item>,
+        restored: &[Item],
+        removed: &[Dot],
+        effects: &mut Out,
+    ) -> usize {
+        let slice = shared.config.turn_items;
+        let restored = restored.chunks(slice).map(|items| (items, &[][..]));
+        let removed = removed.chunks(slice).map(|dots| (&[][..], dots));
+        let slices = restored.chain(removed);
+        slices
+            .map(|(restored, removed)| self.repair_slice(shared, now, restored, removed, effects))
+            .sum()
+    }
+
+    fn repair_slice(
+        &mut self,
+        shared: &mut Shared,
+        now: Now,
+        restored: &[Item],
         removed: &[Dot],
         effects: &mut Out,
     ) -> usize {
@@ -236,15 +248,15 @@ impl Store {
             if is_ahead
                 && self
                     .deferred
-                    .has_room(std::slice::from_ref(&item), &shared.config)
+                    .has_room(std::slice::from_ref(item), &shared.config)
             {
-                self.deferred.add(&self.replica, &item);
+                self.deferred.add(&self.replica, item);
             } else if is_ahead {
                 continue;
             }
-            if self.replica.restore(&item) {
-                self.deferred.join_restored(&item);
-                changed.push(item);
+            if self.replica.restore(item) {
+                self.deferred.join_restored(item);
+                changed.push(item.clone());
             }
         }
         for dot in removed {
@@ -258,13 +270,7 @@ impl Store {
         if count > 0 {
             self.generation += 1;
             self.publish(shared, before, effects);
-        }
-        for restored in changed.chunks(ITEMS_MAX) {
-            let (restored, removed) = (restored.to_vec(), Vec::new());
-            shared.append_lazy(Record::Repair { restored, removed }, effects);
-        }
-        for removed in removed.chunks(ITEMS_MAX) {
-            let (restored, removed) = (Vec::new(), removed.to_vec());
+            let (restored, removed) = (changed, removed.to_vec());
             shared.append_lazy(Record::Repair { restored, removed }, effects);
         }
         count
@@ -288,16 +294,31 @@ impl Store {
                 changes.push(Change { key, now });
             }
         }
-        assert!(
-            changes.len() <= ITEM_CHANGES_MAX,
-            "{} changes in one item, which no watcher reads",
-            changes.len()
-        );
-        if !changes.is_empty() {
-            self.position += 1;
-            let position = self.position;
-            effects.publish(ChangeBatch { position, changes });
+        self.publish_changes(changes, effects);
+    }
+
+    /// Publishes changes that became visible together: as one item, unless no watcher could read that. One change may show
+    /// a large value of each key that it does not hold itself.
+    fn publish_changes(&mut self, changes: Vec<Change>, effects: &mut Out) {
+        let (mut item, mut bytes) = (Vec::new(), 0);
+        for change in changes {
+            let size = change.bytes();
+            if item.len() == ITEM_CHANGES_MAX || !item.is_empty() && bytes + size > PUBLISHED_BYTES_MAX {
+                self.publish_item(std::mem::take(&mut item), effects);
+                bytes = 0;
+            }
+            bytes += size;
+            item.push(change);
         }
+        if !item.is_empty() {
+            self.publish_item(item, effects);
+        }
+    }
+
+    fn publish_item(&mut self, changes: Vec<Change>, effects: &mut Out) {
+        self.position += 1;
+        let position = self.position;
+        effects.publish(ChangeBatch { position, changes });
     }
 
     /// Takes in a context all of whose bodies have been taken in.
@@ -341,9 +362,7 @@ impl Store {
         let is_ours = |winner: &Sibling| winner.item.dot.origin == shared.config.node;
         let is_ours = self.replica.winner(key).is_some_and(is_ours);
         let wait = if is_ours { 1 } else { write_back_wait(shared) };
-        let at = shared.ticks + wait;
-        self.over_sibling_limit
-            .insert(key.clone(), WriteBack { at, left: 0 });
+        self.plan_write_back(key.clone(), shared.ticks + wait, 0);
     }
 
     /// Whether a write-back would help a key: it has too many siblings, or some that a tombstone hides. While changes of
@@ -353,15 +372,21 @@ impl Store {
         (is_over || self.replica.hides(key)) && !self.deferred.holds(key)
     }
 
-    /// Writes the winner of keys with too many siblings back under a new dot that has observed them all. The stamp
-    /// stays the winner's: the write-back is no newer than what it repeats, and reads see no change. Returns the dots.
-    pub(crate) fn write_back(&mut self, shared: &mut Shared, effects: &mut Out) -> Vec<Dot> {
+    /// Writes the winner of keys with too many siblings back under a new dot that has observed them all: a slice of those
+    /// that are due, the others at the next ticks. The stamp stays the winner's: the write-back is no newer than what it
+    /// repeats, and reads see no change. Returns the changes.
+    pub(crate) fn write_back(&mut self, shared: &mut Shared, effects: &mut Out) -> Vec<Item> {
         let now = shared.ticks;
-        let due = self.over_sibling_limit.iter().filter(|(_, due)| due.at <= now);
-        let due: Vec<(Key, u32)> = due.map(|(key, due)| (key.clone(), due.left)).collect();
-        let mut written = Vec::new();
-        for (key, left) in due {
-            self.over_sibling_limit.remove(&key);
+        let (mut written, mut bytes) = (Vec::new(), 0);
+        for _ in 0..shared.config.turn_items {
+            let is_due = self.write_backs.first().is_some_and(|(at, _)| *at <= now);
+            if !is_due || bytes >= shared.config.page_bytes {
+                break;
+            }
+            let Some((_, key)) = self.write_backs.pop_first() else {
+                break;
+            };
+            let left = self.over_sibling_limit.remove(&key).unwrap_or_default();
             let observed = self.replica.observed(&key);
             let Some(winner) = self.replica.winner(&key).map(|winner| winner.item.clone()) else {
                 continue;
@@ -372,25 +397,29 @@ impl Store {
             let owner = winner.dot.origin;
             if owner != shared.config.node && shared.view.is_connected(owner) && left < LEFT_MAX {
                 let at = now + write_back_wait(shared);
-                let left = left + 1;
-                self.over_sibling_limit.insert(key, WriteBack { at, left });
+                self.plan_write_back(key, at, left + 1);
                 continue;
             }
             debug_assert!(
                 observed.covers(winner.dot),
                 "a write-back that does not replace what it repeats"
             );
-            let dot = shared.next_dot();
             let item = Item {
-                dot,
+                dot: shared.next_dot(),
                 observed,
                 part: Part { index: 0, of: 1 },
                 ..winner
             };
-            self.apply(shared, vec![item], effects);
-            written.push(dot);
+            bytes += item.size();
+            written.push(item);
         }
+        self.apply(shared, written.clone(), effects);
         written
+    }
+
+    fn plan_write_back(&mut self, key: Key, at: u64, left: u32) {
+        self.write_backs.insert((at, key.clone()));
+        self.over_sibling_limit.insert(key, left);
     }
 
     /// What is still live of a command.
@@ -411,6 +440,11 @@ impl Store {
     pub(crate) fn check(&self) {
         self.replica.check();
         self.deferred.check(&self.replica);
+        assert_eq!(
+            self.write_backs.len(),
+            self.over_sibling_limit.len(),
+            "keys to be written back, and when"
+        );
     }
 }
 

@@ -6,6 +6,7 @@ mod findings;
 mod invariants;
 mod scenarios;
 mod seeds;
+mod turns;
 mod views;
 
 use std::time::Duration;

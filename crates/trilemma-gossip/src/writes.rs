@@ -31,9 +31,6 @@ pub(crate) struct Write {
     pub(crate) attempt: Attempt,
 }
 
-/// The first dot of a new command, and the number of its parts.
-pub(crate) type NewCommand = (Dot, u16);
-
 /// What clients are owed, and what they have done.
 #[derive(Debug)]
 pub(crate) struct Writes {
@@ -63,20 +60,20 @@ impl Writes {
         write: Write,
         command: &Command,
         effects: &mut Out,
-    ) -> Option<NewCommand> {
+    ) -> Vec<Item> {
         if let Err(refusal) = refuse(command).map_or(Ok(()), Err).and(command.validate()) {
             effects.reply(write.ticket, Reply::Write(Err(refusal.into())));
-            return None;
+            return Vec::new();
         }
         let refuse = |error: WriteError, effects: &mut Out| {
             effects.reply(write.ticket, Reply::Write(Err(error)));
-            None
+            Vec::new()
         };
         match self.admit(shared, now, write.op) {
             Admission::Repeat(OpResult::Applied { version, .. }) => {
                 let receipt = receipt(&shared.config, write.op, version);
                 self.answer(shared, write, version, Reply::Write(Ok(receipt)), effects);
-                return None;
+                return Vec::new();
             }
             Admission::Repeat(OpResult::Fenced) => {
                 return refuse(NotApplied::never(Reason::Fenced).into(), effects);
@@ -122,7 +119,7 @@ impl Writes {
         op: OpId,
         command: &Command,
         effects: &mut Out,
-    ) -> Result<(Stamp, Option<NewCommand>), NotApplied> {
+    ) -> Result<(Stamp, Vec<Item>), NotApplied> {
         if self.waiting.is_full() {
             return Err(overloaded("too many writes wait for the disk"));
         }
@@ -144,13 +141,12 @@ impl Writes {
             "a change that no peer would take"
         );
         self.record(shared, op, applied(stamp), stamp);
-        let made = items.len();
+        let made = items.clone();
         let items = store.take_in(shared, items, effects);
-        assert_eq!(items.len(), made, "our own new dots are new");
+        assert_eq!(items.len(), made.len(), "our own new dots are new");
         // A command may be empty; its operation has run all the same.
-        let new_command = items.first().map(|first| (first.dot, first.part.of));
         log(shared, Record::Write { op, stamp, items }, effects);
-        Ok((stamp, new_command))
+        Ok((stamp, made))
     }
 
     fn record(&mut self, shared: &mut Shared, op: OpId, result: OpResult, stamp: Stamp) {

@@ -116,8 +116,8 @@ impl World {
 fn merge(into: &Replica, from: &Replica) -> Replica {
     let mut merged = into.clone();
     let spans = from.context().minus(into.context());
-    for item in from.items(&spans, None, into.context()) {
-        merged.join(item);
+    for (dot, key) in from.live_within(&spans, None) {
+        merged.join(from.item_of(key, *dot).expect("it is live"));
     }
     merged.join_context(from.context());
     merged
