@@ -1,18 +1,16 @@
 //! Bugs that a reading of the code found. Each test is named after its finding and fails without the correction.
 
-use trilemma_core::codec::{decode, encode};
+use trilemma_core::codec::encode;
 use trilemma_core::host::{DynProtocol, GroupInput, Host, Output};
-use trilemma_core::protocol::Peer;
 use trilemma_core::{
-    Attempt, Effects, Incarnation, Input, Instant, Mutation, Now, PeerView, Proposal, Protocol, Reason,
-    Ticket, WallTime, WriteError,
+    Attempt, Incarnation, Instant, Mutation, Now, Proposal, Protocol, Reason, Ticket, WallTime, WriteError,
 };
 use trilemma_testkit::write;
 
 use super::*;
 use crate::clock::Stamp;
 use crate::dot::{Dot, Observed};
-use crate::message::{Compare, Message, PageEnd};
+use crate::message::{Compare, Message};
 use crate::replica::{Item, Part};
 
 const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
@@ -37,10 +35,10 @@ fn why(cluster: &Cluster<Gossip>, id: NodeId) -> String {
 }
 
 /// One instance of node 1 of two, behind its host: bytes in, bytes out.
-struct Single {
-    host: Host<Gossip>,
-    now: Now,
-    output: Output,
+pub(super) struct Single {
+    pub(super) host: Host<Gossip>,
+    pub(super) now: Now,
+    pub(super) output: Output,
 }
 
 impl Single {
@@ -48,7 +46,7 @@ impl Single {
         Self::with(|_| {})
     }
 
-    fn with(adjust: impl FnOnce(&mut GossipConfig)) -> Self {
+    pub(super) fn with(adjust: impl FnOnce(&mut GossipConfig)) -> Self {
         let mut config = GossipConfig::new(N1, Incarnation(5), [N1, N2], 1);
         adjust(&mut config);
         let mut single = Self {
@@ -63,23 +61,23 @@ impl Single {
         single
     }
 
-    fn step(&mut self, input: GroupInput) {
+    pub(super) fn step(&mut self, input: GroupInput) {
         self.host.step(self.now, input, &mut self.output);
         self.host.step(self.now, GroupInput::EndTurn, &mut self.output);
     }
 
-    fn shown(&self) -> Vec<trilemma_core::Entry> {
+    pub(super) fn shown(&self) -> Vec<trilemma_core::Entry> {
         self.host.scan(&trilemma_core::KeyRange::all(), usize::MAX)
     }
 
-    fn rumors(&mut self, items: Vec<Item>) {
+    pub(super) fn rumors(&mut self, items: Vec<Item>) {
         let bytes = encode(&Message::Rumors { context: None, items });
         self.step(GroupInput::Receive { from: N2, bytes });
         assert_eq!(self.output.rejected, None);
     }
 }
 
-fn item(seq: u64, key: &str, wall: u64, value: &str) -> Item {
+pub(super) fn item(seq: u64, key: &str, wall: u64, value: &str) -> Item {
     Item {
         dot: Dot::new(N2, Incarnation(1), seq),
         stamp: Stamp::at(WallTime(wall)),
@@ -239,66 +237,6 @@ fn d8_no_age_is_needed_for_that() {
     a_lost_disk_and_a_delete(ms(0));
 }
 
-/// A node on an empty disk has taken from somebody what another member knows to be dead. It goes in slices, each a turn and an
-/// item for watchers, and the member does not count as met before all is gone.
-#[test]
-fn l5_what_a_lost_disk_brought_back_goes_in_slices() {
-    const KEYS: u64 = 300;
-    const SLICE: usize = 40;
-    let mut single = Single::with(|config| config.turn_items = SLICE);
-    for seq in 1..=KEYS {
-        single.rumors(vec![item(seq, &format!("k{seq}"), 999_000, "v")]);
-    }
-    assert_eq!(single.shown().len(), 300);
-    let peer = Peer {
-        incarnation: Incarnation(1),
-        connected: true,
-    };
-    let peers = [(N2, peer)].into();
-    single.step(GroupInput::Peers(PeerView { peers }));
-    let up_to = single.output.records.last().expect("it was logged").seq;
-    single.step(GroupInput::Persisted { up_to });
-    let sent = single
-        .output
-        .sends
-        .iter()
-        .map(|sent| decode(&sent.bytes).expect("it decodes"));
-    let session = sent.filter_map(|message| match message {
-        Message::Pull {
-            session, whole: true, ..
-        } => Some(session),
-        _ => None,
-    });
-    let session = session.last().expect("everything is asked for");
-    let context = single.host.protocol().replica().context().to_wire(usize::MAX);
-    single.output.clear();
-    let page = Message::Page {
-        session,
-        incarnation: Incarnation(1),
-        snapshot: 7,
-        after: None,
-        items: Vec::new(),
-        end: PageEnd::Last(context),
-    };
-    let bytes = encode(&page);
-    single.step(GroupInput::Receive { from: N2, bytes });
-    assert_eq!(single.shown().len(), 300 - SLICE, "a turn removes a slice");
-    assert!(!single.host.protocol().has_met(N2));
-    while single.host.goes_on() {
-        single
-            .host
-            .step(single.now, GroupInput::EndTurn, &mut single.output);
-    }
-    assert!(single.shown().is_empty() && single.host.protocol().has_met(N2));
-    let items: Vec<usize> = single
-        .output
-        .applied
-        .iter()
-        .map(|item| item.changes.len())
-        .collect();
-    assert_eq!(items, [40, 40, 40, 40, 40, 40, 40, 20]);
-}
-
 /// Node 2 acknowledges a delete with a clock that is behind, and loses its disk (inside/gossip#write-after-a-lost-disk).
 /// Its next write must not be older than the tombstone that the others have collected: they would show it after the
 /// delete, and where the tombstone still is it would be hidden.
@@ -410,35 +348,6 @@ fn a_late_message_of_a_former_incarnation_does_not_count_as_met() {
 
 /// Each node that writes a winner back makes another sibling for those that have not seen the others' copies
 /// (inside/gossip#one-node-writes-back). So it is left to the node that made the winner, here one that does not mind.
-/// Its pages may come before the host says that it has begun another incarnation.
-#[test]
-fn a_member_that_is_met_again_was_not_met() {
-    let config = GossipConfig::new(N1, Incarnation(5), [N1, N2, N3], 1);
-    let mut gossip = Gossip::new(config);
-    let mut effects = Effects::default();
-    gossip.step(Now::default(), Input::Start, &mut effects);
-    let Gossip {
-        shared,
-        store,
-        rejoin,
-        ..
-    } = &mut gossip;
-    let meeting = |incarnation| crate::rejoin::Meeting {
-        incarnation: Incarnation(incarnation),
-        context: crate::context::Context::default(),
-        listed: crate::context::Context::default(),
-        after: None,
-    };
-    rejoin.on_met(shared, N3, Incarnation(1), &mut effects);
-    rejoin.meet(N3, meeting(2));
-    rejoin.meet(N2, meeting(1));
-    assert!(rejoin.go_on(shared, store, Now::default(), &mut effects));
-    assert_eq!(rejoin.unmet(&shared.config), [N3], "its new incarnation");
-    rejoin.check(&shared.config);
-    assert!(!rejoin.go_on(shared, store, Now::default(), &mut effects));
-    assert!(!rejoin.is_blank);
-}
-
 #[test]
 fn a_winner_is_written_back_by_the_node_that_made_it_if_that_can_be_reached() {
     let mut cluster = cluster_with(3, 37, |config| {
