@@ -17,22 +17,23 @@
 //! **Collection** ([`Replica::collect`]) forgets observed sets and tombstones once every member has acknowledged to
 //! reflect them. It changes nothing that is visible, now or later, so replicas may do it at different times.
 
+mod index;
 mod siblings;
 
 use std::ops::Bound;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
-use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 use trilemma_core::data::BATCH_LENGTH_MAX;
 use trilemma_core::{Entry, Key, Value, Versioned};
-use xxhash_rust::xxh3::Xxh3;
 
 use crate::clock::Stamp;
 use crate::context::Context;
 use crate::dot::{Dot, Observed};
-use siblings::{cut, hides, shown};
+use index::Index;
+use siblings::{cut, hides};
 
 pub use siblings::{Rank, Sibling};
 pub(crate) use siblings::{merge, observed, values, winner};
@@ -104,6 +105,11 @@ impl Item {
         dot.source() == self.dot.source() && self.dot.seq < dot.seq && dot.seq < end
     }
 
+    /// Whether collection can do something for it: for a tombstone, and for what it has observed.
+    pub(crate) fn is_uncollected(&self) -> bool {
+        self.content.is_none() || !self.observed.is_empty()
+    }
+
     /// Greatest size on the wire in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -120,12 +126,7 @@ pub(crate) type Siblings = Arc<Vec<Sibling>>;
 pub struct Replica {
     context: Context,
     keys: OrdMap<Key, Siblings>,
-    live: OrdMap<Dot, Key>,
-    /// Live dots that collection can still do something for.
-    uncollected: OrdSet<Dot>,
-    visible: u64,
-    contested: u64,
-    digest: u64,
+    index: Index,
 }
 
 /// Largest store whose figures are counted again at the end of every step of a debug build.
@@ -142,6 +143,17 @@ pub enum Joined {
     Live,
 }
 
+/// What taking in an item has made of its key.
+#[derive(Clone, Debug)]
+pub(crate) struct Taken {
+    pub(crate) joined: Joined,
+    /// What readers of the whole store would have seen before, and see now.
+    pub(crate) was: Option<Versioned>,
+    pub(crate) now: Option<Versioned>,
+    /// Number of siblings now.
+    pub(crate) siblings: usize,
+}
+
 impl Replica {
     /// What the store reflects.
     #[must_use]
@@ -152,31 +164,31 @@ impl Replica {
     /// Number of keys that exist.
     #[must_use]
     pub fn visible(&self) -> u64 {
-        self.visible
+        self.index.visible
     }
 
     /// Number of keys with more than one sibling.
     #[must_use]
     pub fn contested(&self) -> u64 {
-        self.contested
+        self.index.contested
     }
 
     /// Number of live changes, tombstones included.
     #[must_use]
     pub fn live(&self) -> usize {
-        self.live.len()
+        self.index.live.len()
     }
 
     /// Number of live changes that wait for collection: tombstones and changes with observed sets.
     #[must_use]
     pub fn uncollected(&self) -> usize {
-        self.uncollected.len()
+        self.index.uncollected.len()
     }
 
     /// A digest of everything that reads can see, concurrent values included. Equal contexts have equal digests.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        self.digest
+        self.index.digest
     }
 
     /// All siblings of a key, in no order.
@@ -194,13 +206,13 @@ impl Replica {
     /// The key of a live change.
     #[must_use]
     pub fn key_of(&self, dot: Dot) -> Option<&Key> {
-        self.live.get(&dot)
+        self.index.live.get(&dot)
     }
 
     /// The state of a key.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<Versioned> {
-        winner(self.siblings(key)).and_then(Sibling::versioned)
+        state(self.siblings(key))
     }
 
     /// The winning sibling of a key, which may be a tombstone.
@@ -233,22 +245,35 @@ impl Replica {
 
     /// Takes in one change. Commutative, associative and idempotent.
     pub fn join(&mut self, item: &Item) -> Joined {
+        self.take_in(item).map_or(Joined::Stale, |taken| taken.joined)
+    }
+
+    /// The same, and what it has made of the key; `None` if the context had it.
+    pub(crate) fn take_in(&mut self, item: &Item) -> Option<Taken> {
         if self.context.contains(item.dot) {
-            return Joined::Stale;
+            return None;
         }
         self.context.insert(item.dot);
         // What the change observed is reflected from now on, also where its body never came: it must not be
         // accepted when it arrives late.
         item.observed.iter().for_each(|dot| self.context.insert(dot));
-        let mut is_live = false;
-        self.replace(&item.key, |siblings| is_live = merge(siblings, item));
+        let taken = self.replace(&item.key, |siblings| {
+            let was = state(siblings);
+            let is_live = merge(siblings, item);
+            Taken {
+                joined: if is_live { Joined::Live } else { Joined::Superseded },
+                was,
+                now: state(siblings),
+                siblings: siblings.len(),
+            }
+        });
         debug_assert_eq!(
             self.item(item.dot).is_some(),
-            is_live,
+            taken.joined == Joined::Live,
             "an index that forgets {}",
             item.dot
         );
-        if is_live { Joined::Live } else { Joined::Superseded }
+        Some(taken)
     }
 
     /// Takes in a context whose bodies, all of them, have been taken in before.
@@ -292,7 +317,7 @@ impl Replica {
 
     /// Removes a live change that another replica reflects and does not hold. Its name stays in the context.
     pub fn remove(&mut self, dot: Dot) {
-        if let Some(key) = self.live.get(&dot).cloned() {
+        if let Some(key) = self.index.live.get(&dot).cloned() {
             debug_assert!(
                 self.context.contains(dot),
                 "a live change that is not reflected: {dot}"
@@ -319,7 +344,7 @@ impl Replica {
         limit: usize,
     ) -> (Vec<Dot>, Option<Dot>) {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let live = self.live.range((start, Bound::Unbounded));
+        let live = self.index.live.range((start, Bound::Unbounded));
         let looked: Vec<Dot> = live.take(limit).map(|(dot, _)| *dot).collect();
         let last = looked.last().copied().filter(|_| looked.len() == limit);
         let is_dead = |dot: &Dot| other.contains(*dot) && !listed.contains(*dot);
@@ -327,53 +352,30 @@ impl Replica {
     }
 
     /// Changes the siblings of one key and keeps every index and figure in step.
-    fn replace(&mut self, key: &Key, change: impl FnOnce(&mut Vec<Sibling>)) {
-        let mut siblings = self.keys.remove(&key[..]).unwrap_or_default();
-        self.account(key, &siblings, false);
-        change(Arc::make_mut(&mut siblings));
-        self.account(key, &siblings, true);
-        if !siblings.is_empty() {
-            self.keys.insert(key.clone(), siblings);
-        }
-    }
-
-    fn account(&mut self, key: &Key, siblings: &[Sibling], add: bool) {
-        let visible = winner(siblings).is_some_and(|sibling| sibling.item.content.is_some());
-        let contested = siblings.len() > 1;
-        if add {
-            self.visible += u64::from(visible);
-            self.contested += u64::from(contested);
-        } else {
-            self.visible -= u64::from(visible);
-            self.contested -= u64::from(contested);
-        }
-        for share in shown(siblings).map(|sibling| share(key, sibling)) {
-            self.digest = if add {
-                self.digest.wrapping_add(share)
-            } else {
-                self.digest.wrapping_sub(share)
-            };
-        }
-        for sibling in siblings {
-            let item = &sibling.item;
-            let open = item.content.is_none() || !item.observed.is_empty();
-            match (add, open) {
-                (true, true) => drop(self.uncollected.insert(item.dot)),
-                (false, true) => drop(self.uncollected.remove(&item.dot)),
-                (_, false) => {}
+    fn replace<T>(&mut self, key: &Key, change: impl FnOnce(&mut Vec<Sibling>) -> T) -> T {
+        let Some(siblings) = self.keys.get_mut(&key[..]) else {
+            let mut siblings = Vec::new();
+            let result = change(&mut siblings);
+            self.index.add(&siblings);
+            if !siblings.is_empty() {
+                self.keys.insert(key.clone(), Arc::new(siblings));
             }
-            if add {
-                self.live.insert(item.dot, key.clone());
-            } else {
-                self.live.remove(&item.dot);
-            }
+            return result;
+        };
+        self.index.remove(siblings);
+        let siblings = Arc::make_mut(siblings);
+        let result = change(siblings);
+        self.index.add(siblings);
+        if siblings.is_empty() {
+            self.keys.remove(&key[..]);
         }
+        result
     }
 
     /// The live change of this name.
     #[must_use]
     pub fn item(&self, dot: Dot) -> Option<&Item> {
-        self.item_of(self.live.get(&dot)?, dot)
+        self.item_of(self.index.live.get(&dot)?, dot)
     }
 
     /// The live change of this name and key.
@@ -409,14 +411,15 @@ impl Replica {
                 Some(after) if after >= first => Bound::Excluded(after),
                 _ => Bound::Included(first),
             };
-            self.live.range((start, Bound::Included(last)))
+            self.index.live.range((start, Bound::Included(last)))
         })
     }
 
     /// Every live change after `after` in dot order.
     pub fn all_items_after(&self, after: Option<Dot>) -> impl Iterator<Item = &Item> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.live
+        self.index
+            .live
             .range((start, Bound::Unbounded))
             .filter_map(|(dot, key)| self.item_of(key, *dot))
     }
@@ -425,7 +428,8 @@ impl Replica {
     #[must_use]
     pub fn uncollected_after(&self, after: Option<Dot>, limit: usize) -> Vec<Dot> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.uncollected
+        self.index
+            .uncollected
             .range((start, Bound::Unbounded))
             .take(limit)
             .copied()
@@ -442,7 +446,7 @@ impl Replica {
     /// the same incarnation covers it on replicas that have not collected yet, and would bring back there what it hid.
     /// Such a key is written back first, see [`Replica::hides`].
     pub fn collect(&mut self, dot: Dot, is_stable: impl Fn(&Item) -> bool) -> bool {
-        let Some(key) = self.live.get(&dot).cloned() else {
+        let Some(key) = self.index.live.get(&dot).cloned() else {
             return false;
         };
         let siblings = self.siblings(&key);
@@ -454,14 +458,14 @@ impl Replica {
         if cut.is_none() && !prune {
             return false;
         }
-        let digest = self.digest;
+        let digest = self.index.digest;
         self.replace(&key, |siblings| {
             siblings.retain(|sibling| cut.is_none_or(|cut| sibling.rank() > cut));
             for sibling in siblings.iter_mut().filter(|sibling| is_stable(&sibling.item)) {
                 sibling.item.observed.clear();
             }
         });
-        assert!(self.digest == digest, "what was collected of {key} is seen");
+        assert!(self.index.digest == digest, "what was collected of {key} is seen");
         debug_assert!(
             !self.hides(&key) || cut.is_none(),
             "a tombstone went that hid something"
@@ -471,21 +475,24 @@ impl Replica {
 
     /// The store's own invariants.
     pub(crate) fn check(&self) {
-        assert!(self.keys.len() <= self.live.len(), "a key without a live change");
         assert!(
-            self.uncollected.len() <= self.live.len(),
+            self.keys.len() <= self.index.live.len(),
+            "a key without a live change"
+        );
+        assert!(
+            self.index.uncollected.len() <= self.index.live.len(),
             "more to collect than there is"
         );
         let keys = self.keys.len() as u64;
         assert!(
-            self.visible <= keys && self.contested <= keys,
+            self.index.visible <= keys && self.index.contested <= keys,
             "more keys shown than there are"
         );
         debug_assert!(
-            self.live.len() > RECOUNT_MAX || self.is_counted(),
+            self.index.live.len() > RECOUNT_MAX || self.is_counted(),
             "a figure is wrong: {self:?}"
         );
-        if self.live.len() <= RECOUNT_MAX {
+        if self.index.live.len() <= RECOUNT_MAX {
             self.context.check();
         }
     }
@@ -493,41 +500,21 @@ impl Replica {
     /// Whether every index and figure is what the siblings of all keys make it, and whether none of them has observed
     /// another.
     fn is_counted(&self) -> bool {
-        let mut again = Self {
-            context: self.context.clone(),
-            keys: self.keys.clone(),
-            ..Self::default()
-        };
-        for (key, siblings) in &self.keys {
-            again.account(key, siblings, true);
-        }
+        let mut index = Index::default();
+        self.keys.values().for_each(|siblings| index.add(siblings));
         let siblings = || self.keys.values().flat_map(|siblings| siblings.iter());
         let covered = siblings().all(|sibling| self.context.contains(sibling.item.dot));
         let apart = self.keys.values().all(|siblings| {
             let observes = |item: &Item| siblings.iter().any(|other| other.item.observed.covers(item.dot));
             !siblings.is_empty() && !siblings.iter().any(|sibling| observes(&sibling.item))
         });
-        let figures = |of: &Self| (of.visible, of.contested, of.digest);
-        let indexes = again.live == self.live && again.uncollected == self.uncollected;
-        covered && apart && indexes && figures(&again) == figures(self)
+        covered && apart && index == self.index
     }
 }
 
-/// What one visible sibling adds to the digest. Sums of hashes, so that order does not matter.
-fn share(key: &Key, sibling: &Sibling) -> u64 {
-    let mut hasher = Xxh3::new();
-    let dot = sibling.item.dot;
-    for word in [
-        u64::from(dot.origin.0),
-        dot.incarnation.0,
-        dot.seq,
-        sibling.item.stamp.0,
-        sibling.hash,
-    ] {
-        hasher.update(&word.to_le_bytes());
-    }
-    hasher.update(key);
-    hasher.digest()
+/// What readers see of a key with these siblings.
+fn state(siblings: &[Sibling]) -> Option<Versioned> {
+    winner(siblings).and_then(Sibling::versioned)
 }
 
 #[cfg(test)]

@@ -3,10 +3,11 @@
 
 mod view;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use trilemma_core::watch::ITEM_CHANGES_MAX;
-use trilemma_core::{Change, ChangeBatch, Entry, Key, NodeId, Now, Versioned};
+use trilemma_core::{Change, ChangeBatch, Key, NodeId, Now, Versioned};
 
 use crate::clock::is_acceptable;
 use crate::config::Durability;
@@ -15,7 +16,7 @@ use crate::deferred::Deferred;
 use crate::dot::{Dot, OBSERVED_MAX, Observed};
 use crate::gossip::Out;
 use crate::record::Record;
-use crate::replica::{Item, Joined, Part, Replica, Sibling, observed, values, winner};
+use crate::replica::{Item, Part, Replica, Sibling, observed, values, winner};
 use crate::shared::Shared;
 
 /// How changes came.
@@ -48,6 +49,17 @@ const LEFT_MAX: u32 = 8;
 /// Most bytes of changes published as one item: more than all that one message can bring.
 const PUBLISHED_BYTES_MAX: usize = 5 << 20;
 
+/// What a change has made of its key.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// What readers saw before.
+    was: Option<Versioned>,
+    /// What they see now.
+    now: Option<Versioned>,
+    /// Whether the key has several siblings, of which some may have to be written back.
+    has_siblings: bool,
+}
+
 /// What readers saw of some keys before a change.
 type Before = BTreeMap<Key, Option<Versioned>>;
 
@@ -64,7 +76,7 @@ impl Store {
     }
 
     /// Every concurrent value of a key, the winner first.
-    pub(crate) fn values(&self, key: &Key) -> Vec<Entry> {
+    pub(crate) fn values(&self, key: &Key) -> Vec<trilemma_core::Entry> {
         values(key, self.shown(key))
     }
 
@@ -99,8 +111,7 @@ impl Store {
         }
         let mut is_complete = true;
         let is_fragmented = context.intervals() >= shared.config.intervals_max;
-        let mut ready = Vec::with_capacity(new_items.len());
-        let mut deferred = Vec::new();
+        let (mut deferred, mut not_ready) = (Vec::new(), BTreeSet::new());
         for command in new_items.chunk_by(|a, b| a.command() == b.command()) {
             let context = self.replica.context();
             let ahead = |item: &Item| !is_acceptable(item.stamp, now.wall, shared.config.accept_drift);
@@ -116,15 +127,17 @@ impl Store {
                     command.iter().for_each(|item| self.defer(item));
                     deferred.extend_from_slice(command);
                 }
+                not_ready.extend(command.iter().map(|item| item.dot));
             } else if source == Source::Rumors
                 && is_fragmented
                 && command.iter().all(|item| context.would_fragment(item.dot))
             {
                 is_complete = false;
-            } else {
-                ready.extend_from_slice(command);
+                not_ready.extend(command.iter().map(|item| item.dot));
             }
         }
+        let mut ready = new_items;
+        ready.retain(|item| !not_ready.contains(&item.dot));
         if !deferred.is_empty() {
             self.generation += 1;
             shared.append_lazy(Record::Deferred { items: deferred }, effects);
@@ -151,38 +164,81 @@ impl Store {
     }
 
     /// Joins changes into the store and publishes them; returns those that were new.
-    pub(crate) fn take_in(&mut self, shared: &mut Shared, items: Vec<Item>, effects: &mut Out) -> Vec<Item> {
-        let before = self.before(items.iter().map(|item| &item.key));
-        let mut new_items = Vec::with_capacity(items.len());
-        for item in items {
+    pub(crate) fn take_in(
+        &mut self,
+        shared: &mut Shared,
+        mut items: Vec<Item>,
+        effects: &mut Out,
+    ) -> Vec<Item> {
+        let mut seen: BTreeMap<Key, Seen> = BTreeMap::new();
+        items.retain(|item| {
             assert!(
-                !self.deferred.holds_part_of(&item),
+                !self.deferred.holds_part_of(item),
                 "{:?} would be shown while another change of its command is deferred",
                 item.dot
             );
             shared.clock.observe(item.stamp);
-            if self.join(&item) {
-                debug_assert!(
-                    self.replica.context().contains(item.dot),
-                    "taken in and not reflected"
-                );
-                new_items.push(item);
+            let Some(change) = self.join(item) else {
+                return false;
+            };
+            debug_assert!(
+                self.replica.context().contains(item.dot),
+                "taken in and not reflected"
+            );
+            // Of several changes of a key the first says what was before, and the last what is now.
+            match seen.entry(item.key.clone()) {
+                Entry::Vacant(place) => drop(place.insert(change)),
+                Entry::Occupied(mut place) => {
+                    let was = place.get_mut().was.take();
+                    place.insert(Seen { was, ..change });
+                }
+            }
+            true
+        });
+        if items.is_empty() {
+            return items;
+        }
+        self.generation += 1;
+        let mut changes = Vec::with_capacity(seen.len());
+        for (
+            key,
+            Seen {
+                was,
+                now,
+                has_siblings,
+            },
+        ) in seen
+        {
+            if has_siblings {
+                self.note_siblings(shared, &key);
+            }
+            if was != now {
+                changes.push(Change { key, now });
             }
         }
-        if !new_items.is_empty() {
-            self.generation += 1;
-            self.publish(shared, before, effects);
-        }
-        new_items
+        self.publish_changes(changes, effects);
+        items
     }
 
-    /// Joins one change into the replica and into what is shown. `false` if it was known.
-    pub(crate) fn join(&mut self, item: &Item) -> bool {
-        let is_new = self.replica.join(item) != Joined::Stale;
-        if is_new {
-            self.deferred.join(item);
-        }
-        is_new
+    /// Joins one change into the replica and into what is shown. `None` if it was known.
+    pub(crate) fn join(&mut self, item: &Item) -> Option<Seen> {
+        let is_shadowed = self.deferred.holds(&item.key);
+        let shown = is_shadowed.then(|| self.get(&item.key));
+        let taken = self.replica.take_in(item)?;
+        let Some(was) = shown else {
+            return Some(Seen {
+                was: taken.was,
+                now: taken.now,
+                has_siblings: taken.siblings > 1,
+            });
+        };
+        self.deferred.join(item);
+        let (now, has_siblings) = (self.get(&item.key), true);
+        Some(Seen {
+            was,
+            now,
+            has_siblings,
+        })
     }
 
     /// Shows a page of the deferred changes whose time has come; returns whether there are more. They are logged once more,
@@ -245,11 +301,7 @@ impl Store {
         for item in restored {
             let is_ahead = !is_acceptable(item.stamp, now.wall, shared.config.accept_drift)
                 && self.replica.item(item.dot).is_none();
-            if is_ahead
-                && self
-                    .deferred
-                    .has_room(std::slice::from_ref(item), &shared.config)
-            {
+            if is_ahead && self.deferred.has_room(std::slice::from_ref(item), &shared.config) {
                 self.deferred.add(&self.replica, item);
             } else if is_ahead {
                 continue;

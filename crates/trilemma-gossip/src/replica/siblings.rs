@@ -79,9 +79,15 @@ pub(crate) fn merge(siblings: &mut Vec<Sibling>, item: &Item) -> bool {
     let superseded = siblings
         .iter()
         .any(|sibling| sibling.item.observed.covers(item.dot));
+    let mut item = item.clone();
+    // Equal keys share their memory; most keys have one sibling.
+    if let Some(other) = siblings.first() {
+        item.key = other.item.key.clone();
+    }
     siblings.retain(|sibling| !item.observed.covers(sibling.item.dot));
     if !superseded {
-        siblings.push(Sibling::new(item.clone()));
+        siblings.reserve_exact(1);
+        siblings.push(Sibling::new(item));
     }
     !superseded
 }

@@ -310,10 +310,10 @@ fn a_wrong_figure_or_index_is_caught() {
     ]);
     sound.check();
     let corruptions: [fn(&mut Replica); 5] = [
-        |replica| replica.visible += 1,
-        |replica| replica.digest ^= 1,
-        |replica| _ = replica.uncollected.remove(&dot(2, 1)),
-        |replica| _ = replica.live.remove(&dot(1, 1)),
+        |replica| replica.index.visible += 1,
+        |replica| replica.index.digest ^= 1,
+        |replica| _ = replica.index.uncollected.remove(&dot(2, 1)),
+        |replica| _ = replica.index.live.remove(&dot(1, 1)),
         |replica| replica.context = Context::default(),
     ];
     for (at, corrupt) in corruptions.into_iter().enumerate() {
