@@ -181,7 +181,12 @@ impl Core {
 fn instance(backend: Backend, node: NodeId, members: impl Iterator<Item = NodeId>) -> Box<dyn DynProtocol> {
     let (incarnation, seed) = (Incarnation(1), u64::from(node.0));
     match backend {
-        Backend::Raft => Box::new(Host::new(Raft::new(RaftConfig::new(node, members, seed)))),
+        Backend::Raft => Box::new(Host::new(Raft::new(RaftConfig::new(
+            node,
+            incarnation,
+            members,
+            seed,
+        )))),
         Backend::Paxos => Box::new(Host::new(Paxos::new(PaxosConfig::new(
             node,
             members,

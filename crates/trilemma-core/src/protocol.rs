@@ -231,7 +231,14 @@ impl PeerView {
     /// Whether `node` can be reached.
     #[must_use]
     pub fn is_connected(&self, node: NodeId) -> bool {
-        self.peers.get(&node).is_some_and(|peer| peer.connected)
+        self.reachable(node).is_some()
+    }
+
+    /// The incarnation of `node`, if it can be reached.
+    #[must_use]
+    pub fn reachable(&self, node: NodeId) -> Option<Incarnation> {
+        let peer = self.peers.get(&node).filter(|peer| peer.connected)?;
+        Some(peer.incarnation)
     }
 
     /// The members that cannot be reached from `this` node.

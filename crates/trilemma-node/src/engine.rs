@@ -77,7 +77,7 @@ impl Engine {
                 Engine::Paxos(Host::new(Paxos::new(paxos)))
             }
             Backend::Raft => {
-                let mut raft = RaftConfig::new(node, members, seed);
+                let mut raft = RaftConfig::new(node, incarnation, members, seed);
                 raft.epoch = EPOCH;
                 raft.heartbeat = settings.tuning.raft_heartbeat;
                 raft.election_timeout = settings.tuning.raft_election_timeout;

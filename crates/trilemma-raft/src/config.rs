@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use trilemma_core::session::{SESSION_RESULTS_MAX, SESSIONS_MAX, SessionLimits};
 use trilemma_core::table::CHUNK_BYTES;
-use trilemma_core::{Epoch, NodeId};
+use trilemma_core::{Epoch, Incarnation, NodeId};
 
 /// Settings of [`super::Raft`]. [`RaftConfig::new`] fills in the defaults named at the fields.
 #[derive(Clone, Debug)]
 pub struct RaftConfig {
     /// This node; one of `members`.
     pub node: NodeId,
+    /// This run of its process.
+    pub incarnation: Incarnation,
     /// The voters.
     pub members: BTreeSet<NodeId>,
     /// The epoch that receipts name.
@@ -67,9 +69,15 @@ pub struct RaftConfig {
 impl RaftConfig {
     /// The defaults for a node with these members.
     #[must_use]
-    pub fn new(node: NodeId, members: impl IntoIterator<Item = NodeId>, seed: u64) -> Self {
+    pub fn new(
+        node: NodeId,
+        incarnation: Incarnation,
+        members: impl IntoIterator<Item = NodeId>,
+        seed: u64,
+    ) -> Self {
         Self {
             node,
+            incarnation,
             members: members.into_iter().chain([node]).collect(),
             epoch: Epoch(1),
             seed,

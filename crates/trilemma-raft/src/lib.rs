@@ -71,6 +71,7 @@ pub use withdrawn::Contradiction;
 
 use checkpoint::Loading;
 use follower::Follower;
+use requests::Forward;
 use role::Role;
 use shared::Shared;
 
@@ -189,12 +190,21 @@ impl Raft {
         let mut role = role;
         match message {
             Message::Forward {
+                to,
                 id,
                 timeout_ms,
                 request,
-            } => requests::on_forward(&mut role, shared, now, from, (id, timeout_ms, request), effects),
+            } => {
+                let forward = Forward {
+                    to,
+                    id,
+                    timeout_ms,
+                    request,
+                };
+                requests::on_forward(&mut role, shared, now, from, forward, effects);
+            }
             Message::ForwardReply { id, reply } => {
-                requests::on_forward_reply(shared, from, (id, reply), effects);
+                requests::on_forward_reply(shared, now, from, (id, reply), effects);
             }
             Message::NotLeader { id } => requests::on_not_leader(shared, now, from, id, effects),
             message => return role.on_message(shared, now, from, message, effects),
@@ -218,6 +228,7 @@ impl Raft {
             .any(|peer| view.is_connected(peer) && !known.is_connected(peer))
         {
             self.shared.forget_elections();
+            self.shared.pending.forget_waits();
         }
         self.shared.view = view;
         role.on_restarts(&restarted);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use trilemma_core::checkpoint::CHUNK_BYTES_MAX;
 use trilemma_core::codec::{bounded_bytes, bounded_vec};
-use trilemma_core::{Lane, Reply, Request};
+use trilemma_core::{Incarnation, Lane, Reply, Request};
 
 use crate::log::{Entry, Index, Term};
 
@@ -105,6 +105,8 @@ pub enum Message {
     },
     /// A node passes a client's request on to the leader.
     Forward {
+        /// The process of the leader that it is meant for. Another one of the same node ignores it.
+        to: Incarnation,
         /// Names the request at the sender.
         id: u64,
         /// How long its client still waits, in milliseconds.

@@ -1,12 +1,16 @@
-//! Requests that this node has to answer, and where each of them waits.
+//! Requests that this node has to answer, and where each of them waits. What was forwarded and has no answer is forwarded
+//! again, under the same name.
 //!
 //! Every request is answered once, in the class that is certain: what has entered a log, or has been sent to a node
 //! that may put it there, is *unknown* until it is applied; all else is *not applied*.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use trilemma_core::pending::PendingKind;
-use trilemma_core::{Instant, NodeId, Reason, Reply, Request, Rng, Ticket, UnknownCause};
+use trilemma_core::{
+    Incarnation, Instant, NodeId, Patience, Reason, Reply, Request, Rng, Ticket, UnknownCause,
+};
 
 use crate::Out;
 use crate::forward_dedup::ForwardDedup;
@@ -64,7 +68,32 @@ pub(crate) struct AtLeader {
     pub(crate) kind: PendingKind,
     pub(crate) request: Request,
     pub(crate) leader: NodeId,
+    /// The process of the leader that it was sent to. It goes to no other one.
+    pub(crate) incarnation: Incarnation,
     pub(crate) deadline: Instant,
+    /// When it was sent first.
+    pub(crate) sent: Instant,
+    /// How often it was sent in vain.
+    pub(crate) in_vain: u32,
+    /// When it is sent again.
+    pub(crate) again_at: Instant,
+}
+
+impl AtLeader {
+    /// When it is sent again, or answered.
+    fn due(&self) -> Instant {
+        self.again_at.min(self.deadline)
+    }
+
+    fn message(&self, now: Instant, id: u64) -> Message {
+        let timeout = self.deadline.since(now).as_millis();
+        Message::Forward {
+            to: self.incarnation,
+            id,
+            timeout_ms: u32::try_from(timeout).unwrap_or(u32::MAX),
+            request: self.request.clone(),
+        }
+    }
 }
 
 /// A request that waits for a leader.
@@ -76,25 +105,40 @@ pub(crate) struct Queued {
     pub(crate) give_up: Instant,
 }
 
+/// How often the time that a leader gets to answer is doubled at most.
+const PATIENCE_DOUBLINGS_MAX: u32 = 6;
+
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pending {
     in_log: BTreeMap<Index, InLog>,
     at_leader: BTreeMap<u64, AtLeader>,
     queue: BTreeMap<u64, Queued>,
     deadlines: BTreeSet<(Instant, Place)>,
     last_id: u64,
+    /// How long a leader may take to answer before it is asked again.
+    patience: Patience,
     pub(crate) dedup: ForwardDedup,
 }
 
 impl Pending {
     /// Ids begin anywhere: an answer that a leader still has for a former incarnation of this node must answer nothing in
-    /// this one.
-    pub(crate) fn new(rng: &mut Rng) -> Self {
+    /// this one. A leader gets at least `patience_min` to answer what was forwarded.
+    pub(crate) fn new(rng: &mut Rng, patience_min: Duration) -> Self {
         Self {
+            in_log: BTreeMap::new(),
+            at_leader: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
             last_id: rng.next_u64() >> 16,
-            ..Self::default()
+            patience: Patience::new(patience_min, PATIENCE_DOUBLINGS_MAX),
+            dedup: ForwardDedup::default(),
         }
+    }
+
+    /// A peer that was away is back: what was sent in vain says nothing any more.
+    pub(crate) fn forget_waits(&mut self) {
+        self.patience.forget_waits();
     }
 
     pub(crate) fn wake_at(&self) -> Instant {
@@ -127,28 +171,33 @@ impl Pending {
         self.at_leader.len() >= waiting_max
     }
 
-    /// Returns the name of the request towards the leader.
-    pub(crate) fn put_at_leader(&mut self, waiting: AtLeader) -> u64 {
+    /// Sends a request to its leader, under a name of its own.
+    pub(crate) fn put_at_leader(&mut self, now: Instant, waiting: AtLeader, effects: &mut Out) {
         let id = self.next_id();
-        self.deadlines.insert((waiting.deadline, Place::Leader(id)));
+        self.send(now, id, waiting, effects);
+    }
+
+    fn send(&mut self, now: Instant, id: u64, mut waiting: AtLeader, effects: &mut Out) {
+        effects.send(waiting.leader, waiting.message(now, id));
+        waiting.again_at = now + self.patience.limit(waiting.in_vain);
+        self.deadlines.insert((waiting.due(), Place::Leader(id)));
         self.at_leader.insert(id, waiting);
-        id
     }
 
     fn take_at_leader(&mut self, id: u64) -> Option<AtLeader> {
         let found = self.at_leader.remove(&id)?;
-        self.deadlines.remove(&(found.deadline, Place::Leader(id)));
+        self.deadlines.remove(&(found.due(), Place::Leader(id)));
         Some(found)
     }
 
     /// The request of this name, if it is with the node that answers.
-    pub(crate) fn take_answered(&mut self, from: NodeId, id: u64) -> Option<AtLeader> {
+    pub(crate) fn take_answered(&mut self, now: Instant, from: NodeId, id: u64) -> Option<AtLeader> {
         let waiting = self.at_leader.get(&id)?;
-        if waiting.leader == from {
-            self.take_at_leader(id)
-        } else {
-            None
+        if waiting.leader != from {
+            return None;
         }
+        self.patience.answered(now.since(waiting.sent));
+        self.take_at_leader(id)
     }
 
     /// The requests at leaders of which `is_gone` says so.
@@ -185,7 +234,7 @@ impl Pending {
         ids.into_iter().filter_map(|id| self.take_queued(id)).collect()
     }
 
-    /// Answers what is overdue.
+    /// Answers what is overdue, and forwards again what the leader has not answered: the message may be lost.
     pub(crate) fn expire(&mut self, now: Instant, effects: &mut Out) {
         while let Some((at, place)) = self.deadlines.first().copied()
             && at <= now
@@ -197,8 +246,16 @@ impl Pending {
                     None => continue,
                 },
                 Place::Leader(id) => match self.take_at_leader(id) {
-                    Some(AtLeader { ticket, kind, .. }) => {
-                        (ReplyTo::Local(ticket), lost(kind, UnknownCause::Deadline))
+                    Some(AtLeader {
+                        ticket,
+                        kind,
+                        deadline,
+                        ..
+                    }) if deadline <= now => (ReplyTo::Local(ticket), lost(kind, UnknownCause::Deadline)),
+                    Some(mut waiting) => {
+                        waiting.in_vain = self.patience.waited_in_vain(waiting.in_vain);
+                        self.send(now, id, waiting, effects);
+                        continue;
                     }
                     None => continue,
                 },
@@ -234,7 +291,7 @@ impl Pending {
             waiting > 64
                 || self.deadlines.iter().all(|(at, place)| match place {
                     Place::Log(index) => self.in_log.get(index).is_some_and(|found| found.deadline == *at),
-                    Place::Leader(id) => self.at_leader.get(id).is_some_and(|found| found.deadline == *at),
+                    Place::Leader(id) => self.at_leader.get(id).is_some_and(|found| found.due() == *at),
                     Place::Queue(id) => self.queue.get(id).is_some_and(|found| found.give_up == *at),
                 }),
             "a deadline of a request that is not there"

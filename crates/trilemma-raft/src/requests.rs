@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use trilemma_core::pending::PendingKind;
 use trilemma_core::{
-    Instant, NodeId, Proposal, ReadLevel, ReadRequest, Reason, Reply, Request, UnknownCause,
+    Incarnation, Instant, NodeId, Proposal, ReadLevel, ReadRequest, Reason, Reply, Request, UnknownCause,
 };
 
 use crate::Out;
@@ -107,12 +107,20 @@ fn route(role: &mut Role, shared: &mut Shared, now: Instant, queued: Queued, eff
             let to = (ReplyTo::Local(queued.ticket), queued.deadline);
             lead(role, shared, to, queued.request, effects);
         }
-        Some(leader) if shared.view.is_connected(leader) => forward(shared, now, leader, queued, effects),
-        _ => shared.pending.enqueue(shared.config.waiting_max, queued, effects),
+        leader => match leader.and_then(|leader| Some((leader, shared.view.reachable(leader)?))) {
+            Some(process) => forward(shared, now, process, queued, effects),
+            None => shared.pending.enqueue(shared.config.waiting_max, queued, effects),
+        },
     }
 }
 
-fn forward(shared: &mut Shared, now: Instant, leader: NodeId, queued: Queued, effects: &mut Out) {
+fn forward(
+    shared: &mut Shared,
+    now: Instant,
+    (leader, incarnation): (NodeId, Incarnation),
+    queued: Queued,
+    effects: &mut Out,
+) {
     let Queued {
         ticket,
         request,
@@ -125,22 +133,27 @@ fn forward(shared: &mut Shared, now: Instant, leader: NodeId, queued: Queued, ef
         let what = format!("{waiting_max} requests are with the leader already");
         return effects.reply(ticket, kind.refused(Reason::Overloaded { what }));
     }
-    let id = shared.pending.put_at_leader(AtLeader {
+    let waiting = AtLeader {
         ticket,
         kind,
-        request: request.clone(),
+        request,
         leader,
+        incarnation,
         deadline,
-    });
-    let timeout_ms = u32::try_from(deadline.since(now).as_millis()).unwrap_or(u32::MAX);
-    effects.send(
-        leader,
-        Message::Forward {
-            id,
-            timeout_ms,
-            request,
-        },
-    );
+        sent: now,
+        in_vain: 0,
+        again_at: Instant::NEVER,
+    };
+    shared.pending.put_at_leader(now, waiting, effects);
+}
+
+/// A request that another node has passed on: the fields of [`Message::Forward`].
+#[derive(Debug)]
+pub(crate) struct Forward {
+    pub(crate) to: Incarnation,
+    pub(crate) id: u64,
+    pub(crate) timeout_ms: u32,
+    pub(crate) request: Request,
 }
 
 /// Another node's client wants something of this leader.
@@ -149,9 +162,18 @@ pub(crate) fn on_forward(
     shared: &mut Shared,
     now: Instant,
     from: NodeId,
-    (id, timeout_ms, request): (u64, u32, Request),
+    Forward {
+        to,
+        id,
+        timeout_ms,
+        request,
+    }: Forward,
     effects: &mut Out,
 ) {
+    if to != shared.config.incarnation {
+        // What the process that it was meant for has answered, this one does not know. Nobody waits for it any more.
+        return tracing::debug!(%from, id, %to, "a forwarded request for another process of this node; ignored");
+    }
     if !matches!(request, Request::Read(_)) && !shared.pending.dedup.is_first(from, id) {
         return tracing::debug!(%from, id, "a second copy of a forwarded request; ignored");
     }
@@ -171,11 +193,12 @@ pub(crate) fn on_forward(
 /// The leader has answered what this node forwarded.
 pub(crate) fn on_forward_reply(
     shared: &mut Shared,
+    now: Instant,
     from: NodeId,
     (id, reply): (u64, Reply),
     effects: &mut Out,
 ) {
-    let Some(AtLeader { ticket, kind, .. }) = shared.pending.take_answered(from, id) else {
+    let Some(AtLeader { ticket, kind, .. }) = shared.pending.take_answered(now, from, id) else {
         return;
     };
     let is_answer = kind.is_answered_by(&reply);
@@ -192,7 +215,7 @@ pub(crate) fn on_forward_reply(
 /// The node that this one forwarded a request to is not the leader: it did nothing there, so it may go to the node that
 /// leads now.
 pub(crate) fn on_not_leader(shared: &mut Shared, now: Instant, from: NodeId, id: u64, effects: &mut Out) {
-    if let Some(waiting) = shared.pending.take_answered(from, id) {
+    if let Some(waiting) = shared.pending.take_answered(now, from, id) {
         wait_again(shared, now, waiting, effects);
     }
 }

@@ -39,7 +39,7 @@ impl Shared {
     pub(crate) fn new(config: RaftConfig) -> Self {
         let mut rng = Rng::new(config.seed);
         Self {
-            pending: Pending::new(&mut rng),
+            pending: Pending::new(&mut rng, config.election_timeout),
             table: Table::new(config.session_limits()),
             config,
             rng,

@@ -15,7 +15,7 @@ mod wire;
 use std::time::Duration;
 
 use trilemma_core::table::CHUNK_BYTES;
-use trilemma_core::{Version, codec};
+use trilemma_core::{Incarnation, Version, codec};
 use trilemma_testkit::Cluster;
 
 use super::*;
@@ -29,8 +29,8 @@ fn cluster(size: u32, seed: u64) -> Cluster<Raft> {
 }
 
 fn cluster_with(size: u32, seed: u64, change: impl Fn(&mut RaftConfig) + 'static) -> Cluster<Raft> {
-    Cluster::new(size, seed, move |node, _, seed| {
-        let mut config = RaftConfig::new(node, (1..=size).map(NodeId), seed);
+    Cluster::new(size, seed, move |node, incarnation, seed| {
+        let mut config = RaftConfig::new(node, incarnation, (1..=size).map(NodeId), seed);
         change(&mut config);
         Raft::new(config)
     })

@@ -18,8 +18,8 @@ struct OfRaft;
 impl Stage for OfRaft {
     type Protocol = Raft;
 
-    fn build(node: NodeId, _: Incarnation, seed: u64, setup: &Setup) -> Raft {
-        let mut config = RaftConfig::new(node, setup.members(), seed);
+    fn build(node: NodeId, incarnation: Incarnation, seed: u64, setup: &Setup) -> Raft {
+        let mut config = RaftConfig::new(node, incarnation, setup.members(), seed);
         if let Some(entries) = setup.number("kept") {
             config.kept_entries = entries;
         }

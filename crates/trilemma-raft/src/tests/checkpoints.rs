@@ -17,7 +17,7 @@ fn session(number: u64) -> SessionId {
 
 /// A state in which this many sessions hold all the results that they may.
 fn with_sessions(sessions: u64) -> Raft {
-    let mut raft = Raft::new(RaftConfig::new(NodeId(1), (1..=3).map(NodeId), 1));
+    let mut raft = Raft::new(RaftConfig::new(NodeId(1), Incarnation(1), (1..=3).map(NodeId), 1));
     let mut at = Version(0);
     for seq in 1..=SESSION_RESULTS_MAX {
         for number in 0..sessions {
@@ -38,7 +38,7 @@ fn with_sessions(sessions: u64) -> Raft {
 }
 
 fn restored(chunks: impl IntoIterator<Item = Vec<u8>>) -> Raft {
-    let mut raft = Raft::new(RaftConfig::new(NodeId(1), (1..=3).map(NodeId), 1));
+    let mut raft = Raft::new(RaftConfig::new(NodeId(1), Incarnation(1), (1..=3).map(NodeId), 1));
     for (index, chunk) in chunks.into_iter().enumerate() {
         let read = raft.restore(&chunk);
         read.unwrap_or_else(|error| panic!("chunk {index} of {} bytes: {error}", chunk.len()));

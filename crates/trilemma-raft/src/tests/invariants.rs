@@ -34,7 +34,7 @@ struct Bare {
 impl Bare {
     fn new() -> Self {
         let mut bare = Self {
-            raft: Raft::new(RaftConfig::new(NodeId(1), (1..=3).map(NodeId), 1)),
+            raft: Raft::new(RaftConfig::new(NodeId(1), Incarnation(1), (1..=3).map(NodeId), 1)),
             effects: Effects::default(),
             now: Instant::ZERO + 1000 * MS,
         };

@@ -22,7 +22,7 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new(size: u32, seed: u64) -> Self {
-        Self::with(RaftConfig::new(NodeId(1), (1..=size).map(NodeId), seed))
+        Self::with(RaftConfig::new(NodeId(1), Incarnation(1), (1..=size).map(NodeId), seed))
     }
 
     pub(super) fn with(config: RaftConfig) -> Self {

@@ -6,7 +6,7 @@ use super::*;
 const SLICE: usize = 4;
 
 fn config(nodes: u32) -> RaftConfig {
-    let mut config = RaftConfig::new(NodeId(1), (1..=nodes).map(NodeId), 1);
+    let mut config = RaftConfig::new(NodeId(1), Incarnation(1), (1..=nodes).map(NodeId), 1);
     config.apply_entries_max = SLICE;
     config
 }
@@ -39,7 +39,7 @@ fn a_follower_applies_a_slice_in_each_turn_until_nothing_is_left() {
 fn the_change_stream_reaches_every_version_that_is_applied() {
     // A receipt, a read and a restarted node name versions that changed nothing. A watch that begins at one would wait until
     // the next change, without end on a quiet keyspace.
-    let mut node = Node::with(RaftConfig::new(NodeId(1), (1..=3).map(NodeId), 1));
+    let mut node = Node::with(RaftConfig::new(NodeId(1), Incarnation(1), (1..=3).map(NodeId), 1));
     append(&mut node, 2, 1, end(0, 0), vec![noop(1); 3], 3);
     node.persist();
     assert_eq!(node.published, [1, 2, 3]);

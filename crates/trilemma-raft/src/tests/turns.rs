@@ -228,7 +228,14 @@ fn a_round_of_an_older_term_is_echoed_in_no_other() {
     // again, and the answer must not confirm the one that will have that number.
     let mut node = Node::new(3, 1);
     let (term, end) = (Term(2), LogEnd::default());
-    node.receive(2, Message::Vote { term, end });
+    node.receive(
+        2,
+        Message::Vote {
+            term,
+            end,
+            is_handover: false,
+        },
+    );
     node.persist();
     node.sent.clear();
     let (term, round, prev, commit) = (Term(1), 7, LogEnd::default(), Index(0));
@@ -270,6 +277,7 @@ fn a_second_copy_of_a_forwarded_write_is_never_refused() {
     let mut node = Node::new(3, 1);
     node.win();
     let forward = || Message::Forward {
+        to: Incarnation(1),
         id: 5,
         timeout_ms: 5000,
         request: Request::Write {
@@ -295,13 +303,114 @@ fn a_second_copy_of_a_forwarded_write_is_never_refused() {
 }
 
 #[test]
+fn d18_a_forwarded_write_for_a_former_process_of_the_leader_is_ignored() {
+    // What the former process has answered, a refusal perhaps, went with it; run now, the write would contradict that.
+    let mut node = Node::new(3, 1);
+    node.win();
+    let forward = |to, id| Message::Forward {
+        to: Incarnation(to),
+        id,
+        timeout_ms: 5000,
+        request: put(id),
+    };
+    node.sent.clear();
+    let end = node.raft().log_end();
+    for (to, id) in [(0, 5), (2, 6)] {
+        node.receive(3, forward(to, id));
+    }
+    assert_eq!(node.raft().log_end(), end, "neither is for this process");
+    let is_answer =
+        |message: &Message| matches!(message, Message::ForwardReply { .. } | Message::NotLeader { .. });
+    assert!(
+        !node.sent.iter().any(|(_, message)| is_answer(message)),
+        "{:?}",
+        node.sent
+    );
+    node.receive(3, forward(1, 7));
+    assert!(node.raft().log_end() > end, "this one is");
+}
+
+/// What was forwarded to whom, with its number and the time left.
+fn forwards(node: &Node) -> Vec<(NodeId, Incarnation, u64, u32)> {
+    let forward = |(node, message): &(NodeId, Message)| match message {
+        Message::Forward {
+            to, id, timeout_ms, ..
+        } => Some((*node, *to, *id, *timeout_ms)),
+        _ => None,
+    };
+    node.sent.iter().filter_map(forward).collect()
+}
+
+#[test]
+fn a_forwarded_request_without_an_answer_is_forwarded_again_under_its_name() {
+    let mut node = Node::new(3, 1);
+    follow(&mut node, 2);
+    let ticket = node.propose(put(1));
+    let id = forwarded(&node);
+    let first = (NodeId(2), Incarnation(1), id, 5000);
+    assert_eq!(forwards(&node), [first]);
+    let started = node.now;
+    let timeout = node.raft().shared.config.election_timeout;
+    let wait = |node: &mut Node, time: Duration| {
+        while node.now < started + time {
+            node.now = node.wake_at().min(started + time);
+            node.step(Input::Wake);
+            follow(node, 2);
+        }
+    };
+    wait(&mut node, timeout);
+    let second = (NodeId(2), Incarnation(1), id, 4850);
+    assert_eq!(
+        forwards(&node),
+        [first, second],
+        "the same request, the rest of the time"
+    );
+    // A leader that has much to do is not asked ever more often.
+    wait(&mut node, timeout * 2);
+    assert_eq!(forwards(&node).len(), 2);
+    wait(&mut node, timeout * 3);
+    assert_eq!(forwards(&node).len(), 3);
+    node.receive(
+        2,
+        Message::ForwardReply {
+            id,
+            reply: receipt(1),
+        },
+    );
+    assert_eq!(node.reply(ticket), Some(&receipt(1)));
+    wait(&mut node, timeout * 40);
+    assert_eq!(forwards(&node).len(), 3, "an answered request goes nowhere");
+}
+
+#[test]
+fn a_forwarded_request_goes_to_no_other_process_than_the_first_time() {
+    let mut node = Node::new(3, 1);
+    follow(&mut node, 2);
+    let ticket = node.propose(put(1));
+    let mut view = node.raft().shared.view.clone();
+    view.peers.get_mut(&NodeId(2)).expect("a member").incarnation = Incarnation(2);
+    node.step(Input::Peers(view));
+    assert!(node.reply(ticket).is_some());
+    follow(&mut node, 2);
+    node.now = node.now + node.raft().shared.config.election_timeout;
+    node.step(Input::Wake);
+    assert_eq!(forwards(&node).len(), 1);
+    follow(&mut node, 2);
+    node.propose(put(2));
+    assert_eq!(
+        forwards(&node).last().map(|(_, to, ..)| *to),
+        Some(Incarnation(2))
+    );
+}
+
+#[test]
 fn parts_of_a_snapshot_that_a_crash_tore_do_not_mix_with_the_next() {
     let mut older = Table::new(10);
     older.apply(op(1), &Command::put("gone", "x"), Version(1));
     let mut newer = older.clone();
     newer.apply(op(2), &Command::delete("gone"), Version(2));
     newer.apply(op(3), &Command::put("key", "x"), Version(3));
-    let mut raft = Raft::new(RaftConfig::new(NodeId(1), (1..=3).map(NodeId), 1));
+    let mut raft = Raft::new(RaftConfig::new(NodeId(1), Incarnation(1), (1..=3).map(NodeId), 1));
     let (term, vote) = (Term(1), None);
     raft.replay(Record::HardState { term, vote }).expect("a term");
     // The end mark of the older one was lost.
@@ -365,7 +474,7 @@ fn nothing_before_a_snapshot_is_durable_before_the_snapshot_is() {
 fn what_is_not_committed_stays_bounded_when_its_clients_have_given_up() {
     // The followers' disks are held, so that they answer heartbeats and no appends; the leader goes on.
     let limit = 1024 * 1024;
-    let mut config = RaftConfig::new(NodeId(1), (1..=3).map(NodeId), 1);
+    let mut config = RaftConfig::new(NodeId(1), Incarnation(1), (1..=3).map(NodeId), 1);
     config.uncommitted_bytes = limit;
     let mut node = Node::with(config);
     node.win();
@@ -469,7 +578,14 @@ fn a_leader_that_contradicts_a_committed_entry_is_never_acknowledged() {
                 commit,
             },
         );
-        node.receive(2, Message::Vote { term, end: end(3, 9) });
+        node.receive(
+            2,
+            Message::Vote {
+                term,
+                end: end(3, 9),
+                is_handover: false,
+            },
+        );
         node.now = node.now + 5000 * MS;
         node.step(Input::Wake);
         node.persist();

@@ -118,11 +118,12 @@ fn messages_keep_their_bytes() {
         ),
         (
             Message::Forward {
+                to: Incarnation(6),
                 id: 1,
                 timeout_ms: 500,
                 request,
             },
-            "0801f40300050902010001 01016b",
+            "080601f40300050902010001 01016b",
         ),
         (
             Message::ForwardReply {
@@ -187,7 +188,7 @@ fn records_keep_their_bytes() {
 
 #[test]
 fn a_checkpoint_whose_log_begins_at_the_end_of_all_numbers_is_corrupt() {
-    let mut raft = Raft::new(RaftConfig::new(NodeId(1), (1..=3).map(NodeId), 1));
+    let mut raft = Raft::new(RaftConfig::new(NodeId(1), Incarnation(1), (1..=3).map(NodeId), 1));
     let head = |index| {
         let base = LogEnd {
             term: Term(1),
@@ -205,7 +206,7 @@ fn a_checkpoint_whose_log_begins_at_the_end_of_all_numbers_is_corrupt() {
 
 #[test]
 fn a_record_after_a_checkpoint_without_its_end_is_corrupt() {
-    let mut raft = Raft::new(RaftConfig::new(NodeId(1), (1..=3).map(NodeId), 1));
+    let mut raft = Raft::new(RaftConfig::new(NodeId(1), Incarnation(1), (1..=3).map(NodeId), 1));
     let base = LogEnd {
         term: Term(1),
         index: Index(300),
@@ -220,7 +221,7 @@ fn a_record_after_a_checkpoint_without_its_end_is_corrupt() {
 #[test]
 fn a_record_of_an_entry_beyond_the_nodes_term_is_corrupt() {
     for (own, is_sound) in [(1, false), (2, true)] {
-        let mut raft = Raft::new(RaftConfig::new(NodeId(1), (1..=3).map(NodeId), 1));
+        let mut raft = Raft::new(RaftConfig::new(NodeId(1), Incarnation(1), (1..=3).map(NodeId), 1));
         let (term, vote) = (Term(own), None);
         assert_eq!(raft.replay(Record::HardState { term, vote }), Ok(()));
         let entry = Entry {

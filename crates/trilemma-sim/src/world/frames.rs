@@ -15,6 +15,9 @@ use crate::invariants::{Broken, Sending};
 use crate::node::Asked;
 use crate::scenario::{Probe, Protocol};
 
+/// The kind of messages that reach the next process of a node, too.
+const OUTLIVES_ITS_RECEIVER: &str = "forward";
+
 /// The pings of one peer that have arrived at a running process.
 #[derive(Debug, Default)]
 pub(super) struct Pings {
@@ -255,7 +258,11 @@ impl World<'_> {
         kinds: &[&'static str],
     ) {
         let from = sender.node;
-        if self.process(to, incarnation).is_none() || self.is_stopped(from, to) {
+        let Some((frame, kinds)) = self.arriving(to, incarnation, frame, kinds) else {
+            return;
+        };
+        let incarnation = self.node(to).incarnation;
+        if self.is_stopped(from, to) {
             return;
         }
         if let Err((checker, what)) = self.is_let_in(&sender, to) {
@@ -289,6 +296,33 @@ impl World<'_> {
         if let Err((checker, what)) = taken {
             self.fail(checker, format!("node {to}, from {from}: {what}"));
         }
+    }
+
+    /// What of a frame reaches a node that it was sent to when `incarnation` ran there: all, if that still runs; nothing, if
+    /// none does. Connections end with their processes, so the next process gets nothing that was meant for the former one.
+    /// A network that gave it such a message is drawn for the requests that raft nodes pass on, which name whom they are
+    /// meant for.
+    fn arriving(
+        &mut self,
+        to: NodeId,
+        incarnation: Incarnation,
+        mut frame: Bytes,
+        kinds: &[&'static str],
+    ) -> Option<(Bytes, Vec<&'static str>)> {
+        let node = &self.nodes[to.0 as usize - 1];
+        let running = node.process.as_ref()?.incarnation;
+        if running == incarnation {
+            return Some((frame, kinds.to_vec()));
+        }
+        let (mut kept, mut bytes) = (Vec::new(), BytesMut::new());
+        for kind in kinds {
+            let (keyspace, item) = take_item(&mut frame).ok().flatten()?;
+            if *kind == OUTLIVES_ITS_RECEIVER {
+                kept.push(*kind);
+                put_item(&mut bytes, keyspace, &item);
+            }
+        }
+        (!kept.is_empty()).then(|| (bytes.freeze(), kept))
     }
 
     /// A node lets in each process that runs, unless that has lost its disk.

@@ -149,7 +149,7 @@ struct Machine {
 }
 
 fn config(node: NodeId) -> RaftConfig {
-    let mut config = RaftConfig::new(node, (1..=NODES).map(NodeId), 1);
+    let mut config = RaftConfig::new(node, Incarnation(1), (1..=NODES).map(NodeId), 1);
     config.heartbeat = Duration::from_nanos(1);
     config
 }
