@@ -43,6 +43,8 @@ pub enum GroupInput {
     },
     /// See [`Input::Peers`].
     Peers(PeerView),
+    /// See [`Input::Stopping`].
+    Stopping,
     /// See [`Input::Wake`].
     Wake,
     /// See [`Input::EndTurn`]. Reaches the protocol only if it took an input since the last one, or goes on.
@@ -118,6 +120,8 @@ pub trait DynProtocol: Send {
     fn wake_at(&self) -> Instant;
     /// Whether its last turn left work for the next, which is to come at once. See [`Effects::go_on`].
     fn goes_on(&self) -> bool;
+    /// See [`Protocol::is_handing_over`].
+    fn is_handing_over(&self) -> bool;
     /// See [`Protocol::checkpoint`].
     fn checkpoint(&self) -> Checkpoint;
     /// See [`Protocol::status`].
@@ -298,6 +302,7 @@ impl<P: Protocol> DynProtocol for Host<P> {
             },
             GroupInput::Persisted { up_to } => Input::Persisted { up_to },
             GroupInput::Peers(view) => Input::Peers(view),
+            GroupInput::Stopping => Input::Stopping,
             GroupInput::Wake => Input::Wake,
             GroupInput::EndTurn => Input::EndTurn,
         };
@@ -310,6 +315,10 @@ impl<P: Protocol> DynProtocol for Host<P> {
 
     fn goes_on(&self) -> bool {
         self.goes_on
+    }
+
+    fn is_handing_over(&self) -> bool {
+        self.protocol.is_handing_over()
     }
 
     fn checkpoint(&self) -> Checkpoint {

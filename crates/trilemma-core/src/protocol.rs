@@ -16,6 +16,7 @@
 //!    authenticated peers, but a peer may be buggy: nothing in a message may make a protocol panic.
 //! 4. **Lifecycle**: construct → `restore` (zero or more chunks of the newest checkpoint) → `replay` (every record after
 //!    it, in order) → `Input::Start` once → everything else. After `Start` there is no way back but a new instance.
+//!    `Input::Stopping` may come before the end, which needs no announcement.
 //! 5. **Time**: the host calls `step(Input::Wake)` at or after the instant last given to `wake_at`. One timer; a new
 //!    call replaces the former; it must be set again after it fired. It is for later: what is to be done now is done in
 //!    `EndTurn`, and what is too much for one turn in that of the next.
@@ -87,6 +88,12 @@ pub trait Protocol: Send + 'static {
         effects: &mut Effects<Self::Message, Self::Record>,
     );
 
+    /// Whether, after [`Input::Stopping`], it still hands over what others would have to wait for. The node stops when no
+    /// protocol does, so each bounds the time.
+    fn is_handing_over(&self) -> bool {
+        false
+    }
+
     /// The state as chunks from which `restore` makes an equal one: what replaying every record appended so far
     /// would give, each of at most [`CHUNK_BYTES_MAX`](crate::checkpoint::CHUNK_BYTES_MAX) bytes. Must be cheap to take
     /// (the chunks are made lazily, on another thread).
@@ -137,6 +144,9 @@ pub enum Input<M> {
     },
     /// Which nodes can be reached has changed. Advice for liveness and early refusals, never a base for safety.
     Peers(PeerView),
+    /// The node is going to stop. A protocol hands over what others would have to wait for, and says with
+    /// [`Protocol::is_handing_over`] for how long. Other inputs come meanwhile.
+    Stopping,
     /// The instant given to `wake_at` has come.
     Wake,
     /// The turn's inputs are over: what was gathered for all of them leaves now. See the module's first rule.

@@ -500,6 +500,7 @@ impl Protocol for Gossip {
             Input::Persisted { up_to } => self.on_persisted(up_to, effects),
             Input::Peers(view) => self.on_peers(now, view, effects),
             Input::Wake => self.on_wake(now, effects),
+            Input::Stopping => {}
             Input::EndTurn => self.end_turn(now, effects),
         }
         self.schedule(effects);

@@ -142,6 +142,12 @@ impl Engine {
         self.group().goes_on()
     }
 
+    /// See [`DynProtocol::is_handing_over`].
+    #[must_use]
+    pub fn is_handing_over(&self) -> bool {
+        self.group().is_handing_over()
+    }
+
     /// See [`DynProtocol::checkpoint`].
     #[must_use]
     pub fn checkpoint(&self) -> Checkpoint {

@@ -389,6 +389,7 @@ impl Protocol for Paxos {
                 self.view = Some(view);
             }
             Input::Wake => self.on_wake(now, effects),
+            Input::Stopping => {}
             Input::EndTurn => self.end_turn(now, effects),
         }
         self.carry_out(now, effects);

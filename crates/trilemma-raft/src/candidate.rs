@@ -1,7 +1,8 @@
 //! Elections: a pre-candidate asks whether one could succeed, a candidate stands in a new term.
 //!
 //! Raft sections 5.2 and 5.4.1; pre-vote is section 9.6 of the dissertation. A voter that has heard a leader within
-//! the shortest election timeout denies both, so a node that was cut off cannot depose a leader that works.
+//! the shortest election timeout denies both, so a node that was cut off cannot depose a leader that works. A leader that is
+//! going to stop asks a follower to stand (dissertation section 3.10); that one needs no pre-votes, and gets votes all the same.
 
 use trilemma_core::{Instant, NodeId};
 
@@ -51,7 +52,7 @@ impl PreCandidate {
             .votes
             .tally(shared.config.members.len(), shared.config.majority())
         {
-            Tally::Won => Candidate::start(shared, now, effects),
+            Tally::Won => Candidate::start(shared, now, false, effects),
             // It asks again when its time is up.
             Tally::Pending | Tally::Lost => Role::PreCandidate(self),
         }
@@ -88,14 +89,22 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
-    fn start(shared: &mut Shared, now: Instant, effects: &mut Out) -> Role {
+    /// Asks all members for their votes. In a handover the leader has asked it to, so that those who hear the leader may vote.
+    pub(crate) fn start(shared: &mut Shared, now: Instant, is_handover: bool, effects: &mut Out) -> Role {
         let election_at = shared.draw_election_at(now);
         shared.hard.stand(shared.config.node, effects);
         let (term, end) = (shared.term(), shared.log.end());
         // The requests wait for the disk too: our own vote is counted at once, and must be durable before others'
         // votes can make us leader.
         for peer in shared.config.peers() {
-            effects.send_after_append(peer, Message::Vote { term, end });
+            effects.send_after_append(
+                peer,
+                Message::Vote {
+                    term,
+                    end,
+                    is_handover,
+                },
+            );
         }
         let mut votes = Votes::default();
         votes.count(shared.node(), true);

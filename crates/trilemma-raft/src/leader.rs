@@ -38,6 +38,8 @@ pub(crate) struct Leader {
     commit_news_at: Instant,
     /// When a majority was last heard.
     check_at: Instant,
+    /// The follower that was asked to take over.
+    successor: Option<NodeId>,
 }
 
 impl Leader {
@@ -62,6 +64,7 @@ impl Leader {
             next_heartbeat: now + shared.config.heartbeat,
             commit_news_at: Instant::NEVER,
             check_at: now,
+            successor: None,
         };
         leader.send_heartbeats(shared, effects);
         leader
@@ -121,6 +124,8 @@ impl Leader {
                 progress.notice_loss(now, timeout);
             }
             self.send_heartbeats(shared, effects);
+            // Asked again, in case the message was lost.
+            self.successor = None;
         }
         Ok(())
     }
@@ -175,6 +180,25 @@ impl Leader {
         }
         self.tell_commit(shared, now, effects);
         self.transfer(shared, now, effects);
+        self.hand_over(shared, effects);
+    }
+
+    /// Asks a follower to take over, if this node is going to stop: one that is there and has all of the log, once all of it
+    /// is applied here and everybody who waits for it is answered.
+    fn hand_over(&mut self, shared: &Shared, effects: &mut Out) {
+        let last = shared.log.last();
+        if shared.handover.is_none() || self.successor.is_some() || shared.applied() < last {
+            return;
+        }
+        let mut followers = self.followers.iter();
+        let has_all = |(peer, progress): &(&NodeId, &Progress)| {
+            progress.matched == last && shared.view.is_connected(**peer)
+        };
+        if let Some((peer, _)) = followers.find(has_all) {
+            self.successor = Some(*peer);
+            let term = shared.term();
+            effects.send(*peer, Message::TimeoutNow { term });
+        }
     }
 
     /// Tells followers what is committed, unless a message with entries may still bring it: of two writes in a row, the

@@ -33,6 +33,8 @@
 //!
 //! Every machine checks its own invariants at the end of a step, never what a peer sends.
 //!
+//! - A leader that is going to stop brings a follower up to date and asks it to stand, for an election timeout at most.
+//!
 //! Membership is fixed by configuration in this version.
 
 mod apply;
@@ -236,6 +238,25 @@ impl Raft {
         role
     }
 
+    /// The node is going to stop: a leader hands leadership over, if anybody can be reached that may take it.
+    fn on_stopping(&mut self, role: &Role, now: Instant) {
+        if role.as_leader().is_some()
+            && self.shared.config.members.len() > 1
+            && self.shared.reaches_majority()
+        {
+            self.shared.handover = Some(now + self.shared.config.election_timeout);
+        }
+    }
+
+    /// A handover ends with another leader, or when it has taken too long.
+    fn note_handover(&mut self, leader: Option<NodeId>, is_withdrawn: bool, now: Instant) {
+        let has_next = leader.is_some_and(|leader| leader != self.shared.node());
+        let is_over = |until: Instant| has_next || is_withdrawn || now >= until;
+        if self.shared.handover.is_some_and(is_over) {
+            self.shared.handover = None;
+        }
+    }
+
     /// Who leads, and whether this node still takes part: when it changes, requests that wait look for their way again.
     fn leadership(&self, role: &Role) -> (Term, Option<NodeId>, bool) {
         let leader = role.leader(&self.shared);
@@ -280,20 +301,27 @@ impl Protocol for Raft {
                 self.shared.disk.on_persisted(now, up_to);
             }
             Input::Peers(view) => role = self.on_peers(role, now, view, effects),
+            Input::Stopping => self.on_stopping(&role, now),
             Input::Wake => role = role.on_wake(&mut self.shared, now, effects),
             Input::EndTurn => role.end_turn(&mut self.shared, now, effects),
         }
         let after = self.leadership(&role);
         let (_, leader, is_withdrawn) = after;
+        self.note_handover(leader, is_withdrawn, now);
         if after != before && (leader.is_some() || is_withdrawn) {
             requests::reroute(&mut role, &mut self.shared, now, &[], effects);
         }
         let shared = &mut self.shared;
         shared.disk.on_appended(now, effects.last_append());
         let requests_at = shared.pending.wake_at().min(shared.version_reads.due());
-        effects.wake_at(role.wake_at(shared).min(requests_at));
+        let handover_at = shared.handover.unwrap_or(Instant::NEVER);
+        effects.wake_at(role.wake_at(shared).min(requests_at).min(handover_at));
         self.role = Some(role);
         self.check();
+    }
+
+    fn is_handing_over(&self) -> bool {
+        self.shared.handover.is_some()
     }
 
     fn checkpoint(&self) -> Checkpoint {

@@ -45,6 +45,8 @@ pub enum Message {
         term: Term,
         /// The end of its log.
         end: LogEnd,
+        /// Whether the leader has asked it to stand, so that those who hear that leader may vote.
+        is_handover: bool,
     },
     /// Answer to `Vote`, sent when the vote is durable.
     VoteReply {
@@ -126,6 +128,11 @@ pub enum Message {
         /// The request's name at the node that sent it.
         id: u64,
     },
+    /// A leader that is going to stop asks a follower that has all of its log to stand for election at once.
+    TimeoutNow {
+        /// Its term.
+        term: Term,
+    },
 }
 
 /// What became of an `Append`.
@@ -161,6 +168,7 @@ impl trilemma_core::Message for Message {
             Message::Forward { .. } => "forward",
             Message::ForwardReply { .. } => "forward-reply",
             Message::NotLeader { .. } => "not-leader",
+            Message::TimeoutNow { .. } => "timeout-now",
         }
     }
 }

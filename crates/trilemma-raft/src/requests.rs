@@ -102,6 +102,9 @@ fn route(role: &mut Role, shared: &mut Shared, now: Instant, queued: Queued, eff
     if !shared.reaches_majority() {
         return refuse(shared.no_quorum(), effects);
     }
+    if is_handed_over(role, shared, &queued.request) {
+        return refuse(Reason::Stopping, effects);
+    }
     match role.leader(shared) {
         Some(leader) if leader == shared.node() => {
             let to = (ReplyTo::Local(queued.ticket), queued.deadline);
@@ -112,6 +115,12 @@ fn route(role: &mut Role, shared: &mut Shared, now: Instant, queued: Queued, eff
             None => shared.pending.enqueue(shared.config.waiting_max, queued, effects),
         },
     }
+}
+
+/// Whether a request is left to the next leader: this one is going to stop, and its log must not grow meanwhile.
+fn is_handed_over(role: &Role, shared: &Shared, request: &Request) -> bool {
+    let is_served = role.as_leader().is_some() && matches!(request, Request::Read(_));
+    shared.handover.is_some() && !is_served
 }
 
 fn forward(
@@ -178,7 +187,7 @@ pub(crate) fn on_forward(
         return tracing::debug!(%from, id, "a second copy of a forwarded request; ignored");
     }
     let reply_to = ReplyTo::Peer(from, id);
-    if role.as_leader().is_none() {
+    if role.as_leader().is_none() || is_handed_over(role, shared, &request) {
         return effects.send(from, Message::NotLeader { id });
     }
     if let Request::Write { command, .. } = &request

@@ -114,7 +114,7 @@ impl Role {
 
     /// Its election timeout is over, or it has no peers.
     pub(crate) fn ask_for_votes(mut self, shared: &mut Shared, now: Instant, effects: &mut Out) -> Self {
-        let is_possible = shared.is_term_durable() && !shared.is_disk_stalled(now);
+        let is_possible = shared.may_stand(now);
         if is_possible {
             shared.on_election();
         }
@@ -126,7 +126,6 @@ impl Role {
             Role::Leader(_) | Role::Withdrawn(_) => return self,
         }
         if !is_possible {
-            // It could not lead, and each try would raise a term that a restart forgets and its answers spread.
             return self;
         }
         let former = match self {
@@ -208,7 +207,8 @@ impl Role {
             Message::PreVote { .. }
             | Message::PreVoteReply { .. }
             | Message::Vote { .. }
-            | Message::VoteReply { .. } => self.on_election(shared, now, from, message, effects),
+            | Message::VoteReply { .. }
+            | Message::TimeoutNow { .. } => self.on_election(shared, now, from, message, effects),
             Message::Append { .. } | Message::Snapshot { .. } => {
                 self.on_leader(shared, now, from, message, effects)
             }
@@ -246,7 +246,12 @@ impl Role {
                     other => other,
                 }
             }
-            Message::Vote { term, end } => self.on_vote(shared, now, from, (term, end), effects),
+            Message::Vote {
+                term,
+                end,
+                is_handover,
+            } => self.on_vote(shared, now, from, (term, end, is_handover), effects),
+            Message::TimeoutNow { term } => self.on_timeout_now(shared, now, from, term, effects),
             Message::VoteReply { term, granted } => match self.observe_term(shared, now, term, effects) {
                 Role::Candidate(candidate) if term == shared.term() => {
                     candidate.on_reply(shared, now, from, granted, effects)
@@ -342,6 +347,28 @@ impl Role {
         }
     }
 
+    /// The leader is going to stop and asks this node to take over. It asks nobody whether that could succeed: the leader
+    /// knows that it has all of the log.
+    fn on_timeout_now(
+        self,
+        shared: &mut Shared,
+        now: Instant,
+        from: NodeId,
+        term: Term,
+        effects: &mut Out,
+    ) -> Self {
+        match self {
+            Role::Follower(follower)
+                if term == shared.term() && follower.leader() == Some(from) && shared.may_stand(now) =>
+            {
+                tracing::info!(node = %shared.node(), %from, %term, "takes over from the leader");
+                shared.on_election();
+                Candidate::start(shared, now, true, effects)
+            }
+            other => other,
+        }
+    }
+
     fn on_pre_vote(
         &self,
         shared: &Shared,
@@ -360,10 +387,10 @@ impl Role {
         shared: &mut Shared,
         now: Instant,
         from: NodeId,
-        (term, end): (Term, LogEnd),
+        (term, end, is_handover): (Term, LogEnd, bool),
         effects: &mut Out,
     ) -> Self {
-        if term > shared.term() && self.hears_leader(shared, now) {
+        if term > shared.term() && self.hears_leader(shared, now) && !is_handover {
             // Not even the term is taken over: the candidate was cut off from a leader that works.
             refuse_vote(shared, from, effects);
             return self;

@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) view: PeerView,
     pub(crate) pending: Pending,
     pub(crate) version_reads: VersionReads,
+    /// Until when this node, which is going to stop, hands leadership over; `None` if it does not.
+    pub(crate) handover: Option<Instant>,
     /// Elections that this node has asked for since it last knew a leader, or met a peer again.
     elections_in_vain: u32,
 }
@@ -49,6 +51,7 @@ impl Shared {
             disk: Disk::default(),
             view: PeerView::default(),
             version_reads: VersionReads::default(),
+            handover: None,
             elections_in_vain: 0,
         }
     }
@@ -72,6 +75,11 @@ impl Shared {
 
     pub(crate) fn is_disk_stalled(&self, now: Instant) -> bool {
         self.disk.is_stalled(now, self.config.disk_stall)
+    }
+
+    /// Whether it could lead: else each try would raise a term that a restart forgets and its answers spread.
+    pub(crate) fn may_stand(&self, now: Instant) -> bool {
+        self.is_term_durable() && !self.is_disk_stalled(now)
     }
 
     /// When an election timeout that begins now is over. Elections that come to nothing spread the next ones out: the

@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod explore;
+mod handover;
 mod histories;
 mod invariants;
 mod node;

@@ -67,7 +67,14 @@ fn show(message: &Message) -> String {
         Message::PreVoteReply { asked, granted, .. } => {
             format!("pre-vote-reply for t{}: {}", asked.0, yes(*granted))
         }
-        Message::Vote { term, end: log } => format!("vote t{}, log ends {}", term.0, end(*log)),
+        Message::Vote {
+            term,
+            end: log,
+            is_handover,
+        } => {
+            let handover = if *is_handover { ", in a handover" } else { "" };
+            format!("vote t{}, log ends {}{handover}", term.0, end(*log))
+        }
         Message::VoteReply { term, granted } => format!("vote-reply t{}: {}", term.0, yes(*granted)),
         Message::Append {
             term,
@@ -117,6 +124,7 @@ fn show(message: &Message) -> String {
             format!("forward-reply {}", show_reply(reply, OfRaft::version))
         }
         Message::NotLeader { .. } => "not-leader".into(),
+        Message::TimeoutNow { term } => format!("timeout-now t{}", term.0),
     }
 }
 

@@ -154,12 +154,28 @@ enum End {
 }
 
 impl Driver {
-    /// Runs until the node is stopped or its storage fails.
+    /// Runs until the node is stopped or its storage fails. Before a clean stop, keyspaces hand over what others would have to
+    /// wait for.
     pub(crate) async fn run(mut self, mut sources: Sources) -> Result<(), NodeError> {
         self.node.start(self.clock.now());
         self.finish_turn()?;
+        // A clean stop that was asked for, while keyspaces hand over.
+        let mut stopping = None;
         loop {
-            match self.turn(&mut sources).await {
+            if !self.node.is_handing_over()
+                && let Some(asked) = stopping.take()
+            {
+                return self.stop(Some(asked)).await;
+            }
+            let turned = match self.turn(&mut sources).await {
+                Err(End::Stopped(Some((Stop::Clean, done)))) => {
+                    stopping = Some((Stop::Clean, done));
+                    self.node.on_stopping(self.clock.now());
+                    self.finish_turn().map_err(End::Failed)
+                }
+                turned => turned,
+            };
+            match turned {
                 Ok(()) => {}
                 Err(End::Failed(error)) => {
                     let reason = Reason::Storage {

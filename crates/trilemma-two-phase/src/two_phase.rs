@@ -192,6 +192,7 @@ impl Protocol for TwoPhase {
                 }
             }
             Input::Wake => self.on_wake(now, effects),
+            Input::Stopping => {}
             Input::EndTurn => self.end_turn(now, effects),
         }
         self.arm(now, effects);

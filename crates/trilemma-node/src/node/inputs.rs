@@ -26,6 +26,23 @@ impl<W> Node<W> {
         }
     }
 
+    /// The node is going to stop: keyspaces hand over what others would have to wait for. Go on with turns while
+    /// [`Node::is_handing_over`].
+    pub fn on_stopping(&mut self, now: Now) {
+        for index in 0..self.replicas.len() {
+            self.step(index, now, GroupInput::Stopping);
+        }
+    }
+
+    /// Whether a keyspace still hands over, after [`Node::on_stopping`]. It ends by itself within some hundred milliseconds,
+    /// the election timeout of `raft`.
+    #[must_use]
+    pub fn is_handing_over(&self) -> bool {
+        self.replicas
+            .iter()
+            .any(|replica| replica.engine.is_handing_over())
+    }
+
     /// A request of a client. It is answered once, within `timeout` and a grace.
     pub fn on_request(
         &mut self,

@@ -22,7 +22,12 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new(size: u32, seed: u64) -> Self {
-        Self::with(RaftConfig::new(NodeId(1), Incarnation(1), (1..=size).map(NodeId), seed))
+        Self::with(RaftConfig::new(
+            NodeId(1),
+            Incarnation(1),
+            (1..=size).map(NodeId),
+            seed,
+        ))
     }
 
     pub(super) fn with(config: RaftConfig) -> Self {
@@ -54,6 +59,10 @@ impl Node {
 
     pub(super) fn wake_at(&self) -> Instant {
         self.host.wake_at()
+    }
+
+    pub(super) fn is_handing_over(&self) -> bool {
+        self.host.is_handing_over()
     }
 
     /// Whether the last turn left work for the next.

@@ -429,7 +429,14 @@ fn messages_of_strangers_and_nonsense_change_nothing() {
         index: Index(u64::MAX),
     };
     for (from, message) in [
-        (NodeId(9), Message::Vote { term: Term(99), end }),
+        (
+            NodeId(9),
+            Message::Vote {
+                term: Term(99),
+                end,
+                is_handover: true,
+            },
+        ),
         (
             NodeId(2),
             Message::AppendReply {

@@ -68,7 +68,14 @@ fn messages_keep_their_bytes() {
             },
             "01040301",
         ),
-        (Message::Vote { term, end }, "020403ac02"),
+        (
+            Message::Vote {
+                term,
+                end,
+                is_handover: true,
+            },
+            "020403ac0201",
+        ),
         (Message::VoteReply { term, granted: false }, "030400"),
         (
             Message::Append {
@@ -133,6 +140,7 @@ fn messages_keep_their_bytes() {
             "0901020001",
         ),
         (Message::NotLeader { id: 1 }, "0a01"),
+        (Message::TimeoutNow { term }, "0b04"),
     ];
     for (message, golden) in messages {
         let golden: String = golden.split_whitespace().collect();

@@ -1,7 +1,9 @@
 //! What a test does to nodes, disks, clocks and links.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use trilemma_core::host::DynProtocol;
+use trilemma_core::host::{DynProtocol, GroupInput};
 use trilemma_core::id::NodeId;
 use trilemma_core::protocol::Protocol;
 use trilemma_core::time::Instant;
@@ -42,6 +44,24 @@ impl<P: Protocol> Cluster<P> {
     /// Sets what the node's wall clock shows beyond virtual time.
     pub fn set_wall_offset(&mut self, id: NodeId, millis: i64) {
         self.node(id).wall_offset = millis;
+    }
+
+    /// Stops a node cleanly: it hands over what others would have to wait for, then what it has appended becomes durable. Returns
+    /// how long that took.
+    ///
+    /// # Panics
+    /// If it still hands over after five seconds, or its disk does not finish.
+    pub fn stop(&mut self, id: NodeId) -> Duration {
+        let begun = self.now;
+        self.input(id, GroupInput::Stopping);
+        let is_done = self.run_until(Duration::from_secs(5), |cluster| {
+            let node = &cluster.nodes[&id];
+            let is_handing_over = node.host.as_ref().is_some_and(|host| host.is_handing_over());
+            !is_handing_over && node.pending.is_empty() && !node.is_in_turn
+        });
+        assert!(is_done, "{id} does not stop");
+        self.crash(id);
+        self.now.since(begun)
     }
 
     /// Stops a node at once. Keeps what is durable and a random prefix of what was appended after it.

@@ -193,6 +193,9 @@ impl<S: Stage> Play<S> {
             }
             "pass" => self.rules.borrow_mut().clear(),
             "crash" => self.each(words, Cluster::crash_losing_all)?,
+            "stop" => self.each(words, |cluster, node| {
+                cluster.stop(node);
+            })?,
             "restart" => self.each(words, Cluster::restart)?,
             "lose-disk" => self.each(words, Cluster::wipe)?,
             "checkpoint" => self.each(words, Cluster::checkpoint)?,
