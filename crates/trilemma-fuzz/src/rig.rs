@@ -361,7 +361,7 @@ impl Rig {
     /// Has a snapshot made, or writes the one that is to be written.
     fn snapshot(&mut self, place: usize) {
         let machine = &mut self.machines[place];
-        let Some((at, chunks)) = machine.process.write_snapshot(self.keyspace) else {
+        let Some((at, summary, chunks)) = machine.process.write_snapshot(self.keyspace) else {
             return self.turn(place, |node, _| node.request_snapshot());
         };
         let covered = machine.log.partition_point(|(seq, _)| *seq <= at);
@@ -370,7 +370,7 @@ impl Rig {
             seen.logs.push(covered);
             seen.checkpoints.push(chunks);
         }
-        self.turn(place, |node, _| node.on_snapshot(Ok(())));
+        self.turn(place, |node, _| node.on_snapshot(Ok(summary)));
     }
 
     /// A process is killed, or its power is cut; another one starts.

@@ -158,9 +158,12 @@ pub struct Tuning {
     pub two_phase_prepare_timeout: Duration,
     /// Bytes of one log segment. Default 32 MiB; at least 16 MiB.
     pub segment_bytes: u64,
-    /// Bytes of log after which a snapshot is taken in the background. Default 128 MiB: restart replays at most
-    /// about this much.
+    /// Bytes of log after which a snapshot is taken in the background, at the earliest. Default 128 MiB: where the state is
+    /// smaller, restart replays at most about this much.
     pub snapshot_log_bytes: u64,
+    /// Percent of the last snapshot's size that the log must reach before the next one is taken. Default 100: with a large
+    /// state, snapshots write as much as the log does, and restart replays at most about as much as it reads of the snapshot.
+    pub snapshot_state_percent: u64,
     /// What may wait at this node.
     pub limits: Limits,
 }
@@ -175,6 +178,7 @@ impl Default for Tuning {
             two_phase_prepare_timeout: Duration::from_millis(500),
             segment_bytes: 32 * 1024 * 1024,
             snapshot_log_bytes: 128 * 1024 * 1024,
+            snapshot_state_percent: 100,
             limits: Limits::default(),
         }
     }

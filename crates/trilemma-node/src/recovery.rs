@@ -136,12 +136,14 @@ pub fn recover<D: Disk, W>(
     let first = Incarnation(now.wall.0.max(1));
     let nonce = random();
     let mut incarnation = hint(disk).map_or(first, Incarnation::next);
-    let (read, mut log, recovery) = loop {
+    let (read, snapshot_bytes, mut log, recovery) = loop {
         let mut read = Loading::new(settings, incarnation, random, tune);
+        let mut snapshot_bytes = 0;
         if let Some(log_id) = log_id.filter(|_| newest > LogSeq(0)) {
-            snapshot::read(disk, log_id, newest, |keyspace, chunk| {
+            let summary = snapshot::read(disk, log_id, newest, |keyspace, chunk| {
                 read.apply(keyspace, chunk, Engine::restore)
             })?;
+            snapshot_bytes = summary.bytes;
         }
         let (log, recovery) = Log::open(disk.clone(), options, newest, |record| {
             read.log_bytes += record.payload.len() as u64 + RECORD_HEADER_BYTES;
@@ -153,7 +155,7 @@ pub fn recover<D: Disk, W>(
             if let Some(error) = read.failed {
                 return Err(error);
             }
-            break (read, log, recovery);
+            break (read, snapshot_bytes, log, recovery);
         }
         tracing::debug!(%incarnation, %right, "the hint was wrong; everything is read again");
         incarnation = right;
@@ -203,7 +205,7 @@ pub fn recover<D: Disk, W>(
             written: durable,
             durable,
         },
-        snapshots: Snapshots::new(log.id(), settings.tuning.snapshot_log_bytes, newest, log_bytes),
+        snapshots: Snapshots::new(log.id(), &settings.tuning, (newest, snapshot_bytes), log_bytes),
         record: started,
     });
     Ok(Recovered { node, log, found })

@@ -3,9 +3,15 @@
 //! The states are taken between two turns (their clones share memory and cost nothing), so each holds exactly what
 //! replaying the log up to that position would give. The file is written once the log is durable that far, and the
 //! log releases what it covers once the file is durable and has been read back.
+//!
+//! A snapshot costs as much as the state is large, so the next one waits until the log is as long as the last one, or as the
+//! setting says, if that is more. So a byte that is written costs no more than one byte of snapshots, however large the state
+//! is.
 
-use trilemma_storage::snapshot::Section;
+use trilemma_storage::snapshot::{Section, Summary};
 use trilemma_storage::{LogSeq, SnapshotError};
+
+use crate::config::Tuning;
 
 /// A snapshot to be written by [`trilemma_storage::snapshot::write`], on whatever thread suits the host. The result
 /// goes to [`crate::Node::on_snapshot`].
@@ -38,8 +44,12 @@ enum State {
 /// See the module.
 pub struct Snapshots {
     log_id: u64,
-    /// Bytes of log after which the next snapshot is due.
+    /// Bytes of log after which the next snapshot is due at the earliest.
     every_bytes: u64,
+    /// Percent of the last snapshot's size that the log must reach, too.
+    state_percent: u64,
+    /// Bytes of the newest snapshot; 0 if there is none.
+    size: u64,
     /// Bytes of log that no snapshot covers, since the last one was taken or found.
     bytes: u64,
     /// The record up to which the newest snapshot reaches.
@@ -52,10 +62,14 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
-    pub(crate) fn new(log_id: u64, every_bytes: u64, covered: LogSeq, bytes: u64) -> Self {
+    /// The schedule of a node that has found a snapshot of `size` bytes that covers the log up to `covered` (0 and 0 if there
+    /// is none), and `bytes` of log behind it.
+    pub(crate) fn new(log_id: u64, tuning: &Tuning, (covered, size): (LogSeq, u64), bytes: u64) -> Self {
         Self {
             log_id,
-            every_bytes,
+            every_bytes: tuning.snapshot_log_bytes,
+            state_percent: tuning.snapshot_state_percent,
+            size,
             bytes,
             covered,
             wanted: false,
@@ -69,6 +83,13 @@ impl Snapshots {
     #[must_use]
     pub fn covered(&self) -> LogSeq {
         self.covered
+    }
+
+    /// Bytes of log that make the next snapshot due.
+    #[must_use]
+    pub fn due_bytes(&self) -> u64 {
+        let share = u128::from(self.size) * u128::from(self.state_percent) / 100;
+        self.every_bytes.max(u64::try_from(share).unwrap_or(u64::MAX))
     }
 
     /// Snapshots that could not be written.
@@ -128,7 +149,7 @@ impl Snapshots {
 
     /// Takes a snapshot if one is due and `last` is news to it.
     pub(crate) fn take(&mut self, last: LogSeq, sections: impl FnOnce() -> Vec<Section>) {
-        let due = self.wanted || self.bytes >= self.every_bytes;
+        let due = self.wanted || self.bytes >= self.due_bytes();
         if !due || self.is_busy() || last <= self.covered {
             return;
         }
@@ -157,13 +178,13 @@ impl Snapshots {
     }
 
     /// A job has ended. Returns the position up to which the log may be released.
-    pub(crate) fn on_written(&mut self, result: Result<(), SnapshotError>) -> Option<LogSeq> {
+    pub(crate) fn on_written(&mut self, result: Result<Summary, SnapshotError>) -> Option<LogSeq> {
         let State::Writing(at) = std::mem::replace(&mut self.state, State::Idle) else {
             panic!("a snapshot has ended that was not begun");
         };
         match result {
-            Ok(()) => {
-                tracing::info!(%at, "snapshot written");
+            Ok(Summary { bytes, .. }) => {
+                tracing::info!(%at, bytes, "snapshot written");
                 assert!(
                     at > self.covered,
                     "a snapshot at {at} covers no more than the one at {}",
@@ -171,6 +192,7 @@ impl Snapshots {
                 );
                 self.failure = None;
                 self.covered = at;
+                self.size = bytes;
                 Some(at)
             }
             Err(error) => {
@@ -183,3 +205,6 @@ impl Snapshots {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ use trilemma_client::wire::{CertificateOverview, ClientReply, ClientRequest, Loa
 use trilemma_core::{Instant, Lane, NodeId, Now, Reason, WallTime, codec};
 use trilemma_node::frame::Coalescer;
 use trilemma_node::{Destination, Effects, LinkId, Node, Peers, ReaderEvent, SnapshotJob, WatchId};
+use trilemma_storage::snapshot::Summary;
 use trilemma_storage::{LogEvent, LogWriter, OsDisk, SnapshotError, snapshot};
 use trilemma_transport::{Admit, ClientRef, Event, Events, Transport};
 
@@ -114,7 +115,7 @@ pub(crate) struct Driver {
     /// What the endpoint admits peers by.
     pub(crate) admitted: Admitted,
     /// Where the thread that writes a snapshot reports.
-    pub(crate) snapshot_done: mpsc::UnboundedSender<Result<(), SnapshotError>>,
+    pub(crate) snapshot_done: mpsc::UnboundedSender<Result<Summary, SnapshotError>>,
     /// The thread that writes a snapshot, or has written the last one.
     pub(crate) snapshot_thread: Option<std::thread::JoinHandle<()>>,
     /// Frames that the transport did not take (peer away or queue full), since the start.
@@ -133,13 +134,13 @@ pub(crate) struct Sources {
     pub(crate) readers: mpsc::UnboundedReceiver<(WatchId, ReaderEvent)>,
     pub(crate) events: Events,
     pub(crate) log: mpsc::UnboundedReceiver<LogEvent>,
-    pub(crate) snapshots: mpsc::UnboundedReceiver<Result<(), SnapshotError>>,
+    pub(crate) snapshots: mpsc::UnboundedReceiver<Result<Summary, SnapshotError>>,
 }
 
 /// What a turn begins with.
 enum First {
     Log(Option<LogEvent>),
-    Snapshot(Result<(), SnapshotError>),
+    Snapshot(Result<Summary, SnapshotError>),
     Event(Option<Event>),
     Envelope(Envelope),
     Reader(WatchId, ReaderEvent),

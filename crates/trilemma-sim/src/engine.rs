@@ -9,7 +9,7 @@ use std::time::Duration;
 use trilemma_core::liveness::LivenessConfig;
 use trilemma_core::{Backend, Entry, KeyRange};
 use trilemma_gossip::GossipConfig;
-use trilemma_node::{Durability, Engine, KeyspaceConfig, Limits, Tune};
+use trilemma_node::{Durability, Engine, KeyspaceConfig, Limits, Tune, Tuning};
 use trilemma_paxos::PaxosConfig;
 use trilemma_raft::RaftConfig;
 use trilemma_two_phase::TwoPhaseConfig;
@@ -136,6 +136,9 @@ knobs!(NODE, Limits,
     "node.pending_max" => pending_max: size,
     "node.pending_bytes_max" => pending_bytes_max: size,
 );
+knobs!(TUNING, Tuning,
+    "node.snapshot_state_percent" => snapshot_state_percent: count,
+);
 knobs!(LIVENESS, LivenessConfig,
     "node.ping_interval" => interval: micros,
     "node.peer_timeout" => timeout: micros,
@@ -156,7 +159,7 @@ pub(crate) fn durability(value: u64) -> Durability {
 /// Whether a scenario may set this.
 #[must_use]
 pub fn is_knob(name: &str) -> bool {
-    [RAFT, PAXOS, GOSSIP, TWO_PHASE, NODE, LIVENESS, KEYSPACE]
+    [RAFT, PAXOS, GOSSIP, TWO_PHASE, NODE, TUNING, LIVENESS, KEYSPACE]
         .iter()
         .any(|table| table.contains(&name))
 }
@@ -175,6 +178,11 @@ impl Tuned<'_> {
         let mut liveness = LivenessConfig::default();
         self.apply(&mut liveness);
         liveness
+    }
+
+    pub(crate) fn tuning(&self, mut tuning: Tuning) -> Tuning {
+        self.apply(&mut tuning);
+        tuning
     }
 
     /// Only gossip may wait for less than the disk.

@@ -10,8 +10,8 @@ use trilemma_node::{
     Tuning, keyspace_id, recover,
 };
 use trilemma_storage::{
-    Due, LogError, LogEvent, LogOptions, LogSeq, MemoryDisk, Record, SnapshotError, WriteQueue, fill_spare,
-    snapshot,
+    Due, Log, LogError, LogEvent, LogOptions, LogSeq, MemoryDisk, Record, SnapshotError, WriteQueue,
+    fill_spare, snapshot,
 };
 
 use crate::engine::{Knobs, Tuned};
@@ -36,6 +36,8 @@ pub struct Process {
     syncing: bool,
     /// A snapshot that is to be written.
     snapshot: Option<SnapshotJob>,
+    /// See [`Tuning::snapshot_state_percent`].
+    pub snapshot_state_percent: u64,
 }
 
 /// Why a process does not start or has ended by itself.
@@ -109,13 +111,13 @@ fn settings(scenario: &Scenario, node: NodeId, knobs: &Tuned<'_>) -> NodeSetting
         node,
         members: (1..=scenario.nodes).map(NodeId).collect(),
         keyspaces,
-        tuning: Tuning {
+        tuning: knobs.tuning(Tuning {
             segment_bytes: scenario.disk.segment,
             snapshot_log_bytes: scenario.disk.snapshot,
             limits,
             liveness: knobs.liveness(),
             ..Tuning::default()
-        },
+        }),
     }
 }
 
@@ -163,8 +165,8 @@ impl Process {
             wall: WallTime(now.wall.0.max(incarnation_min)),
             ..now
         };
-        let Recovered { node, log, found } =
-            recover(&settings(scenario, node, &tuned), now, storage).map_err(Stopped::Recovery)?;
+        let settings = settings(scenario, node, &tuned);
+        let Recovered { node, log, found } = recover(&settings, now, storage).map_err(Stopped::Recovery)?;
         let process = Self {
             incarnation: node.incarnation(),
             queue: WriteQueue::new(log, node.waits_for_written()),
@@ -173,6 +175,7 @@ impl Process {
             disk: disk.clone(),
             syncing: false,
             snapshot: None,
+            snapshot_state_percent: settings.tuning.snapshot_state_percent,
         };
         Ok((process, found))
     }
@@ -255,7 +258,7 @@ impl Process {
         };
         let result = snapshot::write(&self.disk, job.log_id, job.at, job.sections);
         let broken = match &result {
-            Ok(()) | Err(SnapshotError::Io { .. }) => Ok(()),
+            Ok(_) | Err(SnapshotError::Io { .. }) => Ok(()),
             Err(error) => Err(error.to_string()),
         };
         self.node.on_snapshot(result);
@@ -280,8 +283,8 @@ impl Process {
         self.durable() < self.node.last()
     }
 
-    /// Bytes of records that a restart would replay now.
-    pub fn replayed_bytes(&self, scenario: &Scenario) -> Result<u64, String> {
+    /// Bytes of records that a restart would replay now, and of the snapshot that it would read before.
+    pub fn replayed_bytes(&self, scenario: &Scenario) -> Result<(u64, u64), String> {
         let disk = self.disk.copy();
         let options = LogOptions {
             segment_bytes: scenario.disk.segment,
@@ -293,8 +296,14 @@ impl Process {
             bytes += record.payload.len() as u64 + RECORD_HEADER_BYTES;
             Ok::<(), LogError>(())
         };
-        trilemma_storage::Log::open(disk, options, newest, replay).map_err(|error| error.to_string())?;
-        Ok(bytes)
+        let log_id = Log::id_of(&disk).map_err(|error| error.to_string())?;
+        let mut snapshot = 0;
+        if let Some(log_id) = log_id.filter(|_| newest > LogSeq(0)) {
+            let summary = snapshot::verify(&disk, log_id, newest).map_err(|error| error.to_string())?;
+            snapshot = summary.bytes;
+        }
+        Log::open(disk, options, newest, replay).map_err(|error| error.to_string())?;
+        Ok((bytes, snapshot))
     }
 
     /// Whether a snapshot is under way.

@@ -83,13 +83,13 @@ pub type TableDigest = [u8; 32];
 /// Writes a snapshot that covers the log up to and including `at`, which must be durable in the log already.
 ///
 /// The file is read back before the former snapshot is removed: every chunk must decode, or all of it is an error. After
-/// an error the former snapshot is there, and perhaps this one; the log must not release anything.
+/// an error the former snapshot is there, and perhaps this one; the log must not release anything. Returns what it holds.
 pub fn write<D: Disk>(
     disk: &D,
     log_id: u64,
     at: LogSeq,
     sections: impl IntoIterator<Item = Section>,
-) -> Result<(), SnapshotError> {
+) -> Result<Summary, SnapshotError> {
     write_with_table(disk, log_id, at, [0; 32], sections)
 }
 
@@ -100,20 +100,23 @@ pub fn write_with_table<D: Disk>(
     at: LogSeq,
     table: TableDigest,
     sections: impl IntoIterator<Item = Section>,
-) -> Result<(), SnapshotError> {
+) -> Result<Summary, SnapshotError> {
     let names = disk.list().map_err(SnapshotError::io("data directory", "list"))?;
     remove_unfinished(disk)?;
     let file = disk
         .create(TEMPORARY)
         .map_err(SnapshotError::io(TEMPORARY, "create"))?;
     let written = fill(file, log_id, at, table, sections);
-    if let Err(error) = written.and_then(|checks| read_back(disk, log_id, at, &checks)) {
-        // A full disk needs the space back at once.
-        if let Err(leftover) = disk.remove(TEMPORARY) {
-            tracing::warn!(file = TEMPORARY, error = %leftover, "an unfinished snapshot could not be removed");
+    let summary = match written.and_then(|checks| read_back(disk, log_id, at, &checks)) {
+        Ok(summary) => summary,
+        Err(error) => {
+            // A full disk needs the space back at once.
+            if let Err(leftover) = disk.remove(TEMPORARY) {
+                tracing::warn!(file = TEMPORARY, error = %leftover, "an unfinished snapshot could not be removed");
+            }
+            return Err(error);
         }
-        return Err(error);
-    }
+    };
     disk.rename(TEMPORARY, &name(at))
         .map_err(SnapshotError::io(TEMPORARY, "rename"))?;
     disk.sync_directory()
@@ -124,7 +127,7 @@ pub fn write_with_table<D: Disk>(
     {
         disk.remove(old).map_err(SnapshotError::io(old, "remove"))?;
     }
-    Ok(())
+    Ok(summary)
 }
 
 fn fill<F: DiskFile>(
@@ -166,7 +169,7 @@ fn fill<F: DiskFile>(
 }
 
 /// Reads the finished file as a start would.
-fn read_back<D: Disk>(disk: &D, log_id: u64, at: LogSeq, checks: &Checks) -> Result<(), SnapshotError> {
+fn read_back<D: Disk>(disk: &D, log_id: u64, at: LogSeq, checks: &Checks) -> Result<Summary, SnapshotError> {
     let file = disk
         .open(TEMPORARY)
         .map_err(SnapshotError::io(TEMPORARY, "open"))?;
@@ -178,7 +181,7 @@ fn read_back<D: Disk>(disk: &D, log_id: u64, at: LogSeq, checks: &Checks) -> Res
             "it has a keyspace that was not written",
         )),
     };
-    walk(TEMPORARY, &file, log_id, at, check).map(drop)
+    walk(TEMPORARY, &file, log_id, at, check)
 }
 
 fn file_header(log_id: u64, at: LogSeq, table: &TableDigest) -> [u8; FILE_HEADER_BYTES] {
@@ -272,10 +275,10 @@ pub fn read<D: Disk, E: From<SnapshotError>>(
     log_id: u64,
     at: LogSeq,
     show: impl FnMut(KeyspaceId, &[u8]) -> Result<(), E>,
-) -> Result<(), E> {
+) -> Result<Summary, E> {
     let name = name(at);
     let file = disk.open(&name).map_err(SnapshotError::io(&name, "open"))?;
-    walk(&name, &file, log_id, at, show).map(drop)
+    walk(&name, &file, log_id, at, show)
 }
 
 /// Removes what a crash has left of a snapshot that was being written: on a full disk its space is needed. Says whether

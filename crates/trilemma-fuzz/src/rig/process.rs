@@ -5,7 +5,7 @@ use trilemma_core::{Checkpoint, Instant, KeyspaceId, Now, Ticket};
 use trilemma_node::{
     Effects, Node, NodeSettings, Observer, Recovered, RecoveryError, SnapshotJob, Storage, Tune, recover,
 };
-use trilemma_storage::snapshot::{self, Section};
+use trilemma_storage::snapshot::{self, Section, Summary};
 use trilemma_storage::{
     Due, Log, LogError, LogEvent, LogOptions, LogSeq, MemoryDisk, SnapshotError, WriteQueue, fill_spare,
 };
@@ -108,14 +108,15 @@ impl Process {
         self.queue.take_events().collect()
     }
 
-    /// Writes the snapshot that is to be written. Returns its position and its chunks of one keyspace; the
+    /// Writes the snapshot that is to be written. Returns its position, what it holds, and its chunks of one keyspace; the
     /// node's next input must say that it is written.
     ///
     /// # Panics
     /// If the node could not restore the state that it gives out.
-    pub(super) fn write_snapshot(&mut self, keyspace: KeyspaceId) -> Option<(LogSeq, Vec<Vec<u8>>)> {
+    pub(super) fn write_snapshot(&mut self, keyspace: KeyspaceId) -> Option<(LogSeq, Summary, Vec<Vec<u8>>)> {
         let SnapshotJob { log_id, at, sections } = self.snapshot.take()?;
-        snapshot::write(&self.disk, log_id, at, sections).expect("a state that its own node can restore");
+        let written = snapshot::write(&self.disk, log_id, at, sections);
+        let summary = written.expect("a state that its own node can restore");
         let mut chunks = Vec::new();
         let read = snapshot::read(&self.disk, log_id, at, |of, chunk: &[u8]| {
             if of == keyspace {
@@ -124,6 +125,6 @@ impl Process {
             Ok::<(), SnapshotError>(())
         });
         read.expect("what was just written");
-        Some((at, chunks))
+        Some((at, summary, chunks))
     }
 }

@@ -8,6 +8,7 @@ use trilemma_core::pending::PendingKind;
 use trilemma_core::{
     DiskId, KeyspaceId, NodeId, Now, PeerView, ProcessId, Proposal, Reason, Request, WatchSpec, codec,
 };
+use trilemma_storage::snapshot::Summary;
 use trilemma_storage::{LogError, LogEvent, SnapshotError};
 
 use super::{Node, Opening};
@@ -298,7 +299,7 @@ impl<W> Node<W> {
     }
 
     /// The snapshot job that the node gave out has ended.
-    pub fn on_snapshot(&mut self, result: Result<(), SnapshotError>) {
+    pub fn on_snapshot(&mut self, result: Result<Summary, SnapshotError>) {
         self.release = self.release.max(self.snapshots.on_written(result));
     }
 

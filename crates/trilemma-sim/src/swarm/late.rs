@@ -51,6 +51,8 @@ const LATE: &[(Protocol, &[Setting])] = &[
 const NODE: &[Setting] = &[
     ("node.ping_interval", &[10_000, 25_000, DEFAULT, DEFAULT]),
     ("node.peer_timeout", &[400_000, DEFAULT, DEFAULT]),
+    // States are small here: with their size counted, few snapshots would be taken.
+    ("node.snapshot_state_percent", &[0, 0, 10, DEFAULT]),
 ];
 
 impl Swarm {

@@ -40,7 +40,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A restart would replay no more than the setting says, whatever earlier incarnations have left behind.
+    /// A restart would replay no more than the settings say, whatever earlier incarnations have left behind: the length that
+    /// makes a snapshot due, or the share of the last snapshot, as it is on the disk.
     fn log_is_short(&self, node: &Node, process: &Process) -> Result<(), Broken> {
         if process.is_writing() || process.is_snapshotting() {
             return Ok(());
@@ -48,11 +49,16 @@ impl World<'_> {
         let disk = &self.scenario.disk;
         // After one that failed the next snapshot is tried after as much log again.
         let failures = process.node.snapshots().failures();
-        let most = (disk.snapshot + LOG_SLACK) * (1 + failures) + disk.segment * failures;
-        let bytes = process.replayed_bytes(self.scenario);
-        let bytes = bytes.map_err(|why| ("recovery", format!("node {}: {why}", node.id)))?;
+        let read = process.replayed_bytes(self.scenario);
+        let (bytes, snapshot) = read.map_err(|why| ("recovery", format!("node {}: {why}", node.id)))?;
+        let mut every = disk.snapshot.max(snapshot * process.snapshot_state_percent / 100);
+        if failures > 0 {
+            // The newest snapshot may be one of which the node knows that it failed.
+            every = every.max(process.node.snapshots().due_bytes());
+        }
+        let most = (every + LOG_SLACK) * (1 + failures) + disk.segment * failures;
         if bytes > most {
-            let (id, every) = (node.id, disk.snapshot);
+            let id = node.id;
             let what = format!("node {id} would replay {bytes} B of log, a snapshot is due after {every} B");
             return Err(("log-length", what));
         }

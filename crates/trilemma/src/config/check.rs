@@ -69,6 +69,7 @@ pub(super) fn check_tuning(tuning: &Tuning) -> Result<(), String> {
         two_phase_prepare_timeout,
         segment_bytes,
         snapshot_log_bytes,
+        snapshot_state_percent: _,
         limits,
     } = tuning;
     limits.check()?;

@@ -156,8 +156,13 @@ fn the_book_has_the_defaults_of_tuning() {
         two_phase_prepare_timeout,
         segment_bytes,
         snapshot_log_bytes,
+        snapshot_state_percent,
         limits: _,
     } = Tuning::default();
+    assert_eq!(
+        snapshot_state_percent, 100,
+        "as the book says of `snapshot_log_bytes`"
+    );
     let mib = |bytes: u64| format!("{} MiB", bytes / 1024 / 1024);
     let rows = [
         ("ping_interval_ms", liveness.interval.as_millis().to_string()),
