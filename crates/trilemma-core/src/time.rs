@@ -31,6 +31,13 @@ impl Instant {
         self.0
     }
 
+    /// The first multiple of `interval` since the clock's start that is later: the beat of all who ask for the same interval.
+    #[must_use]
+    pub fn next_multiple(self, interval: Duration) -> Self {
+        let interval = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Self((self.0 / interval).saturating_add(1).saturating_mul(interval))
+    }
+
     /// Time passed since `earlier`; zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Instant) -> Duration {

@@ -33,6 +33,7 @@ pub(crate) struct Leader {
     /// Bytes of the requests in the log that are not applied. Those whose clients have given up are still there.
     unapplied: usize,
     rounds: Rounds,
+    /// All keyspaces of a node beat together: their heartbeats share a turn, and a frame to each peer.
     next_heartbeat: Instant,
     /// When followers are notified of the commit index, unless a message brings it before; `NEVER` if they know.
     commit_news_at: Instant,
@@ -61,7 +62,7 @@ impl Leader {
             noop,
             unapplied: 0,
             rounds: Rounds::default(),
-            next_heartbeat: now + shared.config.heartbeat,
+            next_heartbeat: now.next_multiple(shared.config.heartbeat),
             commit_news_at: Instant::NEVER,
             check_at: now,
             successor: None,
@@ -119,7 +120,7 @@ impl Leader {
             }
         }
         if now >= self.next_heartbeat {
-            self.next_heartbeat = now + shared.config.heartbeat;
+            self.next_heartbeat = now.next_multiple(shared.config.heartbeat);
             for progress in self.followers.values_mut() {
                 progress.notice_loss(now, timeout);
             }

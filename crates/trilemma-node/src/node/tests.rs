@@ -1,5 +1,6 @@
 //! One node on a disk in memory: what it refuses, what it answers, what it shows, and that nothing ends it.
 
+mod beats;
 mod frames;
 mod invariants;
 mod starts;
@@ -79,6 +80,10 @@ fn destination(id: u64) -> Destination {
 
 impl Rig {
     fn start(settings: &NodeSettings, disk: MemoryDisk) -> Self {
+        Self::start_with(settings, disk, &mut || 7)
+    }
+
+    fn start_with(settings: &NodeSettings, disk: MemoryDisk, random: &mut dyn FnMut() -> u64) -> Self {
         let now = Now {
             instant: Instant::from_nanos(1_000_000_000),
             wall: WallTime(1_700_000_000_000),
@@ -86,7 +91,7 @@ impl Rig {
         let storage = Storage {
             disk: &disk,
             is_new: true,
-            random: &mut || 7,
+            random,
             tune: &(),
         };
         let recovered = recover(settings, now, storage).expect("the disk is sound");
