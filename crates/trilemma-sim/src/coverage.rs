@@ -114,6 +114,8 @@ const EVENTS: &[(Profile, &str, &[&str])] = &[
         "start",
         &["empty", "log", "snapshot", "torn", "torn-again", "settings"],
     ),
+    // A clean stop of a node that hands over, or has nothing to hand over.
+    (Profile::Restart, "stop", &["handed-over", "at-once"]),
     // A founded cluster loses a disk.
     (Profile::Restart, "disk", &["lost"]),
     // Faults of more than ten seconds, jumps of more than an hour.
@@ -163,6 +165,9 @@ fn without(protocol: Protocol, event: &str, met: &str) -> Option<&'static str> {
             Some("what a lost disk does is seen in minutes of gossip, and elsewhere in profile restart")
         }
         (Protocol::Gossip | Protocol::TwoPhase, "write-during", _) => Some("it counts no majorities"),
+        (Protocol::Gossip | Protocol::Paxos | Protocol::TwoPhase, "stop", "handed-over") => {
+            Some("raft alone has something to hand over")
+        }
         (Protocol::Mixed, "disk", _) => Some("no disk is lost there"),
         (Protocol::Gossip, "operation", "other-node") => Some(
             "one node alone knows an operation of gossip, so no other is asked once it may have run there",

@@ -33,6 +33,7 @@
 //! |---|---|
 //! | `crash N for D` | power fails: written and unsynced sectors survive at random; the node starts again after `D` |
 //! | `kill N for D` | the process dies: what was handed to the disk stays |
+//! | `stop N for D` | the process is stopped cleanly: it hands over first, within `D` or not |
 //! | `tear N K for D` | power fails after `K` more disk operations |
 //! | `wipe N for D` | power fails and the disk is lost; the node starts with an empty one, as if it were new |
 //! | `rot N for D` | power fails and a stored bit flips; if the node notices, the bit is put right after `D` |
@@ -429,6 +430,10 @@ pub enum Action {
         node: NodeId,
         length: u64,
     },
+    Stop {
+        node: NodeId,
+        length: u64,
+    },
     Tear {
         node: NodeId,
         operations: u64,
@@ -503,6 +508,7 @@ impl Action {
         match self {
             Action::Crash { .. } => "crash",
             Action::Kill { .. } => "kill",
+            Action::Stop { .. } => "stop",
             Action::Tear { .. } => "tear",
             Action::Wipe { .. } => "wipe",
             Action::Rot { .. } => "rot",
@@ -527,6 +533,7 @@ impl Action {
         match self {
             Action::Crash { node, .. }
             | Action::Kill { node, .. }
+            | Action::Stop { node, .. }
             | Action::Tear { node, .. }
             | Action::Wipe { node, .. }
             | Action::Rot { node, .. }
@@ -554,6 +561,7 @@ impl Action {
         match self {
             Action::Crash { length, .. }
             | Action::Kill { length, .. }
+            | Action::Stop { length, .. }
             | Action::Tear { length, .. }
             | Action::Wipe { length, .. }
             | Action::Rot { length, .. }

@@ -179,6 +179,8 @@ struct Node {
     started: u64,
     /// Power fails at the next disk operation that does.
     tearing: Option<u64>,
+    /// It is being stopped cleanly: whether a keyspace had something to hand over.
+    stopping: Option<bool>,
     /// Starts in a row in which power failed.
     torn_starts: u32,
     /// The settings that it last started with.
@@ -291,6 +293,7 @@ impl<'a> World<'a> {
                 wake_at: u64::MAX,
                 started: 0,
                 tearing: None,
+                stopping: None,
                 torn_starts: 0,
                 knobs_started: Knobs::new(),
                 log_due: u64::MAX,

@@ -13,6 +13,7 @@ restart: crashes while a node starts, and settings that change over a restart
   time           heal after 2.5 s or 4 s
   faults         as in standard, and 10 to 30 times: a node is killed and power fails after 0 to 39 disk operations of its
                  start
+  clean stops    2 to 8, of any node
   settings       8 to 30 settings of single nodes change, some before the first start; each holds from the next start on
   snapshots      after 1 B to 1 MB of log
   incarnations   wall-clock milliseconds, as in production
@@ -89,6 +90,14 @@ pub(super) fn scenario(protocol: Protocol, seed: u64, mut draw: Draw) -> Scenari
         setting(&mut scenario, &mut draw, node);
     }
     draw.common(&mut scenario);
+    for _ in 0..draw.between(2, 8) {
+        let node = NodeId(draw.between(1, scenario.nodes.into()) as u32);
+        let length = draw.between(2, 300) * MS;
+        scenario.faults.push(Fault {
+            when: When::At(50 * MS + draw.0.below(scenario.heal * 9 / 10)),
+            action: Action::Stop { node, length },
+        });
+    }
     scenario
 }
 

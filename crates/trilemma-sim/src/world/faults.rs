@@ -89,6 +89,7 @@ impl World<'_> {
         match action {
             Action::Crash { node, .. } => self.power_fails(*node),
             Action::Kill { node, length } => self.process_ends(*node, *length),
+            Action::Stop { node, .. } => self.stop(*node),
             Action::Tear { node, operations, .. } => {
                 let torn = MemoryFaults {
                     operations: Some(*operations),
@@ -180,6 +181,7 @@ impl World<'_> {
         match action {
             Action::Crash { node, .. }
             | Action::Kill { node, .. }
+            | Action::Stop { node, .. }
             | Action::Wipe { node, .. }
             | Action::Rot { node, .. } => {
                 self.start_later(*node, 0);
@@ -236,6 +238,39 @@ impl World<'_> {
         }
     }
 
+    /// The process is asked to stop, and ends when it has handed over: see [`World::stop_if_done`].
+    fn stop(&mut self, id: NodeId) {
+        if self.node(id).process.is_none() {
+            return;
+        }
+        self.node(id).stopping = Some(false);
+        self.turn(id, |process, now| process.node.on_stopping(now));
+    }
+
+    /// Ends a process that is being stopped, once its keyspaces have handed over.
+    pub(super) fn stop_if_done(&mut self, id: NodeId) {
+        let node = self.node(id);
+        let Some(process) = &node.process else { return };
+        let Some(has_handed_over) = node.stopping else {
+            return;
+        };
+        if process.node.is_handing_over() {
+            node.stopping = Some(true);
+            return;
+        }
+        self.coverage
+            .event("stop", if has_handed_over { "handed-over" } else { "at-once" });
+        self.end(id);
+        if self.scenario.durability() == Durability::None {
+            self.book.disk_lost(id, self.now);
+        }
+        let is_down_for = |index: &usize| matches!(&self.scenario.faults[*index].action, Action::Stop { node, .. } if *node == id);
+        // The fault's end starts it; if that is over, nobody else would.
+        if !self.active.iter().any(is_down_for) {
+            self.start_later(id, MS);
+        }
+    }
+
     fn end(&mut self, id: NodeId) {
         let now = self.now;
         let node = self.node(id);
@@ -243,6 +278,7 @@ impl World<'_> {
             let durable = process.durable();
             node.durable = durable;
             node.paused_until = 0;
+            node.stopping = None;
             drop(process);
             self.trace.line(now, || format!("{id} is down"));
             self.invariants.crashed(id, durable);

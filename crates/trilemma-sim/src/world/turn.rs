@@ -467,6 +467,7 @@ impl World<'_> {
         if releases {
             self.write(id, incarnation);
         }
+        self.stop_if_done(id);
         let node = self.node(id);
         let Some(process) = &node.process else { return };
         let at = node.clock.time_of(process.node.wake_at()).max(time + 1);

@@ -162,6 +162,10 @@ fn action(words: &mut Words<'_>) -> Parsed<Action> {
             node: words.node()?,
             length: words.length()?,
         },
+        "stop" => Action::Stop {
+            node: words.node()?,
+            length: words.length()?,
+        },
         "tear" => Action::Tear {
             node: words.node()?,
             operations: words.number("disk operations", 0, 1_000_000)?,
