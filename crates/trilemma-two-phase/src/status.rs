@@ -60,9 +60,14 @@ impl TwoPhase {
             Role::Sequencer(sequencer) => sequencer.unready(core),
             Role::Member(member) => member.unready(core),
         };
+        let unreadable = match &self.role {
+            Role::Sequencer(sequencer) => sequencer.unreadable(core),
+            Role::Member(_) => unready.clone(),
+        };
         let in_doubt = self.in_doubt(now);
-        let why = unready.clone().or_else(|| self.why_no_writes());
+        let why = unready.or_else(|| self.why_no_writes());
         let can_write = why.is_none();
+        let can_read = unreadable.is_none();
         let mut details = vec![
             ("decided".to_owned(), core.ledger.decided.to_string()),
             ("watermark".to_owned(), core.ledger.finished.to_string()),
@@ -86,8 +91,8 @@ impl TwoPhase {
         }
         LiveStatus {
             can_write,
-            can_read: unready.is_none(),
-            why: why.unwrap_or_default(),
+            can_read,
+            why: why.or(unreadable).unwrap_or_default(),
             missing: core.missing.clone(),
             leader: Some(core.config.sequencer),
             role: role.into(),

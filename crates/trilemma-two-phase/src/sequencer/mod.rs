@@ -281,6 +281,21 @@ impl Sequencer {
         ))
     }
 
+    /// Why reads cannot be served, if they cannot. After a start, a sequencer hears the members that it can reach before it
+    /// answers: if its log has lost decisions, they know of them. One that can reach nobody answers from what it has.
+    pub(crate) fn unreadable(&self, core: &Core) -> Option<String> {
+        self.unready(core).or_else(|| {
+            let unheard = self.not_linked(|state| state == LinkState::Unknown);
+            let unheard: NodeSet = unheard.iter().filter(|node| core.is_connected(*node)).collect();
+            let why = || {
+                format!(
+                    "this sequencer has just started and asks the members what they know; not heard yet: {unheard}"
+                )
+            };
+            (!unheard.is_empty()).then(why)
+        })
+    }
+
     fn not_linked(&self, which: impl Fn(LinkState) -> bool) -> NodeSet {
         let links = self.links.iter().filter(|(_, link)| which(link.state));
         links.map(|(node, _)| *node).collect()
@@ -353,7 +368,7 @@ impl Sequencer {
         read: ReadRequest,
         effects: &mut Out,
     ) {
-        let unready = self.unready(core);
+        let unready = self.unreadable(core);
         if let Some(read) = core.read(ticket, deadline, read, unready, effects) {
             let level = trilemma_core::ReadLevel::Linearizable;
             effects.reply(ticket, Reply::Read(Ok(core.answer(&read.query, level))));

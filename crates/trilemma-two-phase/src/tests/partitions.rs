@@ -452,6 +452,51 @@ fn a_sequencer_that_lost_its_disk_says_so_and_serves_nothing() {
 }
 
 #[test]
+fn d25_a_sequencer_whose_log_lost_decisions_shows_no_older_state_when_it_starts() {
+    let mut cluster = cluster(3, 16);
+    put(&mut cluster, N1, 1, "k");
+    rest(&mut cluster);
+    let older = cluster.disk(N1).to_vec();
+    put(&mut cluster, N1, 2, "k");
+    rest(&mut cluster);
+    cluster.crash(N1);
+    cluster.replace_disk(N1, older);
+    cluster.restart(N1);
+    assert!(!cluster.protocol(N1).status(now(&cluster)).can_read);
+    assert!(matches!(refusal(cluster.get(N1, "k")), Reason::Recovering { .. }));
+    cluster.run_for(2 * SECOND);
+    let status = cluster.protocol(N1).status(now(&cluster));
+    assert!(
+        !status.can_read && status.why.contains("has lost data"),
+        "{}",
+        status.why
+    );
+    // Each incarnation finds that out again before it answers anything.
+    cluster.crash(N1);
+    cluster.restart(N1);
+    assert!(matches!(refusal(cluster.get(N1, "k")), Reason::Recovering { .. }));
+}
+
+#[test]
+fn a_sequencer_that_starts_alone_answers_reads() {
+    let mut cluster = cluster(3, 17);
+    put(&mut cluster, N1, 1, "k");
+    rest(&mut cluster);
+    for node in [N1, N2, N3] {
+        cluster.crash(node);
+    }
+    cluster.restart(N1);
+    cluster.run_for(SECOND);
+    let status = cluster.protocol(N1).status(now(&cluster));
+    assert!(status.can_read && !status.can_write, "{status:?}");
+    assert_eq!(value(cluster.get(N1, "k").as_ref()), Ok(Some("1".into())));
+    // When a member is back it is heard, and reads go on.
+    cluster.restart(N2);
+    cluster.run_for(SECOND);
+    assert_eq!(value(cluster.get(N1, "k").as_ref()), Ok(Some("1".into())));
+}
+
+#[test]
 fn a_repeat_that_is_refused_stays_unknown() {
     let mut cluster = cluster(3, 15);
     cluster.split(&[N3]);
