@@ -228,7 +228,14 @@ fn a_round_of_an_older_term_is_echoed_in_no_other() {
     // again, and the answer must not confirm the one that will have that number.
     let mut node = Node::new(3, 1);
     let (term, end) = (Term(2), LogEnd::default());
-    node.receive(2, Message::Vote { term, end, is_handover: false });
+    node.receive(
+        2,
+        Message::Vote {
+            term,
+            end,
+            is_handover: false,
+        },
+    );
     node.persist();
     node.sent.clear();
     let (term, round, prev, commit) = (Term(1), 7, LogEnd::default(), Index(0));
@@ -571,7 +578,14 @@ fn a_leader_that_contradicts_a_committed_entry_is_never_acknowledged() {
                 commit,
             },
         );
-        node.receive(2, Message::Vote { term, end: end(3, 9), is_handover: false });
+        node.receive(
+            2,
+            Message::Vote {
+                term,
+                end: end(3, 9),
+                is_handover: false,
+            },
+        );
         node.now = node.now + 5000 * MS;
         node.step(Input::Wake);
         node.persist();
