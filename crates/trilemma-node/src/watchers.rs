@@ -472,7 +472,8 @@ impl Watchers {
             watcher.reported = position;
             return Some(self.goes_on_from(position));
         }
-        self.resets.sent(now, id);
+        let has_room = watcher.room > 0;
+        self.resets.sent(now, id, bytes, has_room);
         Some(Stage::Resetting {
             position,
             view,
@@ -528,7 +529,7 @@ impl Watchers {
     }
 
     /// Gives up what is of no use any more: views that the ring does not reach back to. Lets resets begin where others
-    /// stand still.
+    /// are slow.
     pub fn shed(&mut self, now: Instant) {
         let is_lost = |id: &&WatchId| match self.watchers.get(id).map(|watcher| &watcher.stage) {
             Some(Stage::Resetting { position, .. }) => !self.ring.covers(*position),

@@ -413,6 +413,89 @@ fn resets_whose_readers_stand_still_give_way_and_are_bounded() {
     );
 }
 
+/// A keyspace of 1,000 entries, and 16 resets that were sent a part of it and cannot go on: so many move at once.
+fn sixteen_resets_begun(room: usize) -> Rig {
+    let mut rig = Rig::of(0, 32 * 1024 * 1024);
+    for index in 0..1000 {
+        rig.put(&format!("k{index:03}"), 100);
+    }
+    for id in 0..16 {
+        rig.open_with(2 * id, None, room);
+    }
+    let begun = rig.pump();
+    assert_eq!(begun.len(), 16, "each was sent what there is room for");
+    rig
+}
+
+/// The parts of its reset that a watch was sent, and whether it was the whole.
+fn reset_of(id: u64, sent: &[Sent]) -> (usize, bool) {
+    let of = sent.iter().filter(|(to, _)| *to == WatchId(id));
+    of.fold((0, false), |(parts, _), (_, item)| match item {
+        Ok(WatchItem::Reset { last, .. }) => (parts + 1, *last),
+        other => panic!("{other:?}"),
+    })
+}
+
+/// Each of them used to hold a place for a second, so that others waited.
+#[test]
+fn readers_that_do_not_read_hold_up_no_other_reset() {
+    let mut rig = sixteen_resets_begun(200);
+    rig.open(1, None);
+    assert!(reset_of(1, &rig.pump_all()).1, "in the same moment");
+    // Those that have waited go on where they were.
+    rig.room(2);
+    let sent = rig.pump();
+    assert!(matches!(&sent[0].1, Ok(WatchItem::Reset { first: false, .. })));
+}
+
+#[test]
+fn a_link_that_takes_nothing_holds_up_no_reset_of_another() {
+    let mut rig = Rig::of(0, 32 * 1024 * 1024);
+    for index in 0..10_000 {
+        rig.put(&format!("k{index:04}"), 100);
+    }
+    for id in 0..16 {
+        rig.open_with(2 * id, None, 16 * ROOM);
+    }
+    assert_eq!(rig.watchers.resets.under_way().count(), 0);
+    rig.budget.keys = 1000;
+    assert!(!rig.pump().is_empty());
+    rig.watchers.on_link(LinkId(0), false);
+    rig.open(1, None);
+    rig.budget = Budget::TURN;
+    let mut ended = false;
+    for _ in 0..10 {
+        ended |= reset_of(1, &rig.pump_all()).1;
+    }
+    assert!(ended, "in the same moment");
+    rig.watchers.on_link(LinkId(0), true);
+    assert!(reset_of(2, &rig.pump_all()).1);
+}
+
+/// They used to hold their places for as long as they read at all.
+#[test]
+fn readers_that_read_hardly_anything_hold_up_no_other_reset() {
+    let mut rig = sixteen_resets_begun(1);
+    for id in 16..100 {
+        rig.open_with(2 * id, None, 1);
+    }
+    rig.open(1, None);
+    let mut waited = Duration::ZERO;
+    let mut shown = (0, false);
+    while !shown.1 && waited < Duration::from_secs(5) {
+        let sent = rig.pump();
+        shown = reset_of(1, &sent);
+        for (id, _) in &sent {
+            // Room for one entry more, ten times a second.
+            rig.watchers.on_reader(*id, ReaderEvent::Room(1000));
+        }
+        waited += Duration::from_millis(100);
+        rig.now = rig.now + Duration::from_millis(100);
+        rig.watchers.shed(rig.now);
+    }
+    assert!(waited < Duration::from_secs(3), "{waited:?}");
+}
+
 #[test]
 fn a_watch_from_now_on_says_when_now_was_and_is_shown_what_follows() {
     let mut rig = Rig::new(0);
