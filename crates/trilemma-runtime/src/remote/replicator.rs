@@ -13,7 +13,7 @@ use trilemma_core::{
 };
 use trilemma_node::EPOCH;
 
-use super::resuming::Resuming;
+use super::resuming::{OpenWatch as _, Resuming};
 use super::{Answered, Remote, unexpected};
 use crate::replicator::siblings;
 

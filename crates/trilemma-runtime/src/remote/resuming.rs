@@ -2,9 +2,10 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_core::Stream;
+use tokio::time::Instant;
 use trilemma_client::{Answer, What};
 use trilemma_core::{ReadError, Reason, WatchItem, WatchSpec, WatchStart, WatchToken};
 
@@ -12,37 +13,23 @@ use super::replicator::RemoteReplicator;
 use super::{Answered, unexpected};
 use crate::readers::{Item, WatchReader};
 
-/// Shortest and longest pause between two rounds over the servers.
+/// Shortest and longest pause before servers are asked once more.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(800);
+/// A watch that was open for so long was well served, even if there was nothing to show.
+const SOUND_AFTER: Duration = Duration::from_secs(5);
 
-type Opening = Pin<Box<dyn Future<Output = Result<WatchReader, ReadError>> + Send>>;
+type Opened = Result<WatchReader, ReadError>;
+type Opening = Pin<Box<dyn Future<Output = (Opened, Search)> + Send>>;
 
-/// See the module.
-pub(super) struct Resuming {
-    at: RemoteReplicator,
-    /// What to ask for next: where the watch has come is in it.
-    spec: WatchSpec,
-    /// The last token that was given.
-    token: Option<WatchToken>,
-    /// How long to look for a server.
-    patience: Duration,
-    stage: Stage,
+/// What opens watches at some server.
+pub(super) trait OpenWatch: Clone + Send + Sync + Unpin + 'static {
+    /// Opens a watch, within this time.
+    fn open_watch(&self, spec: WatchSpec, timeout: Duration) -> impl Future<Output = Opened> + Send;
 }
 
-enum Stage {
-    Open(WatchReader),
-    Opening(Opening),
-    Ended,
-}
-
-impl RemoteReplicator {
-    /// Opens a watch at some server.
-    pub(super) async fn open_watch(
-        &self,
-        spec: WatchSpec,
-        timeout: Duration,
-    ) -> Result<WatchReader, ReadError> {
+impl OpenWatch for RemoteReplicator {
+    async fn open_watch(&self, spec: WatchSpec, timeout: Duration) -> Opened {
         let what = What::Watch {
             keyspace: self.name.clone(),
             spec,
@@ -54,23 +41,45 @@ impl RemoteReplicator {
             _ => Err(unexpected().into()),
         }
     }
+}
 
-    /// Opens it again, at whichever server, within this time.
-    async fn open_again(self, spec: WatchSpec, patience: Duration) -> Result<WatchReader, ReadError> {
-        let deadline = Instant::now() + patience;
-        let mut pause = PAUSE_MIN;
-        loop {
-            let rest = deadline.saturating_duration_since(Instant::now());
-            let error = match self.open_watch(spec.clone(), rest).await {
-                Ok(watch) => return Ok(watch),
-                Err(error) => error,
-            };
-            if !may_go_on(&error) || rest <= pause {
-                return Err(error);
-            }
-            tokio::time::sleep(pause).await;
-            pause = PAUSE_MAX.min(2 * pause);
+/// How a server is looked for: over all losses since the watch last came further.
+#[derive(Clone, Copy, Debug)]
+struct Search {
+    /// The time that is left for it.
+    left: Duration,
+    /// How long to wait before servers are asked again.
+    pause: Duration,
+}
+
+impl Search {
+    fn within(patience: Duration) -> Self {
+        Self {
+            left: patience,
+            pause: Duration::ZERO,
         }
+    }
+
+    /// Opens a watch that was lost at whichever server.
+    async fn open(mut self, at: impl OpenWatch, spec: WatchSpec, lost: ReadError) -> (Opened, Self) {
+        let begun = Instant::now();
+        let mut error = lost;
+        let result = loop {
+            let rest = self.left.saturating_sub(begun.elapsed());
+            if rest <= self.pause || !may_go_on(&error) {
+                break Err(error);
+            }
+            let pause = self.pause;
+            self.pause = PAUSE_MAX.min(PAUSE_MIN.max(2 * pause));
+            tokio::time::sleep(pause).await;
+            let rest = self.left.saturating_sub(begun.elapsed());
+            match at.open_watch(spec.clone(), rest).await {
+                Ok(watch) => break Ok(watch),
+                Err(refused) => error = refused,
+            }
+        };
+        self.left = self.left.saturating_sub(begun.elapsed());
+        (result, self)
     }
 }
 
@@ -80,19 +89,44 @@ fn may_go_on(error: &ReadError) -> bool {
         || error.reason.may_differ_elsewhere()
 }
 
-impl Resuming {
-    /// A watch that was opened so. When it is lost, another server is looked for within `patience`.
-    pub(super) fn new(at: RemoteReplicator, spec: WatchSpec, watch: WatchReader, patience: Duration) -> Self {
+/// See the module.
+///
+/// A server that opens the watch and loses it again is no better than one that does not open it: the pause grows, and the
+/// time runs on, until the watch has come further or was open for a while.
+pub(super) struct Resuming<O> {
+    at: O,
+    /// What to ask for next: where the watch has come is in it.
+    spec: WatchSpec,
+    /// The last token that was given.
+    token: Option<WatchToken>,
+    /// How long to look for a server.
+    patience: Duration,
+    search: Search,
+    stage: Stage,
+}
+
+enum Stage {
+    Open { watch: WatchReader, since: Instant },
+    Opening(Opening),
+    Ended,
+}
+
+impl<O: OpenWatch> Resuming<O> {
+    /// A watch that was opened so. When it is lost, another server is looked for within `patience`, which all losses
+    /// share until it comes further.
+    pub(super) fn new(at: O, spec: WatchSpec, watch: WatchReader, patience: Duration) -> Self {
         let token = match spec.start {
             WatchStart::After(token) | WatchStart::StateFrom(token) => Some(token),
             WatchStart::State | WatchStart::Now => None,
         };
+        let since = Instant::now();
         Self {
             at,
             spec,
             token,
             patience,
-            stage: Stage::Open(watch),
+            search: Search::within(patience),
+            stage: Stage::Open { watch, since },
         }
     }
 
@@ -103,42 +137,64 @@ impl Resuming {
                 self.token.map_or(WatchStart::State, WatchStart::StateFrom)
             }
             item => {
-                self.token = Some(item.token());
+                let token = Some(item.token());
+                if self.token != token {
+                    self.token = token;
+                    self.search = Search::within(self.patience);
+                }
                 WatchStart::After(item.token())
             }
         };
     }
+
+    /// Looks for another server.
+    fn lost(&mut self, error: ReadError, since: Instant) {
+        if since.elapsed() >= SOUND_AFTER {
+            self.search = Search::within(self.patience);
+        }
+        let opening = self.search.open(self.at.clone(), self.spec.clone(), error);
+        self.stage = Stage::Opening(Box::pin(opening));
+    }
 }
 
-impl Stream for Resuming {
+impl<O: OpenWatch> Stream for Resuming<O> {
     type Item = Item;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Item>> {
         loop {
             match &mut self.stage {
-                Stage::Open(watch) => {
-                    let item = std::task::ready!(Pin::new(watch).poll_next(cx));
-                    match &item {
-                        Some(Ok(item)) => self.note(item),
-                        Some(Err(error)) if may_go_on(error) => {
-                            let (at, spec) = (self.at.clone(), self.spec.clone());
-                            let opening = at.open_again(spec, self.patience);
-                            self.stage = Stage::Opening(Box::pin(opening));
-                            continue;
+                Stage::Open { watch, since } => {
+                    let since = *since;
+                    match std::task::ready!(Pin::new(watch).poll_next(cx)) {
+                        Some(Err(error)) if may_go_on(&error) => self.lost(error, since),
+                        item => {
+                            match &item {
+                                Some(Ok(item)) => self.note(item),
+                                Some(Err(_)) | None => self.stage = Stage::Ended,
+                            }
+                            return Poll::Ready(item);
                         }
-                        Some(Err(_)) | None => self.stage = Stage::Ended,
                     }
-                    return Poll::Ready(item);
                 }
-                Stage::Opening(opening) => match std::task::ready!(opening.as_mut().poll(cx)) {
-                    Ok(watch) => self.stage = Stage::Open(watch),
-                    Err(error) => {
-                        self.stage = Stage::Ended;
-                        return Poll::Ready(Some(Err(error)));
+                Stage::Opening(opening) => {
+                    let (opened, search) = std::task::ready!(opening.as_mut().poll(cx));
+                    self.search = search;
+                    match opened {
+                        Ok(watch) => {
+                            let since = Instant::now();
+                            self.stage = Stage::Open { watch, since };
+                        }
+                        Err(error) => {
+                            self.stage = Stage::Ended;
+                            return Poll::Ready(Some(Err(error)));
+                        }
                     }
-                },
+                }
                 Stage::Ended => return Poll::Ready(None),
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
