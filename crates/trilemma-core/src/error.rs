@@ -174,10 +174,11 @@ pub enum Reason {
         #[serde(deserialize_with = "bounded_text::<_, ERROR_TEXT_BYTES_MAX>")]
         why: String,
     },
-    /// The node's storage failed; the node stops and must be looked at.
-    #[error("storage: {why}; the node stops, see its log")]
-    Storage {
-        /// What the disk said.
+    /// The node has failed and stops: its storage, its network, or an invariant. Somebody must look at it; others may
+    /// serve meanwhile.
+    #[error("unavailable: this node has failed and stops ({why})")]
+    Failed {
+        /// What has failed, and what to do.
         #[serde(deserialize_with = "bounded_text::<_, ERROR_TEXT_BYTES_MAX>")]
         why: String,
     },
@@ -200,7 +201,7 @@ impl Reason {
                 | Reason::Overloaded { .. }
                 | Reason::NoSpace { .. }
                 | Reason::Unreachable { .. }
-                | Reason::Storage { .. }
+                | Reason::Failed { .. }
         )
     }
 
@@ -245,7 +246,7 @@ impl Reason {
             | Reason::Fenced
             | Reason::Invalid { .. }
             | Reason::NoSuchKeyspace { .. }
-            | Reason::Storage { .. } => Retry::Never,
+            | Reason::Failed { .. } => Retry::Never,
         }
     }
 }

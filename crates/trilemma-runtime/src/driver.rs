@@ -179,10 +179,7 @@ impl Driver {
             match turned {
                 Ok(()) => {}
                 Err(End::Failed(error)) => {
-                    let reason = Reason::Storage {
-                        why: error.to_string(),
-                    };
-                    self.say_goodbye(&reason);
+                    self.say_goodbye(&error.reason());
                     self.transport.close().await;
                     if !self.log.abort() {
                         tracing::error!(

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
-use trilemma_core::{Corrupt, NodeId};
+use trilemma_core::{Corrupt, NodeId, Reason};
 use trilemma_node::RecoveryError;
 use trilemma_storage::{KEEP, LogError, SnapshotError};
 use trilemma_transport::TransportError;
@@ -81,14 +81,18 @@ pub enum NodeError {
         why: String,
     },
     /// Storage failed while the node ran. It has stopped, because nobody can say what the disk holds now.
-    #[error("storage failed, the node has stopped: {why}; a restart verifies the log")]
+    #[error(
+        "storage failed, the node has stopped: {why}. Writes under way may have been applied. Check the disk and restart the node, which verifies the log"
+    )]
     Storage {
         /// What the disk said.
         why: String,
     },
     /// The network endpoint ended while the node ran: the system took its socket away, or a broken invariant ended it. The
     /// node has stopped, because nobody could reach it any more.
-    #[error("the network endpoint has ended, and the node with it; its log says why. Restart the node")]
+    #[error(
+        "the network endpoint has ended, and the node with it; its log says why. Writes under way may have been applied. Restart the node"
+    )]
     Network,
     /// The node's thread ended by a broken invariant. It has stopped rather than go on wrongly.
     #[error(
@@ -121,11 +125,42 @@ impl NodeError {
         }
     }
 
+    /// What callers are answered when a running node has ended so.
+    pub(crate) fn reason(&self) -> Reason {
+        let why = self.to_string();
+        Reason::Failed { why }
+    }
+
     /// The failure of a running log.
     #[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
     pub(crate) fn log(error: LogError) -> Self {
         NodeError::Storage {
             why: error.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever had failed, callers used to learn of a failure of storage.
+    #[test]
+    fn callers_learn_what_has_failed_and_what_to_do() {
+        let storage = NodeError::Storage { why: "EIO".into() };
+        for (error, what) in [
+            (storage, "storage failed"),
+            (NodeError::Network, "network endpoint"),
+            (NodeError::Panicked, "broken invariant"),
+        ] {
+            let reported = error.reason().to_string();
+            for part in [what, "may have been applied", "estart the node"] {
+                assert!(reported.contains(part), "{part}: {reported}");
+            }
+            assert!(
+                what == "storage failed" || !reported.contains("storage"),
+                "{reported}"
+            );
         }
     }
 }
