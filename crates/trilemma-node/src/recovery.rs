@@ -104,7 +104,8 @@ pub enum RecoveryError {
     Empty(NodeId),
 }
 
-/// Restores a node from its disk. `now` is the time on both clocks.
+/// Restores a node from its disk. `now` is the time on both clocks. What refuses a start is found before anything is
+/// changed, unless the disk itself fails.
 pub fn recover<D: Disk, W>(
     settings: &NodeSettings,
     now: Now,
@@ -128,15 +129,12 @@ pub fn recover<D: Disk, W>(
     if log_id.is_none() && newest == LogSeq(0) && !is_new && !is_marked {
         return Err(RecoveryError::Empty(settings.node));
     }
-    if snapshot::remove_unfinished(disk)? {
-        tracing::info!("removed a snapshot that was not finished");
-    }
     // A directory that holds no incarnation may have been emptied, and dots and ballots of the lost incarnations must
     // not be made again: the clock puts this one above them. From then on they are counted.
     let first = Incarnation(now.wall.0.max(1));
     let nonce = random();
     let mut incarnation = hint(disk).map_or(first, Incarnation::next);
-    let (read, snapshot_bytes, mut log, recovery) = loop {
+    let (read, snapshot_bytes, log) = loop {
         let mut read = Loading::new(settings, incarnation, random, tune);
         let mut snapshot_bytes = 0;
         if let Some(log_id) = log_id.filter(|_| newest > LogSeq(0)) {
@@ -145,7 +143,7 @@ pub fn recover<D: Disk, W>(
             })?;
             snapshot_bytes = summary.bytes;
         }
-        let (log, recovery) = Log::open(disk.clone(), options, newest, |record| {
+        let log = Log::read(disk.clone(), options, newest, |record| {
             read.log_bytes += record.payload.len() as u64 + RECORD_HEADER_BYTES;
             read.apply(record.keyspace, record.payload, Engine::replay)
         })?;
@@ -155,7 +153,7 @@ pub fn recover<D: Disk, W>(
             if let Some(error) = read.failed {
                 return Err(error);
             }
-            break (read, snapshot_bytes, log, recovery);
+            break (read, snapshot_bytes, log);
         }
         tracing::debug!(%incarnation, %right, "the hint was wrong; everything is read again");
         incarnation = right;
@@ -166,6 +164,11 @@ pub fn recover<D: Disk, W>(
         log_bytes,
         ..
     } = read;
+    // All is well, and only now anything is changed.
+    let (mut log, recovery) = log.open()?;
+    if snapshot::remove_unfinished(disk)? {
+        tracing::info!("removed a snapshot that was not finished");
+    }
     let found = Found {
         snapshot: newest,
         last: recovery.last,

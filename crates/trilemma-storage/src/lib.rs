@@ -72,10 +72,10 @@ mod writer;
 
 pub use disk::{Disk, DiskFile};
 pub use error::{KEEP, LogError, SnapshotError};
-pub use log::{Log, LogOptions, Record, Recovery, SegmentSummary, Spare, Verification, fill_spare};
+pub use log::{Log, LogOptions, ReadLog, Record, Recovery, SegmentSummary, Spare, Verification, fill_spare};
 pub use memory::{MemoryDisk, MemoryFaults};
 #[cfg(unix)]
-pub use os::OsDisk;
+pub use os::{OsDisk, OsFile};
 pub use queue::{Batch, Due, LogEvent, Progress, SpareJob, WriteQueue};
 pub use writer::{Counters, LogWriter};
 

@@ -20,6 +20,7 @@ use crate::error::LogError;
 use format::{
     ALIGNMENT, HEADER_BYTES, Kind, RECORD_HEADER_BYTES, RecordHeader, SegmentHeader, padded, segment_name,
 };
+pub use recovery::ReadLog;
 pub use verify::{SegmentSummary, Verification};
 
 /// Largest segment. One is held in memory while it is recovered.
@@ -30,6 +31,8 @@ const SEGMENT_BYTES_MIN: u64 = HEADER_BYTES + CLEAN_END_ALIGNMENT;
 const SPARES_MAX: usize = 3;
 /// Bytes written at once while a new segment is zero-filled.
 const FILL_BYTES: usize = 1024 * 1024;
+/// Bytes of them after which they are synced: a slow disk is seen to go on, and the syncs of records wait for no more.
+const FILL_SYNC_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The mark of a clean end begins at a multiple of this.
 const CLEAN_END_ALIGNMENT: u64 = 4096;
@@ -137,20 +140,33 @@ pub struct Log<D: Disk> {
     durable: LogSeq,
     spares: Vec<Spare<D::File>>,
     last_spare: u64,
+    /// The next segment, whose name may not be durable. Nothing is appended before it is: else the segment before it
+    /// would end with what this one begins with.
+    begun: Option<Spare<D::File>>,
     closed: bool,
 }
 
 impl<D: Disk> Log<D> {
     /// Opens the log of a directory, or makes one, and shows every record after `snapshot` in order.
     ///
-    /// `replay` may refuse a record; opening then fails with its error.
+    /// `replay` may refuse a record; opening then fails with its error, and nothing was changed.
     pub fn open<E: From<LogError>>(
         disk: D,
         options: LogOptions,
         snapshot: LogSeq,
         replay: impl FnMut(Record<'_>) -> Result<(), E>,
     ) -> Result<(Self, Recovery), E> {
-        recovery::open(disk, options, snapshot, replay)
+        Ok(Self::read(disk, options, snapshot, replay)?.open()?)
+    }
+
+    /// The first half of [`Log::open`]: shows every record after `snapshot`, and changes nothing.
+    pub fn read<E: From<LogError>>(
+        disk: D,
+        options: LogOptions,
+        snapshot: LogSeq,
+        replay: impl FnMut(Record<'_>) -> Result<(), E>,
+    ) -> Result<ReadLog<D>, E> {
+        recovery::read(disk, options, snapshot, replay)
     }
 
     /// The random id of a directory's log; `None` if there is no log yet.
@@ -225,7 +241,8 @@ impl<D: Disk> Log<D> {
             });
         }
         let size = padded(RECORD_HEADER_BYTES + payload.len());
-        if self.offset + (self.buffer.len() + size) as u64 > self.current().bytes {
+        let is_full = self.offset + (self.buffer.len() + size) as u64 > self.current().bytes;
+        if is_full || self.begun.is_some() {
             self.roll()?;
         }
         let seq = self.last.plus(1);
@@ -362,28 +379,59 @@ impl<D: Disk> Log<D> {
     }
 
     /// Goes on in the next segment. The old one is durable first, so that a torn tail can only be in the last.
+    ///
+    /// [`LogError::NoSpace`] at any step leaves the log as it was, to be tried again.
     fn roll(&mut self) -> Result<(), LogError> {
         self.sync()?;
-        let mut spare = self.take_spare()?;
+        assert!(
+            self.durable == self.last,
+            "a segment ends with what is durable, so that only the last one can be torn"
+        );
         let header = SegmentHeader {
             id: self.id,
             index: self.current().index + 1,
             first: self.last.plus(1),
             length: self.segment_bytes,
         };
-        match spare.put_header(&header) {
-            Err(full @ LogError::NoSpace { .. }) => {
-                self.spares.push(spare);
-                return Err(full);
+        let mut spare = self.take_spare()?;
+        match begin(&self.disk, &mut spare, &header) {
+            Ok(segment) => {
+                self.file = spare.file;
+                self.segments.push_back(segment);
+                self.offset = HEADER_BYTES;
+                Ok(())
             }
-            result => self.fatal(result)?,
+            Err(full @ LogError::NoSpace { .. }) => {
+                if spare.name == segment_name(header.index) {
+                    self.begun = Some(spare);
+                } else {
+                    self.spares.push(spare);
+                }
+                Err(full)
+            }
+            Err(error) => self.fatal(Err(error)),
         }
-        let result = self.start_segment(spare, &header);
-        self.fatal(result)
     }
 
     /// A file of the right length, filled now if none waits. No space for it harms nothing.
     fn take_spare(&mut self) -> Result<Spare<D::File>, LogError> {
+        if let Some(mut spare) = self.begun.take() {
+            // A sync that has failed may count as done when it is asked for again, so its name is changed once more.
+            let name = self.spare_name();
+            match self
+                .disk
+                .rename(&spare.name, &name)
+                .map_err(LogError::room(&spare.name, "rename"))
+            {
+                Ok(()) => spare.name = name,
+                Err(full @ LogError::NoSpace { .. }) => {
+                    self.begun = Some(spare);
+                    return Err(full);
+                }
+                Err(error) => return self.fatal(Err(error)),
+            }
+            return Ok(spare);
+        }
         if let Some(spare) = self.spares.pop() {
             return Ok(spare);
         }
@@ -392,18 +440,6 @@ impl<D: Disk> Log<D> {
             Err(full @ LogError::NoSpace { .. }) => Err(full),
             result => self.fatal(result),
         }
-    }
-
-    fn start_segment(&mut self, spare: Spare<D::File>, header: &SegmentHeader) -> Result<(), LogError> {
-        assert!(
-            self.durable == self.last,
-            "a segment ends with what is durable, so that only the last one can be torn"
-        );
-        let (file, segment) = begin(&self.disk, spare, header)?;
-        self.file = file;
-        self.segments.push_back(segment);
-        self.offset = HEADER_BYTES;
-        Ok(())
     }
 
     /// Whether a spare segment should be made ready: the current one is half full and none waits.
@@ -440,6 +476,8 @@ impl<D: Disk> Log<D> {
     }
 
     /// Recycles the segments whose records are all at or before `up_to`, which a durable snapshot covers.
+    ///
+    /// [`LogError::NoSpace`] leaves the rest of them for another time: a file system may need space to give some back.
     pub fn release(&mut self, up_to: LogSeq) -> Result<(), LogError> {
         self.check_open()?;
         assert!(
@@ -447,35 +485,47 @@ impl<D: Disk> Log<D> {
             "a snapshot covers records up to {up_to}, and only those up to {} are durable",
             self.durable
         );
-        let mut changed = false;
-        while self.segments.len() > 1 && self.segments[1].first <= up_to.plus(1) {
-            let name = segment_name(self.segments[0].index);
-            let is_wanted = self.spares.len() < SPARES_MAX && self.segments[0].bytes == self.segment_bytes;
-            // One that cannot be opened now would be of no use.
-            if let (true, Ok(file)) = (is_wanted, self.disk.open(&name)) {
-                // Its records name the old index in their checksums, so they can never pass for new ones.
-                let spare = self.spare_name();
-                let result = self
-                    .disk
-                    .rename(&name, &spare)
-                    .map_err(LogError::io(&name, "rename"));
-                self.fatal(result)?;
-                self.spares.push(Spare { name: spare, file });
-            } else {
-                let result = self.disk.remove(&name).map_err(LogError::io(&name, "remove"));
-                self.fatal(result)?;
-            }
-            self.segments.pop_front();
-            changed = true;
+        let before = (self.segments.len(), self.spares.len());
+        let mut result = Ok(());
+        while result.is_ok() && self.segments.len() > 1 && self.segments[1].first <= up_to.plus(1) {
+            result = self.release_first();
         }
-        if changed {
-            let result = self
+        if self.segments.len() < before.0 {
+            let synced = self
                 .disk
                 .sync_directory()
-                .map_err(LogError::io("data directory", "sync"));
-            self.fatal(result)?;
+                .map_err(LogError::room("data directory", "sync"));
+            if synced.is_err() {
+                // Their old names may come back, and must not show what would be written into them.
+                for spare in self.spares.split_off(before.1) {
+                    remove_spare(&self.disk, &spare.name);
+                }
+            }
+            result = result.and(synced);
         }
         self.check();
+        match result {
+            Err(full @ LogError::NoSpace { .. }) => Err(full),
+            result => self.fatal(result),
+        }
+    }
+
+    /// Recycles the first segment.
+    fn release_first(&mut self) -> Result<(), LogError> {
+        let name = segment_name(self.segments[0].index);
+        let is_wanted = self.spares.len() < SPARES_MAX && self.segments[0].bytes == self.segment_bytes;
+        // One that cannot be opened now would be of no use.
+        if let (true, Ok(file)) = (is_wanted, self.disk.open(&name)) {
+            // Its records name the old index in their checksums, so they can never pass for new ones.
+            let spare = self.spare_name();
+            let renamed = self.disk.rename(&name, &spare);
+            renamed.map_err(LogError::room(&name, "rename"))?;
+            self.spares.push(Spare { name: spare, file });
+        } else {
+            let removed = self.disk.remove(&name);
+            removed.map_err(LogError::room(&name, "remove"))?;
+        }
+        self.segments.pop_front();
         Ok(())
     }
 
@@ -526,6 +576,9 @@ pub fn fill_spare<D: Disk>(disk: &D, name: &str, segment_bytes: u64) -> Result<S
             let length = (segment_bytes - offset).min(zeros.len() as u64) as usize;
             file.write_at(&zeros[..length], offset)?;
             offset += length as u64;
+            if offset.is_multiple_of(FILL_SYNC_BYTES) && offset < segment_bytes {
+                file.sync()?;
+            }
         }
         file.sync()?;
         Ok(file)
@@ -536,48 +589,43 @@ pub fn fill_spare<D: Disk>(disk: &D, name: &str, segment_bytes: u64) -> Result<S
             file,
         }),
         Err(error) => {
-            match disk.remove(name) {
-                // It was not even made.
-                Err(missing) if missing.kind() == io::ErrorKind::NotFound => {}
-                Err(leftover) => {
-                    tracing::warn!(file = name, error = %leftover, "a half-made spare segment could not be removed");
-                }
-                Ok(()) => {}
-            }
+            remove_spare(disk, name);
             Err(LogError::room(name, "zero-fill")(error))
         }
     }
 }
 
-impl<F: DiskFile> Spare<F> {
-    fn put_header(&mut self, header: &SegmentHeader) -> Result<(), LogError> {
-        let written = self.file.write_at(&header.encode(), 0);
-        written.map_err(LogError::room(&self.name, "write"))
+/// Removes a spare segment that is of no use. The next start does it if it cannot be done now.
+fn remove_spare<D: Disk>(disk: &D, name: &str) {
+    match disk.remove(name) {
+        Ok(()) => {}
+        // It was not even made.
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => {}
+        Err(leftover) => {
+            tracing::warn!(file = name, error = %leftover, "a spare segment could not be removed");
+        }
     }
 }
 
-/// Makes a spare with its header a segment: the header, then the name, both durable before any record.
-fn begin<D: Disk>(
-    disk: &D,
-    spare: Spare<D::File>,
-    header: &SegmentHeader,
-) -> Result<(D::File, Segment), LogError> {
+/// Makes a spare a segment: the header, then the name, both durable before any record.
+///
+/// After [`LogError::NoSpace`] it can be tried again, with a spare of whichever name it has then.
+fn begin<D: Disk>(disk: &D, spare: &mut Spare<D::File>, header: &SegmentHeader) -> Result<Segment, LogError> {
+    let written = spare.file.write_at(&header.encode(), 0);
+    written.map_err(LogError::room(&spare.name, "write"))?;
+    // Nothing but the header is not durable, and it is written again where this is tried again.
+    spare.file.sync().map_err(LogError::room(&spare.name, "sync"))?;
     let name = segment_name(header.index);
-    let Spare {
-        name: spare,
-        mut file,
-    } = spare;
-    file.sync().map_err(LogError::io(&spare, "sync"))?;
-    disk.rename(&spare, &name)
-        .map_err(LogError::io(&spare, "rename"))?;
+    disk.rename(&spare.name, &name)
+        .map_err(LogError::room(&spare.name, "rename"))?;
+    spare.name = name;
     disk.sync_directory()
-        .map_err(LogError::io("data directory", "sync"))?;
-    let segment = Segment {
+        .map_err(LogError::room("data directory", "sync"))?;
+    Ok(Segment {
         index: header.index,
         first: header.first,
         bytes: header.length,
-    };
-    Ok((file, segment))
+    })
 }
 
 #[cfg(test)]

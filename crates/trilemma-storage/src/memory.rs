@@ -31,6 +31,9 @@ pub struct MemoryFaults {
     /// Every write finds the disk full, also of bytes that a file has already: as on a file system that writes nothing in
     /// place.
     pub refuse_writes: bool,
+    /// Operations that still succeed before the disk is full and every one is refused without effect, changes of names
+    /// and removals included; `None` is no limit. Lists, reads and syncs of files do not count.
+    pub full_after: Option<u64>,
     /// No file can be opened or made: the process has as many open as it may.
     pub refuse_files: bool,
     /// Operations that still succeed before the power fails and every one fails; `None` is no limit. Lists and reads
@@ -39,6 +42,18 @@ pub struct MemoryFaults {
 }
 
 impl MemoryFaults {
+    /// Counts an operation that takes space.
+    fn take_space(&mut self) -> io::Result<()> {
+        match &mut self.full_after {
+            Some(0) => Err(io::ErrorKind::StorageFull.into()),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     fn open_file(&self) -> io::Result<()> {
         /// `EMFILE` of every Unix.
         const TOO_MANY: i32 = 24;
@@ -333,6 +348,7 @@ impl Disk for MemoryDisk {
     fn create(&self, name: &str) -> io::Result<MemoryFile> {
         let mut state = lock(&self.state);
         state.faults.open_file()?;
+        state.faults.take_space()?;
         state.operate()?;
         if state.names.contains_key(name) {
             return Err(io::Error::new(
@@ -352,6 +368,7 @@ impl Disk for MemoryDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = lock(&self.state);
+        state.faults.take_space()?;
         state.operate()?;
         let inode = *state.names.get(from).ok_or_else(|| not_found(from))?;
         state.change(NameChange::Move(from.to_owned(), to.to_owned(), inode));
@@ -360,6 +377,7 @@ impl Disk for MemoryDisk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = lock(&self.state);
+        state.faults.take_space()?;
         state.operate()?;
         let inode = *state.names.get(name).ok_or_else(|| not_found(name))?;
         state.change(NameChange::Drop(name.to_owned(), inode));
@@ -368,6 +386,7 @@ impl Disk for MemoryDisk {
 
     fn sync_directory(&self) -> io::Result<()> {
         let mut state = lock(&self.state);
+        state.faults.take_space()?;
         state.operate()?;
         state.durable_names = state.names.clone();
         state.pending.clear();
@@ -418,6 +437,7 @@ impl DiskFile for MemoryFile {
             if state.faults.refuse_writes {
                 return Err(io::ErrorKind::StorageFull.into());
             }
+            state.faults.take_space()?;
             let power = state.operate();
             let length = inode(state, id)?.data.len();
             let end = offset as usize + bytes.len();

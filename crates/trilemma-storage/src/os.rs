@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::disk::{Disk, DiskFile};
 
@@ -18,7 +19,20 @@ const FILE_MODE: u32 = 0o600;
 pub struct OsDisk {
     path: PathBuf,
     directory: Arc<File>,
+    operations: Arc<AtomicU64>,
     _lock: Arc<File>,
+}
+
+/// An open file of an [`OsDisk`].
+#[derive(Debug)]
+pub struct OsFile {
+    file: File,
+    operations: Arc<AtomicU64>,
+}
+
+fn count<T>(operations: &AtomicU64, done: T) -> T {
+    operations.fetch_add(1, Ordering::Relaxed);
+    done
 }
 
 impl OsDisk {
@@ -62,13 +76,28 @@ impl OsDisk {
         Ok(Self {
             path: path.to_path_buf(),
             directory,
+            operations: Arc::default(),
             _lock: Arc::new(lock),
         })
     }
 }
 
+impl OsDisk {
+    /// Writes, syncs and changes of names that the system has answered so far, to all clones. While it moves, the disk
+    /// does not hang, however slow it is.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.operations.load(Ordering::Relaxed)
+    }
+
+    fn file(&self, file: File) -> OsFile {
+        let operations = Arc::clone(&self.operations);
+        OsFile { file, operations }
+    }
+}
+
 impl Disk for OsDisk {
-    type File = File;
+    type File = OsFile;
 
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
@@ -85,49 +114,52 @@ impl Disk for OsDisk {
         Ok(names)
     }
 
-    fn open(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new()
+    fn open(&self, name: &str) -> io::Result<OsFile> {
+        let opened = OpenOptions::new()
             .read(true)
             .write(true)
-            .open(self.path.join(name))
+            .open(self.path.join(name));
+        opened.map(|file| self.file(file))
     }
 
-    fn create(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new()
+    fn create(&self, name: &str) -> io::Result<OsFile> {
+        let created = OpenOptions::new()
             .read(true)
             .write(true)
             .create_new(true)
             .mode(FILE_MODE)
-            .open(self.path.join(name))
+            .open(self.path.join(name));
+        count(&self.operations, created.map(|file| self.file(file)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.path.join(from), self.path.join(to))
+        let renamed = fs::rename(self.path.join(from), self.path.join(to));
+        count(&self.operations, renamed)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.path.join(name))
+        count(&self.operations, fs::remove_file(self.path.join(name)))
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        self.directory.sync_all()
+        count(&self.operations, self.directory.sync_all())
     }
 }
 
-impl DiskFile for File {
+impl DiskFile for OsFile {
     fn length(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.read_exact_at(buffer, offset)
+        self.file.read_exact_at(buffer, offset)
     }
 
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.write_all_at(bytes, offset)
+        count(&self.operations, self.file.write_all_at(bytes, offset))
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
+        count(&self.operations, self.file.sync_data())
     }
 }

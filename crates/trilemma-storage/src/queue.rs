@@ -99,6 +99,8 @@ pub struct WriteQueue<D: Disk> {
     /// Since when records wait that nobody waits for.
     lazy_since: Option<Instant>,
     spare: SpareState,
+    /// What is still to be recycled, because there was no space for that at this time.
+    unreleased: Option<(LogSeq, Instant)>,
     /// Whether the last thing reported about space was that there is none.
     reported_full: bool,
     reported: Progress,
@@ -124,6 +126,7 @@ impl<D: Disk> WriteQueue<D> {
             blocked: false,
             lazy_since: None,
             spare: SpareState::Idle,
+            unreleased: None,
             reported_full: false,
             reported,
             events: Vec::new(),
@@ -168,6 +171,11 @@ impl<D: Disk> WriteQueue<D> {
 
     /// Hands what waits to the operating system and says what is due.
     pub fn write(&mut self, now: Instant) -> Result<Due, LogError> {
+        if let Some((up_to, since)) = self.unreleased
+            && now.since(since) >= SPARE_RETRY
+        {
+            self.release(now, up_to)?;
+        }
         if let SpareState::Full(since) = self.spare
             && self.log.spares() > 0
             && now.since(since) >= SPARE_RETRY
@@ -197,15 +205,17 @@ impl<D: Disk> WriteQueue<D> {
     #[must_use]
     pub fn next_due(&self) -> Instant {
         let lazy = self.lazy_since.map_or(Instant::NEVER, |since| since + LAZY_DELAY);
-        match self.spare {
+        let release = self
+            .unreleased
+            .map_or(Instant::NEVER, |(_, since)| since + SPARE_RETRY);
+        let space = match self.spare {
+            // What came between a write and its sync, and found no room there: the next write says so.
+            _ if self.log.buffered_bytes() > 0 && !self.reported_full => Instant::ZERO,
             // Only while something is wanted: otherwise the host would look at the queue again and again for nothing.
-            SpareState::Full(since) if self.wants_spare() || self.reported_full => {
-                lazy.min(since + SPARE_RETRY)
-            }
-            // What came between a write and its sync, and found no room there.
-            SpareState::Idle if self.log.buffered_bytes() > 0 => Instant::ZERO,
-            SpareState::Full(_) | SpareState::Idle | SpareState::InWork => lazy,
-        }
+            SpareState::Full(since) if self.wants_spare() || self.reported_full => since + SPARE_RETRY,
+            SpareState::Full(_) | SpareState::Idle | SpareState::InWork => Instant::NEVER,
+        };
+        lazy.min(release).min(space)
     }
 
     /// Makes everything written durable, and reports it.
@@ -227,9 +237,16 @@ impl<D: Disk> WriteQueue<D> {
         Ok(())
     }
 
-    /// Recycles what a durable snapshot covers, which may be what makes room.
+    /// Recycles what a durable snapshot covers, which may be what makes room. What there is no space to recycle is tried
+    /// again each second.
     pub fn release(&mut self, now: Instant, up_to: LogSeq) -> Result<(), LogError> {
-        self.log.release(up_to)?;
+        self.unreleased = match self.log.release(up_to) {
+            Err(error @ LogError::NoSpace { .. }) => {
+                tracing::warn!(%error, "log segments that are not needed any more could not be recycled; trying again");
+                Some((up_to, now))
+            }
+            result => result.map(|()| None)?,
+        };
         if self.log.spares() == 0 {
             self.check();
             return Ok(());

@@ -152,10 +152,16 @@ impl LogWriter {
         }
     }
 
-    /// Makes everything durable, marks the log as cleanly ended, and waits for the thread. Fails with what keeps the log
-    /// from that.
+    /// Has the thread make everything durable, mark the log as cleanly ended, and end. Waits for nothing: when the thread
+    /// has ended it drops what it reports by.
+    pub fn begin_close(&mut self) {
+        // One that has ended already says so with its result.
+        let _ended = self.jobs.send(Job::Close);
+    }
+
+    /// [`LogWriter::begin_close`], and waits for the thread. Fails with what keeps the log from a clean end.
     pub fn close(&mut self) -> Result<(), LogError> {
-        self.jobs.send(Job::Close).map_err(|_| LogError::Closed)?;
+        self.begin_close();
         self.join()
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use trilemma_core::{Backend, Instant, Now, WallTime};
-use trilemma_storage::{Disk as _, Log, LogOptions, LogSeq, MemoryDisk};
+use trilemma_storage::{Disk as _, DiskFile as _, Log, LogOptions, LogSeq, MemoryDisk};
 
 use super::*;
 use crate::config::{KeyspaceConfig, Tuning};
@@ -33,6 +33,15 @@ fn settings(members: &[u32]) -> NodeSettings {
             ..Tuning::default()
         },
     }
+}
+
+/// All files with their bytes.
+fn files(disk: &MemoryDisk) -> BTreeMap<String, Vec<u8>> {
+    let names = disk.list().expect("it can be listed");
+    names
+        .into_iter()
+        .map(|name| (name.clone(), disk.bytes(&name)))
+        .collect()
 }
 
 /// A disk whose log holds this record.
@@ -143,6 +152,59 @@ fn d2_a_start_with_other_members_than_stored_is_refused_and_changes_nothing() {
         }
     }
     assert_eq!(start(&disk, &settings(&[1, 2, 3])), Ok(Incarnation(10)));
+}
+
+/// What a crash has left behind used to be removed first.
+#[test]
+fn a_start_that_is_refused_changes_no_byte() {
+    let disk = disk(WITHOUT_DISKS);
+    // An unfinished snapshot, a spare segment that was half made, a torn write, a marker: all of them are tidied up by a
+    // start that goes through.
+    for name in ["snapshot-unfinished", "spare-7", NEW_NODE_FILE] {
+        let mut file = disk.create(name).expect("it can be made");
+        file.write_at(b"half", 0).expect("it can be written");
+    }
+    let segment = "wal-0000000000000001";
+    let names = disk.list().expect("it can be listed");
+    assert!(names.iter().any(|name| name == segment), "{names:?}");
+    disk.damage(segment, SEGMENT_BYTES - 100, |bytes| bytes[0] = 1);
+    let before = files(&disk);
+    let right = settings(&[1, 2, 3]);
+    let mut backend = right.clone();
+    backend.keyspaces = BTreeMap::from([("locks".to_owned(), KeyspaceConfig::new(Backend::Paxos))]);
+    let mut cluster = right.clone();
+    cluster.cluster = "farm".into();
+    let mut segments = right.clone();
+    segments.tuning.segment_bytes = 1;
+    for refused in [settings(&[1, 2, 3, 4, 5]), backend, cluster, segments] {
+        start(&disk, &refused).expect_err("it is refused");
+        assert!(files(&disk) == before, "{refused:?}");
+    }
+    assert_eq!(start(&disk, &right), Ok(Incarnation(10)));
+    let after = files(&disk);
+    for gone in ["snapshot-unfinished", "spare-7", NEW_NODE_FILE] {
+        assert!(!after.contains_key(gone), "{gone}");
+    }
+}
+
+/// Records that cannot be right used to be found after the end of the log had been mended.
+#[test]
+fn records_that_do_not_fit_are_found_before_anything_is_changed() {
+    let disk = disk(STARTED);
+    let options = LogOptions {
+        segment_bytes: SEGMENT_BYTES,
+        new_log_id: 1,
+    };
+    let (mut log, _) =
+        Log::open(disk.clone(), options, LogSeq(0), |_| Ok::<(), RecoveryError>(())).expect("it is well");
+    log.append(crate::config::keyspace_id("locks"), b"no record of raft")
+        .expect("there is room");
+    log.close().expect("the log is written");
+    drop(disk.create("spare-7").expect("it can be made"));
+    let before = files(&disk);
+    let refused = start(&disk, &settings(&[1, 2, 3])).expect_err("it cannot be right");
+    assert!(refused.contains("locks"), "{refused}");
+    assert!(files(&disk) == before);
 }
 
 #[test]

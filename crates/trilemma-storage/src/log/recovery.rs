@@ -22,12 +22,33 @@ use crate::error::LogError;
 /// Bytes of zeros written at once while a torn tail is wiped.
 const WIPE_BYTES: usize = 64 * 1024;
 
-pub(super) fn open<D: Disk, E: From<LogError>>(
+/// A log that was read and is well. Nothing on the disk was changed yet: [`ReadLog::open`] makes it ready for more.
+#[derive(Debug)]
+pub struct ReadLog<D: Disk> {
+    disk: D,
+    options: LogOptions,
+    files: Files,
+    /// `None` if there is no log yet.
+    found: Option<FoundLog>,
+}
+
+#[derive(Debug)]
+struct FoundLog {
+    /// Left over, to be removed.
+    stale: Vec<SegmentFile>,
+    live: Vec<SegmentFile>,
+    /// What stands in the last segment, and its bytes.
+    content: Content,
+    bytes: Vec<u8>,
+    recovery: Recovery,
+}
+
+pub(super) fn read<D: Disk, E: From<LogError>>(
     disk: D,
     options: LogOptions,
     snapshot: LogSeq,
     mut replay: impl FnMut(Record<'_>) -> Result<(), E>,
-) -> Result<(Log<D>, Recovery), E> {
+) -> Result<ReadLog<D>, E> {
     options.check()?;
     let files = Files::list(&disk)?;
     if files.segments.is_empty() {
@@ -35,13 +56,14 @@ pub(super) fn open<D: Disk, E: From<LogError>>(
             let first = LogSeq(0);
             return Err(LogError::Gap { first, snapshot }.into());
         }
-        return Ok(create(disk, options, &files)?);
+        return Ok(ReadLog {
+            disk,
+            options,
+            files,
+            found: None,
+        });
     }
-    let Sequence {
-        stale,
-        mut live,
-        covered,
-    } = sequence(&disk, &files, snapshot)?;
+    let Sequence { stale, live, covered } = sequence(&disk, &files, snapshot)?;
     let mut recovery = Recovery::default();
     let mut end = None;
     for position in covered..live.len() {
@@ -58,33 +80,67 @@ pub(super) fn open<D: Disk, E: From<LogError>>(
         end = Some((content, bytes));
     }
     let (content, bytes) = end.expect("the last segment is always read");
-    // Only now that all is known to be well is anything changed.
-    tidy(&disk, &files, &stale)?;
-    let current = live.pop().expect("there is a segment");
-    let file = mend::<D>(&disk, &current.name, &content, &bytes, &mut recovery)?;
-    live.push(current);
-    let segments = live.iter().map(|segment| Segment {
-        index: segment.header.index,
-        first: segment.header.first,
-        bytes: segment.header.length,
+    let found = Some(FoundLog {
+        stale,
+        live,
+        content,
+        bytes,
+        recovery,
     });
-    let log = Log {
+    Ok(ReadLog {
         disk,
-        segment_bytes: options.segment_bytes,
-        id: live[0].header.id,
-        segments: segments.collect(),
-        file,
-        offset: content.end,
-        buffer: Vec::new(),
-        last: content.last,
-        written: content.last,
-        durable: content.last,
-        spares: Vec::new(),
-        last_spare: files.last_spare,
-        closed: false,
-    };
-    log.check();
-    Ok((log, recovery))
+        options,
+        files,
+        found,
+    })
+}
+
+impl<D: Disk> ReadLog<D> {
+    /// Removes what a crash has left behind and makes the end of the log what was read; or makes a log, if there is none.
+    pub fn open(self) -> Result<(Log<D>, Recovery), LogError> {
+        let Self {
+            disk,
+            options,
+            files,
+            found,
+        } = self;
+        let Some(found) = found else {
+            return create(disk, options, &files);
+        };
+        let FoundLog {
+            stale,
+            live,
+            content,
+            bytes,
+            mut recovery,
+        } = found;
+        tidy(&disk, &files, &stale)?;
+        let current = live.last().expect("there is a segment");
+        let file = mend::<D>(&disk, &current.name, &content, &bytes, &mut recovery)?;
+        let segments = live.iter().map(|segment| Segment {
+            index: segment.header.index,
+            first: segment.header.first,
+            bytes: segment.header.length,
+        });
+        let log = Log {
+            disk,
+            segment_bytes: options.segment_bytes,
+            id: live[0].header.id,
+            segments: segments.collect(),
+            file,
+            offset: content.end,
+            buffer: Vec::new(),
+            last: content.last,
+            written: content.last,
+            durable: content.last,
+            spares: Vec::new(),
+            last_spare: files.last_spare,
+            begun: None,
+            closed: false,
+        };
+        log.check();
+        Ok((log, recovery))
+    }
 }
 
 /// The random id of a directory's log; `None` if there is no log yet.
@@ -169,14 +225,13 @@ fn create<D: Disk>(disk: D, options: LogOptions, files: &Files) -> Result<(Log<D
         first: LogSeq(1),
         length: segment_bytes,
     };
-    spare.put_header(&header)?;
-    let (file, segment) = begin(&disk, spare, &header)?;
+    let segment = begin(&disk, &mut spare, &header)?;
     let log = Log {
         disk,
         segment_bytes,
         id,
         segments: VecDeque::from([segment]),
-        file,
+        file: spare.file,
         offset: HEADER_BYTES,
         buffer: Vec::new(),
         last: LogSeq(0),
@@ -184,6 +239,7 @@ fn create<D: Disk>(disk: D, options: LogOptions, files: &Files) -> Result<(Log<D
         durable: LogSeq(0),
         spares: Vec::new(),
         last_spare,
+        begun: None,
         closed: false,
     };
     let recovery = Recovery {

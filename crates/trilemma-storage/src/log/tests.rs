@@ -243,6 +243,122 @@ fn a_full_disk_is_said_before_anything_is_lost() {
     assert_eq!(records, expected(1, last + 5));
 }
 
+/// Appends, syncs and releases until 120 records are durable, on a disk that is full after so many operations. At each
+/// refusal `at_refusal` says whether to go on. Returns up to where was released.
+fn run_on_a_full_disk(
+    disk: &MemoryDisk,
+    operations: u64,
+    mut at_refusal: impl FnMut(&Log<MemoryDisk>, &LogError) -> bool,
+) -> LogSeq {
+    let (mut log, ..) = open(disk).unwrap();
+    disk.set_faults(MemoryFaults {
+        full_after: Some(operations),
+        ..MemoryFaults::default()
+    });
+    let mut released = LogSeq(0);
+    while log.durable() < LogSeq(120) {
+        let next = log.last().0 + 1;
+        let mut step = || {
+            log.append(KEYSPACE, &payload(next))?;
+            log.sync()?;
+            if next % 40 == 0 {
+                released = LogSeq(next - 5);
+            }
+            log.release(released)
+        };
+        if let Err(error) = step()
+            && !at_refusal(&log, &error)
+        {
+            return released;
+        }
+        log.check();
+    }
+    released
+}
+
+/// At whichever step of a new segment, or of the end of an old one. They used to end the log.
+#[test]
+fn a_disk_that_is_full_at_any_operation_ends_no_log_and_loses_nothing() {
+    let mut refused = 0;
+    for operations in 0..200 {
+        let disk = MemoryDisk::new();
+        let mut refusals = 0;
+        let released = run_on_a_full_disk(&disk, operations, |_, error| {
+            assert!(matches!(error, LogError::NoSpace { .. }), "{operations}: {error}");
+            refusals += 1;
+            if refusals == 3 {
+                disk.set_faults(MemoryFaults::default());
+            }
+            assert!(refusals < 4, "{operations}: there is space again");
+            true
+        });
+        refused += refusals;
+        disk.set_faults(MemoryFaults::default());
+        let (log, _, records) = open_at(&disk, released).unwrap();
+        assert!(log.last() >= LogSeq(120), "{operations}");
+        assert_eq!(records, expected(released.0 + 1, log.last().0), "{operations}");
+    }
+    assert!(refused > 300, "{refused} refusals");
+}
+
+/// The power fails so many operations after there is space again.
+#[test]
+fn a_crash_after_a_full_disk_loses_nothing_durable() {
+    for seed in 0..100 {
+        for operations in 20..60 {
+            let disk = MemoryDisk::new();
+            let mut durable = LogSeq(0);
+            let released = run_on_a_full_disk(&disk, operations, |log, error| {
+                durable = log.durable();
+                disk.set_faults(MemoryFaults {
+                    operations: Some(seed),
+                    ..MemoryFaults::default()
+                });
+                matches!(error, LogError::NoSpace { .. })
+            });
+            disk.crash(&mut Rng::new(seed * 1000 + operations));
+            let (log, _, records) =
+                open_at(&disk, released).unwrap_or_else(|error| panic!("{seed} {operations}: {error}"));
+            assert!(log.last() >= durable, "{seed} {operations}");
+            assert_eq!(records, expected(released.0 + 1, log.last().0));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_appended_to_a_segment_whose_successor_has_begun() {
+    let disk = MemoryDisk::new();
+    let (mut log, ..) = open(&disk).unwrap();
+    append(&mut log, 20);
+    log.add_spare(fill_spare(&disk, "spare-9", OPTIONS.segment_bytes).unwrap());
+    log.sync().unwrap();
+    // The header and the rename find room, the sync of the directory does not.
+    disk.set_faults(MemoryFaults {
+        full_after: Some(2),
+        ..MemoryFaults::default()
+    });
+    let large = vec![7; log.record_bytes_max()];
+    assert!(matches!(
+        log.append(KEYSPACE, &large),
+        Err(LogError::NoSpace { .. })
+    ));
+    let names = disk.list().unwrap();
+    assert!(
+        names.iter().any(|name| name == "wal-0000000000000002"),
+        "{names:?}"
+    );
+    let next = payload(21);
+    assert!(matches!(
+        log.append(KEYSPACE, &next),
+        Err(LogError::NoSpace { .. })
+    ));
+    assert_eq!(open(&disk.copy()).unwrap().2, expected(1, 20));
+    disk.set_faults(MemoryFaults::default());
+    append(&mut log, 3);
+    log.close().unwrap();
+    assert_eq!(open(&disk).unwrap().2, expected(1, 23));
+}
+
 #[test]
 fn a_record_too_large_is_refused_and_the_log_goes_on() {
     let disk = MemoryDisk::new();
@@ -276,17 +392,16 @@ fn a_real_directory_is_locked_recovered_and_checked() {
     log.close().unwrap();
     drop(log);
     for sector in 8..16_u64 {
-        use std::os::unix::fs::FileExt;
-        let file = disk.open("wal-0000000000000001").unwrap();
+        let mut file = disk.open("wal-0000000000000001").unwrap();
         let mut saved = [0; 512];
         DiskFile::read_at(&file, &mut saved, sector * 512).unwrap();
-        file.write_all_at(&[0xee; 512], sector * 512).unwrap();
+        file.write_at(&[0xee; 512], sector * 512).unwrap();
         let error = Log::open(disk.clone(), OPTIONS, LogSeq(0), replay).err();
         assert!(
             matches!(error, Some(LogError::Corrupt { .. })),
             "sector {sector}: {error:?}"
         );
-        file.write_all_at(&saved, sector * 512).unwrap();
+        file.write_at(&saved, sector * 512).unwrap();
     }
     let (_, recovery) = Log::open(disk, OPTIONS, LogSeq(0), replay).unwrap();
     assert_eq!((recovery.records, recovery.clean), (100, true));

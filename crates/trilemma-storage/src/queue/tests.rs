@@ -358,3 +358,55 @@ fn l7_what_a_sync_finds_no_space_for_is_not_taken_for_durable() {
     assert_eq!(go_on(&mut queue, &disk, 1001), [true, false]);
     assert_eq!(payloads(&disk), [100, 200]);
 }
+
+/// It used to end the log.
+#[test]
+fn what_cannot_be_recycled_on_a_full_disk_is_recycled_later() {
+    let disk = MemoryDisk::new();
+    let mut queue = open(&disk, false);
+    for _ in 0..60 {
+        queue.submit(at(0), batch(4000, true)).unwrap();
+    }
+    queue.write(at(0)).unwrap();
+    queue.sync().unwrap();
+    assert_eq!(queue.log().spares(), 0);
+    disk.set_faults(MemoryFaults {
+        full_after: Some(0),
+        ..MemoryFaults::default()
+    });
+    queue.release(at(5), LogSeq(50)).unwrap();
+    assert_eq!(queue.next_due(), at(1005));
+    queue.write(at(1005)).unwrap();
+    assert_eq!(queue.next_due(), at(2005), "still full");
+    disk.set_faults(MemoryFaults::default());
+    queue.write(at(2005)).unwrap();
+    assert!(queue.log().spares() > 0);
+    assert_eq!(queue.next_due(), Instant::NEVER);
+}
+
+/// Its wake-up was used up by a spare that nobody wants any more: it used to wait for the next batch.
+#[test]
+fn what_a_sync_finds_no_space_for_is_due_whatever_became_of_a_spare() {
+    let disk = MemoryDisk::new();
+    let mut queue = open(&disk, false);
+    for _ in 0..10 {
+        queue.submit(at(0), batch(4000, true)).unwrap();
+    }
+    queue.write(at(0)).unwrap();
+    queue.sync().unwrap();
+    assert!(queue.take_spare_job(at(0)).is_some());
+    queue.spare_not_begun(at(0));
+    for _ in 0..8 {
+        queue.submit(at(1), batch(4000, true)).unwrap();
+    }
+    assert_eq!(queue.write(at(1)).unwrap(), Due::Sync);
+    queue.submit(at(2), batch(100, true)).unwrap();
+    disk.set_faults(MemoryFaults {
+        refuse_writes: true,
+        ..MemoryFaults::default()
+    });
+    queue.sync().unwrap();
+    assert!(!queue.is_idle());
+    assert_eq!(queue.next_due(), Instant::ZERO, "to be written at once");
+    assert_eq!(queue.write(at(3)).unwrap(), Due::At(at(1003)));
+}
