@@ -3,7 +3,7 @@
 //! Requests are numbered by the caller, and answers come with their numbers, in any order. Who waits for which, and for
 //! how long, is the caller's matter; so is that no more items come for a watch than it has room for.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -122,7 +122,8 @@ impl ClientConnection {
         let (address, timeout, limits) = (config.address, config.timeout, config.limits);
         let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let local: SocketAddr = any.parse().expect("a literal address parses");
-        let endpoint = socket::open(local, None).map_err(|source| TransportError::Bind {
+        let socket = UdpSocket::bind(local).and_then(|socket| socket::open(socket, None));
+        let endpoint = socket.map_err(|source| TransportError::Bind {
             address: local,
             source,
         })?;

@@ -9,6 +9,9 @@
 //!
 //! Nothing here ends a client that reads. A request is read while there is room for its answer; the answer to a request
 //! that was read has its room. A client that has read nothing of its answers for [`Limits::client_stall`] is cut off.
+//!
+//! One that reads no items is not, as long as it asks for no more. It makes the node hold what its stream takes before it
+//! has no room, which is 2 MiB and the items of one turn, and all such clients together [`Limits::watch_bytes`].
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -279,7 +282,12 @@ async fn serve_stream(
     limits: StreamLimits,
     context: &LinkContext,
 ) -> String {
-    let queue = Arc::new(Queue::of_client(limits.queue_bytes, &context.answers));
+    let budget = if limits.of_watches {
+        &context.items
+    } else {
+        &context.answers
+    };
+    let queue = Arc::new(Queue::of_client(limits.queue_bytes, budget));
     context.queues.add(&queue);
     let client = ClientRef(Arc::new(Client {
         id: NEXT_CLIENT.fetch_add(1, Ordering::Relaxed),

@@ -3,7 +3,7 @@
 mod dialler;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ use crate::hello::{HELLO_BYTES_MAX, Hello, clip};
 use crate::identity::{Identity, Subject};
 use crate::link::{Link, LinkContext};
 use crate::pace::Pace;
-use crate::queue::{AnswerBudget, Queues};
+use crate::queue::{ClientBudget, Queues};
 use crate::timing::Timing;
 use crate::{Lane, Limits, socket, tls};
 
@@ -35,9 +35,9 @@ const HANDSHAKES_MAX: usize = 256;
 /// that forged addresses cannot take all places.
 const HANDSHAKES_UNPROVEN_MAX: usize = 64;
 /// Handshakes that are begun in a second, and at once; those of peers' addresses do not count. A handshake costs about
-/// 0.3 ms on the node's thread, so strangers take a sixth of it at most. One that has no turn is not answered: QUIC asks
-/// again after 60 ms, then after twice as long, and so on.
-const HANDSHAKES_PACE: (u32, u32) = (512, 512);
+/// 0.3 ms on the node's thread, so strangers take a sixth of it at most, and 10 ms at once. One that has no turn is not
+/// answered: QUIC asks again after 60 ms, then after twice as long, and so on.
+const HANDSHAKES_PACE: (u32, u32) = (512, 32);
 /// Time that a refused side is given to read why.
 const LINGER: Duration = Duration::from_millis(200);
 /// Longest reason sent with a close: it must fit one packet.
@@ -117,28 +117,73 @@ struct Shared {
     clients: AtomicUsize,
 }
 
-impl Transport {
-    /// Opens the endpoint on the current tokio runtime and begins to dial peers.
-    pub fn bind(config: TransportConfig) -> Result<(Self, Events), TransportError> {
-        let expected = Subject::Node {
-            cluster: config.cluster.clone(),
-            node: config.process.node,
-        };
-        let found = config.identity.subject()?;
+/// An address that is taken, with an identity that fits the node: all that can refuse an endpoint, before anything else
+/// of the node is done.
+#[derive(Debug)]
+pub struct Reserved {
+    socket: UdpSocket,
+    server: quinn::ServerConfig,
+    client: quinn::ClientConfig,
+}
+
+impl Reserved {
+    /// Checks the identity of a node of a cluster and takes the address that it listens on.
+    pub fn new(
+        cluster: &str,
+        node: NodeId,
+        listen: SocketAddr,
+        identity: &Identity,
+        timing: &Timing,
+    ) -> Result<Self, TransportError> {
+        let cluster = cluster.to_owned();
+        let expected = Subject::Node { cluster, node };
+        let found = identity.subject()?;
         if found != expected {
             let (found, expected) = (found.to_string(), expected.to_string());
             return Err(TransportError::WrongSubject { found, expected });
         }
-        let server = tls::server(&config.identity, &config.timing)?;
-        let client = tls::client(&config.identity, tls::PEER, &config.timing)?;
+        Ok(Self {
+            server: tls::server(identity, timing)?,
+            client: tls::client(identity, tls::PEER, timing)?,
+            socket: UdpSocket::bind(listen).map_err(|source| {
+                let address = listen;
+                TransportError::Bind { address, source }
+            })?,
+        })
+    }
+}
+
+impl Transport {
+    /// Opens the endpoint on the current tokio runtime and begins to dial peers.
+    pub fn bind(config: TransportConfig) -> Result<(Self, Events), TransportError> {
+        let TransportConfig {
+            cluster,
+            process,
+            listen,
+            identity,
+            timing,
+            ..
+        } = &config;
+        let reserved = Reserved::new(cluster, process.node, *listen, identity, timing)?;
+        Self::start(config, reserved)
+    }
+
+    /// [`Transport::bind`] to an address that was reserved with the same cluster, node, identity and timing.
+    pub fn start(config: TransportConfig, reserved: Reserved) -> Result<(Self, Events), TransportError> {
+        let Reserved {
+            socket,
+            server,
+            client,
+        } = reserved;
         let failed = |source| TransportError::Bind {
             address: config.listen,
             source,
         };
-        let endpoint = socket::open(config.listen, Some(server)).map_err(failed)?;
+        let endpoint = socket::open(socket, Some(server)).map_err(failed)?;
         let local = endpoint.local_addr().map_err(failed)?;
         let (sender, receiver) = events::queues(&config.limits);
-        let answers = Arc::new(AnswerBudget::new(config.limits.answer_bytes));
+        let answers = Arc::new(ClientBudget::new(config.limits.answer_bytes));
+        let items = Arc::new(ClientBudget::new(config.limits.watch_bytes));
         let (alive, stop) = watch::channel(());
         let shared = Arc::new(Shared {
             config,
@@ -149,6 +194,7 @@ impl Transport {
                 metrics: Arc::new(Metrics::default()),
                 faults: Arc::new(Faults::default()),
                 answers,
+                items,
                 queues: Arc::new(Queues::default()),
             },
             handshakes: AtomicUsize::new(0),
@@ -220,10 +266,11 @@ impl Transport {
         self.shared.context.metrics.read()
     }
 
-    /// Bytes of answers that wait for clients.
+    /// Bytes of answers and of items of watches that wait for clients.
     #[must_use]
     pub fn answer_bytes(&self) -> usize {
-        self.shared.context.answers.bytes()
+        let LinkContext { answers, items, .. } = &self.shared.context;
+        answers.bytes() + items.bytes()
     }
 
     /// The endpoint itself.

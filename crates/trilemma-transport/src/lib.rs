@@ -51,7 +51,7 @@ use trilemma_core::protocol::RECORD_BYTES_MAX;
 pub use client::{Answers, CallError, ClientConfig, ClientConnection, Items};
 pub use clients::ClientRef;
 pub use counters::{Counters, LaneCounters};
-pub use endpoint::{Admit, Transport, TransportConfig};
+pub use endpoint::{Admit, Reserved, Transport, TransportConfig};
 pub use error::{Refusal, SendError, TransportError};
 pub use events::{Event, Events};
 pub use identity::{Identity, Subject, Validity};
@@ -88,6 +88,10 @@ pub struct Limits {
     /// Default 256 MiB. Answers to what was read before still have their room up to twice as much; from there on large
     /// ones are refused to clients with more than their share. So no more than three times as much waits.
     pub answer_bytes: usize,
+    /// Bytes of items of watches that wait for all clients before streams with more than an equal share of them are given
+    /// no more. Default 256 MiB. The others go on up to their shares, so no more than twice as much waits, and the items of
+    /// one turn.
+    pub watch_bytes: usize,
     /// Time in which a client must read something of the answers that wait for it, or be cut off. Default 10 s.
     pub client_stall: Duration,
     /// Clients connected at once. Default 1024.
@@ -115,6 +119,7 @@ impl Default for Limits {
             queue_bytes: 32 * MIB,
             client_queue_bytes: 32 * MIB,
             answer_bytes: 256 * MIB,
+            watch_bytes: 256 * MIB,
             client_stall: Duration::from_secs(10),
             clients: 1024,
             requests_in_flight: 4096,

@@ -11,7 +11,7 @@ use crate::error::{SendError, code};
 use crate::events::{Ended, Event, EventSender};
 use crate::faults::Faults;
 use crate::frame::{FrameReader, StreamEnd};
-use crate::queue::{AnswerBudget, Payload, Push, Queue, Queues};
+use crate::queue::{ClientBudget, Payload, Push, Queue, Queues};
 use crate::{Lane, Limits, tls};
 
 /// The lanes that are streams, most urgent first. A stream begins with its place in this list.
@@ -31,8 +31,10 @@ pub(crate) struct LinkContext {
     pub(crate) events: EventSender,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) faults: Arc<Faults>,
-    /// What waits for all clients.
-    pub(crate) answers: Arc<AnswerBudget>,
+    /// Answers that wait for all clients.
+    pub(crate) answers: Arc<ClientBudget>,
+    /// Items of watches that do. They have a budget of their own: nothing ends a client that does not read them.
+    pub(crate) items: Arc<ClientBudget>,
     /// The queues of all streams.
     pub(crate) queues: Arc<Queues>,
 }

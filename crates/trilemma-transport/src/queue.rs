@@ -54,16 +54,16 @@ impl Payload {
     }
 }
 
-/// Bytes of answers that wait for all clients of a node together, and what of them is a client's fair share.
+/// Bytes that wait for all clients of a node together, and what of them is a client's fair share.
 #[derive(Debug)]
-pub(crate) struct AnswerBudget {
+pub(crate) struct ClientBudget {
     bytes: AtomicUsize,
     /// Queues that are not empty.
     holders: AtomicUsize,
     limit: usize,
 }
 
-impl AnswerBudget {
+impl ClientBudget {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             bytes: AtomicUsize::new(0),
@@ -127,7 +127,7 @@ pub(crate) struct Queue {
     /// The stream has ended.
     ended: Notify,
     limit: usize,
-    budget: Option<Arc<AnswerBudget>>,
+    budget: Option<Arc<ClientBudget>>,
 }
 
 #[derive(Default)]
@@ -224,7 +224,7 @@ impl Queue {
     }
 
     /// One whose bytes are counted among those of all clients.
-    pub(crate) fn of_client(limit: usize, budget: &Arc<AnswerBudget>) -> Self {
+    pub(crate) fn of_client(limit: usize, budget: &Arc<ClientBudget>) -> Self {
         let mut queue = Self::new(limit);
         queue.budget = Some(Arc::clone(budget));
         queue
@@ -243,11 +243,11 @@ impl Queue {
     }
 
     fn is_over(&self, factor: usize, mine: usize) -> bool {
-        let over = |budget: &Arc<AnswerBudget>| budget.is_over(factor, mine);
+        let over = |budget: &Arc<ClientBudget>| budget.is_over(factor, mine);
         self.budget.as_ref().is_some_and(over)
     }
 
-    /// Queues a frame that follows `header` on the stream. A queue that [has room](Queue::has_room) takes any one frame.
+    /// Queues a frame that follows `header` on the stream. A queue of which less than half is taken takes any one frame.
     pub(crate) fn push(&self, header: &[u8], payload: Payload) -> Push {
         let size = PREFIX_BYTES + header.len() + payload.size();
         self.put(header, payload, |state| {
@@ -284,9 +284,11 @@ impl Queue {
         Push::Queued
     }
 
-    /// Whether less than half of the room is taken.
+    /// Whether less than half of the room is taken, and no more than a fair share where room is short for all.
+    /// [`Queue::drained`] tells when to look again.
     pub(crate) fn has_room(&self) -> bool {
-        self.lock().bytes < self.limit / 2
+        let bytes = self.lock().bytes;
+        bytes < self.limit / 2 && !self.is_over(1, bytes)
     }
 
     /// Whether another request may be read whose answer will wait here. [`Queue::drained`] tells when to look again.

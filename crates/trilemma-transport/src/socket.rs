@@ -1,7 +1,7 @@
 //! The UDP sockets of nodes and clients.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::sync::Arc;
 
 use quinn::{Endpoint, EndpointConfig, TokioRuntime};
@@ -14,8 +14,7 @@ use crate::tls::PAYLOAD_BYTES_MAX;
 const BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 /// Opens an endpoint on the current tokio runtime; one with a `server` configuration accepts connections.
-pub(crate) fn open(address: SocketAddr, server: Option<quinn::ServerConfig>) -> io::Result<Endpoint> {
-    let socket = UdpSocket::bind(address)?;
+pub(crate) fn open(socket: UdpSocket, server: Option<quinn::ServerConfig>) -> io::Result<Endpoint> {
     let buffers = SockRef::from(&socket);
     // The system takes what it allows. An endpoint with small buffers is slower, and works.
     for result in [
@@ -23,7 +22,7 @@ pub(crate) fn open(address: SocketAddr, server: Option<quinn::ServerConfig>) -> 
         buffers.set_send_buffer_size(BUFFER_BYTES),
     ] {
         if let Err(error) = result {
-            tracing::debug!(%address, %error, "the system's default buffers are used");
+            tracing::debug!(%error, "the system's default buffers are used");
         }
     }
     let mut config = EndpointConfig::default();

@@ -206,6 +206,89 @@ async fn m6_large_answers_to_clients_with_more_than_their_share_are_refused_when
     assert_eq!(answer.unwrap().map(|bytes| bytes.len()), Some(MIB));
 }
 
+/// A client that reads its answers and none of the items of its watches: the stream of those, as the node has it.
+async fn deaf_to_items(world: &World, events: &mut Events) -> (quinn::Connection, ClientRef) {
+    let (connection, _calls) = silent(world, 0, 0).await;
+    let (mut send, unread) = connection.open_bi().await.unwrap();
+    frame::write(&mut send, &[1, 0, 0, 0, 0, 0, 0, 0, 7])
+        .await
+        .unwrap();
+    let (stream, ..) = request(events).await;
+    assert!(stream.is_of_watches());
+    let open = connection.clone();
+    tokio::spawn(async move {
+        open.closed().await;
+        drop((send, unread));
+    });
+    (connection, stream)
+}
+
+/// Gives a stream items until it has no room; returns their bytes.
+fn fill(stream: &ClientRef) -> usize {
+    let mut given = 0;
+    while stream.has_room() {
+        stream.reply(1, Bytes::from(vec![0; 64 * 1024])).unwrap();
+        given += 64 * 1024;
+    }
+    given
+}
+
+/// What they held used to be taken from what answers of others may take.
+#[tokio::test]
+async fn items_that_nobody_reads_are_bounded_and_take_no_room_from_answers() {
+    let world = World::new(1);
+    let mut config = world.config(1);
+    config.limits.answer_bytes = 2 * MIB;
+    config.limits.watch_bytes = 4 * MIB;
+    config.limits.client_stall = Duration::from_millis(500);
+    let (node, mut events) = Transport::bind(config).unwrap();
+    let mut deaf = Vec::new();
+    let mut given = 0;
+    for _ in 0..16 {
+        let (connection, stream) = deaf_to_items(&world, &mut events).await;
+        given += fill(&stream);
+        deaf.push((connection, stream));
+    }
+    // Each has 2 MiB on its way besides, which QUIC lets it have.
+    assert!(node.answer_bytes() <= 10 * MIB, "{} B wait", node.answer_bytes());
+    assert!(given >= 2 * MIB, "the first have room: {given} B");
+    let other = connect(&world, 1).await;
+    for _ in 0..3 {
+        let call = other.call(Bytes::from_static(b"mine"));
+        let answer = async {
+            let (client, id, _) = request(&mut events).await;
+            client.reply(id, Bytes::from(vec![0; 2 * MIB])).unwrap();
+        };
+        let (answer, ()) = tokio::join!(call, answer);
+        assert_eq!(answer.unwrap().map(|bytes| bytes.len()), Some(2 * MIB));
+    }
+    let calls = [
+        other.call(Bytes::from_static(b"one")),
+        other.call(Bytes::from_static(b"two")),
+    ];
+    let answers = async {
+        let mut asked = Vec::new();
+        for _ in 0..2 {
+            let (client, id, _) = request(&mut events).await;
+            asked.push((client, id));
+        }
+        for (client, id) in asked {
+            client.reply(id, Bytes::from(vec![0; 2 * MIB])).unwrap();
+        }
+    };
+    let [one, two] = calls;
+    let (one, two, ()) = tokio::join!(one, two, answers);
+    for answer in [one, two] {
+        assert_eq!(answer.unwrap().map(|bytes| bytes.len()), Some(2 * MIB));
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for (connection, stream) in &deaf {
+        assert!(connection.close_reason().is_none(), "it reads its answers");
+        assert!(!stream.is_closed());
+    }
+    assert_eq!(node.counters().clients_cut_off, 0);
+}
+
 #[tokio::test]
 async fn m9_peers_are_heard_before_clients_and_votes_before_data() {
     let world = World::new(2);
