@@ -122,6 +122,12 @@ impl Peers {
         self.this
     }
 
+    /// Whether there is no other member.
+    #[must_use]
+    pub(crate) fn is_alone(&self) -> bool {
+        self.peers.is_empty()
+    }
+
     /// Whether all members keep this node's disk, so that it is counted.
     #[must_use]
     pub fn is_founded(&self) -> bool {

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
+
+use tokio::sync::oneshot;
 
 /// A host, by name or IP address, and a UDP port. A name is resolved again for each connection, and all its addresses are
 /// tried.
@@ -72,7 +74,21 @@ impl fmt::Display for Address {
 impl Address {
     /// The addresses that it stands for now.
     pub(crate) async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        let found: Vec<SocketAddr> = tokio::net::lookup_host(self.to_string()).await?.collect();
+        let text = self.to_string();
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Ok(vec![address]);
+        }
+        // The system's resolver blocks. A pool would panic where it has no thread to give.
+        let (resolved, wait) = oneshot::channel();
+        let resolve = move || {
+            let found = text.to_socket_addrs().map(Iterator::collect);
+            // Nobody may wait any more.
+            let _gone = resolved.send(found);
+        };
+        std::thread::Builder::new()
+            .name("trilemma-resolve".into())
+            .spawn(resolve)?;
+        let found: Vec<SocketAddr> = wait.await.map_err(io::Error::other)??;
         if found.is_empty() {
             return Err(io::Error::other(format!("{} has no addresses", self.host)));
         }

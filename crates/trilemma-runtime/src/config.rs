@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use trilemma_core::{DiskId, NodeId, NodeSet};
 use trilemma_node::{KeyspaceConfig, NodeSettings, Tuning};
-use trilemma_transport::Identity;
+use trilemma_transport::{Identity, TransportError};
+
+use crate::error::NodeError;
 
 /// Everything one node is started with.
 #[derive(Clone, Debug)]
@@ -52,6 +54,15 @@ impl NodeConfig {
             members: self.members(),
             keyspaces: self.keyspaces.clone(),
             tuning: self.tuning.clone(),
+        }
+    }
+
+    /// Why the node cannot be reached under this configuration.
+    pub(crate) fn transport_error(&self, source: TransportError) -> NodeError {
+        NodeError::Transport {
+            node: self.node,
+            listen: self.listen,
+            source,
         }
     }
 }

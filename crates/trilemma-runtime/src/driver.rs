@@ -44,6 +44,8 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 const LONG_TURN: Duration = Duration::from_millis(20);
 /// How long the end of the log and of a snapshot that is being written are waited for when the node stops.
 const LAST_SYNC_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often it is looked whether the latter has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Reads both clocks of the machine.
 #[derive(Clone, Copy, Debug)]
@@ -155,18 +157,25 @@ enum End {
 }
 
 impl Driver {
-    /// Runs until the node is stopped or its storage fails. Before a clean stop, keyspaces hand over what others would have to
-    /// wait for.
-    pub(crate) async fn run(mut self, mut sources: Sources) -> Result<(), NodeError> {
+    /// Runs until the node is stopped or its storage fails. Says once that it serves. Before a clean stop, keyspaces hand
+    /// over what others would have to wait for.
+    pub(crate) async fn run(mut self, mut sources: Sources, serves: impl FnOnce()) -> Result<(), NodeError> {
         self.node.start(self.clock.now());
         self.finish_turn()?;
+        let mut serves = Some(serves);
         // A clean stop that was asked for, while keyspaces hand over.
         let mut stopping = None;
         loop {
+            if serves.is_some()
+                && self.node.is_caught_up(self.clock.now())
+                && let Some(serves) = serves.take()
+            {
+                serves();
+            }
             if !self.node.is_handing_over()
                 && let Some(asked) = stopping.take()
             {
-                return self.stop(Some(asked)).await;
+                return self.stop(Some(asked), sources.log).await;
             }
             let turned = match self.turn(&mut sources).await {
                 Err(End::Stopped(Some((Stop::Clean, done)))) => {
@@ -188,7 +197,7 @@ impl Driver {
                     }
                     return Err(error);
                 }
-                Err(End::Stopped(asked)) => return self.stop(asked).await,
+                Err(End::Stopped(asked)) => return self.stop(asked, sources.log).await,
             }
         }
     }
@@ -283,7 +292,7 @@ impl Driver {
         self.next_look = now + disk::LOOK_INTERVAL;
         let progress = self.node.progress();
         let waits = progress.durable < self.node.last() && self.node.admission().no_space().is_none();
-        match self.disk_watch.look(progress, waits) {
+        match self.disk_watch.look(progress, self.disk.operations(), waits) {
             None => Ok(()),
             Some(time) => {
                 let why = format!(
@@ -536,19 +545,23 @@ impl Driver {
         }
     }
 
-    async fn stop(mut self, asked: Option<(Stop, oneshot::Sender<()>)>) -> Result<(), NodeError> {
+    async fn stop(
+        mut self,
+        asked: Option<(Stop, oneshot::Sender<()>)>,
+        mut log_events: mpsc::UnboundedReceiver<LogEvent>,
+    ) -> Result<(), NodeError> {
         let (how, done) = asked.map_or((Stop::Abort, None), |(how, done)| (how, Some(done)));
         let result = match how {
             Stop::Clean => {
                 self.say_goodbye(&Reason::Stopping);
                 // The last sync may take long, and what was just said must leave meanwhile.
-                let mut log = self.log;
-                let closing = tokio::task::spawn_blocking(move || log.close());
+                self.log.begin_close();
                 self.transport.close().await;
                 join_snapshot(self.snapshot_thread).await;
-                match tokio::time::timeout(LAST_SYNC_TIMEOUT, closing).await {
-                    Ok(Ok(result)) => result.map_err(NodeError::log),
-                    Ok(Err(_panic)) => Err(NodeError::Panicked),
+                let ended = async { while log_events.recv().await.is_some() {} };
+                match tokio::time::timeout(LAST_SYNC_TIMEOUT, ended).await {
+                    // The thread is at its end.
+                    Ok(()) => self.log.close().map_err(NodeError::log),
                     Err(_elapsed) => Err(NodeError::Storage {
                         why: format!("the disk did not finish the last sync within {LAST_SYNC_TIMEOUT:?}"),
                     }),
@@ -576,11 +589,16 @@ async fn join_snapshot(thread: Option<std::thread::JoinHandle<()>>) {
     let Some(thread) = thread else {
         return;
     };
-    let joined = tokio::task::spawn_blocking(move || thread.join());
-    match tokio::time::timeout(LAST_SYNC_TIMEOUT, joined).await {
-        Ok(Ok(Ok(()))) => {}
-        Ok(_) => tracing::error!("the thread that wrote a snapshot ended by a panic"),
-        Err(_elapsed) => tracing::error!("a snapshot is still being written; the directory stays locked"),
+    // No thread is made to wait for this one: the system may have none to give.
+    let ended = async {
+        while !thread.is_finished() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    if tokio::time::timeout(LAST_SYNC_TIMEOUT, ended).await.is_err() {
+        tracing::error!("a snapshot is still being written; the directory stays locked");
+    } else if thread.join().is_err() {
+        tracing::error!("the thread that wrote a snapshot ended by a panic");
     }
 }
 

@@ -9,9 +9,11 @@ use trilemma_client::wire::{CertificateOverview, KeyspaceOverview, LoadOverview,
 use trilemma_core::{Incarnation, Instant, NodeId, ProcessId, SharedReplicator, StatusWatch, WallTime};
 use trilemma_node::config::{table_digest, table_text};
 use trilemma_node::frame::Coalescer;
-use trilemma_node::{Effects, NodeSettings, ReaderEvent, Recovered, Storage, WatchId, recover};
+use trilemma_node::{
+    Effects, NodeSettings, ReaderEvent, Recovered, RecoveryError, Storage, WatchId, recover,
+};
 use trilemma_storage::{LogError, LogEvent, LogWriter, OsDisk};
-use trilemma_transport::{Events, Timing, Transport, TransportConfig, Validity};
+use trilemma_transport::{Events, Reserved, Timing, Transport, TransportConfig, Validity};
 
 use crate::config::NodeConfig;
 use crate::driver::{
@@ -61,7 +63,8 @@ struct Started {
 }
 
 impl NodeHandle {
-    /// Starts a node and returns when it serves.
+    /// Starts a node and returns when it serves: its files are read, and what it knows to be committed is applied. Whether
+    /// a keyspace can be written depends on others, too: see its status.
     pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
         let node = config.node;
         let (inbox, receiver) = mpsc::channel(INBOX_MAX);
@@ -81,7 +84,9 @@ impl NodeHandle {
                     },
                     started,
                     &end,
-                )
+                );
+                // Who waits for the thread waits for this.
+                drop(end);
             })
             .map_err(|error| NodeError::System {
                 what: "a thread",
@@ -89,7 +94,12 @@ impl NodeHandle {
             })?;
         let started = match wait.await {
             Ok(started) => started?,
-            Err(_closed) => return Err(NodeError::Panicked),
+            // It has failed before it served.
+            Err(_closed) => {
+                let mut ended = ended;
+                let _closed = ended.wait_for(Option::is_some).await.is_err();
+                return Err(end_error(&ended));
+            }
         };
         let keyspaces = started.keyspaces.into_iter().map(|(overview, status)| {
             let replicator = LocalReplicator {
@@ -165,11 +175,7 @@ impl NodeHandle {
     }
 
     fn end_error(&self) -> NodeError {
-        match self.ended.borrow().as_deref() {
-            Some(NodeError::Storage { why }) => NodeError::Storage { why: why.clone() },
-            Some(NodeError::Network) => NodeError::Network,
-            _ => NodeError::Panicked,
-        }
+        end_error(&self.ended)
     }
 
     /// Waits until the node has stopped by itself, which only a failure makes it do.
@@ -198,12 +204,20 @@ impl NodeHandle {
             // Closed without an answer: the thread has ended by itself, which is what was asked for.
             let _ended = wait.await;
         }
-        if let Some(thread) = self.thread.take() {
-            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
-            if !matches!(joined, Ok(Ok(()))) {
-                tracing::error!(node = %self.node, "the node's thread ended by a panic");
-            }
+        // Dropped with the last thing that the thread does.
+        while self.ended.changed().await.is_ok() {}
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!(node = %self.node, "the node's thread ended by a panic");
         }
+    }
+}
+
+/// Why a node's thread has ended by itself.
+fn end_error(ended: &watch::Receiver<Option<Arc<NodeError>>>) -> NodeError {
+    match ended.borrow().as_deref() {
+        Some(NodeError::Storage { why }) => NodeError::Storage { why: why.clone() },
+        Some(NodeError::Network) => NodeError::Network,
+        _ => NodeError::Panicked,
     }
 }
 
@@ -249,8 +263,10 @@ fn run_thread(
                 let _gone = started.send(Err(error));
             }
             Ok((driver, sources, facts)) => {
-                let _gone = started.send(Ok(facts));
-                if let Err(error) = driver.run(sources).await {
+                let serves = move || {
+                    let _gone = started.send(Ok(facts));
+                };
+                if let Err(error) = driver.run(sources, serves).await {
                     tracing::error!(%node, %error, "the node has stopped");
                     end.send_replace(Some(Arc::new(error)));
                 }
@@ -267,17 +283,28 @@ fn open(config: NodeConfig, inputs: Inputs) -> Result<(Driver, Sources, Started)
     settings.check().map_err(NodeError::Config)?;
     let clock = Clock::start();
     let certificate = certificate(&config, clock.now().wall)?;
+    // First all that can refuse the start; only then anything in the directory is changed.
+    let disk = open_directory(&config)?;
+    let timing = Timing::of(settings.tuning.liveness.timeout);
+    let reserved = Reserved::new(
+        &settings.cluster,
+        config.node,
+        config.listen,
+        &config.identity,
+        &timing,
+    )
+    .map_err(|error| config.transport_error(error))?;
     let (log_events, log) = mpsc::unbounded_channel();
     let report = move |event: LogEvent| {
         // The driver has ended: nobody is left to tell.
         let _ended = log_events.send(event);
     };
-    let (mut node, writer, disk) = open_storage(&config, &settings, clock, report)?;
+    let (mut node, writer) = open_storage(&config, &settings, &disk, clock, report)?;
     for (peer, disk) in &config.accept_disks {
         node.accept_disk(*peer, *disk);
     }
     let admitted = Admitted::new(node.peers());
-    let (transport, events) = bind(&config, &settings, node.process(), &admitted)?;
+    let (transport, events) = listen(&config, &settings, (timing, reserved), node.process(), &admitted)?;
     let now = clock.now();
     let keyspaces = node
         .replicas()
@@ -329,14 +356,8 @@ fn open(config: NodeConfig, inputs: Inputs) -> Result<(Driver, Sources, Started)
 /// the same: its peers refuse it and say so, and its clocks may be wrong where theirs are right.
 fn certificate(config: &NodeConfig, now: WallTime) -> Result<CertificateOverview, NodeError> {
     const DAY: i64 = 24 * 3600;
-    let Validity { from, until } = config
-        .identity
-        .validity()
-        .map_err(|source| NodeError::Transport {
-            node: config.node,
-            listen: config.listen,
-            source,
-        })?;
+    let validity = config.identity.validity();
+    let Validity { from, until } = validity.map_err(|error| config.transport_error(error))?;
     let now = i64::try_from(now.0 / 1000).unwrap_or(i64::MAX);
     let node = config.node;
     if now < from {
@@ -352,19 +373,29 @@ fn certificate(config: &NodeConfig, now: WallTime) -> Result<CertificateOverview
     Ok(CertificateOverview { from, until })
 }
 
-/// Opens the data directory, restores the node, and moves its log to a thread. `report` is called from there.
+/// Opens and locks the data directory.
+fn open_directory(config: &NodeConfig) -> Result<OsDisk, NodeError> {
+    // A path that is wrong is refused, not made.
+    if !config.new_node && matches!(config.data.try_exists(), Ok(false)) {
+        let empty = RecoveryError::Empty(config.node);
+        return Err(NodeError::recovery(&config.data, empty));
+    }
+    OsDisk::open(&config.data).map_err(|error| NodeError::Foreign {
+        path: config.data.clone(),
+        why: error.to_string(),
+    })
+}
+
+/// Restores the node, and moves its log to a thread. `report` is called from there.
 fn open_storage(
     config: &NodeConfig,
     settings: &NodeSettings,
+    disk: &OsDisk,
     clock: Clock,
     report: impl Fn(LogEvent) + Send + 'static,
-) -> Result<(trilemma_node::Node<ReplyTo>, LogWriter, OsDisk), NodeError> {
-    let disk = OsDisk::open(&config.data).map_err(|error| NodeError::Foreign {
-        path: config.data.clone(),
-        why: error.to_string(),
-    })?;
+) -> Result<(trilemma_node::Node<ReplyTo>, LogWriter), NodeError> {
     let storage = Storage {
-        disk: &disk,
+        disk,
         is_new: config.new_node,
         random: &mut crate::random_u64,
         tune: &(),
@@ -382,12 +413,13 @@ fn open_storage(
             source,
         }
     })?;
-    Ok((node, writer, disk))
+    Ok((node, writer))
 }
 
-fn bind(
+fn listen(
     config: &NodeConfig,
     settings: &NodeSettings,
+    (timing, reserved): (Timing, Reserved),
     process: ProcessId,
     admitted: &Admitted,
 ) -> Result<(Transport, Events), NodeError> {
@@ -401,12 +433,8 @@ fn bind(
         identity: config.identity.clone(),
         table_digest: table_digest(&table_text),
         table_text,
-        timing: Timing::of(settings.tuning.liveness.timeout),
+        timing,
         limits: trilemma_transport::Limits::default(),
     };
-    Transport::bind(transport).map_err(|source| NodeError::Transport {
-        node: config.node,
-        listen: config.listen,
-        source,
-    })
+    Transport::start(transport, reserved).map_err(|error| config.transport_error(error))
 }

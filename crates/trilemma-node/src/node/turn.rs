@@ -36,6 +36,16 @@ impl<W> Node<W> {
             .min(self.next_status)
     }
 
+    /// Whether no keyspace has anything left to apply that it knows to be committed. A node without peers knows that of its
+    /// whole log, so until then it does not serve reads. Asked after the start: a node that serves answers at once.
+    #[must_use]
+    pub fn is_caught_up(&self, now: Now) -> bool {
+        let is_alone = self.peers.is_alone();
+        self.replicas
+            .iter()
+            .all(|replica| !replica.engine.goes_on() && (!is_alone || replica.engine.status(now).can_read))
+    }
+
     /// Ends a turn: what the inputs since the last turn have led to.
     pub fn turn(&mut self, now: Now, effects: &mut Effects<W>, observer: &mut impl Observer) {
         self.ping(now, effects);

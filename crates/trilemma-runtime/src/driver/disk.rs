@@ -18,15 +18,19 @@ const LOOKS_MAX: u32 = 60;
 #[derive(Debug, Default)]
 pub(crate) struct DiskWatch {
     progress: Progress,
+    /// What the disk had answered.
+    operations: u64,
     still: u32,
 }
 
 impl DiskWatch {
-    /// Looks at the log's progress; `waits` says whether something waits for the disk, and it has room. Returns how long
-    /// the disk has stood still if it hangs.
-    pub(super) fn look(&mut self, progress: Progress, waits: bool) -> Option<Duration> {
-        if !waits || progress != self.progress {
+    /// Looks at the log's progress, and at what the disk has answered so far: a new segment is many writes without any
+    /// progress. `waits` says whether something waits for the disk, and it has room. Returns how long the disk has stood
+    /// still if it hangs.
+    pub(super) fn look(&mut self, progress: Progress, operations: u64, waits: bool) -> Option<Duration> {
+        if !waits || (progress, operations) != (self.progress, self.operations) {
             self.progress = progress;
+            self.operations = operations;
             self.still = 0;
             return None;
         }

@@ -330,3 +330,23 @@ async fn a_data_directory_of_the_first_format_starts_and_has_its_1000_keys() {
     unpack(include_bytes!("../fixtures/directory-1.packed"), &data);
     read_directory(&authority, &data).await;
 }
+
+/// A node without peers used to be ready before it had applied its own log, and answered nothing until then.
+#[tokio::test]
+async fn a_node_alone_that_has_started_answers_at_once() {
+    let authority = Authority::generate("test").expect("an authority");
+    let data = directory();
+    let config = config(&authority, data.path(), 1 << 40);
+    let node = NodeHandle::start(config.clone()).await.expect("it starts");
+    write(&node, 1..=OPERATIONS).await;
+    node.abort().await;
+    let node = start_again(config).await.expect("it starts again");
+    for keyspace in node.overview().await.expect("it answers").keyspaces {
+        assert!(
+            keyspace.status.can_read,
+            "{}: {:?}",
+            keyspace.name, keyspace.status
+        );
+    }
+    node.shutdown().await.expect("a clean end");
+}

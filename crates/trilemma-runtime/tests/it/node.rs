@@ -1,5 +1,8 @@
 //! Stopping, killing and restarting nodes, and what a node refuses to start with.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::DirEntry;
 use std::time::Duration;
 
 use trilemma_core::replicator::OpContext;
@@ -138,9 +141,14 @@ async fn a_directory_that_does_not_fit_is_refused_and_nothing_in_it_changes() {
     assert!(in_use.contains("in use by another process"), "{in_use}");
     cluster.take(NodeId(1)).shutdown().await.expect("a clean end");
 
-    let other_node = refused(&cluster, |config| config.node = NodeId(9))
-        .await
-        .to_string();
+    let two = |config: &mut NodeConfig| {
+        let data = std::mem::take(&mut config.data);
+        *config = NodeConfig {
+            data,
+            ..cluster.config(NodeId(2))
+        };
+    };
+    let other_node = refused(&cluster, two).await.to_string();
     assert!(other_node.contains("belongs to node 1"), "{other_node}");
     let remove = |config: &mut NodeConfig| {
         config.keyspaces.remove(name(Backend::Raft));
@@ -221,6 +229,39 @@ async fn damage_to_a_cleanly_closed_log_is_refused_with_file_and_offset() {
     let error = refused(&cluster, |_| {}).await.to_string();
     assert!(error.contains("wal-0000000000000001, offset 4096"), "{error}");
     assert!(error.contains("Keep the data directory as it is"), "{error}");
+}
+
+/// All files of a node's directory with their bytes.
+fn files(cluster: &Cluster, id: NodeId) -> BTreeMap<OsString, Vec<u8>> {
+    let entries = std::fs::read_dir(cluster.config(id).data).expect("the directory is there");
+    let read = |entry: std::io::Result<DirEntry>| {
+        let entry = entry.expect("its entries can be read");
+        let bytes = std::fs::read(entry.path()).expect("a file can be read");
+        (entry.file_name(), bytes)
+    };
+    entries.map(read).collect()
+}
+
+#[tokio::test]
+async fn a_start_that_is_refused_for_its_address_or_certificate_changes_no_byte() {
+    let cluster = Cluster::start().await;
+    all_writable(&cluster).await;
+    cluster.take(NodeId(1)).shutdown().await.expect("a clean end");
+    let before = files(&cluster, NodeId(1));
+    let two = cluster.config(NodeId(2));
+    let taken = refused(&cluster, |config| config.listen = cluster.listen(NodeId(2))).await;
+    assert!(matches!(taken, NodeError::Transport { .. }), "{taken}");
+    assert!(files(&cluster, NodeId(1)) == before);
+    let other = refused(&cluster, |config| config.identity = two.identity).await;
+    assert!(other.to_string().contains("names node 2"), "{other}");
+    assert!(files(&cluster, NodeId(1)) == before);
+    let nowhere = |config: &mut NodeConfig| {
+        config.new_node = false;
+        config.data.push("nowhere");
+    };
+    let empty = refused(&cluster, nowhere).await;
+    assert!(matches!(empty, NodeError::Empty { .. }), "{empty}");
+    assert!(!cluster.config(NodeId(1)).data.join("nowhere").exists());
 }
 
 #[tokio::test]
