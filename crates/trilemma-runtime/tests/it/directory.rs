@@ -60,6 +60,7 @@ pub(crate) fn config(authority: &Authority, data: &Path, snapshot_log_bytes: u64
         tuning: Tuning {
             segment_bytes: 16 * 1024 * 1024,
             snapshot_log_bytes,
+            snapshot_state_percent: 0,
             ..Tuning::default()
         },
     }
