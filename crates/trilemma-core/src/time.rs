@@ -31,7 +31,7 @@ impl Instant {
         self.0
     }
 
-    /// The first multiple of `interval` since the clock's start that is later: the beat of all who ask for the same interval.
+    /// The first multiple of `interval` since the clock's start that is later: the same for all who ask with the same interval.
     #[must_use]
     pub fn next_multiple(self, interval: Duration) -> Self {
         let interval = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX).max(1);

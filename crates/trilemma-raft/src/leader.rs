@@ -33,7 +33,7 @@ pub(crate) struct Leader {
     /// Bytes of the requests in the log that are not applied. Those whose clients have given up are still there.
     unapplied: usize,
     rounds: Rounds,
-    /// All keyspaces of a node beat together: their heartbeats share a turn, and a frame to each peer.
+    /// At the same time in all keyspaces of a node: their heartbeats share a turn, and a frame to each peer.
     next_heartbeat: Instant,
     /// When followers are notified of the commit index, unless a message brings it before; `NEVER` if they know.
     commit_news_at: Instant,

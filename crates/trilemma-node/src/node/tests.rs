@@ -1,7 +1,7 @@
 //! One node on a disk in memory: what it refuses, what it answers, what it shows, and that nothing ends it.
 
-mod beats;
 mod frames;
+mod idle;
 mod invariants;
 mod starts;
 

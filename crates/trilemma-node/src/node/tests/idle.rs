@@ -44,7 +44,7 @@ fn run(rigs: &mut [Rig], letters: &mut Letters, millis: u32) -> usize {
 }
 
 #[test]
-fn e3_idle_keyspaces_of_raft_beat_in_one_frame() {
+fn e3_idle_keyspaces_of_raft_share_one_frame() {
     let start = |node: u32| {
         let mut settings = settings(Backend::Raft, NODES, Limits::default());
         settings.node = NodeId(node);
