@@ -11,6 +11,9 @@ use crate::core::{Core, Out};
 use crate::ids::BatchId;
 use crate::message::{Message, PIECE_BYTES_MAX};
 
+/// Pieces that one question makes at most: some milliseconds of work.
+const MADE_MAX: u32 = 16;
+
 /// The transfer to one member.
 pub(super) struct Transfer {
     nonce: u64,
@@ -78,20 +81,24 @@ impl Transfer {
         self.table.version()
     }
 
-    /// The piece of this number: one that comes, the one before, or the first again. A question for the first may be late
-    /// and set this back; the next one for a later piece brings it forward again.
+    /// The piece of this number. Almost always it is the next one, or the one before, which was lost. A late question, be it
+    /// for the transfer of a former process, may move this anywhere: it begins again for what has passed, and comes to what
+    /// is far away by being asked again.
     fn piece(&mut self, index: u32) -> Option<Message> {
-        if index == 0 && self.next > 1 {
+        if index.checked_add(1)? < self.next {
             self.pieces = pieces(&self.table, self.chunk_bytes);
             self.next = 0;
         }
-        if index.checked_add(1)? < self.next {
-            return None;
-        }
-        while self.next <= index {
+        for _ in 0..MADE_MAX {
+            if self.next > index {
+                break;
+            }
             let (bytes, ends_chunk) = self.pieces.next()?;
             self.next += 1;
             self.last = Some((bytes, ends_chunk, self.pieces.peek().is_none()));
+        }
+        if self.next <= index {
+            return None;
         }
         let (bytes, ends_chunk, is_last) = self.last.clone()?;
         Some(Message::Piece {
