@@ -9,7 +9,7 @@ use crate::rig::{Kind, Rig, Seen};
 use crate::source::Source;
 
 /// Events of a run that makes samples.
-const EVENTS: usize = 20_000;
+const EVENTS: usize = 30_000;
 /// Samples kept of each kind of message.
 const OF_A_KIND_MAX: usize = 12;
 /// Logs and checkpoints kept.

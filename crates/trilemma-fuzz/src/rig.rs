@@ -235,7 +235,7 @@ impl Rig {
     }
 
     fn rare(&mut self, place: usize, source: &mut Source<'_>) {
-        match source.below(10) {
+        match source.below(11) {
             0 | 1 => self.restart(place, source),
             2..=4 => self.snapshot(place),
             5 => self.queue.clear(),
@@ -254,6 +254,8 @@ impl Rig {
                 );
             }
             8 => self.watch(place, source),
+            // It hands leadership over, and goes on: a stop that nobody has carried out.
+            9 => self.turn(place, |node, now| node.on_stopping(now)),
             _ => self.read_watch(place, source),
         }
     }

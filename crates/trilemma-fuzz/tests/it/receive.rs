@@ -29,7 +29,7 @@ fn run(kind: Kind) -> impl Fn(&[u8]) {
 #[test]
 fn samples_hold_every_kind_of_message_and_state() {
     for (kind, messages) in [
-        (Kind::Raft, 11),
+        (Kind::Raft, 12),
         (Kind::Paxos, 7),
         (Kind::Gossip, 5),
         (Kind::TwoPhase, 14),
