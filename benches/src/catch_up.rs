@@ -52,7 +52,7 @@ pub struct Options {
 /// What the clients that write all the time share.
 struct Shared {
     stop: Cell<bool>,
-    /// How often the clients were told to begin their times afresh.
+    /// How often the clients have had to begin their times afresh.
     afresh: Cell<u32>,
     latency: RefCell<Histogram<u64>>,
     refused: Cell<u64>,
