@@ -176,8 +176,7 @@ impl Learner {
         );
     }
 
-    /// The changes since the last call, each key once.
-    /// What has changed since the last call, in parts that a watch can show: nothing is promised across keys.
+    /// What has changed since the last call, each key once, in parts that a watch can show: nothing is promised across keys.
     pub(crate) fn take_changes(&mut self) -> Vec<Vec<Change>> {
         let mut parts: Vec<Vec<Change>> = Vec::new();
         let mut bytes = usize::MAX;
