@@ -368,6 +368,11 @@ impl Store {
     }
 
     fn publish_item(&mut self, changes: Vec<Change>, effects: &mut Out) {
+        assert!(
+            changes.len() <= ITEM_CHANGES_MAX,
+            "{} changes in one item, which no watcher reads",
+            changes.len()
+        );
         self.position += 1;
         let position = self.position;
         effects.publish(ChangeBatch { position, changes });
