@@ -225,6 +225,10 @@ fn regressions_stay_fixed() {
             include_str!("../scenarios/two-phase-seems-blank.txt"),
         ),
         (
+            "two-phase-former-refusal",
+            include_str!("../scenarios/two-phase-former-refusal.txt"),
+        ),
+        (
             "raft-read-deadline",
             include_str!("../scenarios/raft-read-deadline.txt"),
         ),
