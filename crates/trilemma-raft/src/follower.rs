@@ -10,7 +10,7 @@ use crate::record::Record;
 use crate::role::Role;
 use crate::shared::Shared;
 use crate::transfer::Incoming;
-use crate::withdrawn::{Contradiction, Withdrawn};
+use crate::withdrawn::{Contradiction, Differs, Withdrawn};
 
 /// What a follower knows. A pre-candidate keeps it, because asking for pre-votes promises nothing.
 #[derive(Debug)]
@@ -43,9 +43,6 @@ pub(crate) struct Snapshot {
     pub(crate) last: bool,
     pub(crate) chunk: Bytes,
 }
-
-/// An entry of a leader that differs from a committed one: the entry, and our term.
-struct Differs(LogEnd, Term);
 
 impl Follower {
     /// A node that knows no leader and waits for one until `election_at`.
@@ -131,7 +128,8 @@ impl Follower {
             _ if prev.index < shared.log.base().index => {}
             Some(ours) if ours == prev.term => {}
             Some(committed) if prev.index <= shared.commit => {
-                return self.withdraw(shared, Differs(prev, committed));
+                let found = prev;
+                return self.withdraw(shared, Differs::Entry { found, committed });
             }
             ours => {
                 let hint = match ours {
@@ -182,7 +180,8 @@ impl Follower {
             if let Some(committed) = shared.log.term(at.index)
                 && committed != at.term
             {
-                return self.withdraw(shared, Differs(at, committed));
+                let found = at;
+                return self.withdraw(shared, Differs::Entry { found, committed });
             }
             // What is committed here is in the leader's log too.
             let result = AppendResult::Matched(shared.commit.min(shared.log.durable()));
@@ -263,15 +262,13 @@ impl Follower {
     }
 
     /// The leader's log differs from what is committed here: there is no answer, and no part in anything any more.
-    fn withdraw(self, shared: &Shared, Differs(found, committed): Differs) -> Role {
+    fn withdraw(self, shared: &Shared, differs: Differs) -> Role {
         let contradiction = Contradiction {
             leader: self.leader.expect("asserted by its callers"),
             term: shared.term(),
-            found,
-            committed,
+            differs,
         };
-        tracing::error!(node = %shared.node(), "{contradiction}");
-        Role::Withdrawn(Withdrawn::new(contradiction))
+        Withdrawn::because(contradiction, shared.node())
     }
 
     pub(crate) fn check(&self, shared: &Shared) {
@@ -304,7 +301,8 @@ fn take_entries(
             Some(ours) if ours == entry.term => {}
             Some(committed) if index <= shared.commit => {
                 let term = entry.term;
-                return Err(Differs(LogEnd { term, index }, committed));
+                let found = LogEnd { term, index };
+                return Err(Differs::Entry { found, committed });
             }
             _ => {
                 new.push(entry);

@@ -12,6 +12,7 @@ use trilemma_core::{Instant, NodeId, NodeSet, ReadLevel, ReadRequest, Reason, Re
 
 use crate::Out;
 use crate::apply::{self, Slice};
+use crate::claims::HEARTBEATS_BETWEEN;
 use crate::config::RaftConfig;
 use crate::follower::Follower;
 use crate::log::{Entry, Index, Payload};
@@ -41,6 +42,8 @@ pub(crate) struct Leader {
     check_at: Instant,
     /// The follower that was asked to take over.
     successor: Option<NodeId>,
+    /// Heartbeats until followers are sent a digest of the state.
+    claim_in: u32,
 }
 
 impl Leader {
@@ -66,6 +69,7 @@ impl Leader {
             commit_news_at: Instant::NEVER,
             check_at: now,
             successor: None,
+            claim_in: HEARTBEATS_BETWEEN,
         };
         leader.send_heartbeats(shared, effects);
         leader
@@ -125,6 +129,7 @@ impl Leader {
                 progress.notice_loss(now, timeout);
             }
             self.send_heartbeats(shared, effects);
+            self.claim_state(shared, effects);
             // Asked again, in case the message was lost.
             self.successor = None;
         }
@@ -143,6 +148,19 @@ impl Leader {
         let round = self.rounds.newest();
         for (peer, progress) in &mut self.followers {
             effects.send(*peer, progress.heartbeat(shared, round));
+        }
+    }
+
+    /// Tells every follower what the state is, with one heartbeat of many.
+    fn claim_state(&mut self, shared: &Shared, effects: &mut Out) {
+        if self.claim_in > 0 {
+            self.claim_in -= 1;
+            return;
+        }
+        self.claim_in = HEARTBEATS_BETWEEN - 1;
+        let (term, at, digest) = (shared.term(), shared.applied(), shared.table.digest());
+        for peer in self.followers.keys() {
+            effects.send(*peer, Message::StateDigest { term, at, digest });
         }
     }
 

@@ -10,7 +10,7 @@
 //! | `follower` | entries and snapshots of a leader | paper 5.3, 7 |
 //! | `candidate`, `votes` | pre-vote and vote | paper 5.2, 5.4.1; dissertation 9.6 |
 //! | `leader`, `leader/progress` | append, acknowledge, commit; how each follower is fed | paper 5.3, 5.4.2 |
-//! | `withdrawn` | a node that has met another history | |
+//! | `claims`, `withdrawn` | comparing states; a node that has met another history, or state | |
 //! | `requests`, `pending`, `forward_dedup` | requests of clients, forwarding, exactly-once | dissertation 6.3 |
 //! | `reads` | linearizable reads by read index | dissertation 6.4 |
 //! | `transfer` | a snapshot for a follower that is too far behind, out and in | paper 7 |
@@ -29,7 +29,8 @@
 //!   work does not keep others from it. A node whose disk stalls does not stand for election.
 //! - Read rounds are numbered by the leader, per term; a number never travels from a client, so no old
 //!   acknowledgement can pass for a new one.
-//! - A leader's log that differs from what is committed here is never acknowledged: the node withdraws.
+//! - A leader's log that differs from what is committed here is never acknowledged: the node withdraws. So does a follower
+//!   whose state is not the leader's after the same entry.
 //!
 //! Every machine checks its own invariants at the end of a step, never what a peer sends.
 //!
@@ -40,6 +41,7 @@
 mod apply;
 mod candidate;
 mod checkpoint;
+mod claims;
 mod config;
 mod disk;
 mod follower;
@@ -69,7 +71,7 @@ pub use config::RaftConfig;
 pub use log::{Entry, Index, Payload, Term};
 pub use message::{AppendResult, LogEnd, Message};
 pub use record::Record;
-pub use withdrawn::Contradiction;
+pub use withdrawn::{Contradiction, Differs};
 
 use checkpoint::Loading;
 use follower::Follower;

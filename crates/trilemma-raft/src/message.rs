@@ -133,6 +133,15 @@ pub enum Message {
         /// Its term.
         term: Term,
     },
+    /// A leader says what its state is, now and then: a follower that comes to the same entry compares its own with it.
+    StateDigest {
+        /// Its term.
+        term: Term,
+        /// The last entry that it has applied.
+        at: Index,
+        /// The digest of its table there ([`trilemma_core::table::Table::digest`]).
+        digest: u64,
+    },
 }
 
 /// What became of an `Append`.
@@ -169,6 +178,7 @@ impl trilemma_core::Message for Message {
             Message::ForwardReply { .. } => "forward-reply",
             Message::NotLeader { .. } => "not-leader",
             Message::TimeoutNow { .. } => "timeout-now",
+            Message::StateDigest { .. } => "state-digest",
         }
     }
 }

@@ -215,6 +215,16 @@ impl VersionReads {
         overdue
     }
 
+    /// Takes all reads that wait; returns who waits for them.
+    pub(crate) fn take_all(&mut self) -> Vec<ReplyTo> {
+        let waiting = std::mem::take(self).waiting;
+        waiting
+            .into_values()
+            .flatten()
+            .map(|(read, _)| read.reply_to)
+            .collect()
+    }
+
     pub(crate) fn check(&self, applied: Index) {
         assert!(self.count <= READS_MAX, "{} reads wait for a version", self.count);
         let first = self.waiting.first_key_value().map(|(index, _)| *index);

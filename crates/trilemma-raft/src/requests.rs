@@ -16,6 +16,7 @@ use crate::pending::{AtLeader, Queued, ReplyTo, lost};
 use crate::reads::{READS_MAX, Read};
 use crate::role::Role;
 use crate::shared::Shared;
+use crate::withdrawn::Withdrawn;
 
 /// A client's request.
 pub(crate) fn on_propose(
@@ -31,6 +32,7 @@ pub(crate) fn on_propose(
         request,
     } = proposal;
     if let Request::Read(read) = &request
+        && role.withdrawn().is_none()
         && read_here(shared, ReplyTo::Local(ticket), read, deadline, effects)
     {
         return;
@@ -280,7 +282,13 @@ pub(crate) fn reroute(
     effects: &mut Out,
 ) {
     let leader = role.leader(shared);
-    let is_withdrawn = role.withdrawn().is_some();
+    let withdrawn = role.withdrawn().map(Withdrawn::reason);
+    let is_withdrawn = withdrawn.is_some();
+    if let Some(reason) = withdrawn {
+        for reply_to in shared.version_reads.take_all() {
+            reply_to.answer(PendingKind::Read.refused(reason.clone()), effects);
+        }
+    }
     let view = &shared.view;
     let gone = shared.pending.take_gone(|with| {
         let is_replaced = leader.is_some_and(|leader| leader != with);

@@ -4,6 +4,7 @@ use trilemma_core::{Instant, NodeId};
 
 use crate::Out;
 use crate::candidate::{Candidate, PreCandidate};
+use crate::claims::Claim;
 use crate::follower::{Append, Follower, Snapshot};
 use crate::leader::Leader;
 use crate::log::{Index, Term};
@@ -212,6 +213,18 @@ impl Role {
             Message::Append { .. } | Message::Snapshot { .. } => {
                 self.on_leader(shared, now, from, message, effects)
             }
+            Message::StateDigest { term, at, digest } => {
+                let leader = from;
+                self.on_state_digest(
+                    shared,
+                    Claim {
+                        leader,
+                        term,
+                        at,
+                        digest,
+                    },
+                )
+            }
             Message::AppendReply { .. } | Message::SnapshotReply { .. } => {
                 self.on_reply(shared, now, from, message, effects)
             }
@@ -369,6 +382,19 @@ impl Role {
         }
     }
 
+    /// The leader says what its state is.
+    fn on_state_digest(self, shared: &mut Shared, claim: Claim) -> Self {
+        let follows = |follower: &Follower| follower.leader() == Some(claim.leader);
+        if claim.term != shared.term() || !self.follower().is_some_and(follows) {
+            return self;
+        }
+        shared.claims.hear(shared.applied(), claim);
+        match shared.claims.compare(&shared.table) {
+            Some(contradiction) => Withdrawn::because(contradiction, shared.node()),
+            None => self,
+        }
+    }
+
     fn on_pre_vote(
         &self,
         shared: &Shared,
@@ -463,7 +489,11 @@ impl Role {
         match self {
             Role::Leader(leader) => leader.end_turn(shared, now, effects),
             Role::Withdrawn(_) => {}
-            _ => shared.apply(effects),
+            _ => {
+                if let Some(contradiction) = shared.apply(effects) {
+                    *self = Withdrawn::because(contradiction, shared.node());
+                }
+            }
         }
     }
 

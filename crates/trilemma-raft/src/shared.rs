@@ -7,6 +7,7 @@ use trilemma_core::{Instant, NodeId, NodeSet, PeerView, ReadLevel, ReadReply, Re
 
 use crate::Out;
 use crate::apply::{self, Slice};
+use crate::claims::Claims;
 use crate::config::RaftConfig;
 use crate::disk::Disk;
 use crate::hard_state::HardState;
@@ -14,6 +15,7 @@ use crate::log::{Index, Log, Term};
 use crate::message::LogEnd;
 use crate::pending::Pending;
 use crate::reads::VersionReads;
+use crate::withdrawn::Contradiction;
 
 /// See the module. Knows nothing of roles.
 #[derive(Debug)]
@@ -28,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) view: PeerView,
     pub(crate) pending: Pending,
     pub(crate) version_reads: VersionReads,
+    pub(crate) claims: Claims,
     /// Until when this node, which is going to stop, hands leadership over; `None` if it does not.
     pub(crate) handover: Option<Instant>,
     /// Elections that this node has asked for since it last knew a leader, or met a peer again.
@@ -51,6 +54,7 @@ impl Shared {
             disk: Disk::default(),
             view: PeerView::default(),
             version_reads: VersionReads::default(),
+            claims: Claims::default(),
             handover: None,
             elections_in_vain: 0,
         }
@@ -124,17 +128,22 @@ impl Shared {
         self.commit = self.commit.max(index.min(self.log.last()));
     }
 
-    /// Applies what is committed and durable here, as a node that does not lead.
-    pub(crate) fn apply(&mut self, effects: &mut Out) {
+    /// Applies what is committed and durable here, as a node that does not lead. Returns what shows that the state is not
+    /// the leader's, and serves nobody then.
+    pub(crate) fn apply(&mut self, effects: &mut Out) -> Option<Contradiction> {
         let mut slice = Slice::of(&self.config);
         while slice.has_room()
             && let Some((_, size)) = apply::next(self, |_| NodeSet::default(), effects)
         {
             slice.take(size);
+            if let Some(contradiction) = self.claims.compare(&self.table) {
+                return Some(contradiction);
+            }
         }
         self.go_on(effects);
         self.trim(Index(u64::MAX));
         self.serve_version_reads(effects);
+        None
     }
 
     /// Asks for another turn if there is more to apply.

@@ -1,6 +1,7 @@
 //! Raft by scenarios and by random histories, on the deterministic cluster.
 
 mod checkpoints;
+mod claims;
 mod explore;
 mod handover;
 mod histories;

@@ -124,6 +124,9 @@ fn show(message: &Message) -> String {
             format!("forward-reply {}", show_reply(reply, OfRaft::version))
         }
         Message::NotLeader { .. } => "not-leader".into(),
+        Message::StateDigest { term, at, digest } => {
+            format!("state-digest t{}: {digest:016x} after {at}", term.0)
+        }
         Message::TimeoutNow { term } => format!("timeout-now t{}", term.0),
     }
 }

@@ -73,6 +73,7 @@ impl Core {
         Head {
             decided: self.ledger.decided,
             finished: self.ledger.finished,
+            digest: self.ledger.table.digest(),
         }
     }
 

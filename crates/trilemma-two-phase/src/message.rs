@@ -22,13 +22,15 @@ pub const FORWARDS_MAX: usize = 4096;
 /// Most bytes of text in a refusal.
 pub const WHY_BYTES_MAX: usize = 256;
 
-/// What rides on most messages of the sequencer. Both stay true, however late the message.
+/// What rides on most messages of the sequencer. All of it stays true, however late the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// This batch and those it is chained on are committed, durably at the sequencer.
     pub decided: BatchId,
     /// The watermark: every batch below is finished (committed and acknowledged by every member, or aborted).
     pub finished: BatchId,
+    /// The digest of the sequencer's table after `decided` ([`trilemma_core::table::Table::digest`]).
+    pub digest: u64,
 }
 
 /// What became of batches. It stays true: of all ids above `after` and below `below`, exactly `committed` are

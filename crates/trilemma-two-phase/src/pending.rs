@@ -170,6 +170,18 @@ impl PendingRequests {
         taken.collect()
     }
 
+    /// Takes all reads that wait.
+    pub(crate) fn take_reads(&mut self) -> Vec<Ticket> {
+        let is_read = |(ticket, (_, open)): (&Ticket, &(Instant, Open))| {
+            matches!(open, Open::Read { .. }).then_some(*ticket)
+        };
+        let reads: Vec<Ticket> = self.open.iter().filter_map(is_read).collect();
+        for ticket in &reads {
+            self.remove(*ticket);
+        }
+        reads
+    }
+
     /// Takes the next read that waits for this version or an older one.
     pub(crate) fn read_at(&mut self, version: Version) -> Option<(Ticket, Open)> {
         let (_, ticket) = self

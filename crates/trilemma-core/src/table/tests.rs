@@ -321,3 +321,42 @@ fn a_chunk_with_a_key_that_is_newer_than_its_table_is_refused() {
         .collect();
     assert!(loaded.is_err_and(|corrupt| corrupt.0.contains("modified at v5, in a table at v4")));
 }
+
+#[test]
+fn a_digest_is_that_of_what_the_table_holds() {
+    let mut rng = Rng::new(7);
+    let (mut table, mut seen) = (Table::default(), std::collections::BTreeMap::new());
+    for seq in 1..=500 {
+        let key = format!("k{}", rng.below(20));
+        let command = match rng.below(4) {
+            0 => Command::delete(key),
+            _ => Command::put(key, format!("v{}", rng.below(9)).repeat(rng.below(90) as usize)),
+        };
+        table.apply(op(seq), &command, Version(seq));
+        let mut loader = TableLoader::new(1);
+        for chunk in table.chunks(64) {
+            loader.add(&chunk).unwrap();
+        }
+        let copy = loader.finish().unwrap();
+        assert_eq!(copy.digest(), table.digest());
+        let entries: Vec<_> = table
+            .map
+            .iter()
+            .map(|(key, state)| (key.clone(), state.clone()))
+            .collect();
+        let known = seen.entry(table.digest()).or_insert_with(|| entries.clone());
+        assert_eq!(*known, entries, "equal digests of different tables");
+    }
+    assert!(seen.len() > 400, "{}", seen.len());
+}
+
+#[test]
+fn a_digest_that_is_not_of_the_entries_is_noticed() {
+    let mut table = Table::default();
+    table.apply(op(1), &Command::put("a", "1"), Version(1));
+    table.digest ^= 1;
+    let why = caught(|| {
+        table.apply(op(2), &Command::put("b", "1"), Version(2));
+    });
+    assert!(why.contains("the digest is that of the entries"), "{why}");
+}

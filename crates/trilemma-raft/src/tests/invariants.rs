@@ -211,8 +211,10 @@ fn a_contradiction_is_one_of_what_is_committed() {
     let contradiction = |found| Contradiction {
         leader: NodeId(2),
         term: Term(1),
-        found,
-        committed: Term(1),
+        differs: Differs::Entry {
+            found,
+            committed: Term(1),
+        },
     };
     broken(follower(), "contradicts nothing", |raft| {
         raft.role = Some(Role::Withdrawn(Withdrawn::new(contradiction(end(9, 9)))));

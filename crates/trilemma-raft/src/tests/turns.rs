@@ -561,9 +561,18 @@ fn a_leader_that_contradicts_a_committed_entry_is_never_acknowledged() {
         let waiting = node.propose(put(1));
         node.receive(3, message.clone());
         let found = node.raft().contradiction().expect("it is noticed").clone();
+        let (leader, term) = (NodeId(3), Term(3));
+        let differs = Differs::Entry {
+            found: end(3, 2),
+            committed: Term(1),
+        };
         assert_eq!(
-            (found.leader, found.found, found.committed),
-            (NodeId(3), end(3, 2), Term(1))
+            found,
+            Contradiction {
+                leader,
+                term,
+                differs
+            }
         );
         node.persist();
         // Nor does it take part in anything else from now on.

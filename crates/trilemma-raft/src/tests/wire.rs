@@ -141,6 +141,14 @@ fn messages_keep_their_bytes() {
         ),
         (Message::NotLeader { id: 1 }, "0a01"),
         (Message::TimeoutNow { term }, "0b04"),
+        (
+            Message::StateDigest {
+                term,
+                at: Index(300),
+                digest: 5,
+            },
+            "0c04ac0205",
+        ),
     ];
     for (message, golden) in messages {
         let golden: String = golden.split_whitespace().collect();

@@ -270,7 +270,8 @@ impl Member {
         done: &[Done],
         effects: &mut Out,
     ) {
-        if self.forwards.is_empty() {
+        // A result that was found on a state which is not to be believed is no answer.
+        if self.forwards.is_empty() || self.diverged.is_some() {
             return;
         }
         for (transaction, done) in batch.transactions.iter().zip(done) {

@@ -190,6 +190,7 @@ impl Member {
         core.ledger.install(table, decided, unknown_through);
         self.fence = self.fence.max(unknown_through).max(decided);
         self.stash.clear();
+        self.diverged = None;
         assert!(core.ledger.is_joined, "a member with a state knows its votes");
         assert!(self.install.is_none(), "a transfer that ended is over");
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use trilemma_core::pending::PendingKind;
 use trilemma_core::{
-    AppendSeq, Incarnation, Instant, NodeId, Proposal, ReadLevel, ReadRequest, Reply, Request, Rng, Ticket,
+    AppendSeq, Incarnation, Instant, NodeId, Proposal, ReadLevel, ReadRequest, Reason, Reply, Request, Rng,
+    Ticket,
 };
 
 use crate::batch::{Batch, Transaction};
@@ -42,6 +43,8 @@ pub(crate) struct Member {
     /// The decided point as far as it is durable, and the records that will move it.
     pub(crate) acked: BatchId,
     outcomes: VecDeque<(AppendSeq, BatchId)>,
+    /// Why this member's state is not to be believed, if it is not that of the sequencer after the same batch.
+    diverged: Option<String>,
     /// Whether a vote is due at the end of the turn.
     owes_vote: bool,
     /// Whether the sequencer must be asked: something is missing here.
@@ -66,6 +69,7 @@ impl Member {
             linked: None,
             acked: BatchId::ORIGIN,
             outcomes: VecDeque::new(),
+            diverged: None,
             owes_vote: false,
             is_behind: false,
             ask_at: Instant::ZERO,
@@ -132,10 +136,10 @@ impl Member {
         self.forwards.len()
     }
 
-    /// Why reads above `Local` cannot be served, if they cannot.
+    /// Why reads above `Local` cannot be served, and no writes be passed on, if so.
     pub(crate) fn unready(&self, core: &Core) -> Option<String> {
         if core.ledger.is_joined {
-            return None;
+            return self.diverged.clone();
         }
         Some(format!(
             "this node has no data yet and waits for the state of node {}, the sequencer",
@@ -184,6 +188,9 @@ impl Member {
         read: ReadRequest,
         effects: &mut Out,
     ) {
+        if let Some(why) = self.diverged.clone() {
+            return effects.reply(ticket, PendingKind::Read.refused(Reason::Recovering { why }));
+        }
         let unready = self.unready(core);
         let Some(read) = core.read(ticket, deadline, read, unready, effects) else {
             return;

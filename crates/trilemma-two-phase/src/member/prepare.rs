@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use trilemma_core::Instant;
+use trilemma_core::pending::PendingKind;
+use trilemma_core::{Instant, Reason};
 
 use super::{Member, STASH_MAX};
 use crate::batch::Batch;
@@ -40,6 +41,10 @@ impl Member {
             return;
         }
         self.on_head(core, head, effects);
+        if let Some(why) = self.refusal() {
+            let id = batch.id;
+            return effects.send(core.config.sequencer, Message::Refusal { id, why });
+        }
         match self.place(core, &batch) {
             Place::Known => self.owe_vote(),
             Place::Next => {
@@ -141,6 +146,36 @@ impl Member {
             }
         }
         self.on_watermark(core, head.finished, effects);
+        self.compare(core, head, effects);
+    }
+
+    /// The sequencer has said what its state is after a batch (inside/two-phase#states-that-differ). Whose is right, neither
+    /// can tell: a member with another one serves nobody and prepares nothing any more, until an operator has looked and it
+    /// is started again.
+    fn compare(&mut self, core: &mut Core, head: Head, effects: &mut Out) {
+        let here = core.ledger.table.digest();
+        if head.decided != core.ledger.decided || head.digest == here || self.diverged.is_some() {
+            return;
+        }
+        let Head { decided, digest, .. } = head;
+        let (node, sequencer) = (core.config.node, core.config.sequencer);
+        let why = format!(
+            "node {sequencer}, the sequencer, has a state of digest {digest:016x} after batch {decided}, where it is \
+             {here:016x} on node {node}: the memory or the disk of one of them has a fault, or their programs differ; node \
+             {node} serves nothing until it is restarted; compare their data before that, and keep each directory as it is"
+        );
+        tracing::error!("{why}");
+        for ticket in core.pending.take_reads() {
+            let why = why.clone();
+            effects.reply(ticket, PendingKind::Read.refused(Reason::Recovering { why }));
+        }
+        self.diverged = Some(why);
+    }
+
+    /// Why this member prepares nothing, for the callers of the sequencer.
+    fn refusal(&self) -> Option<String> {
+        self.diverged.as_ref()?;
+        Some("its state differs from the sequencer's after the same batch; see its log".into())
     }
 
     /// Every batch below `finished` is aborted, or committed and acknowledged from here.
