@@ -1,5 +1,6 @@
 //! Applying what is committed, and answering those who wait for it.
 
+use trilemma_core::pending::PendingKind;
 use trilemma_core::session::OpResult;
 use trilemma_core::{Achieved, ChangeBatch, NodeSet, OpId, Receipt, Reply, UnknownCause, Version};
 
@@ -94,10 +95,23 @@ fn answer(
     let Some(result) = result else {
         unreachable!("nobody waits for a no-op");
     };
-    waiting.kind.resolved(result, |op, result| {
-        let mut durable_on = holders(index);
+    resolved(shared, waiting.reply_to, waiting.kind, result, |_| holders(index))
+}
+
+/// The answer to who has asked for an operation whose final result is known. `holders` are the other nodes that hold the
+/// entry of this index durably.
+pub(crate) fn resolved(
+    shared: &Shared,
+    reply_to: ReplyTo,
+    kind: PendingKind,
+    result: Option<OpResult>,
+    holders: impl FnOnce(Index) -> NodeSet,
+) -> Reply {
+    kind.resolved(result, |op, result| {
+        let (_, version, _) = result;
+        let mut durable_on = holders(Index(version.0));
         durable_on.0.insert(shared.node());
-        receipt(shared, waiting.reply_to, op, durable_on, result)
+        receipt(shared, reply_to, op, durable_on, result)
     })
 }
 

@@ -342,7 +342,7 @@ impl Leader {
     }
 
     /// The followers that hold an entry durably.
-    fn holders(&self, index: Index) -> NodeSet {
+    pub(crate) fn holders(&self, index: Index) -> NodeSet {
         let holders = self
             .followers
             .iter()

@@ -5,11 +5,13 @@
 use std::time::Duration;
 
 use trilemma_core::pending::PendingKind;
+use trilemma_core::session::Admission;
 use trilemma_core::{
     Incarnation, Instant, NodeId, Proposal, ReadLevel, ReadRequest, Reason, Reply, Request, UnknownCause,
 };
 
 use crate::Out;
+use crate::apply;
 use crate::log::{Index, Payload};
 use crate::message::Message;
 use crate::pending::{AtLeader, Queued, ReplyTo, lost};
@@ -185,10 +187,10 @@ pub(crate) fn on_forward(
         // What the process that it was meant for has answered, this one does not know. Nobody waits for it any more.
         return tracing::debug!(%from, id, %to, "a forwarded request for another process of this node; ignored");
     }
-    if !matches!(request, Request::Read(_)) && !shared.pending.dedup.is_first(from, id) {
-        return tracing::debug!(%from, id, "a second copy of a forwarded request; ignored");
-    }
     let reply_to = ReplyTo::Peer(from, id);
+    if !matches!(request, Request::Read(_)) && !shared.pending.dedup.is_first(from, id) {
+        return repeat_answer(role, shared, reply_to, &request, effects);
+    }
     if role.as_leader().is_none() || is_handed_over(role, shared, &request) {
         return effects.send(from, Message::NotLeader { id });
     }
@@ -199,6 +201,22 @@ pub(crate) fn on_forward(
     }
     let deadline = now + Duration::from_millis(timeout_ms.into());
     lead(role, shared, (reply_to, deadline), request, effects);
+}
+
+/// A second copy of a forwarded request has come: the answer to the first may be lost. What the operation did is final and
+/// said again. Nothing else is: a refusal of this copy says nothing about the first one, which may be in the log.
+fn repeat_answer(role: &Role, shared: &Shared, reply_to: ReplyTo, request: &Request, effects: &mut Out) {
+    let (Request::Write { op, .. } | Request::Outcome { op, .. }) = request else {
+        return;
+    };
+    if let Admission::Repeat(result) = shared.table.sessions().admit(*op) {
+        let holders = |index| role.as_leader().map(|leader| leader.holders(index));
+        let kind = PendingKind::of(request);
+        let answer = apply::resolved(shared, reply_to, kind, Some(result), |index| {
+            holders(index).unwrap_or_default()
+        });
+        reply_to.answer(answer, effects);
+    }
 }
 
 /// The leader has answered what this node forwarded.

@@ -303,6 +303,47 @@ fn a_second_copy_of_a_forwarded_write_is_never_refused() {
 }
 
 #[test]
+fn a_second_copy_of_a_forwarded_write_is_answered_with_what_the_first_did() {
+    // The answer to the first may be lost: without this one its client would wait until its deadline, and then know nothing.
+    let mut node = Node::new(3, 1);
+    node.win();
+    let answers = |node: &Node| {
+        let answer = |(to, message): &(NodeId, Message)| match message {
+            Message::ForwardReply { id, reply } => Some((*to, *id, reply.clone())),
+            _ => None,
+        };
+        node.sent.iter().filter_map(answer).collect::<Vec<_>>()
+    };
+    let forward = |request| Message::Forward {
+        to: Incarnation(1),
+        id: 5,
+        timeout_ms: 5000,
+        request,
+    };
+    node.receive(3, forward(put(1)));
+    node.persist();
+    let (term, round, result) = (
+        node.raft().term(),
+        0,
+        AppendResult::Matched(node.raft().log_end().index),
+    );
+    node.receive(2, Message::AppendReply { term, round, result });
+    let first = answers(&node);
+    assert_eq!(first.len(), 1);
+    let end = node.raft().log_end();
+    node.sent.clear();
+    node.receive(3, forward(put(1)));
+    assert_eq!(answers(&node), first, "the same answer");
+    assert_eq!(node.raft().log_end(), end, "and nothing happens");
+    // A leader that does not lead any more knows what is final, too.
+    let (term, round, result) = (node.raft().term().next(), 0, AppendResult::Mismatch(Index(0)));
+    node.receive(2, Message::AppendReply { term, round, result });
+    node.sent.clear();
+    node.receive(3, forward(put(1)));
+    assert_eq!(answers(&node).len(), 1);
+}
+
+#[test]
 fn d18_a_forwarded_write_for_a_former_process_of_the_leader_is_ignored() {
     // What the former process has answered, a refusal perhaps, went with it; run now, the write would contradict that.
     let mut node = Node::new(3, 1);
