@@ -3,6 +3,7 @@
 mod checkpoints;
 mod claims;
 mod explore;
+mod forwards;
 mod handover;
 mod histories;
 mod invariants;
