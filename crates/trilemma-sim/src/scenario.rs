@@ -34,7 +34,7 @@
 //! | `crash N for D` | power fails: written and unsynced sectors survive at random; the node starts again after `D` |
 //! | `kill N for D` | the process dies: what was handed to the disk stays |
 //! | `stop N for D` | the process is stopped cleanly: it hands over first, within `D` or not |
-//! | `tear N K for D` | power fails after `K` more disk operations |
+//! | `tear N K for D` | power fails after `K` more disk operations; `tear N K names for D`: of those on names of files |
 //! | `wipe N for D` | power fails and the disk is lost; the node starts with an empty one, as if it were new |
 //! | `rot N for D` | power fails and a stored bit flips; if the node notices, the bit is put right after `D` |
 //! | `pause N for D` | the process stands still |
@@ -437,6 +437,8 @@ pub enum Action {
     Tear {
         node: NodeId,
         operations: u64,
+        /// Only changes of names count.
+        names: bool,
         length: u64,
     },
     Wipe {

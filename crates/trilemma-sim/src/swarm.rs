@@ -519,6 +519,7 @@ impl Swarm {
             "tear" => Action::Tear {
                 node,
                 operations: self.rng.below(6),
+                names: false,
                 length,
             },
             "wipe" => Action::Wipe { node, length },

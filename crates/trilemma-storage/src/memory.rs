@@ -39,9 +39,17 @@ pub struct MemoryFaults {
     /// Operations that still succeed before the power fails and every one fails; `None` is no limit. Lists and reads
     /// do not count. What the failing write was to write may be there after the crash, in part.
     pub operations: Option<u64>,
+    /// Only changes of names and syncs of the directory count in `operations`: few of all, and the rarest to be cut.
+    pub names_only: bool,
 }
 
 impl MemoryFaults {
+    /// Whether the power has failed, so that every operation does.
+    #[must_use]
+    pub fn has_power_failed(&self) -> bool {
+        self.operations == Some(0) && !self.names_only
+    }
+
     /// Counts an operation that takes space.
     fn take_space(&mut self) -> io::Result<()> {
         match &mut self.full_after {
@@ -281,10 +289,21 @@ fn apply(names: &mut BTreeMap<String, u64>, change: NameChange) {
 }
 
 impl State {
-    /// Counts an operation; an error once the power has failed.
+    /// Counts an operation on a file; an error once the power has failed.
     fn operate(&mut self) -> io::Result<()> {
+        if self.faults.names_only {
+            return Ok(());
+        }
+        self.operate_on_names()
+    }
+
+    /// Counts an operation on names; an error once the power has failed, which then has failed for files, too.
+    fn operate_on_names(&mut self) -> io::Result<()> {
         match &mut self.faults.operations {
-            Some(0) => Err(io::Error::other("injected power failure")),
+            Some(0) => {
+                self.faults.names_only = false;
+                Err(io::Error::other("injected power failure"))
+            }
             Some(left) => {
                 *left -= 1;
                 Ok(())
@@ -349,7 +368,7 @@ impl Disk for MemoryDisk {
         let mut state = lock(&self.state);
         state.faults.open_file()?;
         state.faults.take_space()?;
-        state.operate()?;
+        state.operate_on_names()?;
         if state.names.contains_key(name) {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
@@ -369,7 +388,7 @@ impl Disk for MemoryDisk {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = lock(&self.state);
         state.faults.take_space()?;
-        state.operate()?;
+        state.operate_on_names()?;
         let inode = *state.names.get(from).ok_or_else(|| not_found(from))?;
         state.change(NameChange::Move(from.to_owned(), to.to_owned(), inode));
         Ok(())
@@ -378,7 +397,7 @@ impl Disk for MemoryDisk {
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = lock(&self.state);
         state.faults.take_space()?;
-        state.operate()?;
+        state.operate_on_names()?;
         let inode = *state.names.get(name).ok_or_else(|| not_found(name))?;
         state.change(NameChange::Drop(name.to_owned(), inode));
         Ok(())
@@ -387,7 +406,7 @@ impl Disk for MemoryDisk {
     fn sync_directory(&self) -> io::Result<()> {
         let mut state = lock(&self.state);
         state.faults.take_space()?;
-        state.operate()?;
+        state.operate_on_names()?;
         state.durable_names = state.names.clone();
         state.pending.clear();
         state.check();

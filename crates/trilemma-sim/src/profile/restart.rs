@@ -98,6 +98,21 @@ pub(super) fn scenario(protocol: Protocol, seed: u64, mut draw: Draw) -> Scenari
             action: Action::Stop { node, length },
         });
     }
+    // Between a change of names and the sync that makes it durable: two operations of hundreds.
+    for _ in 0..draw.between(1, 6) {
+        let node = NodeId(draw.between(1, scenario.nodes.into()) as u32);
+        let (operations, names) = (draw.0.below(6), true);
+        let length = draw.between(50, 500) * MS;
+        scenario.faults.push(Fault {
+            when: When::At(50 * MS + draw.0.below(scenario.heal * 9 / 10)),
+            action: Action::Tear {
+                node,
+                operations,
+                names,
+                length,
+            },
+        });
+    }
     scenario
 }
 
@@ -110,6 +125,7 @@ fn torn_start(scenario: &mut Scenario, draw: &mut Draw, node: NodeId) {
     let torn = Action::Tear {
         node,
         operations: draw.0.below(most),
+        names: false,
         length: down + draw.between(10, 300) * MS,
     };
     scenario.faults.push(Fault {

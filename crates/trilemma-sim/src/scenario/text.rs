@@ -76,7 +76,12 @@ fn arguments(action: &Action) -> String {
         _ => words.extend(action.node().map(|node| node.0.to_string())),
     }
     match action {
-        Action::Tear { operations, .. } => words.push(operations.to_string()),
+        Action::Tear {
+            operations, names, ..
+        } => {
+            words.push(operations.to_string());
+            words.extend(names.then(|| "names".to_owned()));
+        }
         Action::SlowDisk { sync, .. } => words.push(Time(*sync).to_string()),
         Action::Jump { ms, .. } => words.push(ms.to_string()),
         Action::Set { name, value, .. } => words.extend([name.clone(), value.to_string()]),

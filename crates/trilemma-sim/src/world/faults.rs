@@ -90,9 +90,15 @@ impl World<'_> {
             Action::Crash { node, .. } => self.power_fails(*node),
             Action::Kill { node, length } => self.process_ends(*node, *length),
             Action::Stop { node, .. } => self.stop(*node),
-            Action::Tear { node, operations, .. } => {
+            Action::Tear {
+                node,
+                operations,
+                names,
+                ..
+            } => {
                 let torn = MemoryFaults {
                     operations: Some(*operations),
+                    names_only: *names,
                     ..faults(node, self)
                 };
                 let node = self.node(*node);
@@ -192,6 +198,7 @@ impl World<'_> {
                 if node.tearing.take().is_some() {
                     let whole = MemoryFaults {
                         operations: None,
+                        names_only: false,
                         ..node.disk.faults()
                     };
                     node.disk.set_faults(whole);
@@ -204,8 +211,14 @@ impl World<'_> {
             | Action::FailSync { node, .. }
             | Action::FailWrite { node, .. } => {
                 let node = self.node(*node);
+                let MemoryFaults {
+                    operations,
+                    names_only,
+                    ..
+                } = node.disk.faults();
                 let whole = MemoryFaults {
-                    operations: node.disk.faults().operations,
+                    operations,
+                    names_only,
                     ..MemoryFaults::default()
                 };
                 node.disk.set_faults(whole);

@@ -505,7 +505,7 @@ impl World<'_> {
         }
         self.did(id, "snapshotting");
         let node = self.node(id);
-        let torn = node.tearing.is_some() && node.disk.faults().operations == Some(0);
+        let torn = node.tearing.is_some() && node.disk.faults().has_power_failed();
         if torn {
             return self.power_fails(id);
         }

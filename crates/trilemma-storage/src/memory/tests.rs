@@ -50,3 +50,25 @@ fn the_check_sees_what_is_durable_and_was_not_written_and_sectors_that_are_not_t
     file.durable.push(0);
     assert!(caught(|| file.check()).contains("601 B are durable of a file of 600 B"));
 }
+
+#[test]
+fn the_power_fails_between_two_changes_of_names() {
+    let disk = MemoryDisk::new();
+    disk.set_faults(MemoryFaults {
+        operations: Some(1),
+        names_only: true,
+        ..MemoryFaults::default()
+    });
+    let mut file = disk.create("a").unwrap();
+    for _ in 0..3 {
+        file.write_at(b"x", 0).unwrap();
+        file.sync().unwrap();
+    }
+    assert!(!disk.faults().has_power_failed());
+    assert!(disk.rename("a", "b").is_err());
+    assert!(disk.faults().has_power_failed());
+    assert!(
+        file.write_at(b"x", 0).is_err() && file.sync().is_err(),
+        "for files, too"
+    );
+}

@@ -50,6 +50,16 @@ impl<'a> Words<'a> {
         Err(format!("\"{found}\": expected \"{word}\""))
     }
 
+    /// Takes this word, if it is the next one.
+    fn has(&mut self, word: &str) -> bool {
+        let mut rest = self.words.clone();
+        let found = rest.next() == Some(word);
+        if found {
+            self.words = rest;
+        }
+        found
+    }
+
     fn number<T: FromStr + PartialOrd + fmt::Display>(&mut self, what: &str, low: T, high: T) -> Parsed<T> {
         let word = self.next(what)?;
         match word.parse::<T>() {
@@ -169,6 +179,7 @@ fn action(words: &mut Words<'_>) -> Parsed<Action> {
         "tear" => Action::Tear {
             node: words.node()?,
             operations: words.number("disk operations", 0, 1_000_000)?,
+            names: words.has("names"),
             length: words.length()?,
         },
         "wipe" => Action::Wipe {

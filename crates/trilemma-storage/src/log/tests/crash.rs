@@ -43,8 +43,10 @@ impl World {
     fn live(&mut self, incarnation: u64) {
         let seed = self.seed;
         let operations = self.rng.per_mille(700).then(|| self.rng.below(60));
+        let names_only = self.rng.per_mille(200);
         self.disk.set_faults(MemoryFaults {
             operations,
+            names_only,
             ..MemoryFaults::default()
         });
         let options = LogOptions {
