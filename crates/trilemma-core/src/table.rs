@@ -3,6 +3,7 @@
 //! Raft applies its log to one, two-phase commit its chain. A clone is O(1) and shares memory (persistent B-tree),
 //! so a snapshot is taken without stopping, and speculative states are cheap.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use imbl::OrdMap;
@@ -16,7 +17,7 @@ use crate::id::{OpId, Version};
 use crate::protocol::Corrupt;
 use crate::read::{Entry, KeyRange, Query, page};
 use crate::session::{Admission, CHECKED_MAX, OpResult, SessionLimits, Sessions, StoredSession, WholeRecord};
-use crate::view::MapView;
+use crate::view::{Frozen, MapView};
 
 pub use crate::checkpoint::CHUNK_BYTES;
 
@@ -236,14 +237,16 @@ impl Table {
             );
         }
         let mut changes: Vec<Change> = Vec::with_capacity(command.mutations.len());
+        let mut places = BTreeMap::new();
         for mutation in &command.mutations {
             let key = mutation.key();
             let now = self.mutate(mutation, at);
             // A key that one command changes twice is one change to everybody else.
-            match changes
-                .iter_mut()
-                .find(|change| command.mutations.len() > 1 && change.key == *key)
-            {
+            let place = match command.mutations.len() {
+                1 => 0,
+                _ => *places.entry(key).or_insert(changes.len()),
+            };
+            match changes.get_mut(place) {
                 Some(change) => change.now = now,
                 None => changes.push(Change {
                     key: key.clone(),
@@ -308,7 +311,7 @@ impl Table {
             horizon: self.sessions.horizon(),
         };
         let sessions = self.sessions.parts(chunk_bytes).map(TableChunk::Sessions);
-        let mut rest = self.map.clone().into_iter().peekable();
+        let mut rest = Frozen::new(&self.map).peekable();
         let entries = std::iter::from_fn(move || {
             rest.peek()?;
             let mut entries = Vec::new();

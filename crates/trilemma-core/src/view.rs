@@ -125,5 +125,51 @@ where
     }
 }
 
+/// The entries of a persistent map as they were when this was made, in key order. To make it costs no more than a clone,
+/// however large the map is: the map's own `into_iter` gathers all leaves of the tree before the first entry. What has
+/// been replaced since stays in memory as long as this does.
+pub struct Frozen<K, V> {
+    map: OrdMap<K, V>,
+    /// The last key of the page.
+    after: Option<K>,
+    page: std::vec::IntoIter<(K, V)>,
+}
+
+impl<K, V> std::fmt::Debug for Frozen<K, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Frozen").finish_non_exhaustive()
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> Frozen<K, V> {
+    /// What the map holds now.
+    #[must_use]
+    pub fn new(map: &OrdMap<K, V>) -> Self {
+        Self {
+            map: map.clone(),
+            after: None,
+            page: Vec::new().into_iter(),
+        }
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> Iterator for Frozen<K, V> {
+    type Item = (K, V);
+
+    fn next(&mut self) -> Option<(K, V)> {
+        /// Entries that are looked up at once: about a leaf of the tree.
+        const PAGE: usize = 32;
+        if let Some(entry) = self.page.next() {
+            return Some(entry);
+        }
+        let start = self.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let found = self.map.range::<_, K>((start, Bound::Unbounded)).take(PAGE);
+        let page: Vec<(K, V)> = found.map(|(key, value)| (key.clone(), value.clone())).collect();
+        self.after = page.last().map(|(key, _)| key.clone()).or(self.after.take());
+        self.page = page.into_iter();
+        self.page.next()
+    }
+}
+
 #[cfg(test)]
 mod tests;

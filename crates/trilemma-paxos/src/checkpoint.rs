@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use trilemma_core::checkpoint::CHUNK_BYTES;
+use trilemma_core::view::Frozen;
 use trilemma_core::{Checkpoint, Corrupt, Key, codec};
 
 use super::acceptor::Acceptor;
@@ -38,9 +39,8 @@ pub(crate) struct LearnedEntry {
 
 /// The chunks of this state. Clones the maps, which is O(1); the rest is done as the chunks are taken.
 pub(crate) fn chunks(acceptor: &Acceptor, learner: &Learner) -> Checkpoint {
-    let key_states = acceptor.key_states().clone();
-    let for_learned = key_states.clone();
-    let key_states = key_states.into_iter().map(|(key, key_state)| {
+    let for_learned = acceptor.key_states().clone();
+    let key_states = Frozen::new(acceptor.key_states()).map(|(key, key_state)| {
         let size = key.len() + key_state.register.size();
         let entry = KeyStateEntry {
             key,
@@ -50,7 +50,7 @@ pub(crate) fn chunks(acceptor: &Acceptor, learner: &Learner) -> Checkpoint {
         };
         (size, entry)
     });
-    let learned = learner.map().clone().into_iter().map(move |(key, learned)| {
+    let learned = Frozen::new(learner.map()).map(move |(key, learned)| {
         let is_held = for_learned
             .get(&key)
             .is_some_and(|key_state| key_state.accepted == learned.ballot);

@@ -10,6 +10,7 @@ use super::{OpResult, SESSION_RESULTS_MAX, Session, SessionLimits, Sessions};
 use crate::codec::bounded_vec;
 use crate::id::{OpId, SessionId, Version};
 use crate::protocol::Corrupt;
+use crate::view::Frozen;
 
 /// Bytes of a session and of a result as chunks are measured: what they usually take.
 const SESSION_BYTES: usize = 24;
@@ -70,7 +71,7 @@ impl Sessions {
     /// The record in parts of about `bytes`, each with one session at least, made as they are taken. With the horizon,
     /// which is not in them, they make an equal record; see [`Sessions::restoring`].
     pub fn parts(&self, bytes: usize) -> impl Iterator<Item = Vec<StoredSession>> + Send + use<> {
-        let mut sessions = self.sessions.clone().into_iter();
+        let mut sessions = Frozen::new(&self.sessions);
         std::iter::from_fn(move || {
             let mut part = Vec::new();
             let mut size = 0;

@@ -75,3 +75,18 @@ fn a_reversed_range_and_an_empty_map_are_empty() {
     let view = Box::new(MapView::new(&map(10), &KeyRange::all(), even));
     assert_eq!(versions(&read_all(view, 3)), [0, 2, 4]);
 }
+
+#[test]
+fn frozen_entries_are_those_of_the_moment_in_their_order() {
+    for keys in [0, 1, 31, 32, 33, 64, 200] {
+        let mut map = map(keys);
+        let expected: Vec<(Key, u64)> = map.clone().into_iter().collect();
+        let mut frozen = Frozen::new(&map);
+        let first = frozen.next();
+        map.clear();
+        map.insert(Key::from("k0005"), 7);
+        let entries: Vec<(Key, u64)> = first.into_iter().chain(&mut frozen).collect();
+        assert_eq!(entries, expected);
+        assert_eq!(frozen.next(), None, "once ended, it has ended");
+    }
+}

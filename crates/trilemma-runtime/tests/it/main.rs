@@ -9,4 +9,5 @@ mod node;
 mod relay;
 mod remote;
 mod sessions;
+mod turns;
 mod watches;
