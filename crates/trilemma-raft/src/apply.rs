@@ -6,33 +6,43 @@ use trilemma_core::{Achieved, ChangeBatch, NodeSet, OpId, Receipt, Reply, Unknow
 
 use crate::Out;
 use crate::config::RaftConfig;
-use crate::log::{Index, Payload};
+use crate::log::{Entry, Index, Payload};
 use crate::pending::{InLog, ReplyTo, lost};
 use crate::shared::Shared;
 
-/// What one turn may still apply. Its end is no end of anything: the next turn goes on.
+/// What one turn may still apply, or free. Its end is no end of anything: the next turn goes on.
 #[derive(Debug)]
 pub(crate) struct Slice {
-    entries: usize,
+    /// As [`Entry::keys`] counts.
+    keys: usize,
     bytes: usize,
 }
 
 impl Slice {
-    pub(crate) fn of(config: &RaftConfig) -> Self {
+    pub(crate) fn to_apply(config: &RaftConfig) -> Self {
         Self {
-            entries: config.apply_entries_max.max(1),
+            keys: config.apply_entries_max.max(1),
             bytes: config.apply_bytes.max(1),
         }
     }
 
-    pub(crate) fn has_room(&self) -> bool {
-        self.entries > 0 && self.bytes > 0
+    /// Twice what may be applied, so that what is applied and not needed never piles up.
+    pub(crate) fn to_free(config: &RaftConfig) -> Self {
+        let Self { keys, bytes } = Self::to_apply(config);
+        Self {
+            keys: keys.saturating_mul(2),
+            bytes: bytes.saturating_mul(2),
+        }
     }
 
-    /// Notes that an entry of this size was applied.
-    pub(crate) fn take(&mut self, size: usize) {
-        self.entries -= 1;
-        self.bytes = self.bytes.saturating_sub(size);
+    pub(crate) fn has_room(&self) -> bool {
+        self.keys > 0 && self.bytes > 0
+    }
+
+    /// Notes that this entry was applied, or freed.
+    pub(crate) fn take(&mut self, entry: &Entry) {
+        self.keys = self.keys.saturating_sub(entry.keys());
+        self.bytes = self.bytes.saturating_sub(entry.size());
     }
 }
 
@@ -43,19 +53,22 @@ pub(crate) fn ready(shared: &Shared) -> Index {
 
 /// Applies the next entry that is committed *and* durable here, so that no restart undoes what somebody has read.
 /// A node that has restarted shows less than that, in local reads, until a leader tells what is committed. Returns its index
-/// and its size; `None` if there is none. `holders` are the other nodes that hold it durably.
+/// and its size, and takes it from `slice`; `None` if there is none, or no room for any. `holders` are the other nodes that
+/// hold it durably.
 pub(crate) fn next(
     shared: &mut Shared,
+    slice: &mut Slice,
     holders: impl FnOnce(Index) -> NodeSet,
     effects: &mut Out,
 ) -> Option<(Index, usize)> {
     let index = shared.applied().next();
-    if index > ready(shared) {
+    if index > ready(shared) || !slice.has_room() {
         return None;
     }
     let at = Version(index.0);
     let entry = shared.log.get(index).expect("what is not applied is held");
     let (term, size) = (entry.term, entry.size());
+    slice.take(entry);
     let mut changes = Vec::new();
     let result = match &entry.payload {
         Payload::Noop => {

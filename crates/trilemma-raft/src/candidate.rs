@@ -47,12 +47,15 @@ impl PreCandidate {
         self.tally(shared, now, effects)
     }
 
-    fn tally(self, shared: &mut Shared, now: Instant, effects: &mut Out) -> Role {
+    fn tally(mut self, shared: &mut Shared, now: Instant, effects: &mut Out) -> Role {
         match self
             .votes
             .tally(shared.config.members.len(), shared.config.majority())
         {
-            Tally::Won => Candidate::start(shared, now, false, effects),
+            Tally::Won => {
+                self.former.give_up_transfer(effects);
+                Candidate::start(shared, now, false, effects)
+            }
             // It asks again when its time is up.
             Tally::Pending | Tally::Lost => Role::PreCandidate(self),
         }

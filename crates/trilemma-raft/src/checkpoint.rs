@@ -92,6 +92,11 @@ pub(crate) struct Loading {
 }
 
 impl Loading {
+    /// Whether all that was read is finished.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.table.is_none() && self.parts.is_none()
+    }
+
     /// Takes the next chunk of a checkpoint.
     pub(crate) fn restore(&mut self, shared: &mut Shared, chunk: &[u8]) -> Result<(), Corrupt> {
         match codec::decode(chunk)? {

@@ -41,8 +41,11 @@ pub struct RaftConfig {
     pub inflight_bytes: usize,
     /// Bytes of entries that are appended and not committed, beyond which proposals are refused. Default 64 MiB.
     pub uncommitted_bytes: usize,
-    /// Committed entries applied in one turn, at least 1. Default 2048, some milliseconds of work: what is left is applied in
-    /// the next turns, and heartbeats are sent between them.
+    /// Bytes of entries after which one turn sends a follower no more; what it may have beyond that, it gets in the next
+    /// turns. Default 1 MiB.
+    pub feed_bytes: usize,
+    /// Committed entries applied in one turn, at least 1; an entry counts once for each key that its command names. Default
+    /// 1024, some milliseconds of work: what is left is applied in the next turns, and heartbeats are sent between them.
     pub apply_entries_max: usize,
     /// Bytes of committed entries after which a turn applies no more. Default 4 MiB.
     pub apply_bytes: usize,
@@ -90,7 +93,8 @@ impl RaftConfig {
             inflight_max: 64,
             inflight_bytes: 8 * 1024 * 1024,
             uncommitted_bytes: 64 * 1024 * 1024,
-            apply_entries_max: 2048,
+            feed_bytes: 1024 * 1024,
+            apply_entries_max: 1024,
             apply_bytes: 4 * 1024 * 1024,
             kept_entries: 20_000,
             kept_bytes: 16 * 1024 * 1024,

@@ -72,6 +72,13 @@ impl Follower {
         self.incoming.as_ref()
     }
 
+    /// Gives away what has come of a snapshot that nobody needs any more: half a state may be in it.
+    pub(crate) fn give_up_transfer(&mut self, effects: &mut Out) {
+        if let Some(incoming) = self.incoming.take() {
+            effects.discard(incoming);
+        }
+    }
+
     /// Whether a leader was heard so recently that nobody should stand for election.
     pub(crate) fn hears_leader(&self, shared: &Shared, now: Instant) -> bool {
         let timeout = shared.config.election_timeout;
@@ -176,7 +183,7 @@ impl Follower {
             return Role::Follower(self);
         }
         if at.index <= shared.commit {
-            self.incoming = None;
+            self.give_up_transfer(effects);
             if let Some(committed) = shared.log.term(at.index)
                 && committed != at.term
             {
@@ -193,12 +200,16 @@ impl Follower {
             }
             return Role::Follower(self);
         }
-        let incoming = self
+        if !self
             .incoming
-            .take()
-            .filter(|incoming| incoming.is_of(from, term, at));
-        let mut incoming =
-            incoming.unwrap_or_else(|| Incoming::new(from, term, at, shared.config.session_limits()));
+            .as_ref()
+            .is_some_and(|incoming| incoming.is_of(from, term, at))
+        {
+            self.give_up_transfer(effects);
+        }
+        let limits = shared.config.session_limits();
+        let incoming = self.incoming.take();
+        let mut incoming = incoming.unwrap_or_else(|| Incoming::new(from, term, at, limits));
         incoming.keep(part, last, chunk);
         let reply = |next| Message::SnapshotReply {
             term,
@@ -209,6 +220,7 @@ impl Follower {
         if let Err(error) = incoming.read(effects) {
             tracing::error!(%from, %error, "a part of a snapshot cannot be read; all is asked for again");
             effects.send(from, reply(0));
+            effects.discard(incoming);
         } else if incoming.is_whole() {
             self.finish(shared, from, (term, round, at), incoming, effects);
         } else {
@@ -249,9 +261,10 @@ impl Follower {
             }
         };
         let seq = effects.append(Record::SnapshotEnd { at });
-        let (keeps_log, before) = shared.install(at, table);
-        effects.discard(before);
-        if !keeps_log {
+        let (log, table) = shared.install(at, table);
+        effects.discard(table);
+        if let Some(log) = log {
+            effects.discard(log);
             // The log begins with the snapshot: nothing in it, nor before it, is durable before the end mark is.
             shared.log.on_appended(seq, Index(1), at.index);
         }

@@ -190,8 +190,15 @@ impl Leader {
         }
         let round = self.rounds.newest();
         for (peer, progress) in &mut self.followers {
-            while let Some(message) = progress.feed(shared, now, round) {
+            let mut bytes = 0;
+            while let Some((message, size)) = progress.feed(shared, now, round) {
                 effects.send(*peer, message);
+                bytes += size;
+                if bytes >= shared.config.feed_bytes {
+                    // To encode all that may be in flight would take long.
+                    effects.go_on();
+                    break;
+                }
             }
             if let Some(outgoing) = progress.take_ended() {
                 effects.discard(*outgoing);
@@ -326,11 +333,9 @@ impl Leader {
 
     /// Applies what is committed and durable here, and serves the reads that wait for it.
     fn apply(&mut self, shared: &mut Shared, now: Instant, effects: &mut Out) {
-        let mut slice = Slice::of(&shared.config);
-        while slice.has_room()
-            && let Some((index, size)) = apply::next(shared, |index| self.holders(index), effects)
+        let mut slice = Slice::to_apply(&shared.config);
+        while let Some((index, size)) = apply::next(shared, &mut slice, |index| self.holders(index), effects)
         {
-            slice.take(size);
             if index > self.noop {
                 self.unapplied -= size;
             }
@@ -480,6 +485,9 @@ impl Leader {
         }
         for reply_to in self.rounds.waiting() {
             reply_to.answer(PendingKind::Read.refused(Reason::NoLeader), effects);
+        }
+        for outgoing in self.followers.into_values().filter_map(Progress::into_transfer) {
+            effects.discard(*outgoing);
         }
     }
 

@@ -291,7 +291,10 @@ impl Protocol for Raft {
         match input {
             Input::Start => {
                 // Of a transfer that broke off: the next one begins with its first part.
-                self.loading = Loading::default();
+                let loading = std::mem::take(&mut self.loading);
+                if !loading.is_empty() {
+                    effects.discard(loading);
+                }
                 role = role.on_start(&mut self.shared, now, effects);
             }
             Input::Propose(proposal) => {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use trilemma_core::{AppendSeq, Command, OpId};
 
+use crate::apply::Slice;
 use crate::config::RaftConfig;
 use crate::message::LogEnd;
 
@@ -77,6 +78,14 @@ pub enum Payload {
 }
 
 impl Entry {
+    /// Keys that it names, at least one: what it takes to apply it.
+    pub(crate) fn keys(&self) -> usize {
+        match &self.payload {
+            Payload::Write { command, .. } => (command.guards.len() + command.mutations.len()).max(1),
+            Payload::Noop | Payload::Fence { .. } => 1,
+        }
+    }
+
     /// Size in bytes as limits count it.
     pub(crate) fn size(&self) -> usize {
         const OVERHEAD: usize = 48;
@@ -266,8 +275,11 @@ impl Log {
     }
 
     /// Drops applied entries beyond what is kept: always up to two limits, and what stands after `needed` up to a third.
+    /// No more in one turn than a slice: a follower that goes away leaves hundreds of thousands of entries behind, and to free
+    /// them takes long.
     pub(crate) fn trim(&mut self, applied: Index, needed: Index, config: &RaftConfig) {
-        while self.base.index < applied {
+        let mut slice = Slice::to_free(config);
+        while self.base.index < applied && slice.has_room() {
             let fits = self.entries.len() <= config.kept_entries && self.bytes <= config.kept_bytes;
             let is_pinned = self.base.index >= needed && self.bytes <= config.pinned_bytes_max;
             if fits || is_pinned {
@@ -276,6 +288,7 @@ impl Log {
             let Some(dropped) = self.entries.pop_front() else {
                 return;
             };
+            slice.take(&dropped);
             self.bytes -= dropped.size();
             self.base = LogEnd {
                 term: dropped.term,

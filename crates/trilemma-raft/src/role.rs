@@ -371,10 +371,11 @@ impl Role {
         effects: &mut Out,
     ) -> Self {
         match self {
-            Role::Follower(follower)
+            Role::Follower(mut follower)
                 if term == shared.term() && follower.leader() == Some(from) && shared.may_stand(now) =>
             {
                 tracing::info!(node = %shared.node(), %from, %term, "takes over from the leader");
+                follower.give_up_transfer(effects);
                 shared.on_election();
                 Candidate::start(shared, now, true, effects)
             }

@@ -131,11 +131,8 @@ impl Shared {
     /// Applies what is committed and durable here, as a node that does not lead. Returns what shows that the state is not
     /// the leader's, and serves nobody then.
     pub(crate) fn apply(&mut self, effects: &mut Out) -> Option<Contradiction> {
-        let mut slice = Slice::of(&self.config);
-        while slice.has_room()
-            && let Some((_, size)) = apply::next(self, |_| NodeSet::default(), effects)
-        {
-            slice.take(size);
+        let mut slice = Slice::to_apply(&self.config);
+        while apply::next(self, &mut slice, |_| NodeSet::default(), effects).is_some() {
             if let Some(contradiction) = self.claims.compare(&self.table) {
                 return Some(contradiction);
             }
@@ -159,20 +156,18 @@ impl Shared {
         self.log.trim(self.applied(), needed, &self.config);
     }
 
-    /// Takes a table over. Keeps what the log holds if the log agrees with it, else nothing; returns whether it did, and the
-    /// table before.
-    pub(crate) fn install(&mut self, at: LogEnd, table: Table) -> (bool, Table) {
+    /// Takes a table over. Keeps what the log holds if the log agrees with it, else nothing; returns the log before if it did
+    /// not, and the table before. Both take long to free.
+    pub(crate) fn install(&mut self, at: LogEnd, table: Table) -> (Option<Log>, Table) {
         assert!(
             at.index > self.applied(),
             "a snapshot only ever moves the state on"
         );
         let keeps = self.log.term(at.index) == Some(at.term);
-        if !keeps {
-            self.log = Log::at(at);
-        }
-        let before = std::mem::replace(&mut self.table, table);
+        let log = (!keeps).then(|| std::mem::replace(&mut self.log, Log::at(at)));
+        let table = std::mem::replace(&mut self.table, table);
         self.commit = self.commit.max(at.index);
-        (keeps, before)
+        (log, table)
     }
 
     pub(crate) fn read_reply(&self, query: &Query, achieved: ReadLevel, round_trips: u8) -> ReadReply {

@@ -30,6 +30,10 @@ pub(super) struct Progress {
     ended: Option<Box<Outgoing>>,
 }
 
+fn size_of(entries: &[Entry]) -> usize {
+    entries.iter().map(Entry::size).sum()
+}
+
 /// How a follower is fed.
 #[derive(Debug)]
 enum State {
@@ -92,6 +96,14 @@ impl Progress {
         }
     }
 
+    /// The transfer under way, or one that has ended.
+    pub(super) fn into_transfer(self) -> Option<Box<Outgoing>> {
+        match self.state {
+            State::Snapshot(outgoing) => Some(outgoing),
+            State::Probe { .. } | State::Replicate { .. } => self.ended,
+        }
+    }
+
     /// A transfer that has ended, for the host to free.
     pub(super) fn take_ended(&mut self) -> Option<Box<Outgoing>> {
         self.ended.take()
@@ -123,8 +135,8 @@ impl Progress {
         is_idle && is_behind && shared.log.term(self.matched).is_some()
     }
 
-    /// The next message with entries, if it may have one now.
-    pub(super) fn feed(&mut self, shared: &Shared, now: Instant, round: u64) -> Option<Message> {
+    /// The next message with entries, and their bytes, if it may have one now.
+    pub(super) fn feed(&mut self, shared: &Shared, now: Instant, round: u64) -> Option<(Message, usize)> {
         assert!(
             self.next > self.matched,
             "next {} must be above matched {}",
@@ -156,7 +168,7 @@ impl Progress {
                 if inflight.is_empty() {
                     *since = now;
                 }
-                inflight.push_back((last, entries.iter().map(Entry::size).sum()));
+                inflight.push_back((last, size_of(&entries)));
                 self.next = last.next();
                 entries
             }
@@ -164,13 +176,15 @@ impl Progress {
         let commit = shared.commit;
         let sent_commit = commit.min(Index(prev.index.0 + entries.len() as u64));
         self.sent_commit = self.sent_commit.max(sent_commit);
-        Some(Message::Append {
+        let size = size_of(&entries);
+        let message = Message::Append {
             term: shared.term(),
             round,
             prev,
             entries,
             commit,
-        })
+        };
+        Some((message, size))
     }
 
     /// The parts of a snapshot to send now, and what it reflects. Begins a transfer if the next entry is compacted.

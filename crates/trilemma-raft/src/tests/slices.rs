@@ -1,5 +1,10 @@
 //! What is committed is applied in slices: no turn is long, however much there is.
 
+use std::sync::Arc;
+
+use trilemma_core::{Command, Mutation};
+use trilemma_testkit::op;
+
 use super::node::{Node, append, end, noop, put};
 use super::*;
 
@@ -83,4 +88,80 @@ fn a_leader_that_has_much_to_apply_sends_heartbeats_meanwhile() {
     }
     assert!(node.reply(ticket).is_some());
     assert_eq!(node.raft().table().version().0, last.next().0);
+}
+
+/// An entry of term 1 whose command names so many keys.
+fn batch(seq: u64, keys: u64) -> Entry {
+    let put = |number: u64| Mutation::Put {
+        key: format!("key/{number}").into(),
+        value: "value".into(),
+        lease: None,
+    };
+    let command = Command {
+        guards: Vec::new(),
+        mutations: (0..keys).map(put).collect(),
+    };
+    let (op, command) = (op(seq), Arc::new(command));
+    Entry {
+        term: Term(1),
+        payload: Payload::Write { op, command },
+    }
+}
+
+#[test]
+fn a_command_counts_once_for_each_of_its_keys() {
+    // Thousands of commands of hundreds of keys each are seconds of work.
+    let mut node = Node::with(config(3));
+    let entries = (1..=5).map(|seq| batch(seq, SLICE as u64 - 1)).collect();
+    append(&mut node, 2, 1, end(0, 0), entries, 5);
+    node.persist();
+    for applied in [2, 4, 5] {
+        assert_eq!(node.raft().table().version().0, applied);
+        node.input(Input::EndTurn);
+    }
+}
+
+#[test]
+fn what_nobody_needs_any_more_is_freed_in_slices() {
+    // A follower that goes away has pinned as much as `pinned_bytes_max`.
+    let mut config = config(3);
+    config.kept_entries = 0;
+    let mut log = Log::default();
+    log.extend(vec![noop(1); 40]);
+    log.trim(Index(40), Index(0), &config);
+    assert_eq!(log.len(), 40, "a follower needs all of it");
+    for left in [32, 24, 16, 8, 0, 0] {
+        log.trim(Index(40), Index(u64::MAX), &config);
+        assert_eq!(log.len(), left);
+    }
+}
+
+#[test]
+fn a_follower_that_needs_much_is_fed_in_slices() {
+    // All that may be in flight to it takes long to encode.
+    let mut config = config(3);
+    (config.append_entries_max, config.feed_bytes) = (1, 100);
+    let mut node = Node::with(config);
+    node.win();
+    let (term, round, noop) = (node.raft().term(), 0, node.raft().log_end().index);
+    let result = AppendResult::Matched(noop);
+    node.receive(2, Message::AppendReply { term, round, result });
+    for seq in 1..=10 {
+        node.ask(put(seq));
+    }
+    let fed = |node: &Node| {
+        let entries = |(to, message): &(NodeId, Message)| match message {
+            Message::Append { entries, .. } if *to == NodeId(2) => entries.len(),
+            _ => 0,
+        };
+        node.sent.iter().map(entries).sum::<usize>()
+    };
+    node.sent.clear();
+    let mut turns = 0;
+    while turns == 0 || node.goes_on() {
+        node.input(Input::EndTurn);
+        turns += 1;
+        assert!(fed(&node) <= 2 * turns, "{} entries in {turns} turns", fed(&node));
+    }
+    assert_eq!(fed(&node), 10);
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use trilemma_core::{AppendSeq, Attempt, Command};
 use trilemma_testkit::{Verdict, op, succeeded, write};
 
-use super::node::{Node, follow};
+use super::node::{Node, append, end, follow, noop, put};
 use super::*;
 
 #[test]
@@ -254,7 +254,10 @@ fn a_snapshot_is_appended_part_by_part_as_it_comes() {
         }
         assert_eq!(appended, expected, "part {part}");
     }
-    assert_eq!(node.discarded, 1, "the state before is not freed in a turn");
+    assert_eq!(
+        node.discarded, 2,
+        "the state and the log before are not freed in a turn"
+    );
     assert_eq!(node.raft().table().digest(), table.digest());
     assert_eq!(node.replayed().expect("whole").table().digest(), table.digest());
 }
@@ -386,4 +389,82 @@ fn a_follower_takes_no_more_parts_than_its_disk_can_write() {
         up_to: AppendSeq(node.records.len() as u64),
     });
     assert_eq!(node.sent.len(), 40);
+}
+
+#[test]
+fn what_has_come_of_a_transfer_that_ends_is_not_freed_in_a_turn() {
+    // It may be most of a state of millions of keys.
+    let (_, parts) = table();
+    let begun = || {
+        let mut node = Node::new(3, 1);
+        follow(&mut node, 2);
+        node.persist();
+        send_part(&mut node, &parts, 0);
+        node.persist();
+        assert_eq!(node.discarded, 0);
+        node
+    };
+    // Another leader sends another state.
+    let mut node = begun();
+    let (term, round, at, part, last) = (Term(2), 0, end(2, 20), 0, false);
+    let chunk = parts[0].clone();
+    node.receive(
+        3,
+        Message::Snapshot {
+            term,
+            round,
+            at,
+            part,
+            last,
+            chunk,
+        },
+    );
+    assert_eq!(node.discarded, 1, "another leader");
+    // The log has come after all.
+    let mut node = begun();
+    append(&mut node, 2, 1, end(0, 0), vec![noop(1); 10], 10);
+    send_part(&mut node, &parts, 1);
+    assert_eq!(node.discarded, 1, "the log has come");
+    // It stands for election itself.
+    let mut node = begun();
+    node.win();
+    assert_eq!(node.discarded, 1, "it leads");
+    // It restarts.
+    let mut node = begun();
+    node.revive();
+    assert_eq!(node.discarded, 1, "it has restarted");
+}
+
+#[test]
+fn the_state_that_a_leader_sent_is_not_freed_in_the_turn_in_which_it_steps_down() {
+    let mut config = RaftConfig::new(NodeId(1), Incarnation(1), (1..=3).map(NodeId), 1);
+    (config.kept_entries, config.chunk_bytes, config.chunks_inflight) = (0, 1, 1);
+    let mut node = Node::with(config);
+    node.win();
+    let (term, round) = (node.raft().term(), 0);
+    for seq in 1..=5 {
+        node.propose(put(seq));
+        node.persist();
+        let result = AppendResult::Matched(node.raft().log_end().index);
+        node.receive(2, Message::AppendReply { term, round, result });
+    }
+    let view = |node: &Node| {
+        let mut view = node.raft().shared.view.clone();
+        view.peers.get_mut(&NodeId(3)).expect("a member").connected = false;
+        view
+    };
+    let without_three = view(&node);
+    node.step(Input::Peers(without_three));
+    node.now = node.now + 1000 * MS;
+    let result = AppendResult::Matched(node.raft().log_end().index);
+    node.receive(2, Message::AppendReply { term, round, result });
+    let result = AppendResult::Mismatch(Index(1));
+    node.receive(3, Message::AppendReply { term, round, result });
+    let is_part =
+        |(to, message): &(NodeId, Message)| *to == NodeId(3) && matches!(message, Message::Snapshot { .. });
+    assert!(node.sent.iter().any(is_part), "a transfer begins");
+    assert_eq!(node.discarded, 0);
+    append(&mut node, 2, term.0 + 1, LogEnd::default(), Vec::new(), 0);
+    assert!(!node.raft().is_leader());
+    assert_eq!(node.discarded, 1);
 }

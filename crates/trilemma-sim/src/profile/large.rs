@@ -48,6 +48,7 @@ const TOO_SMALL: &[&str] = &[
     // And these a turn.
     "raft.apply_entries_max",
     "raft.apply_bytes",
+    "raft.feed_bytes",
     "paxos.turn_rounds",
     "gossip.turn_items",
     "two-phase.turn_operations",

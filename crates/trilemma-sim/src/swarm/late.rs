@@ -55,15 +55,26 @@ const NODE: &[Setting] = &[
     ("node.snapshot_state_percent", &[0, 0, 10, DEFAULT]),
 ];
 
+/// As [`LATE`], and later.
+const LATER: &[(Protocol, &[Setting])] = &[(
+    Protocol::Raft,
+    &[("raft.feed_bytes", &[1, 300, DEFAULT, DEFAULT])],
+)];
+
 impl Swarm {
     /// See the module.
     pub(super) fn late_knobs(&mut self, knobs: &mut Knobs) {
-        for (protocol, settings) in LATE {
+        self.draw_of(LATE, knobs);
+        self.draw(NODE, knobs);
+        self.draw_of(LATER, knobs);
+    }
+
+    fn draw_of(&mut self, settings: &[(Protocol, &[Setting])], knobs: &mut Knobs) {
+        for (protocol, settings) in settings {
             if self.protocol.parts().contains(protocol) {
                 self.draw(settings, knobs);
             }
         }
-        self.draw(NODE, knobs);
     }
 
     fn draw(&mut self, settings: &[Setting], knobs: &mut Knobs) {
