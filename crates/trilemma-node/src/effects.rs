@@ -63,6 +63,8 @@ pub trait Observer {
     fn appended(&mut self, _replica: usize, _seq: LogSeq, _bytes: &Bytes) {}
     /// The steps of a keyspace are over for this turn: whether its state has jumped, and its changes after that.
     fn stepped(&mut self, _replica: usize, _engine: &Engine, _reset: Option<u64>, _applied: &[ChangeBatch]) {}
+    /// A part of the turn is over: for those who have a clock.
+    fn passed(&mut self, _part: &'static str) {}
 }
 
 impl Observer for () {}

@@ -9,6 +9,7 @@ mod answers;
 mod disk;
 mod overview;
 mod refusals;
+mod stopwatch;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use trilemma_client::wire::{CertificateOverview, ClientReply, ClientRequest, LoadOverview};
 use trilemma_core::{Instant, Lane, NodeId, Now, Reason, WallTime, codec};
 use trilemma_node::frame::Coalescer;
-use trilemma_node::{Destination, Effects, LinkId, Node, Peers, ReaderEvent, SnapshotJob, WatchId};
+use trilemma_node::{Destination, Effects, LinkId, Node, Observer, Peers, ReaderEvent, SnapshotJob, WatchId};
 use trilemma_storage::snapshot::Summary;
 use trilemma_storage::{LogEvent, LogWriter, OsDisk, SnapshotError, snapshot};
 use trilemma_transport::{Admit, ClientRef, Event, Events, Transport};
@@ -30,14 +31,16 @@ use self::answers::send;
 pub(crate) use self::disk::DiskWatch;
 pub(crate) use self::overview::keyspace_overview;
 pub(crate) use self::refusals::Refusals;
+pub(crate) use self::stopwatch::Stopwatch;
 use crate::error::NodeError;
 use crate::inbox::{Envelope, Stop};
 use crate::readers::Readers;
 
 /// Inputs of one kind handled in one turn, so that none starves the others and pings leave in time.
-const TURN_INPUTS_MAX: usize = 2048;
-/// Bytes of frames and requests handled in one turn.
-const TURN_BYTES_MAX: usize = 16 * 1024 * 1024;
+const TURN_INPUTS_MAX: usize = 1024;
+/// Bytes of frames, and of requests, after which a turn takes no more of them. What is read of them is written again, into a
+/// record and messages: some milliseconds of work.
+const TURN_BYTES_MAX: usize = 1024 * 1024;
 /// Longest time a client may ask a node to work on one operation.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 /// A turn that takes longer is a long one.
@@ -127,6 +130,7 @@ pub(crate) struct Driver {
     pub(crate) refusals: Refusals,
     pub(crate) disk_watch: DiskWatch,
     pub(crate) next_look: Instant,
+    pub(crate) stopwatch: Stopwatch,
 }
 
 /// Where a driver's inputs come from.
@@ -214,7 +218,7 @@ impl Driver {
             Some((id, event)) = sources.readers.recv() => First::Reader(id, event),
             () = tokio::time::sleep(timeout) => First::Wake,
         };
-        let begun = std::time::Instant::now();
+        self.stopwatch.start();
         self.note_waiting(sources);
         match first {
             First::Log(event) => self.on_log(event)?,
@@ -225,10 +229,11 @@ impl Driver {
             First::Reader(id, event) => self.on_reader(id, event),
             First::Wake => {}
         }
+        self.stopwatch.passed("first input");
         self.drain(sources)?;
         self.finish_turn().map_err(End::Failed)?;
         self.look_at_disk()?;
-        self.note_turn(begun.elapsed());
+        self.note_turn();
         // The endpoint's tasks share this thread: let them send what was just queued and read what has come.
         tokio::task::yield_now().await;
         Ok(())
@@ -240,18 +245,11 @@ impl Driver {
             let Ok(event) = sources.log.try_recv() else { break };
             self.on_log(Some(event))?;
         }
-        for next in [Events::try_peer, Events::try_client] {
-            let mut bytes = 0;
-            for _ in 0..TURN_INPUTS_MAX {
-                if bytes >= TURN_BYTES_MAX {
-                    break;
-                }
-                let Some(event) = next(&mut sources.events) else {
-                    break;
-                };
-                bytes += self.on_event(event)?;
-            }
-        }
+        self.stopwatch.passed("log");
+        self.take(|| sources.events.try_peer())?;
+        self.stopwatch.passed("peers");
+        self.take(|| sources.events.try_client())?;
+        self.stopwatch.passed("clients");
         for _ in 0..TURN_INPUTS_MAX {
             let Ok(envelope) = sources.inbox.try_recv() else {
                 break;
@@ -267,6 +265,19 @@ impl Driver {
         Ok(())
     }
 
+    /// Takes as much as a turn may of what the transport has brought.
+    fn take(&mut self, mut next: impl FnMut() -> Option<Event>) -> Result<(), End> {
+        let mut bytes = 0;
+        for _ in 0..TURN_INPUTS_MAX {
+            if bytes >= TURN_BYTES_MAX {
+                break;
+            }
+            let Some(event) = next() else { break };
+            bytes += self.on_event(event)?;
+        }
+        Ok(())
+    }
+
     fn note_waiting(&mut self, sources: &Sources) {
         let (peers, clients) = sources.events.waiting();
         self.load.peer_events = peers as u64;
@@ -274,11 +285,15 @@ impl Driver {
         self.load.local_requests = sources.inbox.len() as u64;
     }
 
-    fn note_turn(&mut self, took: Duration) {
+    fn note_turn(&mut self) {
+        let (took, part, of_it) = self.stopwatch.end();
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let load = &mut self.load;
         load.turns += 1;
         load.turn_micros += micros;
+        if took > LONG_TURN && micros > load.turn_micros_max {
+            tracing::info!(?took, part, ?of_it, "the longest turn so far");
+        }
         load.turn_micros_max = load.turn_micros_max.max(micros);
         load.turns_long += u64::from(took > LONG_TURN);
     }
@@ -465,11 +480,14 @@ impl Driver {
     /// Ends a turn and carries out what it wants, in the order of [`Effects`].
     fn finish_turn(&mut self) -> Result<(), NodeError> {
         let now = self.clock.now();
-        self.node.turn(now, &mut self.effects, &mut ());
+        self.stopwatch.passed("requests of this process");
+        self.node.turn(now, &mut self.effects, &mut self.stopwatch);
+        self.stopwatch.passed("checks");
         self.admitted.update(self.node.peers());
         self.carry_out()?;
         let node = &mut self.node;
         self.readers.look(|link| node.on_link(link, false));
+        self.stopwatch.passed("readers");
         Ok(())
     }
 
@@ -482,15 +500,18 @@ impl Driver {
             self.log.submit(batch).map_err(NodeError::log)?;
             assert_eq!(self.log.last(), self.node.last(), "the node alone submits");
         }
+        self.stopwatch.passed("records");
         let (transport, dropped) = (&self.transport, &mut self.frames_dropped);
         let mut send = |to, lane, frame| *dropped += u64::from(!transmit(transport, to, lane, frame));
         coalescer.pack(effects.messages.drain(..), &mut send);
+        self.stopwatch.passed("messages");
         for (reply_to, reply) in effects.replies.drain(..) {
             self.load.answers_refused += u64::from(reply_to.answer(reply));
         }
         for (id, item) in effects.items.drain(..) {
             self.readers.give(id, item);
         }
+        self.stopwatch.passed("answers and items");
         if let Some(job) = effects.snapshot.take() {
             self.write_snapshot(job);
         }

@@ -17,7 +17,7 @@ use trilemma_transport::{Events, Reserved, Timing, Transport, TransportConfig, V
 
 use crate::config::NodeConfig;
 use crate::driver::{
-    Admitted, Clock, DiskWatch, Driver, Identity, Refusals, ReplyTo, Sources, keyspace_overview,
+    Admitted, Clock, DiskWatch, Driver, Identity, Refusals, ReplyTo, Sources, Stopwatch, keyspace_overview,
 };
 use crate::error::NodeError;
 use crate::inbox::{Envelope, INBOX_MAX, Stop};
@@ -238,13 +238,20 @@ struct Inputs {
     readers: mpsc::UnboundedReceiver<(WatchId, ReaderEvent)>,
 }
 
+/// Steps of the endpoint's tasks after which the driver has its turn. Each takes a millisecond where much is sent and read.
+const EVENT_INTERVAL: u32 = 16;
+
 fn run_thread(
     config: NodeConfig,
     inputs: Inputs,
     started: oneshot::Sender<Result<Started, NodeError>>,
     end: &watch::Sender<Option<Arc<NodeError>>>,
 ) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .event_interval(EVENT_INTERVAL)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             let refused = NodeError::System {
@@ -339,6 +346,7 @@ fn open(config: NodeConfig, inputs: Inputs) -> Result<(Driver, Sources, Started)
         refusals: Refusals::default(),
         disk_watch: DiskWatch::default(),
         next_look: Instant::ZERO,
+        stopwatch: Stopwatch::default(),
     };
     let Inputs { inbox, stop, readers } = inputs;
     let sources = Sources {

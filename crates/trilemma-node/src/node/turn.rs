@@ -52,18 +52,25 @@ impl<W> Node<W> {
         self.wake(now);
         self.meet(effects);
         self.keep(effects);
+        observer.passed("wake");
         let mut touched = self.end_turns(now);
+        observer.passed("end of the keyspaces' turns");
         self.append(&touched, effects, observer);
         self.transmit(&touched, effects);
         self.publish(&touched, observer);
+        observer.passed("gather");
         self.answer(&touched, effects);
         self.expire(now, effects);
+        observer.passed("answers");
         touched.clear();
         self.touched = touched;
         self.open_watches(now);
         self.pump_watches(now, effects);
+        observer.passed("watches");
         self.refresh_status(now);
+        observer.passed("status");
         self.snapshot(effects);
+        observer.passed("snapshot");
         self.check();
     }
 
