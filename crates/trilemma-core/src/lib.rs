@@ -32,6 +32,7 @@ pub mod read;
 pub mod receipt;
 pub mod replicator;
 pub mod rng;
+pub mod scan;
 pub mod session;
 pub mod status;
 pub mod table;

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use tracing::{debug, error, warn};
+use trilemma_core::pending::PendingKind;
 use trilemma_core::read::page;
 use trilemma_core::{
     AppendSeq, Checkpoint, Corrupt, Effects, Entry, Incarnation, Input, Instant, KeyRange, LiveStatus,
-    NodeId, Now, PeerView, Proposal, Protocol, Query, ReadError, ReadLevel, ReadReply, ReadRequest, Reason,
-    Reply, Request, Version, View,
+    NodeId, Now, PeerView, Proposal, Protocol, Query, ReadLevel, ReadRequest, Reason, Request, Ticket, View,
 };
 
 use crate::acknowledgements::Acknowledgements;
@@ -18,6 +18,7 @@ use crate::dot::Dot;
 use crate::exchange::{self, Exchange, Finished, Goal, Page};
 use crate::message::{Compare, Message, PageEnd};
 use crate::predictor::{Prediction, predict};
+use crate::reads::{self, Reads};
 use crate::record::Record;
 use crate::rejoin::{Meeting, Rejoin};
 use crate::replica::{Item, Replica, Sibling};
@@ -34,6 +35,7 @@ pub struct Gossip {
     pub(crate) shared: Shared,
     pub(crate) store: Store,
     pub(crate) writes: Writes,
+    pub(crate) reads: Reads,
     pub(crate) rumors: Rumors,
     pub(crate) exchange: Exchange,
     pub(crate) acknowledgements: Acknowledgements,
@@ -52,6 +54,7 @@ impl Gossip {
             writes: Writes::new(&config),
             shared: Shared::new(config),
             store: Store::default(),
+            reads: Reads::default(),
             rumors: Rumors::default(),
             exchange: Exchange::default(),
             acknowledgements: Acknowledgements::default(),
@@ -141,15 +144,16 @@ impl Gossip {
         self.next_tick = now.instant + first;
     }
 
-    fn read(&self, request: &ReadRequest) -> Result<ReadReply, ReadError> {
+    /// Answers a read of one key, and begins one of a range.
+    fn on_read(&mut self, ticket: Ticket, deadline: Instant, request: &ReadRequest, effects: &mut Out) {
         if let Some(level) = request.level
             && level != ReadLevel::Local
         {
-            return Err(Reason::Unsupported {
+            let reason = Reason::Unsupported {
                 asked: format!("a read at level {level}"),
                 strongest: ReadLevel::Local.to_string(),
-            }
-            .into());
+            };
+            return effects.reply(ticket, PendingKind::Read.refused(reason));
         }
         let (entries, more) = match &request.query {
             Query::Get(key) => {
@@ -158,16 +162,13 @@ impl Gossip {
                 (entry.into_iter().collect(), false)
             }
             Query::Siblings(key) => page(&request.query, self.store.values(key)),
-            Query::Range { range, .. } => page(&request.query, self.store.range(range)),
+            Query::Range { range, .. } => {
+                let view = Box::new(self.store.view(range));
+                let asked = (ticket, deadline);
+                return self.reads.begin(asked, view, &request.query, effects);
+            }
         };
-        Ok(ReadReply {
-            entries,
-            more,
-            version: Version::ABSENT,
-            achieved: ReadLevel::Local,
-            served_by: self.shared.config.node,
-            round_trips: 0,
-        })
+        effects.reply(ticket, reads::answer(&self.shared, entries, more));
     }
 
     fn on_proposal(&mut self, now: Now, proposal: Proposal, effects: &mut Out) {
@@ -184,7 +185,7 @@ impl Gossip {
         };
         let (shared, store) = (&mut self.shared, &mut self.store);
         match request {
-            Request::Read(request) => effects.reply(ticket, Reply::Read(self.read(&request))),
+            Request::Read(request) => self.on_read(ticket, deadline, &request, effects),
             Request::Write { op, attempt, command } => {
                 let write = write(op, attempt);
                 let made = self.writes.on_write(shared, store, now, write, &command, effects);
@@ -399,7 +400,8 @@ impl Gossip {
         let is_meeting = self.rejoin.go_on(shared, store, now, effects);
         let is_collecting = self.acknowledgements.collect(shared, store);
         self.rumors.end_turn(shared, effects);
-        if has_due || is_meeting || is_collecting {
+        let is_reading = self.reads.go_on(shared, now, effects);
+        if has_due || is_meeting || is_collecting || is_reading {
             effects.go_on();
         }
     }
@@ -472,6 +474,7 @@ impl Gossip {
         self.shared.check();
         self.store.check();
         self.writes.check(&self.shared);
+        self.reads.check();
         self.rumors.check(&self.shared);
         self.exchange.check(&self.shared);
         self.acknowledgements.check(own);

@@ -32,6 +32,7 @@
 //! | [`replica`] | the dot store: join, winner, collection |
 //! | `deferred`, `store` | changes that are not shown yet; what is reflected and what is shown |
 //! | `writes` | clients' writes, repeats, outcomes, answers that wait for the disk |
+//! | `reads` | ranges, read part by part |
 //! | `rumors`, `exchange` | dissemination; anti-entropy |
 //! | `acknowledgements` | what members durably reflect; collection |
 //! | `rejoin` | what a lost disk may have promised |
@@ -50,6 +51,7 @@ mod exchange;
 mod gossip;
 pub mod message;
 pub mod predictor;
+mod reads;
 pub mod record;
 mod rejoin;
 pub mod replica;

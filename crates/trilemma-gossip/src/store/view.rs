@@ -29,17 +29,6 @@ impl Store {
             after: None,
         }
     }
-
-    /// The entries of a range in key order: each key's winner.
-    pub(crate) fn range<'a>(&'a self, range: &'a KeyRange) -> impl Iterator<Item = Entry> + 'a {
-        let found = bounds_after(range, None)
-            .into_iter()
-            .flat_map(|bounds| shown(self.replica.keys(), self.deferred.shadows(), bounds));
-        found.filter_map(|(key, state)| {
-            let (key, state) = (key.clone(), state?);
-            Some(Entry { key, state })
-        })
-    }
 }
 
 impl View for StoreView {
