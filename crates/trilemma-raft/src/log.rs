@@ -300,20 +300,20 @@ impl Log {
 
     /// The log as a checkpoint holds it: what is in records, without the applied entries that are kept for followers alone.
     pub(crate) fn for_checkpoint(&self, applied: Index, config: &RaftConfig) -> Self {
-        let mut log = Self::at(self.base);
-        let (mut skipped, mut bytes) = (0, self.bytes);
-        for entry in &self.entries {
-            let fits = self.entries.len() - skipped <= config.kept_entries && bytes <= config.kept_bytes;
-            if log.base.index >= applied || fits {
+        // From the end: what is kept for a follower that is far behind may be ten times as long as what is kept for all.
+        let (mut kept, mut bytes) = (0, 0);
+        for entry in self.entries.iter().rev().take(config.kept_entries) {
+            bytes += entry.size();
+            if bytes > config.kept_bytes {
                 break;
             }
-            skipped += 1;
-            bytes -= entry.size();
-            log.base = LogEnd {
-                term: entry.term,
-                index: log.base.index.next(),
-            };
+            kept += 1;
         }
+        let applied_here = self.slot(applied.next()).unwrap_or(0);
+        let skipped = (self.entries.len() - kept).min(applied_here);
+        let index = Index(self.base.index.0 + skipped as u64);
+        let term = self.term(index).expect("it is the base, or held");
+        let mut log = Self::at(LogEnd { term, index });
         assert!(log.base.index <= self.handed, "what is applied is in records");
         let count = (self.handed.0 - log.base.index.0) as usize;
         log.extend(self.entries.iter().skip(skipped).take(count).cloned());

@@ -125,3 +125,37 @@ fn c1_the_largest_chunk_fits_a_message_and_a_record_and_no_larger_one_does() {
         );
     }
 }
+
+#[test]
+fn a_checkpoint_keeps_as_much_of_the_log_as_is_kept_for_all_and_what_is_not_applied() {
+    let mut config = RaftConfig::new(NodeId(1), Incarnation(1), (1..=3).map(NodeId), 1);
+    let base = LogEnd {
+        term: Term(1),
+        index: Index(5),
+    };
+    let mut log = Log::at(base);
+    let entry = |term| Entry {
+        term: Term(term),
+        payload: Payload::Noop,
+    };
+    log.extend([1, 1, 2, 2, 2, 3, 4].map(entry));
+    let size = entry(1).size();
+    for applied in 5..=12 {
+        for (entries, bytes) in [
+            (0, 0),
+            (0, 1000),
+            (2, 1000),
+            (100, 2 * size),
+            (3, size),
+            (100, 1000),
+        ] {
+            (config.kept_entries, config.kept_bytes) = (entries, bytes);
+            let kept = entries.min(bytes / size).min(7) as u64;
+            let begins = (12 - kept).min(applied);
+            let found = log.for_checkpoint(Index(applied), &config);
+            assert_eq!(found.base().index, Index(begins), "{applied} {entries} {bytes}");
+            assert_eq!(Some(found.base().term), log.term(Index(begins)));
+            assert_eq!(found.end(), log.end());
+        }
+    }
+}
