@@ -40,8 +40,10 @@ pub(crate) struct Leader {
     commit_news_at: Instant,
     /// When a majority was last heard.
     check_at: Instant,
-    /// The follower that was asked to take over.
+    /// The follower that was asked to take over last.
     successor: Option<NodeId>,
+    /// Whether that was in this heartbeat interval: it may still do so.
+    is_asked: bool,
     /// Heartbeats until followers are sent a digest of the state.
     claim_in: u32,
 }
@@ -69,6 +71,7 @@ impl Leader {
             commit_news_at: Instant::NEVER,
             check_at: now,
             successor: None,
+            is_asked: false,
             claim_in: HEARTBEATS_BETWEEN,
         };
         leader.send_heartbeats(shared, effects);
@@ -130,8 +133,8 @@ impl Leader {
             }
             self.send_heartbeats(shared, effects);
             self.claim_state(shared, effects);
-            // Asked again, in case the message was lost.
-            self.successor = None;
+            // The message may be lost, or the follower be unable to stand.
+            self.is_asked = false;
         }
         Ok(())
     }
@@ -213,15 +216,21 @@ impl Leader {
     /// is applied here and everybody who waits for it is answered.
     fn hand_over(&mut self, shared: &Shared, effects: &mut Out) {
         let last = shared.log.last();
-        if shared.handover.is_none() || self.successor.is_some() || shared.applied() < last {
+        if shared.handover.is_none() || self.is_asked || shared.applied() < last {
             return;
         }
-        let mut followers = self.followers.iter();
-        let has_all = |(peer, progress): &(&NodeId, &Progress)| {
+        let can_lead = |(peer, progress): &(&NodeId, &Progress)| {
             progress.matched == last && shared.view.is_connected(**peer)
         };
-        if let Some((peer, _)) = followers.find(has_all) {
+        // In turns: the one that was asked before has not stood.
+        let after = self
+            .followers
+            .iter()
+            .filter(|(peer, _)| Some(**peer) > self.successor);
+        let next = after.chain(&self.followers).find(can_lead);
+        if let Some((peer, _)) = next {
             self.successor = Some(*peer);
+            self.is_asked = true;
             let term = shared.term();
             effects.send(*peer, Message::TimeoutNow { term });
         }

@@ -103,6 +103,28 @@ fn a_handover_that_comes_to_nothing_ends_with_an_election_timeout() {
 }
 
 #[test]
+fn a_follower_that_does_not_stand_is_not_asked_alone() {
+    let mut cluster = cluster(3, 1);
+    let old = elect(&mut cluster);
+    let asked = Rc::new(Cell::new(None));
+    let first = Rc::clone(&asked);
+    cluster.filter = Some(Box::new(move |_, to, message| {
+        if !matches!(message, Message::TimeoutNow { .. }) {
+            return Verdict::Deliver;
+        }
+        first.set(first.get().or(Some(to)));
+        if first.get() == Some(to) {
+            Verdict::Drop
+        } else {
+            Verdict::Deliver
+        }
+    }));
+    let took = cluster.stop(old);
+    assert!(took < 150 * MS, "{took:?}");
+    assert_ne!(Some(elect(&mut cluster)), asked.get());
+}
+
+#[test]
 fn who_hands_over_takes_reads_and_no_writes() {
     let mut node = Node::new(3, 1);
     node.win();
