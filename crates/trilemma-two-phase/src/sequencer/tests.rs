@@ -96,3 +96,19 @@ fn the_check_sees_a_state_on_its_way_to_a_member_that_has_one() {
     sequencer.links.get_mut(&NodeId(2)).expect("a member").state = LinkState::Linked;
     assert!(caught(|| sequencer.check(&core)).contains("waits for the state that is sent to it"));
 }
+
+/// The last vote comes in the turn in which the time of the batch is over.
+#[test]
+fn a_batch_that_all_have_voted_for_is_not_too_late() {
+    let late = Instant::ZERO + std::time::Duration::from_secs(3600);
+    let in_flight_after = |voters| {
+        let (mut core, mut sequencer) = sequencer();
+        for link in sequencer.links.values_mut().take(voters) {
+            link.voted = batch(1).id;
+        }
+        sequencer.on_tick(&mut core, late, &mut Out::default());
+        sequencer.in_flight()
+    };
+    assert_eq!(in_flight_after(2), 1, "it will be decided");
+    assert_eq!(in_flight_after(1), 0, "it was aborted for want of a vote");
+}
