@@ -90,3 +90,28 @@ fn frozen_entries_are_those_of_the_moment_in_their_order() {
         assert_eq!(frozen.next(), None, "once ended, it has ended");
     }
 }
+
+/// Counts how often any of them is copied.
+#[derive(Debug)]
+struct Counted(std::rc::Rc<std::cell::Cell<usize>>);
+
+impl Clone for Counted {
+    fn clone(&self) -> Self {
+        self.0.set(self.0.get() + 1);
+        Self(std::rc::Rc::clone(&self.0))
+    }
+}
+
+#[test]
+fn to_freeze_a_map_and_take_an_entry_copies_no_more_than_a_page() {
+    let copies = std::rc::Rc::default();
+    let map: OrdMap<u64, Counted> = (0..10_000)
+        .map(|key| (key, Counted(std::rc::Rc::clone(&copies))))
+        .collect();
+    copies.set(0);
+    let mut frozen = Frozen::new(&map);
+    assert_eq!(copies.get(), 0, "to freeze it costs nothing");
+    assert_eq!(frozen.next().map(|(key, _)| key), Some(0));
+    assert!((1..=64).contains(&copies.get()), "{} copies", copies.get());
+    assert_eq!(frozen.map(|(key, _)| key).sum::<u64>(), 9_999 * 10_000 / 2);
+}

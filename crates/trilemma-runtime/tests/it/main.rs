@@ -9,5 +9,4 @@ mod node;
 mod relay;
 mod remote;
 mod sessions;
-mod turns;
 mod watches;
