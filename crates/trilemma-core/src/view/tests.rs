@@ -105,7 +105,7 @@ impl Clone for Counted {
 #[test]
 fn to_freeze_a_map_and_take_an_entry_copies_no_more_than_a_page() {
     let copies = std::rc::Rc::default();
-    let map: OrdMap<u64, Counted> = (0..10_000)
+    let map: OrdMap<u64, Counted> = (0..10_000_u64)
         .map(|key| (key, Counted(std::rc::Rc::clone(&copies))))
         .collect();
     copies.set(0);
