@@ -119,13 +119,12 @@ impl Acceptor {
         next: Ballot,
         touched: u64,
     ) -> Result<Ballot, Refusal> {
-        if !self.key_states.contains_key(key)
-            && made.is_none()
-            && matches!(proposed, Proposed::Change(change) if change.base > Ballot::ZERO)
-        {
-            return Err(Refusal::Lacks);
-        }
-        let key_state = self.key_states.entry(key.clone()).or_default();
+        let is_of_another = matches!(proposed, Proposed::Change(change) if change.base > Ballot::ZERO);
+        let key_state = match self.key_states.get_mut(key) {
+            Some(key_state) => key_state,
+            None if is_of_another && made.is_none() => return Err(Refusal::Lacks),
+            None => self.key_states.entry(key.clone()).or_default(),
+        };
         let is_repeat = ballot == key_state.accepted;
         if ballot < key_state.accepted || (ballot < key_state.promised && !is_repeat) {
             return Err(Refusal::Higher(key_state.bar()));

@@ -89,8 +89,8 @@ impl Learner {
 
     /// Takes a chosen register; returns whether it was news. A change of the value is kept for watchers.
     pub(crate) fn learn(&mut self, key: &Key, ballot: Ballot, register: &Arc<Register>) -> bool {
-        let old = self.map.get(key);
-        let (old_ballot, old_version) = old.map_or((Ballot::ZERO, Default::default()), |old| {
+        let old = self.map.get_mut(key);
+        let (old_ballot, old_version) = old.as_ref().map_or((Ballot::ZERO, Default::default()), |old| {
             (old.ballot, old.register.version)
         });
         if ballot <= old_ballot {
@@ -100,7 +100,7 @@ impl Learner {
             self.regressions += 1;
             return false;
         }
-        if let Some(old) = old {
+        if let Some(old) = &old {
             assert!(
                 self.keys >= u64::from(old.register.state.is_some())
                     && self.tombstones >= u64::from(old.register.is_tombstone()),
@@ -122,7 +122,11 @@ impl Learner {
             self.changes.insert(key.clone(), register.state.clone());
         }
         let register = Arc::clone(register);
-        let before = self.map.insert(key.clone(), Learned { ballot, register });
+        let learned = Learned { ballot, register };
+        let before = match old {
+            Some(old) => Some(std::mem::replace(old, learned)),
+            None => self.map.insert(key.clone(), learned),
+        };
         assert!(
             before.is_none_or(|before| before.ballot < ballot),
             "what is learned of key {key:?} only grows"

@@ -222,7 +222,7 @@ impl Paxos {
                 && accepted == ballot
             {
                 let register = Arc::clone(&key_state.register);
-                self.learn(&key, ballot, &register);
+                self.learn_held(&key, ballot, &register, accepted);
             } else if accepted < ballot && self.learner.ballot(&key) < ballot {
                 self.outboxes[outbox].fetch.push(key);
             }
@@ -312,10 +312,14 @@ impl Paxos {
 
     /// Takes a register that is known to be chosen.
     fn learn(&mut self, key: &Key, ballot: Ballot, register: &Arc<Register>) {
-        let is_news = self.learner.learn(key, ballot, register);
         let held = self.acceptor.key_state(key);
-        let mut accepted = held.map_or(Ballot::ZERO, |key_state| key_state.accepted);
-        if is_news {
+        let accepted = held.map_or(Ballot::ZERO, |key_state| key_state.accepted);
+        self.learn_held(key, ballot, register, accepted);
+    }
+
+    /// The same, where the ballot that the acceptor has accepted is known.
+    fn learn_held(&mut self, key: &Key, ballot: Ballot, register: &Arc<Register>, mut accepted: Ballot) {
+        if self.learner.learn(key, ballot, register) {
             if accepted < ballot && self.acceptor.install(key, ballot, register, self.turn) {
                 accepted = ballot;
             }

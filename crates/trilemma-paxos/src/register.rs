@@ -137,6 +137,21 @@ impl Register {
         self.floors.binary_search_by_key(&session, |floor| floor.session)
     }
 
+    /// A copy with another value, and with room for so many further results: most registers are copied for the next
+    /// write, and none grows afterwards.
+    fn with_state(&self, version: Version, state: Option<Versioned>, results: usize) -> Self {
+        let mut recent = Vec::with_capacity(self.recent.len() + results);
+        recent.extend_from_slice(&self.recent);
+        Self {
+            version,
+            state,
+            recent,
+            floors: self.floors.clone(),
+            horizon: self.horizon,
+            proposers: self.proposers.clone(),
+        }
+    }
+
     /// Records what an operation did.
     fn push(&mut self, result: Recent, keep: Keep) {
         self.recent.push(result);
@@ -280,7 +295,9 @@ impl Draft {
     }
 
     fn change(&mut self) -> &mut Register {
-        self.changed.get_or_insert_with(|| (*self.base).clone())
+        let base = &self.base;
+        self.changed
+            .get_or_insert_with(|| base.with_state(base.version, base.state.clone(), 1))
     }
 
     /// Runs a write, unless it has run or must not.

@@ -313,10 +313,12 @@ impl Proposer {
             Answer::Accepted { promised, .. } => self.shared.clock.observe(*promised),
             Answer::Lacks { .. } => {}
         }
-        if self.rounds.contains_key(&key) {
-            self.run(&key, now, |round, shared| {
-                round.on_answer(&key, from, answer, now, shared)
-            });
+        if let Some(round) = self.rounds.get_mut(&key) {
+            round.on_answer(&key, from, answer, now, &mut self.shared);
+            round.check(&key, &self.shared);
+            if round.is_idle() {
+                self.rounds.remove(&key);
+            }
         }
     }
 

@@ -98,8 +98,9 @@ impl Accepting {
 impl Round {
     pub(super) fn new() -> Self {
         Self {
-            queue: VecDeque::new(),
-            batch: Vec::new(),
+            // Most rounds are of one operation, and end with it.
+            queue: VecDeque::with_capacity(1),
+            batch: Vec::with_capacity(1),
             phase: Phase::Idle,
             since: Instant::ZERO,
             due: Instant::NEVER,

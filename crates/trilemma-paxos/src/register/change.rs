@@ -59,9 +59,7 @@ impl Change {
     /// The register that `ballot` carries, made of the one that [`Change::base`] carries.
     #[must_use]
     pub fn apply(&self, base: &Register, ballot: Ballot) -> Register {
-        let mut register = base.clone();
-        register.version = self.version;
-        register.state.clone_from(&self.state);
+        let mut register = base.with_state(self.version, self.state.clone(), self.results.len());
         for result in &self.results {
             register.push(*result, self.keep);
         }
