@@ -9,12 +9,28 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::codec::bounded_text;
 use crate::data::Key;
 use crate::id::{Epoch, NodeId, NodeSet, OpId, Version};
 
-/// Longest free text in an error that travels, in bytes.
+/// Longest free text in an error that travels, in bytes. What is beyond is cut off where it leaves: an error that its
+/// receiver could not decode would say nothing at all.
 pub const ERROR_TEXT_BYTES_MAX: usize = 4096;
+
+/// How free text of an error travels.
+mod text {
+    use serde::{Deserializer, Serialize, Serializer};
+
+    use super::ERROR_TEXT_BYTES_MAX;
+    use crate::codec::bounded_text;
+
+    pub(super) fn serialize<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+        text[..text.floor_char_boundary(ERROR_TEXT_BYTES_MAX)].serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+        bounded_text::<_, ERROR_TEXT_BYTES_MAX>(deserializer)
+    }
+}
 
 /// What the caller of a failed operation may do next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +80,7 @@ pub enum Reason {
     #[error("unavailable: this node is recovering ({why})")]
     Recovering {
         /// What it waits for.
-        #[serde(deserialize_with = "bounded_text::<_, ERROR_TEXT_BYTES_MAX>")]
+        #[serde(with = "text")]
         why: String,
     },
     /// The node is shutting down.
@@ -76,7 +92,7 @@ pub enum Reason {
         /// The member.
         node: NodeId,
         /// Its reason.
-        #[serde(deserialize_with = "bounded_text::<_, ERROR_TEXT_BYTES_MAX>")]
+        #[serde(with = "text")]
         why: String,
     },
     /// The caller's time was up before the operation took effect, and it was given up for certain.
@@ -88,7 +104,7 @@ pub enum Reason {
     )]
     InDoubt {
         /// The transaction that holds the key.
-        #[serde(deserialize_with = "bounded_text::<_, ERROR_TEXT_BYTES_MAX>")]
+        #[serde(with = "text")]
         batch: String,
         /// For how long.
         since: Duration,
@@ -99,10 +115,10 @@ pub enum Reason {
     #[error("unsupported: {asked}; the strongest this keyspace offers is {strongest}")]
     Unsupported {
         /// What was asked for.
-        #[serde(deserialize_with = "bounded_text::<_, ERROR_TEXT_BYTES_MAX>")]
+        #[serde(with = "text")]
         asked: String,
         /// What there is.
-        #[serde(deserialize_with = "bounded_text::<_, ERROR_TEXT_BYTES_MAX>")]
+        #[serde(with = "text")]
         strongest: String,
     },
     /// A version that a transaction had read has changed.
@@ -123,14 +139,14 @@ pub enum Reason {
     #[error("overloaded: {what}")]
     Overloaded {
         /// Which limit was met.
-        #[serde(deserialize_with = "bounded_text::<_, ERROR_TEXT_BYTES_MAX>")]
+        #[serde(with = "text")]
         what: String,
     },
     /// A part of the request is larger than its limit.
     #[error("too large: {what} is {size}, the limit is {limit}")]
     TooLarge {
         /// What is too large.
-        #[serde(deserialize_with = "bounded_text::<_, ERROR_TEXT_BYTES_MAX>")]
+        #[serde(with = "text")]
         what: String,
         /// Its size.
         size: u64,
@@ -141,7 +157,7 @@ pub enum Reason {
     #[error("no space: {why}; make room, and the node goes on by itself")]
     NoSpace {
         /// What the disk said.
-        #[serde(deserialize_with = "bounded_text::<_, ERROR_TEXT_BYTES_MAX>")]
+        #[serde(with = "text")]
         why: String,
     },
     /// The session is not known (any more); this attempt did nothing.
@@ -154,24 +170,24 @@ pub enum Reason {
     #[error("invalid: {what}")]
     Invalid {
         /// What is wrong.
-        #[serde(deserialize_with = "bounded_text::<_, ERROR_TEXT_BYTES_MAX>")]
+        #[serde(with = "text")]
         what: String,
     },
     /// No keyspace of this name is configured on the node.
     #[error("keyspace \"{name}\" is not configured on this node; configured: {configured}")]
     NoSuchKeyspace {
         /// The name asked for.
-        #[serde(deserialize_with = "bounded_text::<_, ERROR_TEXT_BYTES_MAX>")]
+        #[serde(with = "text")]
         name: String,
         /// The names there are.
-        #[serde(deserialize_with = "bounded_text::<_, ERROR_TEXT_BYTES_MAX>")]
+        #[serde(with = "text")]
         configured: String,
     },
     /// The node could not be reached, so nothing was sent.
     #[error("unreachable: {why}")]
     Unreachable {
         /// Address and cause.
-        #[serde(deserialize_with = "bounded_text::<_, ERROR_TEXT_BYTES_MAX>")]
+        #[serde(with = "text")]
         why: String,
     },
     /// The node has failed and stops: its storage, its network, or an invariant. Somebody must look at it; others may
@@ -179,7 +195,7 @@ pub enum Reason {
     #[error("unavailable: this node has failed and stops ({why})")]
     Failed {
         /// What has failed, and what to do.
-        #[serde(deserialize_with = "bounded_text::<_, ERROR_TEXT_BYTES_MAX>")]
+        #[serde(with = "text")]
         why: String,
     },
 }
@@ -303,7 +319,7 @@ pub enum UnknownCause {
     #[error("this retry was refused ({why}), and an earlier attempt may have run")]
     RetryRefused {
         /// Why it was refused.
-        #[serde(deserialize_with = "bounded_text::<_, ERROR_TEXT_BYTES_MAX>")]
+        #[serde(with = "text")]
         why: String,
     },
 }
@@ -364,3 +380,6 @@ impl From<Reason> for ReadError {
         Self { reason, retry }
     }
 }
+
+#[cfg(test)]
+mod tests;
