@@ -3,7 +3,9 @@
 //! Every write is one [`Command`]: guards that must all hold, and mutations that then happen together. A plain put
 //! has no guard; a compare-and-set has one. Which commands a keyspace accepts is its backend's descriptor's matter.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -24,13 +26,12 @@ pub const BATCH_LENGTH_MAX: usize = 4096;
 /// Most bytes of one command: it must fit a log record and a frame of the log lane.
 pub const COMMAND_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-// One allocation each, with its counter in it, and two words in a map: a keyspace holds millions of them. It is no slice of
-// what it was read from either, which one small key would keep in memory.
+// Neither is a slice of what it was read from, which one small key would keep in memory.
 macro_rules! byte_string {
-    ($(#[$meta:meta])* $name:ident, $max:expr) => {
+    ($(#[$meta:meta])* $name:ident($inner:ty), $max:expr) => {
         $(#[$meta])*
         #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<[u8]>);
+        pub struct $name($inner);
 
         impl std::ops::Deref for $name {
             type Target = [u8];
@@ -60,7 +61,7 @@ macro_rules! byte_string {
 
         impl From<String> for $name {
             fn from(text: String) -> Self {
-                Self(text.into_bytes().into())
+                Self(text.as_bytes().into())
             }
         }
 
@@ -72,7 +73,7 @@ macro_rules! byte_string {
 
         impl From<Vec<u8>> for $name {
             fn from(bytes: Vec<u8>) -> Self {
-                Self(bytes.into())
+                Self(bytes[..].into())
             }
         }
 
@@ -115,14 +116,85 @@ macro_rules! byte_string {
     };
 }
 
+/// A byte string that holds a short one in itself: to compare it, to copy it and to make it touches no other memory. Most
+/// keys are so short, and what a map does is to compare keys.
+#[derive(Clone)]
+enum Inlined {
+    /// The first `length` of these.
+    Short { length: u8, bytes: [u8; INLINED_MAX] },
+    /// Longer than that: one allocation, with its counter in it.
+    Long(Arc<[u8]>),
+}
+
+/// Longest byte string that is held in itself: what a pointer, its length and the tag leave room for.
+const INLINED_MAX: usize = 22;
+
+impl std::ops::Deref for Inlined {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Inlined::Short { length, bytes } => &bytes[..usize::from(*length)],
+            Inlined::Long(bytes) => bytes,
+        }
+    }
+}
+
+impl From<&[u8]> for Inlined {
+    fn from(from: &[u8]) -> Self {
+        let mut bytes = [0; INLINED_MAX];
+        match bytes.get_mut(..from.len()) {
+            Some(place) => {
+                place.copy_from_slice(from);
+                let length = from.len() as u8;
+                Inlined::Short { length, bytes }
+            }
+            None => Inlined::Long(from.into()),
+        }
+    }
+}
+
+impl Default for Inlined {
+    fn default() -> Self {
+        Self::from(&[][..])
+    }
+}
+
+impl PartialEq for Inlined {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Inlined {}
+
+impl PartialOrd for Inlined {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Inlined {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (**self).cmp(&**other)
+    }
+}
+
+/// As its bytes hash, which stand for it in a map that is asked for them.
+impl Hash for Inlined {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
 byte_string!(
     /// A key: 1 to [`KEY_BYTES_MAX`] bytes, ordered bytewise. By convention a path with `/` between segments.
-    Key,
+    Key(Inlined),
     KEY_BYTES_MAX
 );
 byte_string!(
     /// A value: up to [`VALUE_BYTES_MAX`] bytes that Trilemma does not interpret.
-    Value,
+    Value(Arc<[u8]>),
     VALUE_BYTES_MAX
 );
 
@@ -160,8 +232,8 @@ pub struct Versioned {
     pub lease: Option<LeaseId>,
 }
 
-// What a key costs in a map, beyond two allocations.
-const _: () = assert!(size_of::<(Key, Versioned)>() <= 64);
+// What a key costs in a map, beyond one allocation for its value, and one for a key that is long.
+const _: () = assert!(size_of::<(Key, Versioned)>() <= 72);
 
 /// A condition on one key. All guards of a command are checked against one state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -398,3 +470,6 @@ pub fn map_bounds(range: &KeyRange) -> (Bound<&[u8]>, Bound<&[u8]>) {
         .map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
     (Bound::Included(&range.start[..]), end)
 }
+
+#[cfg(test)]
+mod tests;

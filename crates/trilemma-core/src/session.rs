@@ -200,16 +200,25 @@ impl Sessions {
 
     /// Records what `op` did at position `at`, which must not be below that of any earlier call.
     pub fn record(&mut self, op: OpId, result: OpResult, at: Version) {
-        let session = self.sessions.entry(op.session).or_default();
+        let mut new = None;
+        // One descent where the session is known, which is the rule.
+        let session = match self.sessions.get_mut(&op.session) {
+            Some(session) => session,
+            None => new.insert(Session::default()),
+        };
         let before = session.results.len();
         session.last_used = at;
         session.record(op.seq, result, self.limits.results_each);
+        let after = session.results.len();
         assert!(
             self.results >= before,
             "the results of session {} are counted",
             op.session
         );
-        self.results = self.results - before + session.results.len();
+        self.results = self.results - before + after;
+        if let Some(session) = new {
+            self.sessions.insert(op.session, session);
+        }
         if self.sessions.len() > self.limits.sessions {
             self.evict();
         }

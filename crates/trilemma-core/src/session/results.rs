@@ -18,7 +18,13 @@ const CHUNK_ENTRIES: usize = 32;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Results {
     chunks: Arc<VecDeque<Arc<Vec<Entry>>>>,
+    /// Entries at the front of the first chunk that are dropped, and go with it: fewer than it has.
+    dropped: usize,
     len: usize,
+    /// The first and the last number. Nothing if there are none. What is asked most often, whether a number is new and
+    /// whether the oldest is to go, looks into no chunk.
+    first: u64,
+    last: u64,
 }
 
 impl Results {
@@ -27,22 +33,25 @@ impl Results {
     }
 
     pub(super) fn first(&self) -> Option<u64> {
-        let chunk = self.chunks.front()?;
-        chunk.first().map(|(seq, _)| *seq)
+        (self.len > 0).then_some(self.first)
     }
 
     pub(super) fn last(&self) -> Option<u64> {
-        self.chunks.back().and_then(|chunk| last(chunk))
+        (self.len > 0).then_some(self.last)
     }
 
     pub(super) fn get(&self, seq: u64) -> Option<OpResult> {
+        if self.len == 0 || seq < self.first || seq > self.last {
+            return None;
+        }
         let chunk = self.chunks.get(self.chunk_of(seq))?;
         let place = chunk.binary_search_by_key(&seq, |(seq, _)| *seq).ok()?;
         Some(chunk[place].1)
     }
 
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry> {
-        self.chunks.iter().flat_map(|chunk| chunk.iter())
+        let chunks = self.chunks.iter().enumerate();
+        chunks.flat_map(|(at, chunk)| &chunk[if at == 0 { self.dropped } else { 0 }..])
     }
 
     /// The first chunk that does not end before this number.
@@ -51,16 +60,41 @@ impl Results {
     }
 
     pub(super) fn set(&mut self, seq: u64, result: OpResult) {
+        if self.last() < Some(seq) {
+            self.push(seq, result);
+        } else {
+            self.insert(seq, result);
+        }
+    }
+
+    /// Adds a result with the highest number.
+    fn push(&mut self, seq: u64, result: OpResult) {
+        let chunks = Arc::make_mut(&mut self.chunks);
+        match chunks.back_mut() {
+            Some(chunk) if chunk.len() < CHUNK_ENTRIES => Arc::make_mut(chunk).push((seq, result)),
+            Some(_) => {
+                // Who has filled one chunk is going to fill the next.
+                let mut chunk = Vec::with_capacity(CHUNK_ENTRIES);
+                chunk.push((seq, result));
+                chunks.push_back(Arc::new(chunk));
+            }
+            None => chunks.push_back(Arc::new(vec![(seq, result)])),
+        }
+        if self.len == 0 {
+            self.first = seq;
+        }
+        self.last = seq;
+        self.len += 1;
+    }
+
+    /// Adds or replaces a result whose number is not the highest.
+    fn insert(&mut self, seq: u64, result: OpResult) {
         let at = self.chunk_of(seq);
         let chunks = Arc::make_mut(&mut self.chunks);
-        let Some(chunk) = chunks.get_mut(at) else {
-            self.len += 1;
-            return match chunks.back_mut() {
-                Some(chunk) if chunk.len() < CHUNK_ENTRIES => Arc::make_mut(chunk).push((seq, result)),
-                _ => chunks.push_back(Arc::new(vec![(seq, result)])),
-            };
-        };
-        let chunk = Arc::make_mut(chunk);
+        let chunk = Arc::make_mut(&mut chunks[at]);
+        if at == 0 {
+            chunk.drain(..std::mem::take(&mut self.dropped));
+        }
         match chunk.binary_search_by_key(&seq, |(seq, _)| *seq) {
             Ok(place) => chunk[place].1 = result,
             Err(place) => {
@@ -72,22 +106,23 @@ impl Results {
                 }
             }
         }
+        self.first = self.first.min(seq);
     }
 
     /// Drops what is numbered up to `floor`.
     pub(super) fn drop_through(&mut self, floor: u64) {
-        if self.first().is_none_or(|first| first > floor) {
-            return;
-        }
-        let chunks = Arc::make_mut(&mut self.chunks);
-        while let Some(chunk) = chunks.pop_front_if(|chunk| last(chunk) <= Some(floor)) {
-            self.len -= chunk.len();
-        }
-        if let Some(chunk) = chunks.front_mut() {
-            let dropped = chunk.partition_point(|(seq, _)| *seq <= floor);
-            self.len -= dropped;
-            if dropped > 0 {
-                Arc::make_mut(chunk).drain(..dropped);
+        while self.first().is_some_and(|first| first <= floor) {
+            self.dropped += 1;
+            self.len -= 1;
+            let mut next = self.chunks.front().and_then(|chunk| chunk.get(self.dropped));
+            if next.is_none() {
+                self.dropped = 0;
+                let chunks = Arc::make_mut(&mut self.chunks);
+                chunks.pop_front();
+                next = chunks.front().and_then(|chunk| chunk.first());
+            }
+            if let Some((seq, _)) = next {
+                self.first = *seq;
             }
         }
     }
@@ -107,6 +142,17 @@ impl Results {
             "chunks of results are bounded"
         );
         assert_eq!(self.iter().count(), self.len, "results of a session are counted");
+        let first = self.chunks.front().map_or(0, |chunk| chunk.len());
+        assert!(
+            self.dropped < first.max(1),
+            "a chunk of which all is dropped has gone"
+        );
+        let ends = (self.iter().next(), self.iter().next_back());
+        assert_eq!(
+            (ends.0.map(|(seq, _)| *seq), ends.1.map(|(seq, _)| *seq)),
+            (self.first(), self.last()),
+            "the first and the last result of a session are known"
+        );
     }
 }
 
