@@ -309,7 +309,15 @@ impl Mutation {
             Mutation::Delete { .. } => None,
         }
     }
+
+    /// What it adds to the size of a command.
+    pub(crate) fn size(&self) -> usize {
+        self.key().len() + self.value().map_or(0, |value| value.len()) + SIZE_OVERHEAD
+    }
 }
+
+/// What each guard and mutation adds to the size of a command, beyond keys and values.
+const SIZE_OVERHEAD: usize = 16;
 
 /// One write: if all guards hold, all mutations happen, together and in order; else nothing does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -320,6 +328,25 @@ pub struct Command {
     /// What then happens.
     #[serde(deserialize_with = "bounded_vec::<_, _, BATCH_LENGTH_MAX>")]
     pub mutations: Vec<Mutation>,
+}
+
+/// The parts of a [`Command`], wherever they are held. It is written as the command is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename = "Command")]
+pub struct CommandRef<'a> {
+    /// What must hold. Empty: always.
+    pub guards: &'a [Guard],
+    /// What then happens.
+    pub mutations: &'a [Mutation],
+}
+
+impl<'a> From<&'a Command> for CommandRef<'a> {
+    fn from(command: &'a Command) -> Self {
+        Self {
+            guards: &command.guards,
+            mutations: &command.mutations,
+        }
+    }
 }
 
 impl Command {
@@ -389,15 +416,13 @@ impl Command {
     /// Size of keys and values in bytes, with 16 bytes for each guard and mutation.
     #[must_use]
     pub fn size(&self) -> usize {
-        const OVERHEAD: usize = 16;
         let guards = self.guards.iter().map(|guard| match guard {
-            Guard::Version { key, .. } => key.len() + OVERHEAD,
-            Guard::Value { key, is } => key.len() + is.as_ref().map_or(0, |value| value.len()) + OVERHEAD,
+            Guard::Version { key, .. } => key.len() + SIZE_OVERHEAD,
+            Guard::Value { key, is } => {
+                key.len() + is.as_ref().map_or(0, |value| value.len()) + SIZE_OVERHEAD
+            }
         });
-        let mutations = self.mutations.iter().map(|mutation| {
-            mutation.key().len() + mutation.value().map_or(0, |value| value.len()) + OVERHEAD
-        });
-        guards.sum::<usize>() + mutations.sum::<usize>()
+        guards.sum::<usize>() + self.mutations.iter().map(Mutation::size).sum::<usize>()
     }
 
     /// Checks lengths and counts against this module's limits. A backend sees only valid commands.

@@ -24,6 +24,7 @@ pub mod error;
 pub mod host;
 pub mod id;
 pub mod liveness;
+pub mod logged;
 pub mod needs;
 pub mod patience;
 pub mod pending;
@@ -48,6 +49,7 @@ pub use id::{
     AppendSeq, DiskId, Epoch, Incarnation, KeyspaceId, LeaseId, NODES_MAX, NodeId, NodeSet, OpId, ProcessId,
     SessionId, Ticket, Version,
 };
+pub use logged::LoggedCommand;
 pub use needs::Needs;
 pub use patience::Patience;
 pub use protocol::{

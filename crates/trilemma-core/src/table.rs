@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::checkpoint::CHUNK_BYTES_MAX;
 use crate::codec;
-use crate::data::{Change, Command, Guard, Key, Mutation, Versioned, map_bounds};
+use crate::data::{Change, CommandRef, Guard, Key, Mutation, Versioned, map_bounds};
 use crate::id::{OpId, Version};
 use crate::protocol::Corrupt;
 use crate::read::{Entry, KeyRange, Query, page};
@@ -133,17 +133,15 @@ impl Table {
 
     /// The first guard of `command` that does not hold.
     #[must_use]
-    pub fn failed_guard<'a>(&self, command: &'a Command) -> Option<&'a Guard> {
-        command
-            .guards
-            .iter()
-            .find(|guard| !guard.holds(self.get(guard.key())))
+    pub fn failed_guard<'a>(&self, command: impl Into<CommandRef<'a>>) -> Option<&'a Guard> {
+        let CommandRef { guards, .. } = command.into();
+        guards.iter().find(|guard| !guard.holds(self.get(guard.key())))
     }
 
     /// Applies one operation at position `at`, exactly once however often it comes.
     ///
     /// `at` must be greater than every earlier position; the caller's log or chain guarantees it.
-    pub fn apply(&mut self, op: OpId, command: &Command, at: Version) -> Effect {
+    pub fn apply<'a>(&mut self, op: OpId, command: impl Into<CommandRef<'a>>, at: Version) -> Effect {
         self.advance(at);
         match self.sessions.admit(op) {
             Admission::Repeat(result) => Effect {
@@ -155,7 +153,7 @@ impl Table {
                 changes: Vec::new(),
             },
             Admission::New => {
-                let (result, changes) = self.run(command, at);
+                let (result, changes) = self.run(command.into(), at);
                 self.sessions.record(op, result, at);
                 self.check(&changes);
                 Effect {
@@ -222,7 +220,7 @@ impl Table {
         }
     }
 
-    fn run(&mut self, command: &Command, at: Version) -> (OpResult, Vec<Change>) {
+    fn run(&mut self, command: CommandRef<'_>, at: Version) -> (OpResult, Vec<Change>) {
         if let Some(guard) = self.failed_guard(command) {
             let found = self
                 .get(guard.key())
@@ -238,7 +236,7 @@ impl Table {
         }
         let mut changes: Vec<Change> = Vec::with_capacity(command.mutations.len());
         let mut places = BTreeMap::new();
-        for mutation in &command.mutations {
+        for mutation in command.mutations {
             let key = mutation.key();
             let now = self.mutate(mutation, at);
             // A key that one command changes twice is one change to everybody else.

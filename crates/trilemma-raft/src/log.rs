@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use trilemma_core::{AppendSeq, Command, OpId};
+use trilemma_core::data::CommandRef;
+use trilemma_core::{AppendSeq, LoggedCommand, OpId};
 
 use crate::apply::Slice;
 use crate::config::RaftConfig;
@@ -67,8 +67,8 @@ pub enum Payload {
     Write {
         /// The operation.
         op: OpId,
-        /// The change, shared: it goes into the log, a record, and a message to each follower.
-        command: Arc<Command>,
+        /// The change. It goes into the log, a record, and a message to each follower.
+        command: LoggedCommand,
     },
     /// Resolves an operation: if it has not run, it never will.
     Fence {
@@ -81,7 +81,10 @@ impl Entry {
     /// Keys that it names, at least one: what it takes to apply it.
     pub(crate) fn keys(&self) -> usize {
         match &self.payload {
-            Payload::Write { command, .. } => (command.guards.len() + command.mutations.len()).max(1),
+            Payload::Write { command, .. } => {
+                let CommandRef { guards, mutations } = command.parts();
+                (guards.len() + mutations.len()).max(1)
+            }
             Payload::Noop | Payload::Fence { .. } => 1,
         }
     }

@@ -138,7 +138,7 @@ fn yes(granted: bool) -> &'static str {
 fn entry(entry: &Entry) -> String {
     let what = match &entry.payload {
         Payload::Noop => "no-op".into(),
-        Payload::Write { op, command } => format!("{} {}", show_op(*op), show_command(command)),
+        Payload::Write { op, command } => format!("{} {}", show_op(*op), show_command(&command.to_command())),
         Payload::Fence { op } => format!("fence {}", show_op(*op)),
     };
     format!("t{} {what}", entry.term.0)

@@ -1,7 +1,7 @@
 //! The table against what a reader of the data model would expect.
 
 use super::*;
-use crate::data::Value;
+use crate::data::{Command, Value};
 use crate::id::SessionId;
 use crate::rng::Rng;
 use crate::session::SESSION_RESULTS_MAX;

@@ -1,7 +1,5 @@
 //! What is committed is applied in slices: no turn is long, however much there is.
 
-use std::sync::Arc;
-
 use trilemma_core::{Command, Mutation};
 use trilemma_testkit::op;
 
@@ -101,7 +99,7 @@ fn batch(seq: u64, keys: u64) -> Entry {
         guards: Vec::new(),
         mutations: (0..keys).map(put).collect(),
     };
-    let (op, command) = (op(seq), Arc::new(command));
+    let (op, command) = (op(seq), command.into());
     Entry {
         term: Term(1),
         payload: Payload::Write { op, command },
