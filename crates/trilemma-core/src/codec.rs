@@ -39,7 +39,7 @@ pub fn encode<T: Serialize>(value: &T) -> Bytes {
 /// As [`encode`].
 #[must_use]
 pub fn encode_vec<T: Serialize>(value: &T) -> Vec<u8> {
-    postcard::to_allocvec(value).expect("wire types hold only what postcard can write")
+    encode_onto(value, Vec::new())
 }
 
 /// Appends the encoding of `value` to `out`, without an allocation of its own.
@@ -47,7 +47,47 @@ pub fn encode_vec<T: Serialize>(value: &T) -> Vec<u8> {
 /// # Panics
 /// As [`encode`].
 pub fn encode_onto<T: Serialize>(value: &T, out: Vec<u8>) -> Vec<u8> {
-    postcard::to_extend(value, out).expect("wire types hold only what postcard can write")
+    let encoded = postcard::serialize_with_flavor(value, Onto(out));
+    encoded.expect("wire types hold only what postcard can write")
+}
+
+/// Encodes `value` into memory of exactly its size. It is written into `scratch` first, which keeps what it has grown to, up to
+/// a limit: a message of many entries would otherwise be moved each time that its memory doubles.
+///
+/// # Panics
+/// As [`encode`].
+#[must_use]
+pub fn encode_exact<T: Serialize>(value: &T, scratch: &mut Vec<u8>) -> Bytes {
+    /// What is kept, at most: a batch of entries as they usually are.
+    const KEPT_MAX: usize = 1024 * 1024;
+    scratch.clear();
+    let encoded = encode_onto(value, std::mem::take(scratch));
+    let bytes = Bytes::copy_from_slice(&encoded);
+    if encoded.capacity() <= KEPT_MAX {
+        *scratch = encoded;
+    }
+    bytes
+}
+
+/// Writes to the end of a vector.
+struct Onto(Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Onto {
+    type Output = Vec<u8>;
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.0)
+    }
 }
 
 /// Decodes a value that must span all of `input`.

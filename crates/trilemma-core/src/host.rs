@@ -144,6 +144,8 @@ pub struct Host<P: Protocol> {
     is_in_turn: bool,
     /// Whether the last turn left work for the next.
     goes_on: bool,
+    /// Where messages and records are encoded.
+    scratch: Vec<u8>,
 }
 
 impl<P: Protocol> Host<P> {
@@ -158,6 +160,7 @@ impl<P: Protocol> Host<P> {
             wake_at: Instant::NEVER,
             is_in_turn: false,
             goes_on: false,
+            scratch: Vec::new(),
         }
     }
 
@@ -230,7 +233,7 @@ impl<P: Protocol> Host<P> {
         let mut seq = AppendSeq(last.0 - effects.records.len() as u64);
         for (record, force) in effects.records.drain(..) {
             seq = seq.next();
-            let bytes = codec::encode(&record);
+            let bytes = codec::encode_exact(&record, &mut self.scratch);
             assert!(
                 bytes.len() <= RECORD_BYTES_MAX,
                 "the log takes a record of {} bytes",
@@ -239,12 +242,9 @@ impl<P: Protocol> Host<P> {
             output.records.push(Appended { seq, force, bytes });
         }
         assert_eq!(seq, last, "records are numbered without a gap");
-        output.sends.extend(
-            effects
-                .sends
-                .drain(..)
-                .flat_map(|(to, message)| outgoing(to, &message)),
-        );
+        for (to, message) in effects.sends.drain(..) {
+            output.sends.extend(outgoing(to, &message, &mut self.scratch));
+        }
         if let Some(position) = effects.reset.take() {
             output.applied.clear();
             output.reset = Some(position);
@@ -253,7 +253,7 @@ impl<P: Protocol> Host<P> {
         output.replies.append(&mut effects.replies);
         output.discarded.append(&mut effects.discarded);
         for (to, message) in effects.sends_after.drain(..) {
-            let messages = outgoing(to, &message).map(|message| (last, message));
+            let messages = outgoing(to, &message, &mut self.scratch).map(|message| (last, message));
             self.held.extend(messages);
         }
         while let Some((waits_for, _)) = self.held.front()
@@ -270,8 +270,13 @@ impl<P: Protocol> Host<P> {
 }
 
 /// A message as bytes, for each of its receivers.
-fn outgoing<M: Message>(to: Receivers, message: &M) -> impl Iterator<Item = Outgoing> + use<M> {
-    let (lane, kind, bytes) = (message.lane(), message.kind(), codec::encode(message));
+fn outgoing<M: Message>(
+    to: Receivers,
+    message: &M,
+    scratch: &mut Vec<u8>,
+) -> impl Iterator<Item = Outgoing> + use<M> {
+    let (lane, kind) = (message.lane(), message.kind());
+    let bytes = codec::encode_exact(message, scratch);
     (0..to.nodes().len()).map(move |at| Outgoing {
         to: to.nodes()[at],
         lane,
