@@ -23,7 +23,7 @@ use crate::record::Record;
 use crate::role::Role;
 use crate::shared::Shared;
 
-use progress::Progress;
+use progress::{Batch, Progress};
 
 /// What only a leader has.
 #[derive(Debug)]
@@ -191,12 +191,24 @@ impl Leader {
         if begins_round {
             self.send_heartbeats(shared, effects);
         }
-        let round = self.rounds.newest();
+        self.feed(shared, now, effects);
+        self.tell_commit(shared, now, effects);
+        self.transfer(shared, now, effects);
+        self.hand_over(shared, effects);
+    }
+
+    /// Sends each follower what it may have now. Those that get the same entries, as a rule all, get one message, which is
+    /// encoded once.
+    fn feed(&mut self, shared: &Shared, now: Instant, effects: &mut Out) {
+        let mut batches: Vec<(Batch, Vec<NodeId>)> = Vec::new();
         for (peer, progress) in &mut self.followers {
             let mut bytes = 0;
-            while let Some((message, size)) = progress.feed(shared, now, round) {
-                effects.send(*peer, message);
-                bytes += size;
+            while let Some(batch) = progress.feed(shared, now) {
+                match batches.iter_mut().find(|(known, _)| *known == batch) {
+                    Some((_, peers)) => peers.push(*peer),
+                    None => batches.push((batch, vec![*peer])),
+                }
+                bytes += batch.bytes;
                 if bytes >= shared.config.feed_bytes {
                     // To encode all that may be in flight would take long.
                     effects.go_on();
@@ -207,9 +219,20 @@ impl Leader {
                 effects.discard(*outgoing);
             }
         }
-        self.tell_commit(shared, now, effects);
-        self.transfer(shared, now, effects);
-        self.hand_over(shared, effects);
+        // Each gets its own in their order, those that it shares among them.
+        batches.sort_by_key(|(batch, _)| batch.last);
+        let (term, round, commit) = (shared.term(), self.rounds.newest(), shared.commit);
+        for (Batch { prev, last, .. }, peers) in batches {
+            let entries = shared.log.slice(prev.index.next(), last);
+            let message = Message::Append {
+                term,
+                round,
+                prev,
+                entries,
+                commit,
+            };
+            effects.send_to_all(&peers, message);
+        }
     }
 
     /// Asks a follower to take over, if this node is going to stop: one that is there and has all of the log, once all of it

@@ -229,25 +229,37 @@ impl Log {
     /// The next entries for a record, and the index of the first; `None` if all are in one.
     pub(crate) fn next_to_hand(&self, config: &RaftConfig) -> Option<(Index, Vec<Entry>)> {
         let first = self.handed.next();
-        let entries = self.slice(first, config.append_entries_max, config.append_bytes);
+        let (last, _) = self.extent(first, config);
+        let entries = self.slice(first, last);
         (!entries.is_empty()).then_some((first, entries))
     }
 
-    /// The entries from `first` on, at most `count` and, after the first, at most `bytes`.
-    pub(crate) fn slice(&self, first: Index, count: usize, bytes: usize) -> Vec<Entry> {
+    /// How far the entries from `first` on go that one message or record may hold, and how many bytes they are: as many as
+    /// there are, at most `append_entries_max` and, after the first, at most `append_bytes`. Without any, it ends before
+    /// `first`.
+    pub(crate) fn extent(&self, first: Index, config: &RaftConfig) -> (Index, usize) {
+        let (mut last, mut bytes) = (first.prev(), 0);
+        let Some(slot) = self.slot(first) else {
+            return (last, bytes);
+        };
+        for entry in self.entries.iter().skip(slot).take(config.append_entries_max) {
+            let size = entry.size();
+            if bytes > 0 && bytes + size > config.append_bytes {
+                break;
+            }
+            bytes += size;
+            last = last.next();
+        }
+        (last, bytes)
+    }
+
+    /// The entries from `first` to `last`, as far as they are held.
+    pub(crate) fn slice(&self, first: Index, last: Index) -> Vec<Entry> {
         let Some(slot) = self.slot(first) else {
             return Vec::new();
         };
-        let mut taken = 0;
-        let mut entries = Vec::new();
-        for entry in self.entries.iter().skip(slot).take(count) {
-            if taken > 0 && taken + entry.size() > bytes {
-                break;
-            }
-            taken += entry.size();
-            entries.push(entry.clone());
-        }
-        entries
+        let count = last.0.saturating_sub(first.prev().0) as usize;
+        self.entries.iter().skip(slot).take(count).cloned().collect()
     }
 
     /// Notes that the entries from `first` to `last` are in append `seq`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use trilemma_core::{Instant, NodeId};
 
-use crate::log::{Entry, Index};
+use crate::log::Index;
 use crate::message::{LogEnd, Message};
 use crate::shared::Shared;
 use crate::transfer::{Acknowledged, Outgoing, Part};
@@ -30,8 +30,12 @@ pub(super) struct Progress {
     ended: Option<Box<Outgoing>>,
 }
 
-fn size_of(entries: &[Entry]) -> usize {
-    entries.iter().map(Entry::size).sum()
+/// The entries of one message: those after `prev`, up to `last`. None, if that is `prev`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Batch {
+    pub(super) prev: LogEnd,
+    pub(super) last: Index,
+    pub(super) bytes: usize,
 }
 
 /// How a follower is fed.
@@ -135,8 +139,8 @@ impl Progress {
         is_idle && is_behind && shared.log.term(self.matched).is_some()
     }
 
-    /// The next message with entries, and their bytes, if it may have one now.
-    pub(super) fn feed(&mut self, shared: &Shared, now: Instant, round: u64) -> Option<(Message, usize)> {
+    /// The entries of the next message with entries, if it may have one now.
+    pub(super) fn feed(&mut self, shared: &Shared, now: Instant) -> Option<Batch> {
         assert!(
             self.next > self.matched,
             "next {} must be above matched {}",
@@ -149,42 +153,31 @@ impl Progress {
             term: log.term(prev)?,
             index: prev,
         };
-        let entries = match &mut self.state {
+        let (last, bytes) = match &mut self.state {
             State::Snapshot(_) | State::Probe { sent: Some(_) } => return None,
             State::Probe { sent } => {
                 *sent = Some(now);
-                log.slice(self.next, config.append_entries_max, config.append_bytes)
+                log.extent(self.next, config)
             }
             State::Replicate { inflight, since } => {
                 let bytes: usize = inflight.iter().map(|(_, bytes)| bytes).sum();
                 if inflight.len() >= config.inflight_max || bytes >= config.inflight_bytes {
                     return None;
                 }
-                let entries = log.slice(self.next, config.append_entries_max, config.append_bytes);
-                let last = Index(prev.index.0 + entries.len() as u64);
-                if entries.is_empty() {
+                let (last, bytes) = log.extent(self.next, config);
+                if last == prev.index {
                     return None;
                 }
                 if inflight.is_empty() {
                     *since = now;
                 }
-                inflight.push_back((last, size_of(&entries)));
+                inflight.push_back((last, bytes));
                 self.next = last.next();
-                entries
+                (last, bytes)
             }
         };
-        let commit = shared.commit;
-        let sent_commit = commit.min(Index(prev.index.0 + entries.len() as u64));
-        self.sent_commit = self.sent_commit.max(sent_commit);
-        let size = size_of(&entries);
-        let message = Message::Append {
-            term: shared.term(),
-            round,
-            prev,
-            entries,
-            commit,
-        };
-        Some((message, size))
+        self.sent_commit = self.sent_commit.max(shared.commit.min(last));
+        Some(Batch { prev, last, bytes })
     }
 
     /// The parts of a snapshot to send now, and what it reflects. Begins a transfer if the next entry is compacted.
