@@ -255,11 +255,29 @@ impl Cluster {
 
     /// Memory of the largest node in bytes, as the system counts it.
     pub fn memory(&self) -> Result<f64> {
-        let mut largest: f64 = 0.0;
+        self.largest("VmRSS:")
+    }
+
+    /// The most that [`memory`](Self::memory) of any node has been, at any moment since its start or since
+    /// [`forget_memory_peaks`](Self::forget_memory_peaks).
+    pub fn memory_peak(&self) -> Result<f64> {
+        self.largest("VmHWM:")
+    }
+
+    /// Lets the peaks begin at what is used now.
+    pub fn forget_memory_peaks(&self) -> Result<()> {
         for id in self.processes() {
-            largest = largest.max(process_figure(&format!("/proc/{id}/status"), "VmRSS:")? * 1024.0);
+            let path = format!("/proc/{id}/clear_refs");
+            std::fs::write(&path, "5").map_err(|error| BenchError::system(&path, error))?;
         }
-        Ok(largest)
+        Ok(())
+    }
+
+    /// The largest of a figure of all nodes, in bytes.
+    fn largest(&self, name: &str) -> Result<f64> {
+        let of = |id: u32| Ok(process_figure(&format!("/proc/{id}/status"), name)? * 1024.0);
+        let figures: Result<Vec<f64>> = self.processes().into_iter().map(of).collect();
+        Ok(figures?.into_iter().fold(0.0, f64::max))
     }
 
     /// Bytes that the nodes' processes have read from files, all together.

@@ -8,6 +8,7 @@
 //! | [`catch_up`] | a follower that was away, or is new: how long until it has everything, and what that costs the others |
 //! | [`failover`] | a leader that is killed under load: how long nothing is acknowledged |
 //! | [`keyspaces`] | what many keyspaces cost, and what a flooded one costs the others |
+//! | [`memory`] | what a state costs in memory while it is written, sent to a new node, and after a restart |
 //! | [`micro`] | three nodes of a backend in one thread, without disks and sockets |
 //! | [`machine`] | what this machine's disk and loopback can do at best, measured in the same run |
 //! | [`cluster`], [`etcd`], [`zookeeper`] | three processes of each |
@@ -22,6 +23,7 @@ mod fill;
 pub mod keyspaces;
 pub mod load;
 pub mod machine;
+pub mod memory;
 pub mod micro;
 pub mod puts;
 pub mod reads;

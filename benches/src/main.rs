@@ -9,7 +9,7 @@ use trilemma_benches::machine::Machine;
 use trilemma_benches::puts::Others;
 use trilemma_benches::report::{Measurement, Report, Subject};
 use trilemma_benches::{
-    BenchError, Result, catch_up, failover, keyspaces, micro, puts, reads, restart, watch,
+    BenchError, Result, catch_up, failover, keyspaces, memory, micro, puts, reads, restart, watch,
 };
 
 #[global_allocator]
@@ -64,6 +64,8 @@ enum Kind {
     CatchUp(catch_up::Options),
     /// What many keyspaces cost, and a flooded one the others
     Keyspaces(keyspaces::Options),
+    /// What a state costs in memory: written, sent to a new node, after a restart
+    Memory(memory::Options),
     /// The core of a backend alone: three nodes in one thread, without disks and sockets
     Micro(micro::Options),
 }
@@ -78,6 +80,7 @@ impl Kind {
             Kind::Failover(_) => "failover",
             Kind::CatchUp(_) => "catch-up",
             Kind::Keyspaces(_) => "keyspaces",
+            Kind::Memory(_) => "memory",
             Kind::Micro(_) => "micro",
         }
     }
@@ -91,6 +94,7 @@ impl Kind {
             Kind::Failover(options) => failover::measure(binary, directory, options).await,
             Kind::CatchUp(options) => catch_up::measure(binary, directory, options).await,
             Kind::Keyspaces(options) => keyspaces::measure(binary, directory, options).await,
+            Kind::Memory(options) => memory::measure(binary, directory, options).await,
             Kind::Micro(options) => micro::measure(options),
         }
     }

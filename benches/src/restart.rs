@@ -55,7 +55,7 @@ async fn one(binary: &Path, directory: &Path, backend: Backend, options: &Option
     }
     let ready = cluster.start_all().await?;
     let began = Instant::now();
-    let first_read = first_read(&cluster, &name, backend, options).await?;
+    let first_read = first_read(&cluster, &name, backend, options.keys).await?;
     let changes = leader_changes(&cluster, &name, began).await?;
     Ok(Measurement::new(backend.name(), format!("{} keys", options.keys))
         .figure("fill keys/s", options.keys as f64 / filled.as_secs_f64())
@@ -75,13 +75,18 @@ async fn one(binary: &Path, directory: &Path, backend: Backend, options: &Option
 }
 
 /// The time until a read at the strongest level is answered.
-async fn first_read(cluster: &Cluster, name: &str, backend: Backend, options: &Options) -> Result<Duration> {
+pub(crate) async fn first_read(
+    cluster: &Cluster,
+    name: &str,
+    backend: Backend,
+    keys: u64,
+) -> Result<Duration> {
     let began = Instant::now();
     loop {
         let read = async {
             let handle = cluster.handle_anywhere(name, backend).await?;
             let handle = handle.with_timeout(Duration::from_secs(1));
-            Ok::<_, BenchError>(handle.get(key(options.keys / 2)).await?)
+            Ok::<_, BenchError>(handle.get(key(keys / 2)).await?)
         };
         match read.await {
             Ok(Some(_)) => return Ok(began.elapsed()),
