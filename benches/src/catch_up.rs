@@ -1,18 +1,16 @@
-//! `bench catch-up`: a follower is away while much is written, or comes for the first time; how long until it has all of it,
+//! `bench catch-up`: a follower is away while much is written, or all that there is; how long until it has all of it,
 //! and what that costs the others.
 
-use std::cell::{Cell, RefCell};
 use std::path::Path;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use trilemma::{Backend, Effect, Keyspace, NodeId, Version};
+use trilemma::{Backend, NodeId, Version};
 
 use crate::cluster::{Cluster, NODES, keyspace, one_of_each};
 use crate::fill::fill;
-use crate::load::{nanos, new_histogram};
 use crate::report::Measurement;
+use crate::steady::Steady;
 use crate::{BenchError, Result};
 
 /// Longest time until it has caught up.
@@ -35,7 +33,7 @@ pub struct Options {
     /// MiB of values that are written to these keys while the follower is away.
     #[arg(long, default_value_t = 256)]
     pub away_mib: u64,
-    /// The follower is not killed and started again: it comes for the first time, with an empty disk.
+    /// The follower is killed before anything is written: it comes back with nothing and is sent all of it.
     #[arg(long)]
     pub empty: bool,
     /// Puts per second that go on all the time.
@@ -49,43 +47,28 @@ pub struct Options {
     pub seconds: u64,
 }
 
-/// What the clients that write all the time share.
-struct Shared {
-    stop: Cell<bool>,
-    /// How often the clients have had to begin their times afresh.
-    afresh: Cell<u32>,
-    latency: RefCell<Histogram<u64>>,
-    refused: Cell<u64>,
-    unknown: Cell<u64>,
-}
-
-impl Shared {
-    /// What was measured since the last call.
-    fn take(&self) -> Result<Histogram<u64>> {
-        Ok(self.latency.replace(new_histogram()?))
-    }
-}
-
 /// Measures one program.
 pub async fn measure(binary: &Path, directory: &Path, options: &Options) -> Result<Vec<Measurement>> {
     let backend = options.backend;
     let name = keyspace(backend);
-    let first = if options.empty { NODES - 1 } else { NODES };
-    let mut cluster = Cluster::start_first(binary, directory, &one_of_each(&[backend]), first).await?;
+    let mut cluster = Cluster::start(binary, directory, &one_of_each(&[backend])).await?;
     let leader = cluster
         .leader(&name)
         .await?
         .ok_or_else(|| BenchError::system("catch-up", format!("no node orders the writes of {backend}")))?;
     let follower = if leader.0 == NODES { 1 } else { NODES };
     let handle = cluster.handle(&name, backend).await?;
+    if options.empty {
+        cluster.kill(follower).await?;
+    }
     eprintln!("{backend}, writing {} keys …", options.keys);
     fill(&handle, backend, options.keys, options.keys, options.value_bytes).await?;
-    let (shared, writers) = begin(&handle, options)?;
+    let mut steady = Steady::begin(&handle, options.rate, options.clients)?;
     let rest = Duration::from_secs(options.seconds);
     tokio::time::sleep(rest).await;
-    let _filling = shared.take()?;
+    let _filling = steady.take()?;
     tokio::time::sleep(rest).await;
-    let before = shared.take()?;
+    let before = steady.take()?;
     if !options.empty {
         eprintln!(
             "{backend}, node {follower} is killed; {} MiB are written …",
@@ -95,11 +78,11 @@ pub async fn measure(binary: &Path, directory: &Path, options: &Options) -> Resu
         let puts = (options.away_mib << 20) / options.value_bytes.max(1) as u64;
         fill(&handle, backend, options.keys, puts, options.value_bytes).await?;
         // What the clients were late for beside all these writes says nothing of the follower.
-        shared.afresh.set(1);
+        steady.begin_afresh();
         tokio::time::sleep(rest).await;
     }
     eprintln!("{backend}, node {follower} starts …");
-    let _away = shared.take()?;
+    let _away = steady.take()?;
     let began = Instant::now();
     cluster.spawn(follower)?.ready().await?;
     let ready = began.elapsed();
@@ -120,7 +103,7 @@ pub async fn measure(binary: &Path, directory: &Path, options: &Options) -> Resu
         }
         tokio::time::sleep(LOOK).await;
     };
-    let during = shared.take()?;
+    let during = steady.take()?;
     let end = Instant::now() + rest;
     let mut falls_back = 0;
     while Instant::now() < end {
@@ -129,13 +112,8 @@ pub async fn measure(binary: &Path, directory: &Path, options: &Options) -> Resu
         leaders.extend(seen);
         tokio::time::sleep(LOOK).await;
     }
-    let after = shared.take()?;
-    shared.stop.set(true);
-    for writer in writers {
-        writer
-            .await
-            .map_err(|error| BenchError::system("a writer", error))?;
-    }
+    let after = steady.take()?;
+    steady.stop().await?;
     leaders.dedup();
     let p99 = |histogram: &Histogram<u64>| histogram.value_at_quantile(0.99) as f64 / 1e6;
     let load = if options.empty {
@@ -162,8 +140,8 @@ pub async fn measure(binary: &Path, directory: &Path, options: &Options) -> Resu
                 "MiB of the largest node",
                 memory.max(cluster.memory()?) / 1_048_576.0,
             )
-            .figure("refused", shared.refused.get() as f64)
-            .figure("unknown", shared.unknown.get() as f64),
+            .figure("refused", steady.refused() as f64)
+            .figure("unknown", steady.unknown() as f64),
     ])
 }
 
@@ -192,54 +170,4 @@ async fn look(
     }
     let behind = first.0.saturating_sub(reached.0);
     Ok((behind.saturating_sub(u64::from(options.rate)), leader))
-}
-
-/// Starts the clients that write all the time: each at its own times, and what is late counts from then.
-fn begin(handle: &Keyspace, options: &Options) -> Result<(Rc<Shared>, Vec<tokio::task::JoinHandle<()>>)> {
-    let shared = Rc::new(Shared {
-        stop: Cell::new(false),
-        afresh: Cell::new(0),
-        latency: RefCell::new(new_histogram()?),
-        refused: Cell::new(0),
-        unknown: Cell::new(0),
-    });
-    let pause = Duration::from_secs(1) * options.clients / options.rate.max(1);
-    let writer = |number: u32| {
-        let (handle, shared) = (handle.clone(), Rc::clone(&shared));
-        let first = Instant::now() + pause * number / options.clients.max(1);
-        tokio::task::spawn_local(write(handle, number, first, pause, shared))
-    };
-    let writers = (0..options.clients).map(writer).collect();
-    Ok((shared, writers))
-}
-
-async fn write(handle: Keyspace, number: u32, first: Instant, pause: Duration, shared: Rc<Shared>) {
-    let value = bytes::Bytes::from(vec![b'v'; 256]);
-    let (mut due, mut afresh) = (first, 0);
-    for sequence in 0_u64.. {
-        tokio::time::sleep_until(due.into()).await;
-        if shared.stop.get() {
-            return;
-        }
-        if afresh != shared.afresh.get() {
-            (due, afresh) = (Instant::now(), shared.afresh.get());
-        }
-        let put = handle.put(format!("client/{number}/{}", sequence % 100), value.clone());
-        match put.await {
-            Ok(_) => {
-                shared
-                    .latency
-                    .borrow_mut()
-                    .saturating_record(nanos(due.elapsed()));
-            }
-            Err(error) => {
-                let count = match error.effect() {
-                    Effect::Unknown => &shared.unknown,
-                    _ => &shared.refused,
-                };
-                count.set(count.get() + 1);
-            }
-        }
-        due += pause;
-    }
 }

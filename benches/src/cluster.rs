@@ -75,16 +75,6 @@ fn needs(backend: Backend) -> Needs {
 impl Cluster {
     /// Writes a configuration into `directory` and starts the nodes with this binary, with these keyspaces.
     pub async fn start(binary: &Path, directory: &Path, keyspaces: &[(String, Backend)]) -> Result<Self> {
-        Self::start_first(binary, directory, keyspaces, NODES).await
-    }
-
-    /// The same, but starts the first `nodes` nodes alone.
-    pub async fn start_first(
-        binary: &Path,
-        directory: &Path,
-        keyspaces: &[(String, Backend)],
-        nodes: u32,
-    ) -> Result<Self> {
         let keyspaces: Vec<String> = keyspaces
             .iter()
             .map(|(name, backend)| format!("{name}={backend}"))
@@ -107,19 +97,15 @@ impl Cluster {
             directory: directory.to_path_buf(),
             nodes: BTreeMap::new(),
         };
-        cluster.start_up_to(nodes).await?;
+        cluster.start_all().await?;
         cluster.wait_writable().await?;
         Ok(cluster)
     }
 
     /// Starts all nodes at once; the time until the last of them serves.
     pub async fn start_all(&mut self) -> Result<Duration> {
-        self.start_up_to(NODES).await
-    }
-
-    async fn start_up_to(&mut self, nodes: u32) -> Result<Duration> {
         let mut starting = Vec::new();
-        for node in 1..=nodes {
+        for node in 1..=NODES {
             starting.push(self.spawn(node)?);
         }
         let mut last = Duration::ZERO;

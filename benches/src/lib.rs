@@ -5,10 +5,10 @@
 //! | [`puts`], [`reads`] | how many at once, and how long each takes; the same on etcd and ZooKeeper where they are installed |
 //! | [`watch`] | one writer, many watchers: how long a change takes to reach all |
 //! | [`restart`] | a cluster that is killed and started again with much state |
-//! | [`catch_up`] | a follower that was away, or is new: how long until it has everything, and what that costs the others |
+//! | [`catch_up`] | a follower that was away: how long until it has everything, and what that costs the others |
 //! | [`failover`] | a leader that is killed under load: how long nothing is acknowledged |
 //! | [`keyspaces`] | what many keyspaces cost, and what a flooded one costs the others |
-//! | [`memory`] | what a state costs in memory while it is written, sent to a new node, and after a restart |
+//! | [`memory`] | what a state costs in memory while it is written, sent to a node that has nothing, and after a restart |
 //! | [`micro`] | three nodes of a backend in one thread, without disks and sockets |
 //! | [`machine`] | what this machine's disk and loopback can do at best, measured in the same run |
 //! | [`cluster`], [`etcd`], [`zookeeper`] | three processes of each |
@@ -29,6 +29,7 @@ pub mod puts;
 pub mod reads;
 pub mod report;
 pub mod restart;
+mod steady;
 pub mod watch;
 pub mod zookeeper;
 

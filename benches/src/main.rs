@@ -60,11 +60,11 @@ enum Kind {
     Restart(restart::Options),
     /// Kill of the leader under load: how long nothing is acknowledged
     Failover(failover::Options),
-    /// A follower that was away, or is new: how long until it has everything, and what that costs the others
+    /// A follower that was away: how long until it has everything, and what that costs the others
     CatchUp(catch_up::Options),
     /// What many keyspaces cost, and a flooded one the others
     Keyspaces(keyspaces::Options),
-    /// What a state costs in memory: written, sent to a new node, after a restart
+    /// What a state costs in memory: written, sent to a node that has nothing, after a restart
     Memory(memory::Options),
     /// The core of a backend alone: three nodes in one thread, without disks and sockets
     Micro(micro::Options),

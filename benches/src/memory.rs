@@ -1,5 +1,5 @@
-//! `bench memory`: what a state costs in memory: while it is written, while a node that comes for the first time is sent
-//! it, and after a restart.
+//! `bench memory`: what a state costs in memory: while it is written, while a node that has nothing is sent it, and after a
+//! restart.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -30,8 +30,8 @@ pub struct Options {
     /// Bytes of each value.
     #[arg(long, default_value_t = 100)]
     pub value_bytes: usize,
-    /// One node comes for the first time, with an empty disk, when everything is written; not for a backend that needs
-    /// every member.
+    /// One node is killed before anything is written, comes back when everything is, and is sent all of it; not for a
+    /// backend that needs every member.
     #[arg(long)]
     pub empty: bool,
     /// Seconds of rest before what a node holds is read.
@@ -60,9 +60,12 @@ async fn one(binary: &Path, directory: &Path, backend: Backend, options: &Option
     let name = keyspace(backend);
     let state = options.state();
     let rest = Duration::from_secs(options.seconds);
-    let first = if options.empty { NODES - 1 } else { NODES };
-    let mut cluster = Cluster::start_first(binary, directory, &one_of_each(&[backend]), first).await?;
+    let mut cluster = Cluster::start(binary, directory, &one_of_each(&[backend])).await?;
     let nothing = cluster.memory()?;
+    if options.empty {
+        cluster.kill(NODES).await?;
+        cluster.wait_writable().await?;
+    }
     // Beyond a node without keys, and beyond keys and values.
     let per_key = |memory: f64| (memory - nothing - state) / options.keys.max(1) as f64;
     eprintln!("{backend}, writing {} keys …", options.keys);
