@@ -233,7 +233,7 @@ pub struct Versioned {
 }
 
 // What a key costs in a map, beyond one allocation for its value, and one for a key that is long.
-const _: () = assert!(size_of::<(Key, Versioned)>() <= 72);
+const _: () = assert!(size_of::<(Key, Versioned)>() <= 64);
 
 /// A condition on one key. All guards of a command are checked against one state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
 
@@ -68,10 +69,18 @@ id!(
     /// Names one proposal between a protocol and its host. Never leaves the node.
     Ticket(u64), "t{}"
 );
-id!(
-    /// A lease under which a value lives. 0 is not a lease.
-    LeaseId(u64), "l{}"
-);
+
+/// A lease under which a value lives. 0 is not a lease, so that a place for one is no larger than one: a keyspace holds
+/// millions of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LeaseId(pub NonZeroU64);
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "l{}", self.0)
+    }
+}
 
 impl Version {
     /// The version of a key that does not exist.

@@ -33,7 +33,7 @@ pub struct Table {
 
 /// What one entry contributes to a digest.
 fn entry_digest(key: &Key, state: &Versioned) -> u64 {
-    let lease = state.lease.map_or(0, |lease| lease.0.wrapping_add(1));
+    let lease = state.lease.map_or(0, |lease| lease.0.get());
     let value = xxh3_64_with_seed(&state.value, state.modified.0);
     xxh3_64_with_seed(
         key,

@@ -4,7 +4,7 @@
 //! number within that incarnation. The incarnation makes names safe against lost disks: a node that forgot its numbers
 //! has a new one and can never give a name out twice (riak_kv lost data that way).
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use trilemma_core::codec::bounded_vec;
 use trilemma_core::{Incarnation, NodeId};
 
@@ -53,7 +53,12 @@ impl std::fmt::Display for Dot {
 /// has observed the earlier ones through it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Observed(#[serde(deserialize_with = "bounded_vec::<_, _, OBSERVED_MAX>")] Vec<Dot>);
+pub struct Observed(#[serde(deserialize_with = "bounded")] Box<[Dot]>);
+
+/// Most of them are empty and stay: a slice has no room that nothing is in.
+fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<[Dot]>, D::Error> {
+    bounded_vec::<_, _, OBSERVED_MAX>(deserializer).map(Vec::into_boxed_slice)
+}
 
 impl Observed {
     /// Whether nothing was observed.
@@ -85,7 +90,7 @@ impl Observed {
     pub fn add(&mut self, dot: Dot) {
         match self.0.binary_search_by_key(&dot.source(), |mark| mark.source()) {
             Ok(at) => self.0[at].seq = self.0[at].seq.max(dot.seq),
-            Err(at) => self.0.insert(at, dot),
+            Err(at) => self.0 = [&self.0[..at], &[dot], &self.0[at..]].concat().into(),
         }
         debug_assert!(self.covers(dot), "added and not there: {dot}");
     }
@@ -97,7 +102,7 @@ impl Observed {
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
-        self.0.clear();
+        self.0 = Box::default();
     }
 
     /// Whether the list is in the order that every sender keeps. What a peer sends may not be.

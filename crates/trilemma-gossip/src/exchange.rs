@@ -442,7 +442,7 @@ impl Serving {
     fn page(&self, after: Option<Dot>, page_bytes: usize) -> (Vec<Item>, Option<Dot>) {
         let mut items: Vec<Item> = Vec::new();
         let (mut bytes, mut looked, mut last) = (0, 0, after);
-        for (&dot, key) in self.replica.live_within(&self.spans, after) {
+        for (dot, key) in self.replica.live_within(&self.spans, after) {
             let is_apart = items.last().is_none_or(|item| !item.is_followed_by(dot));
             if is_apart && looked >= LOOKED_MAX {
                 return (items, last);

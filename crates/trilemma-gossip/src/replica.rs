@@ -18,6 +18,7 @@
 //! reflect them. It changes nothing that is visible, now or later, so replicas may do it at different times.
 
 mod index;
+mod live;
 mod siblings;
 
 use std::ops::Bound;
@@ -206,7 +207,7 @@ impl Replica {
     /// The key of a live change.
     #[must_use]
     pub fn key_of(&self, dot: Dot) -> Option<&Key> {
-        self.index.live.get(&dot)
+        self.index.live.get(dot)
     }
 
     /// The state of a key.
@@ -317,7 +318,7 @@ impl Replica {
 
     /// Removes a live change that another replica reflects and does not hold. Its name stays in the context.
     pub fn remove(&mut self, dot: Dot) {
-        if let Some(key) = self.index.live.get(&dot).cloned() {
+        if let Some(key) = self.index.live.get(dot).cloned() {
             debug_assert!(
                 self.context.contains(dot),
                 "a live change that is not reflected: {dot}"
@@ -344,8 +345,8 @@ impl Replica {
         limit: usize,
     ) -> (Vec<Dot>, Option<Dot>) {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let live = self.index.live.range((start, Bound::Unbounded));
-        let looked: Vec<Dot> = live.take(limit).map(|(dot, _)| *dot).collect();
+        let live = self.index.live.range(start, Bound::Unbounded);
+        let looked: Vec<Dot> = live.take(limit).map(|(dot, _)| dot).collect();
         let last = looked.last().copied().filter(|_| looked.len() == limit);
         let is_dead = |dot: &Dot| other.contains(*dot) && !listed.contains(*dot);
         (looked.into_iter().filter(is_dead).collect(), last)
@@ -375,7 +376,7 @@ impl Replica {
     /// The live change of this name.
     #[must_use]
     pub fn item(&self, dot: Dot) -> Option<&Item> {
-        self.item_of(self.index.live.get(&dot)?, dot)
+        self.item_of(self.index.live.get(dot)?, dot)
     }
 
     /// The live change of this name and key.
@@ -404,14 +405,14 @@ impl Replica {
         &'a self,
         spans: &'a [(Dot, Dot)],
         after: Option<Dot>,
-    ) -> impl Iterator<Item = (&'a Dot, &'a Key)> {
+    ) -> impl Iterator<Item = (Dot, &'a Key)> {
         let passed = spans.partition_point(|(_, last)| after.is_some_and(|after| *last <= after));
         spans[passed..].iter().flat_map(move |&(first, last)| {
             let start = match after {
                 Some(after) if after >= first => Bound::Excluded(after),
                 _ => Bound::Included(first),
             };
-            self.index.live.range((start, Bound::Included(last)))
+            self.index.live.range(start, Bound::Included(last))
         })
     }
 
@@ -420,8 +421,8 @@ impl Replica {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.index
             .live
-            .range((start, Bound::Unbounded))
-            .filter_map(|(dot, key)| self.item_of(key, *dot))
+            .range(start, Bound::Unbounded)
+            .filter_map(|(dot, key)| self.item_of(key, dot))
     }
 
     /// The next live changes after `after` that collection can do something for, at most `limit`.
@@ -446,7 +447,7 @@ impl Replica {
     /// the same incarnation covers it on replicas that have not collected yet, and would bring back there what it hid.
     /// Such a key is written back first, see [`Replica::hides`].
     pub fn collect(&mut self, dot: Dot, is_stable: impl Fn(&Item) -> bool) -> bool {
-        let Some(key) = self.index.live.get(&dot).cloned() else {
+        let Some(key) = self.index.live.get(dot).cloned() else {
             return false;
         };
         let siblings = self.siblings(&key);

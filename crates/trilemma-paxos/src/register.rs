@@ -154,6 +154,8 @@ impl Register {
 
     /// Records what an operation did.
     fn push(&mut self, result: Recent, keep: Keep) {
+        // Each key has such lists, most of one element: no room for more of them.
+        self.recent.reserve_exact(1);
         self.recent.push(result);
         self.shorten(keep);
         assert!(
@@ -237,7 +239,10 @@ impl Register {
             .binary_search_by_key(&ballot.node, |other| other.node)
         {
             Ok(position) => self.proposers[position] = ballot,
-            Err(position) if self.proposers.len() < PROPOSERS_MAX => self.proposers.insert(position, ballot),
+            Err(position) if self.proposers.len() < PROPOSERS_MAX => {
+                self.proposers.reserve_exact(1);
+                self.proposers.insert(position, ballot);
+            }
             // Only nodes that are no members can have taken its place: a peer has made that up.
             Err(_) => {}
         }
@@ -400,6 +405,38 @@ fn mutate(register: &mut Register, mutation: &Mutation) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A million keys have a million registers.
+    #[test]
+    fn a_register_has_no_room_for_what_it_does_not_hold() {
+        let mut register = Register::default();
+        let op = OpId {
+            session: SessionId {
+                basis: Version(1),
+                nonce: 1,
+            },
+            seq: 1,
+        };
+        let result = OpResult::Fenced;
+        register.push(
+            Recent { op, result },
+            Keep {
+                recent: 16,
+                floors: 16,
+            },
+        );
+        register.changed_under(Ballot {
+            counter: 1,
+            ..Ballot::ZERO
+        });
+        let bytes = trilemma_core::codec::encode(&register);
+        let read: Register = trilemma_core::codec::decode(&bytes).expect("what was encoded is read");
+        assert_eq!(read, register);
+        for register in [register, read] {
+            assert_eq!((register.recent.len(), register.recent.capacity()), (1, 1));
+            assert_eq!((register.proposers.len(), register.proposers.capacity()), (1, 1));
+        }
+    }
 
     /// What a change keeps comes from its proposer: one that keeps less, or says so, must not end an acceptor.
     #[test]

@@ -140,7 +140,7 @@ fn each_request_is_answered_once_by_its_deadline_at_the_backstop() {
 fn d21_a_lease_is_refused_by_every_backend_until_leases_exist() {
     let mut command = Command::put("key", "value");
     if let Some(crate::data::Mutation::Put { lease, .. }) = command.mutations.first_mut() {
-        *lease = Some(crate::id::LeaseId(1));
+        *lease = Some(crate::id::LeaseId(std::num::NonZeroU64::MIN));
     }
     let refused = command.validate().expect_err("nothing would end the lease");
     assert!(matches!(refused.reason, Reason::Unsupported { .. }), "{refused}");

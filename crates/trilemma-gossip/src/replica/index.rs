@@ -1,9 +1,9 @@
 //! What follows from the siblings of all keys: which changes are live, and figures.
 
-use imbl::{OrdMap, OrdSet};
-use trilemma_core::Key;
+use imbl::OrdSet;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use super::live::Live;
 use super::siblings::{Sibling, shown, winner};
 use crate::dot::Dot;
 
@@ -11,7 +11,7 @@ use crate::dot::Dot;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Index {
     /// The key of each live change.
-    pub(super) live: OrdMap<Dot, Key>,
+    pub(super) live: Live,
     /// Live changes that collection can still do something for.
     pub(super) uncollected: OrdSet<Dot>,
     /// Keys that exist for readers.
@@ -46,7 +46,7 @@ impl Index {
             self.digest = self.digest.wrapping_sub(share);
         }
         for Sibling { item, .. } in siblings {
-            self.live.remove(&item.dot);
+            self.live.remove(item.dot);
             if item.is_uncollected() {
                 self.uncollected.remove(&item.dot);
             }

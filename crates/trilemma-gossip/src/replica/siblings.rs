@@ -15,6 +15,9 @@ pub struct Sibling {
     pub(super) hash: u64,
 }
 
+// What a key costs beside its place in two maps, key and value: a keyspace holds millions of them.
+const _: () = assert!(size_of::<Sibling>() <= 104);
+
 impl Sibling {
     pub(super) fn new(item: Item) -> Self {
         let hash = item.content.as_ref().map_or(0, |value| xxh3_64(value));

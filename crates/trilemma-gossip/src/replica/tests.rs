@@ -117,7 +117,7 @@ fn merge(into: &Replica, from: &Replica) -> Replica {
     let mut merged = into.clone();
     let spans = from.context().minus(into.context());
     for (dot, key) in from.live_within(&spans, None) {
-        merged.join(from.item_of(key, *dot).expect("it is live"));
+        merged.join(from.item_of(key, dot).expect("it is live"));
     }
     merged.join_context(from.context());
     merged
@@ -313,7 +313,7 @@ fn a_wrong_figure_or_index_is_caught() {
         |replica| replica.index.visible += 1,
         |replica| replica.index.digest ^= 1,
         |replica| _ = replica.index.uncollected.remove(&dot(2, 1)),
-        |replica| _ = replica.index.live.remove(&dot(1, 1)),
+        |replica| replica.index.live.remove(dot(1, 1)),
         |replica| replica.context = Context::default(),
     ];
     for (at, corrupt) in corruptions.into_iter().enumerate() {

@@ -101,7 +101,7 @@ fn what_would_weaken_a_promise_is_refused() {
         mutations: vec![Mutation::Put {
             key: "k".into(),
             value: "v".into(),
-            lease: Some(trilemma_core::LeaseId(1)),
+            lease: Some(trilemma_core::LeaseId(std::num::NonZeroU64::MIN)),
         }],
     };
     assert!(matches!(

@@ -37,7 +37,7 @@ fn largest_register() -> Arc<Register> {
             value: vec![7; trilemma_core::data::VALUE_BYTES_MAX].into(),
             created: most,
             modified: most,
-            lease: Some(LeaseId(u64::MAX)),
+            lease: Some(LeaseId(std::num::NonZeroU64::MAX)),
         }),
         recent: vec![Recent { op, result }; RECENT_MAX],
         floors: vec![

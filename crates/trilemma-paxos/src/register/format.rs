@@ -90,11 +90,14 @@ impl TryFrom<Stored> for Register {
             Body::Changed(_) => return Err(Corrupt("a change stands where a register belongs".into())),
         };
         let Rest {
-            recent,
-            floors,
+            mut recent,
+            mut floors,
             horizon,
-            proposers,
+            mut proposers,
         } = rest;
+        recent.shrink_to_fit();
+        floors.shrink_to_fit();
+        proposers.shrink_to_fit();
         if !floors.is_sorted_by(|a, b| a.session < b.session) {
             return Err(Corrupt("the floors of a register are out of order".into()));
         }

@@ -1,5 +1,7 @@
 //! What the backend does, one behaviour at a time.
 
+use std::num::NonZeroU64;
+
 use trilemma_core::{
     Attempt, Command, KeyRange, LeaseId, Mutation, NodeSet, Outcome, Protocol, Query, ReadLevel, ReadRequest,
     Reason, Reply, Request, UnknownCause, Version, WriteError,
@@ -163,11 +165,13 @@ fn a_lease_is_kept_with_the_value() {
     let mut cluster = cluster(3, 6);
     let mut command = Command::put("k", "a");
     if let Mutation::Put { lease, .. } = &mut command.mutations[0] {
-        *lease = Some(LeaseId(9));
+        *lease = Some(LeaseId(NonZeroU64::MAX));
     }
     let _ = receipt(cluster.write(N1, 1, command));
     match cluster.get(N2, "k") {
-        Some(Reply::Read(Ok(reply))) => assert_eq!(reply.entries[0].state.lease, Some(LeaseId(9))),
+        Some(Reply::Read(Ok(reply))) => {
+            assert_eq!(reply.entries[0].state.lease, Some(LeaseId(NonZeroU64::MAX)))
+        }
         other => panic!("{other:?}"),
     }
 }
