@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod cuts;
+mod divergence;
 mod format;
 pub(crate) mod harness;
 mod invariants;

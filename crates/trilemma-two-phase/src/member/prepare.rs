@@ -41,12 +41,9 @@ impl Member {
             return;
         }
         self.on_head(core, head, effects);
-        if let Some(why) = self.refusal() {
-            let id = batch.id;
-            return effects.send(core.config.sequencer, Message::Refusal { id, why });
-        }
         match self.place(core, &batch) {
             Place::Known => self.owe_vote(),
+            Place::Next | Place::Gap if self.diverged.is_some() => self.refuse(core, batch.id, effects),
             Place::Next => {
                 self.prepare(core, now, batch, effects);
                 self.unstash(core, now, effects);
@@ -172,10 +169,17 @@ impl Member {
         self.diverged = Some(why);
     }
 
-    /// Why this member prepares nothing, for the callers of the sequencer.
-    fn refusal(&self) -> Option<String> {
-        self.diverged.as_ref()?;
-        Some("its state differs from the sequencer's after the same batch; see its log".into())
+    /// Refuses a batch permanently, because this member's state is not to be believed.
+    fn refuse(&mut self, core: &Core, id: BatchId, effects: &mut Out) {
+        assert!(
+            id > self.fence,
+            "batch {id} is refused behind the fence {}",
+            self.fence
+        );
+        effects.append(Record::Refuse { id });
+        self.fence = id;
+        let why = "its state differs from the sequencer's after the same batch; see its log".into();
+        effects.send_after_append(core.config.sequencer, Message::Refusal { id, why });
     }
 
     /// Every batch below `finished` is aborted, or committed and acknowledged from here.
