@@ -52,7 +52,7 @@ pub fn encode_onto<T: Serialize>(value: &T, out: Vec<u8>) -> Vec<u8> {
 }
 
 /// Encodes `value` into memory of exactly its size. It is written into `scratch` first, which keeps what it has grown to, up to
-/// a limit: a message of many entries would otherwise be moved each time that its memory doubles.
+/// 1 MiB: a message of many entries would otherwise be moved each time that its memory doubles.
 ///
 /// # Panics
 /// As [`encode`].

@@ -9,7 +9,8 @@
 //! | [`protocol`], [`host`] | the sans-I/O contract of protocol crates, and what runs an instance |
 //! | [`replicator`] | the trait behind which a backend stands |
 //! | [`checkpoint`] | a state as chunks, and how large one may be |
-//! | [`view`] | a state of one moment, read part by part |
+//! | [`view`], [`scan`] | a state of one moment, read part by part; a page of it |
+//! | `logged` | a command as a log holds it |
 //! | [`table`], [`session`], [`liveness`], [`patience`] | small pure machines that several protocols share |
 //! | [`codec`], [`rng`] | bounded bytes, seeded randomness |
 //!
