@@ -10,7 +10,7 @@ use trilemma::{Backend, NodeId, Version};
 use crate::cluster::{Cluster, NODES, keyspace, one_of_each};
 use crate::fill::fill;
 use crate::report::Measurement;
-use crate::steady::Steady;
+use crate::steady::{Pattern, Steady};
 use crate::{BenchError, Result};
 
 /// Longest time until it has caught up.
@@ -63,7 +63,10 @@ pub async fn measure(binary: &Path, directory: &Path, options: &Options) -> Resu
     }
     eprintln!("{backend}, writing {} keys …", options.keys);
     fill(&handle, backend, options.keys, options.keys, options.value_bytes).await?;
-    let mut steady = Steady::begin(&handle, options.rate, options.clients)?;
+    let mut steady = Steady::begin(
+        std::slice::from_ref(&handle),
+        Pattern::at_rate(options.rate, options.clients),
+    )?;
     let rest = Duration::from_secs(options.seconds);
     tokio::time::sleep(rest).await;
     let _filling = steady.take()?;

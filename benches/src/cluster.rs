@@ -64,7 +64,8 @@ pub fn one_of_each(backends: &[Backend]) -> Vec<(String, Backend)> {
         .collect()
 }
 
-fn needs(backend: Backend) -> Needs {
+/// What the benchmarks need of a backend: all that it has.
+pub(crate) fn needs(backend: Backend) -> Needs {
     match backend {
         Backend::Gossip => Needs::Available,
         Backend::Paxos => Needs::Linearizable,
@@ -155,9 +156,14 @@ impl Cluster {
         Ok(())
     }
 
+    /// The file with the configuration of a client of all nodes.
+    pub(crate) fn client_config(&self) -> PathBuf {
+        self.directory.join("client.toml")
+    }
+
     /// The configuration of a client of all nodes.
     pub fn config(&self) -> Result<ClientConfig> {
-        Ok(ClientConfig::load(self.directory.join("client.toml"))?)
+        Ok(ClientConfig::load(self.client_config())?)
     }
 
     /// A client of one node alone.
@@ -203,12 +209,20 @@ impl Cluster {
         }
     }
 
-    /// The node that orders the keyspace's writes, if there is one.
+    /// The node that orders the keyspace's writes, if there is one. One that was just killed is none: the others need a
+    /// moment to notice.
     pub async fn leader(&self, keyspace: &str) -> Result<Option<NodeId>> {
         let client = Client::connect(self.config()?).await?;
-        let overview = client.overview().await?;
-        let found = overview.keyspaces.iter().find(|found| found.name == keyspace);
-        Ok(found.and_then(|found| found.status.leader))
+        let began = Instant::now();
+        loop {
+            let overview = client.overview().await?;
+            let found = overview.keyspaces.iter().find(|found| found.name == keyspace);
+            let leader = found.and_then(|found| found.status.leader);
+            if leader.is_none_or(|leader| self.nodes.contains_key(&leader.0)) || began.elapsed() > PATIENCE {
+                return Ok(leader);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// A handle at the node that orders the keyspace's writes; at the first node where there is none.
@@ -237,6 +251,17 @@ impl Cluster {
     #[must_use]
     pub fn processes(&self) -> Vec<u32> {
         self.nodes.values().filter_map(Child::id).collect()
+    }
+
+    /// The process of a node that was started, if it has not ended.
+    pub(crate) fn process(&mut self, node: u32) -> Result<Option<u32>> {
+        let Some(child) = self.nodes.get_mut(&node) else {
+            return Ok(None);
+        };
+        let ended = child
+            .try_wait()
+            .map_err(|error| BenchError::system(format!("node {node}"), error))?;
+        Ok(if ended.is_some() { None } else { child.id() })
     }
 
     /// Memory of the largest node in bytes, as the system counts it.

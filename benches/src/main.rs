@@ -9,7 +9,8 @@ use trilemma_benches::machine::Machine;
 use trilemma_benches::puts::Others;
 use trilemma_benches::report::{Measurement, Report, Subject};
 use trilemma_benches::{
-    BenchError, Result, catch_up, failover, keyspaces, memory, micro, puts, reads, restart, watch,
+    BenchError, Result, catch_up, failover, isolation, keyspaces, memory, micro, puts, reads, restart, watch,
+    writers,
 };
 
 #[global_allocator]
@@ -62,12 +63,17 @@ enum Kind {
     Failover(failover::Options),
     /// A follower that was away: how long until it has everything, and what that costs the others
     CatchUp(catch_up::Options),
+    /// What a flood, a slow disk, a stopped node and deaf clients cost another keyspace
+    Isolation(isolation::Options),
     /// What many keyspaces cost, and a flooded one the others
     Keyspaces(keyspaces::Options),
     /// What a state costs in memory: written, sent to a node that has nothing, after a restart
     Memory(memory::Options),
     /// The core of a backend alone: three nodes in one thread, without disks and sockets
     Micro(micro::Options),
+    /// Clients of another run of this program
+    #[command(hide = true)]
+    Writers(writers::Options),
 }
 
 impl Kind {
@@ -79,9 +85,11 @@ impl Kind {
             Kind::Restart(_) => "restart",
             Kind::Failover(_) => "failover",
             Kind::CatchUp(_) => "catch-up",
+            Kind::Isolation(_) => "isolation",
             Kind::Keyspaces(_) => "keyspaces",
             Kind::Memory(_) => "memory",
             Kind::Micro(_) => "micro",
+            Kind::Writers(_) => "writers",
         }
     }
 
@@ -93,9 +101,11 @@ impl Kind {
             Kind::Restart(options) => restart::measure(binary, directory, options).await,
             Kind::Failover(options) => failover::measure(binary, directory, options).await,
             Kind::CatchUp(options) => catch_up::measure(binary, directory, options).await,
+            Kind::Isolation(options) => isolation::measure(binary, directory, options).await,
             Kind::Keyspaces(options) => keyspaces::measure(binary, directory, options).await,
             Kind::Memory(options) => memory::measure(binary, directory, options).await,
             Kind::Micro(options) => micro::measure(options),
+            Kind::Writers(_) => Ok(Vec::new()),
         }
     }
 
@@ -127,6 +137,9 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> Result<()> {
+    if let Kind::Writers(options) = &args.kind {
+        return writers::run(options).await;
+    }
     let binary = match &args.binary {
         Some(binary) => binary.clone(),
         None => beside_this_program("trilemma")?,

@@ -1,4 +1,5 @@
-//! Clients that write all the time at a steady rate, each at its own times; what is late counts from when it was due.
+//! Clients that write all the time: at a steady rate, each at its own times, and what is late counts from when it was due;
+//! or each the next value when it has the answer to the last.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,7 +12,33 @@ use trilemma::{Effect, Keyspace};
 use crate::load::{nanos, new_histogram};
 use crate::{BenchError, Result};
 
-const VALUE_BYTES: usize = 256;
+/// What they write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pattern {
+    /// Clients.
+    pub(crate) clients: u32,
+    /// Values per second of all clients together; 0: as fast as they are answered.
+    pub(crate) rate: u32,
+    /// Bytes of each value.
+    pub(crate) value_bytes: usize,
+    /// Keys of each client, which it writes in turn.
+    pub(crate) keys: u64,
+}
+
+impl Pattern {
+    /// Small values at a rate.
+    pub(crate) fn at_rate(rate: u32, clients: u32) -> Self {
+        Self {
+            clients,
+            rate,
+            value_bytes: 256,
+            keys: 100,
+        }
+    }
+}
+
+/// Pause of a client after a write that failed.
+const AFTER_REFUSAL: Duration = Duration::from_millis(10);
 
 /// Running clients.
 pub(crate) struct Steady {
@@ -26,25 +53,25 @@ struct Shared {
     latency: RefCell<Histogram<u64>>,
     refused: Cell<u64>,
     unknown: Cell<u64>,
+    first_failure: RefCell<Option<String>>,
 }
 
 impl Steady {
-    /// Starts `clients` clients that write `rate` values per second together.
-    pub(crate) fn begin(handle: &Keyspace, rate: u32, clients: u32) -> Result<Self> {
+    /// Starts the clients, spread over these handles, of which there is one at least.
+    pub(crate) fn begin(handles: &[Keyspace], pattern: Pattern) -> Result<Self> {
         let shared = Rc::new(Shared {
             stop: Cell::new(false),
             afresh: Cell::new(0),
             latency: RefCell::new(new_histogram()?),
             refused: Cell::new(0),
             unknown: Cell::new(0),
+            first_failure: RefCell::new(None),
         });
-        let pause = Duration::from_secs(1) * clients / rate.max(1);
         let writer = |number: u32| {
-            let (handle, shared) = (handle.clone(), Rc::clone(&shared));
-            let first = Instant::now() + pause * number / clients.max(1);
-            tokio::task::spawn_local(write(handle, number, first, pause, shared))
+            let handle = handles[number as usize % handles.len()].clone();
+            tokio::task::spawn_local(write(handle, number, pattern, Rc::clone(&shared)))
         };
-        let writers = (0..clients).map(writer).collect();
+        let writers = (0..pattern.clients).map(writer).collect();
         Ok(Self { shared, writers })
     }
 
@@ -68,6 +95,11 @@ impl Steady {
         self.shared.unknown.get()
     }
 
+    /// Why the first write failed that did.
+    pub(crate) fn first_failure(&self) -> Option<String> {
+        self.shared.first_failure.borrow().clone()
+    }
+
     /// Stops the clients.
     pub(crate) async fn stop(&mut self) -> Result<()> {
         self.shared.stop.set(true);
@@ -80,9 +112,11 @@ impl Steady {
     }
 }
 
-async fn write(handle: Keyspace, number: u32, first: Instant, pause: Duration, shared: Rc<Shared>) {
-    let value = bytes::Bytes::from(vec![b'v'; VALUE_BYTES]);
-    let (mut due, mut afresh) = (first, 0);
+async fn write(handle: Keyspace, number: u32, pattern: Pattern, shared: Rc<Shared>) {
+    let value = bytes::Bytes::from(vec![b'v'; pattern.value_bytes]);
+    let pause = (pattern.rate > 0).then(|| Duration::from_secs(1) * pattern.clients / pattern.rate);
+    let mut due = Instant::now() + pause.unwrap_or_default() * number / pattern.clients;
+    let mut afresh = 0;
     for sequence in 0_u64.. {
         tokio::time::sleep_until(due.into()).await;
         if shared.stop.get() {
@@ -91,8 +125,8 @@ async fn write(handle: Keyspace, number: u32, first: Instant, pause: Duration, s
         if afresh != shared.afresh.get() {
             (due, afresh) = (Instant::now(), shared.afresh.get());
         }
-        let put = handle.put(format!("client/{number}/{}", sequence % 100), value.clone());
-        match put.await {
+        let key = format!("client/{number}/{}", sequence % pattern.keys.max(1));
+        match handle.put(key, value.clone()).await {
             Ok(_) => {
                 shared
                     .latency
@@ -105,8 +139,14 @@ async fn write(handle: Keyspace, number: u32, first: Instant, pause: Duration, s
                     _ => &shared.refused,
                 };
                 count.set(count.get() + 1);
+                shared
+                    .first_failure
+                    .borrow_mut()
+                    .get_or_insert_with(|| error.to_string());
+                // A node that refuses at once must not keep this thread.
+                tokio::time::sleep(AFTER_REFUSAL).await;
             }
         }
-        due += pause;
+        due = pause.map_or_else(Instant::now, |pause| due + pause);
     }
 }

@@ -14,7 +14,7 @@ use crate::cluster::{Cluster, cpu_of, keyspace};
 use crate::fill::{fill, key};
 use crate::load::{nanos, new_histogram};
 use crate::report::Measurement;
-use crate::steady::Steady;
+use crate::writers::{Options as Others, Seen as Beside, Writers};
 use crate::{BenchError, Result};
 
 /// Least number of keys that are changed in turn.
@@ -50,7 +50,7 @@ pub struct Options {
     /// Keys that are there before; each watch is first sent those of its range.
     #[arg(long, default_value_t = 0)]
     pub keys: u64,
-    /// Clients that write to another keyspace, alone for a while and then beside the watches.
+    /// Clients, in a process of their own, that write to another keyspace, alone for a while and then beside the watches.
     #[arg(long, default_value_t = 0)]
     pub beside: u32,
     /// Values that they write per second together.
@@ -154,14 +154,18 @@ async fn level(cluster: &Cluster, watchers: usize, options: &Options) -> Result<
     for _ in 0..options.connections.max(1) {
         handles.push(cluster.handle_anywhere(&name, options.backend).await?);
     }
-    let beside = cluster.handle(BESIDE, Backend::Raft).await?;
-    let mut steady = Steady::begin(&beside, options.beside_rate, options.beside)?;
+    let (mut others, mut alone) = (None, None);
     if options.beside > 0 {
+        let clients = Others::new(cluster, BESIDE, Backend::Raft)
+            .first(cluster.leader(BESIDE).await?)
+            .clients(options.beside, options.beside_rate);
+        let mut writers = Writers::start(&clients).await?;
         tokio::time::sleep(ALONE).await;
-        let _warming = steady.take()?;
+        let _warming = writers.take().await?;
         tokio::time::sleep(ALONE).await;
+        alone = Some(writers.take().await?);
+        others = Some(writers);
     }
-    let alone = steady.take()?;
     let began = Instant::now();
     let mut opened = Vec::new();
     for watcher in 0..watchers {
@@ -201,7 +205,7 @@ async fn level(cluster: &Cluster, watchers: usize, options: &Options) -> Result<
         .collect();
     let processes = cluster.processes();
     let cpu = cpu_of(&processes)?;
-    let during_opening = steady.take()?;
+    let during_opening = take(&mut others).await?;
     written
         .chains
         .replace(Some(write(cluster, options, start).await?));
@@ -221,8 +225,7 @@ async fn level(cluster: &Cluster, watchers: usize, options: &Options) -> Result<
         out_of_order += seen.out_of_order;
     }
     let took = start.elapsed().as_secs_f64();
-    let beside = steady.take()?;
-    steady.stop().await?;
+    let beside = take(&mut others).await?;
     let cpu = cpu_of(&processes)? - cpu;
     let mut measurement = Measurement::new(options.backend.name(), format!("{watchers} watchers"))
         .figure("open all ms", opening.as_secs_f64() * 1e3)
@@ -232,18 +235,27 @@ async fn level(cluster: &Cluster, watchers: usize, options: &Options) -> Result<
         .figure("resets", resets as f64)
         .figure("missing", missing as f64)
         .figure("out of order", out_of_order as f64);
-    if options.beside > 0 {
-        let p99 = |histogram: &Histogram<u64>| histogram.value_at_quantile(0.99) as f64 / 1e6;
+    if let (Some(alone), Some(opening), Some(beside)) = (alone, during_opening, beside) {
         measurement = measurement
-            .figure("other p99 alone", p99(&alone))
-            .figure("other p99 opening", p99(&during_opening))
-            .figure("other p99 beside", p99(&beside))
-            .figure("other refused", (steady.refused() + steady.unknown()) as f64);
+            .figure("other p99 alone", alone.p99())
+            .figure("other p99 opening", opening.p99())
+            .figure("other p99 beside", beside.p99())
+            .figure("opening / alone", opening.p99() / alone.p99().max(1e-9))
+            .figure("beside / alone", beside.p99() / alone.p99().max(1e-9))
+            .figure("other failed", opening.failed() + beside.failed());
     }
     measurement.failures = missing + out_of_order;
     measurement.first_failure =
         (measurement.failures > 0).then(|| "a change did not reach a watcher in its order".into());
     Ok(measurement)
+}
+
+/// What the writers of the other keyspace have seen, if there are any.
+async fn take(others: &mut Option<Writers>) -> Result<Option<Beside>> {
+    match others {
+        Some(writers) => Ok(Some(writers.take().await?)),
+        None => Ok(None),
+    }
 }
 
 /// Writes at the rate asked for, whatever the answers take; for each range the changes in the order of their versions.

@@ -14,7 +14,9 @@ Usage: cargo xtask bench KIND [ARGUMENTS]
   restart    a cluster with much state, killed and started: how long until it serves
   failover   the leader killed under load: how long nothing is acknowledged
   catch-up   a follower that was away, or is new: how long until it has everything, and what that costs the others
+  isolation  what a flood, a slow disk, a stopped node and deaf clients cost another keyspace
   keyspaces  what many keyspaces cost, and a flooded one the others
+  memory     what a state costs in memory: written, sent to a node that has nothing, after a restart
   micro      the core of a backend alone: three nodes in one thread, without disks and sockets
   criterion  single operations of the core, with the arguments given to criterion
 
@@ -28,14 +30,16 @@ const LOAD_GENERATOR: &str = "bench";
 /// The program that is measured.
 const SERVER: &str = "trilemma";
 /// What the load generator measures, and whether it needs the server for that.
-const KINDS: [(&str, bool); 8] = [
+const KINDS: [(&str, bool); 10] = [
     ("cluster", true),
     ("reads", true),
     ("watch", true),
     ("restart", true),
     ("failover", true),
     ("catch-up", true),
+    ("isolation", true),
     ("keyspaces", true),
+    ("memory", true),
     ("micro", false),
 ];
 
