@@ -239,7 +239,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Takes what has come, peers before clients.
+    /// Takes what has come, peers before clients, and their large requests last: some of each in every turn.
     fn drain(&mut self, sources: &mut Sources) -> Result<(), End> {
         for _ in 0..TURN_INPUTS_MAX {
             let Ok(event) = sources.log.try_recv() else { break };
@@ -249,6 +249,7 @@ impl Driver {
         self.take(|| sources.events.try_peer())?;
         self.stopwatch.passed("peers");
         self.take(|| sources.events.try_client())?;
+        self.take(|| sources.events.try_large())?;
         self.stopwatch.passed("clients");
         for _ in 0..TURN_INPUTS_MAX {
             let Ok(envelope) = sources.inbox.try_recv() else {

@@ -1,8 +1,8 @@
 //! What the driver is notified of, and the bounded queues that carry it.
 //!
-//! There are three, in the order in which they are read: what is urgent among peers (votes, heartbeats,
-//! acknowledgements, ups and downs), their data, and clients. So a flood of clients delays no peer, and data delay no
-//! vote. Each is bounded in events and in bytes. A task that reads a connection waits for room; meanwhile QUIC's windows
+//! There are four, in the order in which they are read: what is urgent among peers (votes, heartbeats,
+//! acknowledgements, ups and downs), their data, clients, and large requests of clients. So a flood of clients delays no
+//! peer, data delay no vote, and a flood of large values delays no small request. Each is bounded in events and in bytes. A task that reads a connection waits for room; meanwhile QUIC's windows
 //! fill, and the other side waits too. Refusals do not wait: anybody can cause one, so they are dropped when the driver
 //! is busy, and counted.
 
@@ -14,9 +14,16 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc};
 use trilemma_core::{NodeId, ProcessId};
 
-use crate::clients::ClientRef;
+use crate::clients::{ClientRef, WATCH_REQUEST_BYTES_MAX};
 use crate::error::Refusal;
 use crate::{Lane, Limits};
+
+/// Requests above this size are large. No request on a stream of watches is.
+const LARGE_REQUEST_BYTES: usize = 64 * 1024;
+const _: () = assert!(
+    WATCH_REQUEST_BYTES_MAX <= LARGE_REQUEST_BYTES,
+    "what is said of watches stays in order"
+);
 
 /// What the driver is notified of.
 #[derive(Debug)]
@@ -55,7 +62,7 @@ pub enum Event {
         /// The frame.
         payload: Bytes,
     },
-    /// A request of a client.
+    /// A request of a client. Small ones may come before large ones that it has sent earlier.
     ClientRequest {
         /// The client, to answer to.
         client: ClientRef,
@@ -69,8 +76,8 @@ pub enum Event {
         /// The client.
         client: ClientRef,
     },
-    /// A client's stream has ended: nobody waits for answers to its requests any more. Comes after the last request
-    /// of this [`ClientRef`], once.
+    /// A client's stream has ended: nobody waits for answers to its requests any more. Comes once, after the last request
+    /// of this [`ClientRef`] that is not large.
     ClientGone {
         /// The client.
         client: ClientRef,
@@ -95,6 +102,7 @@ pub struct Events {
     urgent: Receiver,
     data: Receiver,
     clients: Receiver,
+    large: Receiver,
 }
 
 impl Events {
@@ -104,12 +112,14 @@ impl Events {
             urgent,
             data,
             clients,
+            large,
         } = self;
         let event = tokio::select! {
             biased;
             Some(event) = urgent.receiver.recv() => urgent.taken(event),
             Some(event) = data.receiver.recv() => data.taken(event),
             Some(event) = clients.receiver.recv() => clients.taken(event),
+            Some(event) = large.receiver.recv() => large.taken(event),
             else => return None,
         };
         Some(event)
@@ -117,7 +127,9 @@ impl Events {
 
     /// The next event if one is there already, peers first.
     pub fn try_recv(&mut self) -> Option<Event> {
-        self.try_peer().or_else(|| self.try_client())
+        self.try_peer()
+            .or_else(|| self.try_client())
+            .or_else(|| self.try_large())
     }
 
     /// The next event that is not of a client if one is there already, the urgent ones first.
@@ -125,16 +137,22 @@ impl Events {
         self.urgent.try_recv().or_else(|| self.data.try_recv())
     }
 
-    /// The next event of a client if one is there already.
+    /// The next event of a client that is no large request, if one is there already.
     pub fn try_client(&mut self) -> Option<Event> {
         self.clients.try_recv()
+    }
+
+    /// The next large request of a client if one is there already.
+    pub fn try_large(&mut self) -> Option<Event> {
+        self.large.try_recv()
     }
 
     /// Events that wait, of peers and of clients.
     #[must_use]
     pub fn waiting(&self) -> (usize, usize) {
         let peers = self.urgent.receiver.len() + self.data.receiver.len();
-        (peers, self.clients.receiver.len())
+        let clients = self.clients.receiver.len() + self.large.receiver.len();
+        (peers, clients)
     }
 }
 
@@ -169,6 +187,7 @@ pub(crate) struct EventSender {
     urgent: Sender,
     data: Sender,
     clients: Sender,
+    large: Sender,
 }
 
 #[derive(Clone, Debug)]
@@ -219,15 +238,18 @@ pub(crate) fn queues(limits: &Limits) -> (EventSender, Events) {
     let (urgent, urgent_receiver) = queue();
     let (data, data_receiver) = queue();
     let (clients, clients_receiver) = queue();
+    let (large, large_receiver) = queue();
     let sender = EventSender {
         urgent,
         data,
         clients,
+        large,
     };
     let events = Events {
         urgent: urgent_receiver,
         data: data_receiver,
         clients: clients_receiver,
+        large: large_receiver,
     };
     (sender, events)
 }
@@ -240,6 +262,7 @@ impl EventSender {
                 lane: Lane::Log | Lane::Bulk,
                 ..
             } => &self.data,
+            Event::ClientRequest { payload, .. } if payload.len() > LARGE_REQUEST_BYTES => &self.large,
             Event::ClientRequest { .. } | Event::ClientRoom { .. } | Event::ClientGone { .. } => {
                 &self.clients
             }

@@ -100,7 +100,8 @@ pub struct Limits {
     pub requests_in_flight: usize,
     /// Bytes of such requests. Default 64 MiB: a quarter of what a node holds for all clients, so that none takes it all.
     pub client_request_bytes: usize,
-    /// Events that wait for the driver in each of three queues (what is urgent among peers, their data, clients) before
+    /// Events that wait for the driver in each of four queues (what is urgent among peers, their data, clients, large
+    /// requests of clients) before
     /// connections that feed it are read no further. Default 4096.
     pub events: usize,
     /// Bytes of frames or requests in each of them. Default 64 MiB.

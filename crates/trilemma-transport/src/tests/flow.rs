@@ -119,6 +119,39 @@ async fn h12_a_client_that_reads_gets_all_its_answers_however_large_a_burst() {
 }
 
 #[tokio::test]
+async fn a_small_request_does_not_wait_for_the_large_ones_of_others() {
+    let world = World::new(1);
+    let mut config = world.config(1);
+    config.limits.event_bytes = 4 * MIB;
+    let (_node, mut events) = Transport::bind(config).unwrap();
+    let (_connection, _unread) = silent(&world, 16, MIB).await;
+    // As many as the queue takes; another is read and waits for room.
+    let full = async {
+        while events.waiting().1 < 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, full).await.expect("a flood comes");
+    let client = std::sync::Arc::new(connect(&world, 1).await);
+    let small = std::sync::Arc::clone(&client);
+    let call = tokio::spawn(async move { small.call(Bytes::from_static(b"small")).await });
+    let reached = async {
+        while events.waiting().1 < 5 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let _it_may_not_fit = tokio::time::timeout(Duration::from_secs(1), reached).await;
+    let (client, id, payload) = request(&mut events).await;
+    assert_eq!(payload.len(), b"small".len(), "the small one comes first");
+    client.reply(id, payload).unwrap();
+    tokio::time::timeout(PATIENCE, call)
+        .await
+        .unwrap()
+        .unwrap()
+        .expect("an answer");
+}
+
+#[tokio::test]
 async fn h12_a_client_that_reads_nothing_costs_a_bound_and_is_cut_off_after_a_time() {
     let world = World::new(1);
     let mut config = world.config(1);
