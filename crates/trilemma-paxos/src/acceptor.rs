@@ -5,53 +5,16 @@
 
 use std::sync::Arc;
 
-use imbl::OrdMap;
 use trilemma_core::{Corrupt, Key};
 
 use super::ballot::Ballot;
+use super::key_states::{KeyState, KeyStates};
 use super::record::{AcceptedRecord, ChosenRecord, Record};
 use super::register::{Proposed, Register};
 
 /// Keys up to which a build with debug assertions looks at every one of them after every step. Beyond it that would make
 /// tests with many keys quadratic.
 pub(crate) const CHECKED_KEYS_MAX: usize = 128;
-
-/// What the acceptor holds for one key.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct KeyState {
-    pub(crate) promised: Ballot,
-    pub(crate) accepted: Ballot,
-    pub(crate) register: Arc<Register>,
-    /// The turn whose records make the state durable as it is; 0: it came from the disk.
-    pub(crate) touched: u64,
-}
-
-impl KeyState {
-    /// What holds of a state after every change. Acceptance under a ballot is a promise of that ballot, and a register
-    /// comes with the ballot under which it was accepted.
-    fn check(&self, key: &Key) {
-        assert!(
-            self.promised >= self.accepted,
-            "the state of key {key:?} accepted {} but promised only {}",
-            self.accepted,
-            self.promised
-        );
-        assert!(
-            self.accepted > Ballot::ZERO || *self.register == Register::default(),
-            "key {key:?} holds a register that was never accepted"
-        );
-    }
-
-    /// Whether something was promised and nothing accepted.
-    fn is_unwritten(&self) -> bool {
-        self.accepted == Ballot::ZERO && self.promised > Ballot::ZERO
-    }
-
-    /// The highest ballot that refuses others: acceptance under a ballot promises at least that ballot.
-    fn bar(&self) -> Ballot {
-        self.promised.max(self.accepted)
-    }
-}
 
 /// Why an accept is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,47 +25,36 @@ pub(crate) enum Refusal {
     Lacks,
 }
 
-/// The acceptor of one node, for all keys. A clone is O(1).
+/// The acceptor of one node, for all keys. What it holds of a key is in the key's state.
 #[derive(Debug, Default)]
 pub(crate) struct Acceptor {
-    key_states: OrdMap<Key, KeyState>,
     /// Accepts refused because the ballot had carried another value: a broken proposer.
     pub(crate) double_values: u64,
-    /// Keys of which a ballot was promised and nothing accepted: their writes did nothing, or never came.
-    unwritten: u64,
     turn: Record,
+    /// Records of the turn, promised and accepted, that were there when they were last checked.
+    checked: (usize, usize),
     /// What was chosen, for the next record. Nothing waits for it.
     chosen: Vec<ChosenRecord>,
 }
 
 impl Acceptor {
-    pub(crate) fn key_state(&self, key: &[u8]) -> Option<&KeyState> {
-        self.key_states.get(key)
-    }
-
-    pub(crate) fn key_states(&self) -> &OrdMap<Key, KeyState> {
-        &self.key_states
-    }
-
-    /// Number of keys of which something was promised and nothing accepted.
-    pub(crate) fn unwritten(&self) -> u64 {
-        self.unwritten
-    }
-
     /// First phase. Promises `ballot` and returns what is held, or the higher ballot (an equal one refuses too: a
     /// proposer that recycled its ballot must not get a second set of promises for it).
-    pub(crate) fn prepare(&mut self, key: &Key, ballot: Ballot, touched: u64) -> Result<KeyState, Ballot> {
-        let key_state = self.key_states.entry(key.clone()).or_default();
-        if ballot <= key_state.bar() {
-            return Err(key_state.bar());
+    pub(crate) fn prepare(
+        &mut self,
+        slot: &mut KeyState,
+        key: &Key,
+        ballot: Ballot,
+        touched: u64,
+    ) -> Result<(Ballot, Arc<Register>), Ballot> {
+        if ballot <= slot.bar() {
+            return Err(slot.bar());
         }
-        assert!(ballot > key_state.promised, "a promise only grows");
-        self.unwritten += u64::from(key_state.bar() == Ballot::ZERO);
-        key_state.promised = ballot;
-        key_state.touched = touched;
+        assert!(ballot > slot.promised, "a promise only grows");
+        slot.promise(ballot);
+        slot.touched = touched;
         self.turn.promised.push((key.clone(), ballot));
-        key_state.check(key);
-        Ok(key_state.clone())
+        Ok((slot.accepted, Arc::clone(&slot.register)))
     }
 
     /// Second phase. Accepts, promises `next`, and returns what is promised now. `made` is the register that `proposed`
@@ -110,8 +62,10 @@ impl Acceptor {
     ///
     /// An accept under the ballot already accepted is a repeat: it is answered like the first, even if a higher
     /// ballot was promised since, because it is true. Only its `next` may still have to be promised.
+    #[expect(clippy::too_many_arguments, reason = "an accept, where it goes, and when")]
     pub(crate) fn accept(
         &mut self,
+        slot: &mut KeyState,
         key: &Key,
         ballot: Ballot,
         proposed: &Proposed,
@@ -119,39 +73,29 @@ impl Acceptor {
         next: Ballot,
         touched: u64,
     ) -> Result<Ballot, Refusal> {
-        let is_of_another = matches!(proposed, Proposed::Change(change) if change.base > Ballot::ZERO);
-        let key_state = match self.key_states.get_mut(key) {
-            Some(key_state) => key_state,
-            None if is_of_another && made.is_none() => return Err(Refusal::Lacks),
-            None => self.key_states.entry(key.clone()).or_default(),
-        };
-        let is_repeat = ballot == key_state.accepted;
-        if ballot < key_state.accepted || (ballot < key_state.promised && !is_repeat) {
-            return Err(Refusal::Higher(key_state.bar()));
+        let is_repeat = ballot == slot.accepted;
+        if ballot < slot.accepted || (ballot < slot.promised && !is_repeat) {
+            return Err(Refusal::Higher(slot.bar()));
         }
         if is_repeat {
-            if !proposed.may_be(&key_state.register) {
+            if !proposed.may_be(&slot.register) {
                 self.double_values += 1;
-                return Err(Refusal::Higher(key_state.bar()));
+                return Err(Refusal::Higher(slot.bar()));
             }
-            if next > key_state.promised {
-                key_state.promised = next;
-                key_state.touched = touched;
+            if next > slot.promised {
+                slot.promise(next);
+                slot.touched = touched;
                 self.turn.promised.push((key.clone(), next));
             }
-            key_state.check(key);
-            return Ok(key_state.promised);
+            return Ok(slot.promised);
         }
         assert!(
-            ballot > key_state.accepted,
+            ballot > slot.accepted,
             "a state never goes back to an older accept"
         );
-        assert!(
-            ballot >= key_state.promised,
-            "nothing below a promise is accepted"
-        );
-        let is_of_held = matches!(proposed, Proposed::Change(change) if change.base == key_state.accepted);
-        let made = made.or_else(|| proposed.made_of(key_state.accepted, &key_state.register, ballot));
+        assert!(ballot >= slot.promised, "nothing below a promise is accepted");
+        let is_of_held = matches!(proposed, Proposed::Change(change) if change.base == slot.accepted);
+        let made = made.or_else(|| proposed.made_of(slot.accepted, &slot.register, ballot));
         let Some(register) = made else {
             return Err(Refusal::Lacks);
         };
@@ -164,13 +108,10 @@ impl Acceptor {
         } else {
             Proposed::Whole(Arc::clone(&register))
         };
-        self.unwritten -= u64::from(key_state.is_unwritten());
-        key_state.accepted = ballot;
-        key_state.register = register;
-        key_state.promised = key_state.promised.max(next).max(ballot);
-        key_state.touched = touched;
-        key_state.check(key);
-        let promised = key_state.promised;
+        slot.accept(ballot, register);
+        slot.promise(next.max(ballot));
+        slot.touched = touched;
+        let promised = slot.promised;
         self.turn.accepted.push(AcceptedRecord {
             key: key.clone(),
             ballot,
@@ -184,16 +125,18 @@ impl Acceptor {
     /// is promised above that, so no proposer is disturbed. Returns whether it was news.
     pub(crate) fn install(
         &mut self,
+        slot: &mut KeyState,
         key: &Key,
         ballot: Ballot,
         register: &Arc<Register>,
         touched: u64,
     ) -> bool {
-        let key_state = self.key_states.get(key).cloned().unwrap_or_default();
         let whole = Proposed::Whole(Arc::clone(register));
-        ballot > key_state.accepted
-            && ballot >= key_state.promised
-            && self.accept(key, ballot, &whole, None, ballot, touched).is_ok()
+        ballot > slot.accepted
+            && ballot >= slot.promised
+            && self
+                .accept(slot, key, ballot, &whole, None, ballot, touched)
+                .is_ok()
     }
 
     /// Notes what was chosen, for the next record: the register, unless it is held under the same ballot.
@@ -205,21 +148,25 @@ impl Acceptor {
         });
     }
 
-    /// The acceptor's invariants. What this turn's records say is what the states hold, or is overtaken by them: a
-    /// promise that left without its record would be forgotten by a crash.
-    pub(crate) fn check(&self) {
-        if let Some((key, ballot)) = self.turn.promised.last() {
-            let promised = self.key_states.get(key).map(|key_state| key_state.promised);
+    /// The acceptor's invariants. What this turn's records say is what the key states hold, or is overtaken by them: a
+    /// promise that left without its record would be forgotten by a crash. `is_due`: to look at records again that were
+    /// looked at before.
+    pub(crate) fn check(&mut self, slots: &KeyStates, is_due: bool) {
+        let (promised, accepted) = (self.turn.promised.len(), self.turn.accepted.len());
+        let checked = std::mem::replace(&mut self.checked, (promised, accepted));
+        if let Some((key, ballot)) = self.turn.promised.last()
+            && (is_due || checked.0 < promised)
+        {
+            let promised = slots.get(key).map(|slot| slot.promised);
             assert!(
                 promised >= Some(*ballot),
                 "the state of key {key:?} lacks the promise of {ballot}"
             );
         }
-        if let Some(record) = self.turn.accepted.last() {
-            let accepted = self
-                .key_states
-                .get(&record.key)
-                .map(|key_state| key_state.accepted);
+        if let Some(record) = self.turn.accepted.last()
+            && (is_due || checked.1 < accepted)
+        {
+            let accepted = slots.get(&record.key).map(|slot| slot.accepted);
             assert!(
                 accepted >= Some(record.ballot),
                 "the state of key {:?} lacks the accept of {}",
@@ -228,25 +175,12 @@ impl Acceptor {
             );
             assert!(record.promised >= record.ballot, "acceptance promises its ballot");
         }
-        if cfg!(debug_assertions) && self.key_states.len() <= CHECKED_KEYS_MAX {
-            self.key_states
-                .iter()
-                .for_each(|(key, key_state)| key_state.check(key));
-            let unwritten = self
-                .key_states
-                .values()
-                .filter(|key_state| key_state.is_unwritten());
-            assert_eq!(
-                unwritten.count() as u64,
-                self.unwritten,
-                "keys never written are counted"
-            );
-        }
     }
 
     /// What changed since the last call, and what was chosen.
     pub(crate) fn take_turn(&mut self) -> Record {
         let mut turn = std::mem::take(&mut self.turn);
+        self.checked = (0, 0);
         turn.chosen = std::mem::take(&mut self.chosen);
         turn
     }
@@ -260,66 +194,72 @@ impl Acceptor {
     pub(crate) fn has_chosen(&self) -> bool {
         !self.chosen.is_empty()
     }
+}
 
-    /// Takes a state of a checkpoint.
-    pub(crate) fn restore(&mut self, key: Key, key_state: KeyState) -> Result<(), Corrupt> {
-        if key.is_empty() || key_state.promised < key_state.accepted {
-            return Err(Corrupt(format!(
-                "the state of key {key:?} accepted {} but promised only {}",
-                key_state.accepted, key_state.promised
-            )));
-        }
-        if key_state.accepted == Ballot::ZERO && *key_state.register != Register::default() {
-            return Err(Corrupt(format!(
-                "key {key:?} holds a register that was never accepted"
-            )));
-        }
-        self.unwritten += u64::from(key_state.is_unwritten());
-        let before = self.key_states.insert(key, key_state);
-        self.unwritten -= u64::from(before.is_some_and(|before| before.is_unwritten()));
-        Ok(())
+/// Takes the acceptor's part of a key state from a checkpoint.
+pub(crate) fn restore(
+    slots: &mut KeyStates,
+    key: &Key,
+    promised: Ballot,
+    accepted: Ballot,
+    register: Arc<Register>,
+) -> Result<(), Corrupt> {
+    if key.is_empty() || promised < accepted {
+        return Err(Corrupt(format!(
+            "the state of key {key:?} accepted {accepted} but promised only {promised}"
+        )));
     }
-
-    pub(crate) fn replay_promise(&mut self, key: Key, ballot: Ballot) -> Result<(), Corrupt> {
-        if key.is_empty() {
-            return Err(Corrupt(format!("ballot {ballot} was promised for an empty key")));
-        }
-        let key_state = self.key_states.entry(key).or_default();
-        let was_unwritten = key_state.is_unwritten();
-        key_state.promised = key_state.promised.max(ballot);
-        self.unwritten += u64::from(key_state.is_unwritten() && !was_unwritten);
-        Ok(())
+    if accepted == Ballot::ZERO && *register != Register::default() {
+        return Err(Corrupt(format!(
+            "key {key:?} holds a register that was never accepted"
+        )));
     }
+    slots.change_or_make(key, |slot| {
+        slot.accept(accepted, register);
+        slot.promise(promised);
+    });
+    Ok(())
+}
 
-    pub(crate) fn replay_accept(&mut self, record: AcceptedRecord) -> Result<(), Corrupt> {
-        let AcceptedRecord {
-            key,
-            ballot,
-            promised,
-            register,
-        } = record;
-        if key.is_empty() || promised < ballot {
-            return Err(Corrupt(format!(
-                "the record of key {key:?} accepted {ballot} but promised only {promised}"
-            )));
-        }
-        let key_state = self.key_states.entry(key).or_default();
-        if ballot == key_state.accepted && !register.may_be(&key_state.register) {
+/// Takes a promise from a record.
+pub(crate) fn replay_promise(slots: &mut KeyStates, key: &Key, ballot: Ballot) -> Result<(), Corrupt> {
+    if key.is_empty() {
+        return Err(Corrupt(format!("ballot {ballot} was promised for an empty key")));
+    }
+    slots.change_or_make(key, |slot| slot.promise(ballot));
+    Ok(())
+}
+
+/// Takes an accept from a record.
+pub(crate) fn replay_accept(slots: &mut KeyStates, record: AcceptedRecord) -> Result<(), Corrupt> {
+    let AcceptedRecord {
+        key,
+        ballot,
+        promised,
+        register,
+    } = record;
+    if key.is_empty() || promised < ballot {
+        return Err(Corrupt(format!(
+            "the record of key {key:?} accepted {ballot} but promised only {promised}"
+        )));
+    }
+    slots.change_or_make(&key, |slot| {
+        if ballot == slot.accepted && !register.may_be(&slot.register) {
             return Err(Corrupt(format!("ballot {ballot} was accepted with two values")));
         }
-        if ballot > key_state.accepted {
-            let made = register.made_of(key_state.accepted, &key_state.register, ballot);
-            key_state.register = made.ok_or_else(|| {
+        if ballot > slot.accepted {
+            let made = register.made_of(slot.accepted, &slot.register, ballot);
+            let made = made.ok_or_else(|| {
                 Corrupt(format!(
                     "the register of ballot {ballot} is made of one that was never accepted here"
                 ))
             })?;
-            self.unwritten -= u64::from(key_state.is_unwritten());
-            key_state.accepted = ballot;
+            slot.promise(ballot);
+            slot.accept(ballot, made);
         }
-        key_state.promised = key_state.promised.max(promised);
+        slot.promise(promised);
         Ok(())
-    }
+    })
 }
 
 #[cfg(test)]

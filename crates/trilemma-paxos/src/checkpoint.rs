@@ -4,18 +4,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use trilemma_core::checkpoint::CHUNK_BYTES;
-use trilemma_core::view::Frozen;
 use trilemma_core::{Checkpoint, Corrupt, Key, codec};
 
-use super::acceptor::Acceptor;
 use super::ballot::Ballot;
-use super::learner::Learner;
+use super::key_states::{KeyState, KeyStates};
 use super::register::Register;
 
 /// One chunk. Read from the node's own disk, where it passed a checksum.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Chunk {
-    /// Slots of the acceptor. All come before what was learned.
+    /// KeyStates of the acceptor. All come before what was learned.
     KeyStates(Vec<KeyStateEntry>),
     /// What was learned.
     Learned(Vec<LearnedEntry>),
@@ -37,31 +35,30 @@ pub(crate) struct LearnedEntry {
     pub(crate) register: Option<Arc<Register>>,
 }
 
-/// The chunks of this state. Clones the maps, which is O(1); the rest is done as the chunks are taken.
-pub(crate) fn chunks(acceptor: &Acceptor, learner: &Learner) -> Checkpoint {
-    let for_learned = acceptor.key_states().clone();
-    let key_states = Frozen::new(acceptor.key_states()).map(|(key, key_state)| {
-        let size = key.len() + key_state.register.size();
+/// The chunks of this state. Clones the map, which is O(1); the rest is done as the chunks are taken.
+pub(crate) fn chunks(slots: &KeyStates) -> Checkpoint {
+    let is_promised = |(_, slot): &(Key, Arc<KeyState>)| slot.promised > Ballot::ZERO;
+    let key_states = slots.frozen().filter(is_promised).map(|(key, slot)| {
+        let size = key.len() + slot.register.size();
         let entry = KeyStateEntry {
             key,
-            promised: key_state.promised,
-            accepted: key_state.accepted,
-            register: key_state.register,
+            promised: slot.promised,
+            accepted: slot.accepted,
+            register: Arc::clone(&slot.register),
         };
         (size, entry)
     });
-    let learned = Frozen::new(learner.map()).map(move |(key, learned)| {
-        let is_held = for_learned
-            .get(&key)
-            .is_some_and(|key_state| key_state.accepted == learned.ballot);
-        let register = (!is_held).then_some(learned.register);
+    let learned = slots.frozen().filter_map(|(key, slot)| {
+        let ballot = slot.learned();
+        let register = slot.shown()?;
+        let register = (slot.accepted != ballot).then(|| Arc::clone(register));
         let size = key.len() + register.as_ref().map_or(32, |register| register.size());
         let entry = LearnedEntry {
             key,
-            ballot: learned.ballot,
+            ballot,
             register,
         };
-        (size, entry)
+        Some((size, entry))
     });
     let chunks = grouped(key_states, Chunk::KeyStates).chain(grouped(learned, Chunk::Learned));
     Checkpoint::new(chunks, check_chunk)

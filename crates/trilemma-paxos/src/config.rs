@@ -50,7 +50,8 @@ pub struct PaxosConfig {
     pub turn_rounds: usize,
     /// Most keys with a round under way. Default 16,384.
     pub keys_max: usize,
-    /// Keys whose next ballot is remembered for one-trip writes. Default 65,536.
+    /// Most keys whose next ballot is remembered for one-trip writes. Default: all that are held, for it is a mark in what
+    /// is held of them anyway.
     pub cache_max: usize,
     /// Results remembered in each register for exactly-once; also fences. Default 64, at most
     /// [`super::register::RECENT_MAX`]. More lets later retries be answered and makes every accept larger (about
@@ -91,7 +92,7 @@ impl PaxosConfig {
             operations_max: 65_536,
             operations_per_key_max: 4096,
             keys_max: 16_384,
-            cache_max: 65_536,
+            cache_max: usize::MAX,
             recent_max: 64,
             sessions_max: 128,
             combine_max: 32,

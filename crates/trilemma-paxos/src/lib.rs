@@ -11,6 +11,7 @@
 //! | `acceptor` | promises and accepts; what safety rests on |
 //! | `proposer` | rounds: read, prepare, accept, back off, combine |
 //! | `learner` | what is known to be chosen: local reads, scans, watches |
+//! | `key_states` | what the three hold of each key, in one map |
 //! | `sync` | anti-entropy between learners |
 //! | `turn` | one sync and few messages for all that a turn gathered |
 //! | `requests` | what clients ask, and what is refused |
@@ -35,6 +36,7 @@ mod acceptor;
 pub mod ballot;
 mod checkpoint;
 mod config;
+mod key_states;
 mod learner;
 pub mod message;
 mod outbox;
@@ -59,12 +61,13 @@ pub use message::Message;
 pub use record::Record;
 pub use register::Register;
 
-use acceptor::{Acceptor, CHECKED_KEYS_MAX, KeyState, Refusal};
-use checkpoint::Chunk;
+use acceptor::{Acceptor, CHECKED_KEYS_MAX, Refusal};
+use checkpoint::{Chunk, KeyStateEntry};
+use key_states::{KeyState, KeyStates};
 use learner::Learner;
 use message::{Answer, Ask};
 use outbox::Outbox;
-use proposer::Proposer;
+use proposer::{Proposer, Shared};
 
 type Out = Effects<Message, Record>;
 
@@ -77,6 +80,8 @@ pub struct Paxos {
     rng: Rng,
     /// One for each other member.
     outboxes: Vec<Outbox>,
+    /// What all of them are asked.
+    asks: Vec<Ask>,
     /// What was chosen, for all of them.
     chosen: Vec<Ask>,
     /// When that is sent and logged, if nothing that it can ride on comes before; [`Instant::NEVER`] if there is nothing.
@@ -130,6 +135,7 @@ impl Paxos {
         let others = config.members.iter().filter(|node| *node != config.node);
         Self {
             outboxes: others.map(Outbox::new).collect(),
+            asks: Vec::new(),
             chosen: Vec::new(),
             chosen_at: Instant::NEVER,
             proposer: Proposer::new(config, rng.fork()),
@@ -151,18 +157,26 @@ impl Paxos {
 
     /// What the acceptor holds, in key order.
     pub fn held(&self) -> impl Iterator<Item = Held> + '_ {
-        self.acceptor.key_states().iter().map(|(key, key_state)| Held {
+        let promised = self
+            .slots()
+            .iter()
+            .filter(|(_, slot)| slot.promised > Ballot::ZERO);
+        promised.map(|(key, slot)| Held {
             key: key.clone(),
-            promised: key_state.promised,
-            accepted: key_state.accepted,
-            register: Arc::clone(&key_state.register),
+            promised: slot.promised,
+            accepted: slot.accepted,
+            register: Arc::clone(&slot.register),
         })
     }
 
     /// What is known to be chosen, in key order: key, ballot and register.
     pub fn learned(&self) -> impl Iterator<Item = (&Key, Ballot, &Arc<Register>)> + '_ {
-        let entries = self.learner.map().iter();
-        entries.map(|(key, learned)| (key, learned.ballot, &learned.register))
+        let slots = self.slots().iter();
+        slots.filter_map(|(key, slot)| Some((key, slot.learned(), slot.shown()?)))
+    }
+
+    fn slots(&self) -> &KeyStates {
+        &self.proposer.shared.slots
     }
 
     fn config(&self) -> &PaxosConfig {
@@ -171,14 +185,13 @@ impl Paxos {
 
     fn start(&mut self, now: Instant) {
         self.learner.take_changes();
-        for (key, key_state) in self.acceptor.key_states() {
-            self.proposer.shared.clock.observe(key_state.promised);
-            if key_state.accepted > self.learner.ballot(key) {
+        let Shared { slots, clock, .. } = &mut self.proposer.shared;
+        for (key, slot) in slots.iter() {
+            clock.observe(slot.promised);
+            clock.observe(slot.learned());
+            if slot.is_unsettled() {
                 self.unsettled.insert(key.clone(), now);
             }
-        }
-        for (_, learned) in self.learner.map() {
-            self.proposer.shared.clock.observe(learned.ballot);
         }
         self.schedule_sync(now);
     }
@@ -203,10 +216,13 @@ impl Paxos {
             }
             message => {
                 let page_max = self.config().sync_page_max;
-                let (replies, values) = sync::answer(&self.learner, &mut self.rng, page_max, message);
+                let (replies, values) = {
+                    let slots = &self.proposer.shared.slots;
+                    sync::answer(&self.learner, slots, &mut self.rng, page_max, message)
+                };
                 replies.into_iter().for_each(|reply| effects.send(from, reply));
                 for value in values {
-                    self.learn(&value.key, value.ballot, &value.register);
+                    self.learn(&value.key, value.ballot, &value.register, None);
                 }
             }
         }
@@ -216,27 +232,32 @@ impl Paxos {
     fn on_ask(&mut self, outbox: usize, ask: Ask, now: Instant) {
         let from = self.outboxes[outbox].to;
         if let Ask::Chosen { key, ballot } = ask {
-            let key_state = self.acceptor.key_state(&key);
-            let accepted = key_state.map_or(Ballot::ZERO, |key_state| key_state.accepted);
-            if let Some(key_state) = key_state
-                && accepted == ballot
-            {
-                let register = Arc::clone(&key_state.register);
-                self.learn_held(&key, ballot, &register, accepted);
-            } else if accepted < ballot && self.learner.ballot(&key) < ballot {
-                self.outboxes[outbox].fetch.push(key);
-            }
-            return;
+            return self.on_chosen(outbox, key, ballot);
         }
         let judged = self.judge(from, ask, None, now);
-        if let Some((Answer::Promise { key, ballot, .. } | Answer::Accepted { key, ballot, .. }, _)) = &judged
-        {
-            self.proposer.overtaken(key, *ballot);
-        }
         match judged {
             Some((answer, true)) => self.outboxes[outbox].answers.push(answer),
             Some((answer, false)) => self.outboxes[outbox].promises.push(answer),
             None => {}
+        }
+    }
+
+    /// Takes a peer's word that what a ballot carries was chosen.
+    fn on_chosen(&mut self, outbox: usize, key: Key, ballot: Ballot) {
+        let (acceptor, learner, turn) = (&mut self.acceptor, &mut self.learner, self.turn);
+        let known = self.proposer.shared.slots.change(&key, |slot| {
+            let accepted = slot.accepted;
+            if accepted == ballot {
+                let register = Arc::clone(&slot.register);
+                let is_confirmed = take_chosen(acceptor, learner, slot, &key, ballot, &register, turn);
+                return (is_confirmed, false);
+            }
+            (false, accepted > ballot || slot.learned() >= ballot)
+        });
+        match known {
+            Some((true, _)) => drop(self.unsettled.remove(&key)),
+            Some((false, true)) => {}
+            Some((false, false)) | None => self.outboxes[outbox].fetch.push(key),
         }
     }
 
@@ -250,13 +271,14 @@ impl Paxos {
         now: Instant,
     ) -> Option<(Answer, bool)> {
         let turn = self.turn;
+        let acceptor = &mut self.acceptor;
+        let Shared { slots, clock, .. } = &mut self.proposer.shared;
         match ask {
             Ask::Prepare { key, ballot } if ballot.is_of(from) && !key.is_empty() => {
-                self.proposer.shared.clock.observe(ballot);
-                Some(match self.acceptor.prepare(&key, ballot, turn) {
-                    Ok(KeyState {
-                        accepted, register, ..
-                    }) => (
+                clock.observe(ballot);
+                let prepare = |slot: &mut KeyState| acceptor.prepare(slot, &key, ballot, turn);
+                Some(match slots.change_or_make(&key, prepare) {
+                    Ok((accepted, register)) => (
                         Answer::Promise {
                             key,
                             ballot,
@@ -274,35 +296,48 @@ impl Paxos {
                 register,
                 next,
             } if ballot.is_of(from) && next.is_of(from) && next > ballot && !key.is_empty() => {
-                self.proposer.shared.clock.observe(next);
-                Some(
-                    match self.acceptor.accept(&key, ballot, &register, made, next, turn) {
-                        Ok(promised) => {
-                            if self.learner.ballot(&key) < ballot {
-                                self.unsettled.insert(key.clone(), now);
-                            }
-                            (
-                                Answer::Accepted {
-                                    key,
-                                    ballot,
-                                    promised,
-                                },
-                                false,
-                            )
+                clock.observe(next);
+                let needs_base = register.needs_base() && made.is_none();
+                let accept = |slot: &mut KeyState| {
+                    let judged = acceptor.accept(slot, &key, ballot, &register, made, next, turn);
+                    (judged, slot.is_unsettled())
+                };
+                // What is changed and not held leaves no key state.
+                let (judged, is_unsettled) = if needs_base {
+                    let lacks = (Err(Refusal::Lacks), false);
+                    slots.change(&key, accept).unwrap_or(lacks)
+                } else {
+                    slots.change_or_make(&key, accept)
+                };
+                Some(match judged {
+                    Ok(promised) => {
+                        if is_unsettled {
+                            self.unsettled.insert(key.clone(), now);
                         }
-                        Err(Refusal::Higher(seen)) => (Answer::Refused { key, ballot, seen }, true),
-                        Err(Refusal::Lacks) => (Answer::Lacks { key, ballot }, true),
-                    },
-                )
+                        (
+                            Answer::Accepted {
+                                key,
+                                ballot,
+                                promised,
+                            },
+                            false,
+                        )
+                    }
+                    Err(Refusal::Higher(seen)) => (Answer::Refused { key, ballot, seen }, true),
+                    Err(Refusal::Lacks) => (Answer::Lacks { key, ballot }, true),
+                })
             }
             Ask::Read { key, round } => {
-                let key_state = self.acceptor.key_state(&key).cloned().unwrap_or_default();
-                let is_durable = key_state.touched <= self.durable_turn;
+                let held = slots
+                    .get(&key)
+                    .map(|slot| (slot.accepted, Arc::clone(&slot.register), slot.touched));
+                let (accepted, register, touched) = held.unwrap_or_default();
+                let is_durable = touched <= self.durable_turn;
                 let answer = Answer::Held {
                     key,
                     round,
-                    accepted: key_state.accepted,
-                    register: key_state.register,
+                    accepted,
+                    register,
                 };
                 Some((answer, is_durable))
             }
@@ -310,26 +345,43 @@ impl Paxos {
         }
     }
 
-    /// Takes a register that is known to be chosen.
-    fn learn(&mut self, key: &Key, ballot: Ballot, register: &Arc<Register>) {
-        let held = self.acceptor.key_state(key);
-        let accepted = held.map_or(Ballot::ZERO, |key_state| key_state.accepted);
-        self.learn_held(key, ballot, register, accepted);
-    }
-
-    /// The same, where the ballot that the acceptor has accepted is known.
-    fn learn_held(&mut self, key: &Key, ballot: Ballot, register: &Arc<Register>, mut accepted: Ballot) {
-        if self.learner.learn(key, ballot, register) {
-            if accepted < ballot && self.acceptor.install(key, ballot, register, self.turn) {
-                accepted = ballot;
+    /// Takes a register that is known to be chosen, and the ballot that a majority has promised to this node's proposer on
+    /// top of it.
+    fn learn(&mut self, key: &Key, ballot: Ballot, register: &Arc<Register>, next: Option<Ballot>) {
+        let (acceptor, learner, turn) = (&mut self.acceptor, &mut self.learner, self.turn);
+        let Shared { slots, config, .. } = &mut self.proposer.shared;
+        let has_room = slots.counts().cached < config.cache_max as u64;
+        let is_confirmed = slots.change_or_make(key, |slot| {
+            if let Some(next) = next {
+                slot.keep(next, ballot, has_room);
             }
-            let register = (accepted != ballot).then(|| Arc::clone(register));
-            self.acceptor.note_chosen(key, ballot, register);
-        }
-        if accepted <= ballot {
+            take_chosen(acceptor, learner, slot, key, ballot, register, turn)
+        });
+        if is_confirmed {
             self.unsettled.remove(key);
         }
     }
+}
+
+/// Takes a register that is known to be chosen into the key state of its key. Returns whether that confirms what was accepted.
+fn take_chosen(
+    acceptor: &mut Acceptor,
+    learner: &mut Learner,
+    slot: &mut KeyState,
+    key: &Key,
+    ballot: Ballot,
+    register: &Arc<Register>,
+    turn: u64,
+) -> bool {
+    let was_unsettled = slot.is_unsettled();
+    if learner.learn(slot, key, ballot, register) {
+        if slot.accepted < ballot {
+            acceptor.install(slot, key, ballot, register, turn);
+        }
+        let register = (slot.accepted != ballot).then(|| Arc::clone(register));
+        acceptor.note_chosen(key, ballot, register);
+    }
+    was_unsettled && !slot.is_unsettled()
 }
 
 impl Protocol for Paxos {
@@ -339,14 +391,15 @@ impl Protocol for Paxos {
     fn restore(&mut self, chunk: &[u8]) -> Result<(), Corrupt> {
         match codec::decode::<Chunk>(chunk)? {
             Chunk::KeyStates(entries) => {
+                let slots = &mut self.proposer.shared.slots;
                 for entry in entries {
-                    let key_state = KeyState {
-                        promised: entry.promised,
-                        accepted: entry.accepted,
-                        register: entry.register,
-                        touched: 0,
-                    };
-                    self.acceptor.restore(entry.key, key_state)?;
+                    let KeyStateEntry {
+                        key,
+                        promised,
+                        accepted,
+                        register,
+                    } = entry;
+                    acceptor::restore(slots, &key, promised, accepted, register)?;
                 }
             }
             Chunk::Learned(entries) => {
@@ -360,17 +413,17 @@ impl Protocol for Paxos {
 
     fn replay(&mut self, record: Record) -> Result<(), Corrupt> {
         for (key, ballot) in record.promised {
-            self.acceptor.replay_promise(key, ballot)?;
+            acceptor::replay_promise(&mut self.proposer.shared.slots, &key, ballot)?;
         }
         // What was chosen waits for a record, and the next register of its key may stand in the same one.
         for chosen in &record.chosen {
-            let held = self.acceptor.key_state(&chosen.key);
+            let held = self.slots().get(&chosen.key);
             if chosen.register.is_none() && held.is_some_and(|held| held.accepted == chosen.ballot) {
                 self.relearn(chosen.key.clone(), chosen.ballot, None, Missing::IsOlder)?;
             }
         }
         for accepted in record.accepted {
-            self.acceptor.replay_accept(accepted)?;
+            acceptor::replay_accept(&mut self.proposer.shared.slots, accepted)?;
         }
         for chosen in record.chosen {
             self.relearn(chosen.key, chosen.ballot, chosen.register, Missing::IsOlder)?;
@@ -408,7 +461,7 @@ impl Protocol for Paxos {
     }
 
     fn checkpoint(&self) -> Checkpoint {
-        checkpoint::chunks(&self.acceptor, &self.learner)
+        checkpoint::chunks(self.slots())
     }
 
     fn status(&self, now: Now) -> LiveStatus {
@@ -416,7 +469,7 @@ impl Protocol for Paxos {
     }
 
     fn view(&self, range: &KeyRange) -> Box<dyn View> {
-        Box::new(self.learner.view(range))
+        Box::new(self.slots().view(range))
     }
 }
 
@@ -437,10 +490,11 @@ impl Paxos {
         register: Option<Arc<Register>>,
         missing: Missing,
     ) -> Result<(), Corrupt> {
-        let register = match (register, self.acceptor.key_state(&key)) {
+        let slots = &mut self.proposer.shared.slots;
+        let register = match (register, slots.get(&key)) {
             (Some(register), _) => register,
-            (None, Some(key_state)) if key_state.accepted == ballot => Arc::clone(&key_state.register),
-            (None, Some(key_state)) if key_state.accepted > ballot && matches!(missing, Missing::IsOlder) => {
+            (None, Some(slot)) if slot.accepted == ballot => Arc::clone(&slot.register),
+            (None, Some(slot)) if slot.accepted > ballot && matches!(missing, Missing::IsOlder) => {
                 return Ok(());
             }
             (None, _) => {
@@ -449,7 +503,7 @@ impl Paxos {
                 )));
             }
         };
-        self.learner.learn(&key, ballot, &register);
+        slots.change_or_make(&key, |slot| self.learner.learn(slot, &key, ballot, &register));
         if self.learner.regressions > 0 {
             return Err(Corrupt(format!(
                 "key {key:?} goes back to {} at {ballot}",
@@ -460,9 +514,11 @@ impl Paxos {
     }
 
     /// What holds after every step, of the machines and of what stands between them.
-    fn check(&self) {
-        self.acceptor.check();
-        self.learner.check();
+    fn check(&mut self) {
+        let slots = &self.proposer.shared.slots;
+        slots.check();
+        self.acceptor.check(slots, false);
+        self.learner.check(slots);
         self.proposer.check();
         assert!(
             !self.learner.has_changes(),
@@ -489,9 +545,8 @@ impl Paxos {
         );
         if cfg!(debug_assertions) && self.unsettled.len() <= CHECKED_KEYS_MAX {
             for key in self.unsettled.keys() {
-                let accepted = self.acceptor.key_state(key).map(|key_state| key_state.accepted);
                 assert!(
-                    accepted > Some(self.learner.ballot(key)),
+                    slots.get(key).is_some_and(KeyState::is_unsettled),
                     "key {key:?}: what is unsettled was accepted and is not known to be chosen"
                 );
             }

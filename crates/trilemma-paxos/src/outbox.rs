@@ -9,6 +9,7 @@ use super::record::Record;
 #[derive(Debug)]
 pub(crate) struct Outbox {
     pub(crate) to: NodeId,
+    /// What this peer alone is asked.
     pub(crate) asks: Vec<Ask>,
     /// Answers that promise something: they leave when this turn's records are durable.
     pub(crate) promises: Vec<Answer>,
@@ -56,7 +57,7 @@ impl Outbox {
 }
 
 /// Hands `items` over in portions that keep the limits of a message.
-fn packed<T>(items: &mut Vec<T>, size: impl Fn(&T) -> usize, mut hand_over: impl FnMut(Vec<T>)) {
+pub(crate) fn packed<T>(items: &mut Vec<T>, size: impl Fn(&T) -> usize, mut hand_over: impl FnMut(Vec<T>)) {
     if items.len() <= ITEMS_MAX && items.iter().map(&size).sum::<usize>() <= MESSAGE_BYTES {
         if !items.is_empty() {
             hand_over(std::mem::take(items));

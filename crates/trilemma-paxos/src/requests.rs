@@ -6,8 +6,9 @@ use trilemma_core::{
     ReadReply, ReadRequest, Reason, Reply, Request, Ticket, Version,
 };
 
+use super::key_states::Counts;
 use super::proposer::Kind;
-use super::{Message, Paxos, Record};
+use super::{Message, Paxos, Record, learner};
 
 type Out = Effects<Message, Record>;
 
@@ -66,14 +67,16 @@ impl Paxos {
         let range = query.range();
         let (entries, more) = match query {
             Query::Get(key) => {
-                let state = self.learner.get(key).cloned();
+                let state = learner::get(&self.proposer.shared.slots, key).cloned();
                 let entry = state.map(|state| trilemma_core::Entry {
                     key: key.clone(),
                     state,
                 });
                 (entry.into_iter().collect(), false)
             }
-            Query::Range { .. } | Query::Siblings(_) => page(query, self.learner.entries(&range)),
+            Query::Range { .. } | Query::Siblings(_) => {
+                page(query, learner::entries(&self.proposer.shared.slots, &range))
+            }
         };
         ReadReply {
             entries,
@@ -126,16 +129,18 @@ impl Paxos {
             ),
             (true, true) => String::new(),
         };
-        let (keys, tombstones) = self.learner.counts();
+        let Counts {
+            keys,
+            tombstones,
+            unwritten,
+            cached,
+        } = shared.slots.counts();
         let mut details = vec![
             ("tombstones".to_owned(), tombstones.to_string()),
-            (
-                "registers".to_owned(),
-                self.acceptor.key_states().len().to_string(),
-            ),
+            ("registers".to_owned(), shared.slots.len().to_string()),
             (
                 "keys promised and never written".to_owned(),
-                self.acceptor.unwritten().to_string(),
+                unwritten.to_string(),
             ),
             ("unsettled registers".to_owned(), self.unsettled.len().to_string()),
             (
@@ -149,6 +154,7 @@ impl Paxos {
         ];
         let figures = self.proposer.figures();
         details.extend(figures.map(|(name, value)| (name.to_owned(), value.to_string())));
+        details.push(("cached ballots".to_owned(), cached.to_string()));
         LiveStatus {
             can_write: can,
             can_read: can,

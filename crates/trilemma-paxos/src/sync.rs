@@ -10,9 +10,12 @@
 //! crashed before it said so) is found by its acceptors instead: the owner of this module runs a read round for keys
 //! whose accepted register nobody has called chosen for a while, and the answer then spreads from here.
 
+use std::sync::Arc;
+
 use trilemma_core::{Key, NodeId, Rng};
 
 use super::ballot::{Ballot, COUNTER_MAX};
+use super::key_states::KeyStates;
 use super::learner::{Learner, bucket};
 use super::message::{BUCKETS, ChosenValue, MESSAGE_BYTES, Message, PAGE_MAX};
 
@@ -23,20 +26,21 @@ const BUCKETS_PER_DIGEST: usize = 8;
 /// The messages that answer one of anti-entropy, all to its sender.
 pub(crate) fn answer(
     learner: &Learner,
+    slots: &KeyStates,
     rng: &mut Rng,
     page_max: usize,
     message: Message,
 ) -> (Vec<Message>, Vec<ChosenValue>) {
     let replies = match message {
-        Message::Digest { buckets } => listings(learner, rng, page_max, &buckets),
+        Message::Digest { buckets } => listings(learner, slots, rng, page_max, &buckets),
         Message::Listing {
             bucket,
             after,
             entries,
             more,
-        } => compare(learner, bucket, &after, &entries, more),
-        Message::NextPage { bucket, after } => vec![page(learner, page_max, bucket, after)],
-        Message::Fetch { keys } => values(learner, keys.iter()).into_iter().collect(),
+        } => compare(learner, slots, bucket, &after, &entries, more),
+        Message::NextPage { bucket, after } => vec![page(learner, slots, page_max, bucket, after)],
+        Message::Fetch { keys } => values(slots, keys.iter()).into_iter().collect(),
         Message::Values { items } => {
             let sane =
                 |item: &ChosenValue| (1..=COUNTER_MAX).contains(&item.ballot.counter) && !item.key.is_empty();
@@ -54,7 +58,13 @@ pub(crate) fn begin(learner: &Learner, rng: &mut Rng, reachable: &[NodeId]) -> O
         .map(|node| (*node, Message::Digest { buckets }))
 }
 
-fn listings(learner: &Learner, rng: &mut Rng, page_max: usize, theirs: &[u64]) -> Vec<Message> {
+fn listings(
+    learner: &Learner,
+    slots: &KeyStates,
+    rng: &mut Rng,
+    page_max: usize,
+    theirs: &[u64],
+) -> Vec<Message> {
     if theirs.len() != BUCKETS {
         return Vec::new();
     }
@@ -65,12 +75,12 @@ fn listings(learner: &Learner, rng: &mut Rng, page_max: usize, theirs: &[u64]) -
         .map(|offset| (first + offset) % BUCKETS)
         .filter(|bucket| ours[*bucket] != theirs[*bucket])
         .take(BUCKETS_PER_DIGEST)
-        .map(|bucket| page(learner, page_max, bucket.to_le_bytes()[0], Key::default()))
+        .map(|bucket| page(learner, slots, page_max, bucket.to_le_bytes()[0], Key::default()))
         .collect()
 }
 
-fn page(learner: &Learner, page_max: usize, bucket: u8, after: Key) -> Message {
-    let mut rest = learner.bucket_after(bucket, &after);
+fn page(learner: &Learner, slots: &KeyStates, page_max: usize, bucket: u8, after: Key) -> Message {
+    let mut rest = learner.bucket_after(slots, bucket, &after);
     let mut entries: Vec<(Key, Ballot)> = Vec::new();
     let mut bytes = 0;
     while entries.len() < page_max
@@ -90,11 +100,18 @@ fn page(learner: &Learner, page_max: usize, bucket: u8, after: Key) -> Message {
     }
 }
 
-fn compare(learner: &Learner, of: u8, after: &Key, entries: &[(Key, Ballot)], more: bool) -> Vec<Message> {
+fn compare(
+    learner: &Learner,
+    slots: &KeyStates,
+    of: u8,
+    after: &Key,
+    entries: &[(Key, Ballot)],
+    more: bool,
+) -> Vec<Message> {
     let mut replies = Vec::new();
     let lacking = entries
         .iter()
-        .filter(|(key, ballot)| bucket(key) == of && *ballot > learner.ballot(key))
+        .filter(|(key, ballot)| bucket(key) == of && *ballot > slots.learned(key))
         .map(|(key, _)| key.clone());
     let keys: Vec<Key> = lacking.collect();
     if !keys.is_empty() {
@@ -105,11 +122,11 @@ fn compare(learner: &Learner, of: u8, after: &Key, entries: &[(Key, Ballot)], mo
     let last = theirs.last_key_value().map(|(key, _)| (*key).clone());
     let within = |key: &Key| !more || last.as_ref().is_some_and(|last| key <= last);
     let newer = learner
-        .bucket_after(of, after)
+        .bucket_after(slots, of, after)
         .take_while(|(key, _)| within(key))
         .filter(|(key, ballot)| theirs.get(key).is_none_or(|their| their < ballot))
         .map(|(key, _)| key);
-    replies.extend(values(learner, newer));
+    replies.extend(values(slots, newer));
     if more && let Some(after) = last {
         replies.push(Message::NextPage { bucket: of, after });
     }
@@ -117,17 +134,17 @@ fn compare(learner: &Learner, of: u8, after: &Key, entries: &[(Key, Ballot)], mo
 }
 
 /// What is known of these keys, as far as it fits one message.
-fn values<'a>(learner: &Learner, keys: impl Iterator<Item = &'a Key>) -> Option<Message> {
+fn values<'a>(slots: &KeyStates, keys: impl Iterator<Item = &'a Key>) -> Option<Message> {
     let mut items = Vec::new();
     let mut bytes = 0;
     for key in keys {
-        let Some(learned) = learner.map().get(key) else {
+        let Some((slot, register)) = slots.get(key).and_then(|slot| Some((slot, slot.shown()?))) else {
             continue;
         };
         let item = ChosenValue {
             key: key.clone(),
-            ballot: learned.ballot,
-            register: learned.register.clone(),
+            ballot: slot.learned(),
+            register: Arc::clone(register),
         };
         bytes += item.size();
         items.push(item);

@@ -2,8 +2,9 @@
 
 use trilemma_core::{AppendSeq, Instant, Key, NodeId};
 
-use super::message::{Ask, ITEMS_MAX};
-use super::proposer::Audience;
+use super::message::{Ask, ITEMS_MAX, Message};
+use super::outbox::{Outbox, packed};
+use super::proposer::{Audience, Wanted};
 use super::{Out, Paxos, Waiting, sync};
 
 /// Keys looked at, at most, in one search for registers to confirm.
@@ -15,11 +16,11 @@ impl Paxos {
     /// Carries out what the proposer wants.
     pub(super) fn carry_out(&mut self, now: Instant, effects: &mut Out) {
         let mut actions = std::mem::take(&mut self.proposer.shared.actions);
-        for (key, ballot, register) in actions.learned.drain(..) {
-            self.learn(&key, ballot, &register);
+        for learned in actions.learned.drain(..) {
+            self.learn(&learned.key, learned.ballot, &learned.register, learned.next);
         }
-        for (audience, ask) in actions.asks.drain(..) {
-            self.distribute(&audience, ask, now);
+        for wanted in actions.asks.drain(..) {
+            self.distribute(wanted, now);
         }
         for (ticket, reply) in actions.replies.drain(..) {
             effects.reply(ticket, reply);
@@ -31,32 +32,30 @@ impl Paxos {
         self.proposer.shared.actions = actions;
     }
 
-    fn distribute(&mut self, audience: &Audience, ask: Ask, now: Instant) {
+    fn distribute(&mut self, wanted: Wanted, now: Instant) {
+        let Wanted { audience, ask, made } = wanted;
         let me = self.config().node;
         if matches!(audience, Audience::Others) {
             self.chosen.push(ask);
             return;
         }
-        for outbox in &mut self.outboxes {
-            let wanted = match audience {
-                Audience::All => true,
-                Audience::Others => false,
-                Audience::Only(nodes) => nodes.contains(&outbox.to),
-            };
-            if wanted {
-                outbox.asks.push(ask.clone());
+        let asks_me = match &audience {
+            Audience::All => {
+                if !self.outboxes.is_empty() {
+                    self.asks.push(ask.clone());
+                }
+                true
             }
-        }
-        let asks_me = match audience {
-            Audience::All => true,
             Audience::Others => false,
-            Audience::Only(nodes) => nodes.contains(&me),
+            Audience::Only(nodes) => {
+                let asked = |outbox: &&mut Outbox| nodes.contains(&outbox.to);
+                for outbox in self.outboxes.iter_mut().filter(asked) {
+                    outbox.asks.push(ask.clone());
+                }
+                nodes.contains(&me)
+            }
         };
         if asks_me {
-            let made = match &ask {
-                Ask::Accept { key, ballot, .. } => self.proposer.proposes(key, *ballot).cloned(),
-                Ask::Prepare { .. } | Ask::Read { .. } | Ask::Chosen { .. } => None,
-            };
             match self.judge(me, ask, made, now) {
                 Some((answer, true)) => self.ready.push(answer),
                 Some((answer, false)) => self.promises.push(answer),
@@ -73,6 +72,7 @@ impl Paxos {
         while self.has_work() || self.is_chosen_due(now) {
             self.append(now, effects);
             self.tell_chosen(now);
+            self.flush_asks(effects);
             for outbox in &mut self.outboxes {
                 outbox.flush(effects);
             }
@@ -94,18 +94,27 @@ impl Paxos {
         self.chosen_at <= now || self.chosen.len() >= ITEMS_MAX
     }
 
-    /// Tells the others what was chosen: along with what they are asked anyway, if all are, or when it is due. It comes
-    /// first: a node that has accepted the next register of a key before cannot learn this one any more.
+    /// Tells the others what was chosen: along with what they are asked anyway, or when it is due. It comes first: a node that
+    /// has accepted the next register of a key before cannot learn this one any more.
     fn tell_chosen(&mut self, now: Instant) {
-        let is_all_asked = self.outboxes.iter().all(|outbox| !outbox.asks.is_empty());
-        if self.chosen.is_empty() || !(is_all_asked || self.is_chosen_due(now)) {
+        if self.chosen.is_empty() || (self.asks.is_empty() && !self.is_chosen_due(now)) {
             return;
         }
-        let chosen = std::mem::take(&mut self.chosen);
-        for outbox in &mut self.outboxes {
-            let asks = std::mem::replace(&mut outbox.asks, chosen.clone());
-            outbox.asks.extend(asks);
+        if self.outboxes.is_empty() {
+            self.chosen.clear();
         }
+        let asks = std::mem::take(&mut self.asks);
+        self.asks = std::mem::take(&mut self.chosen);
+        self.asks.extend(asks);
+    }
+
+    /// Sends what all others are asked, and what was chosen.
+    fn flush_asks(&mut self, effects: &mut Out) {
+        let outboxes = &self.outboxes;
+        packed(&mut self.asks, Ask::size, |asks| {
+            let others: Vec<NodeId> = outboxes.iter().map(|outbox| outbox.to).collect();
+            effects.send_to_all(&others, Message::Asks(asks));
+        });
     }
 
     /// Notes what waits for this append. Turns that appended nothing wait together with the one before, so the list
@@ -132,7 +141,7 @@ impl Paxos {
         if !self.acceptor.has_turn() && !self.is_chosen_due(now) {
             return;
         }
-        self.acceptor.check();
+        self.acceptor.check(&self.proposer.shared.slots, true);
         let turn = self.acceptor.take_turn();
         let is_forced = turn.is_forced();
         for record in turn.cut() {
@@ -169,6 +178,7 @@ impl Paxos {
         self.acceptor.has_turn()
             || !self.ready.is_empty()
             || !self.promises.is_empty()
+            || !self.asks.is_empty()
             || self.outboxes.iter().any(|outbox| !outbox.is_empty())
     }
 

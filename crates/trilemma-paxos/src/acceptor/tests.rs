@@ -22,53 +22,31 @@ fn written() -> Arc<Register> {
 }
 
 /// An acceptor that has accepted `b1` for `x` and promised `b5`.
-fn acceptor() -> Acceptor {
-    let mut acceptor = Acceptor::default();
-    let accepted = acceptor.accept(&"x".into(), ballot(1), &written().into(), None, ballot(5), 1);
+fn acceptor() -> (Acceptor, KeyStates) {
+    let (mut acceptor, mut slots) = (Acceptor::default(), KeyStates::default());
+    let key = Key::from("x");
+    let accepted = slots.change_or_make(&key, |slot| {
+        acceptor.accept(slot, &key, ballot(1), &written().into(), None, ballot(5), 1)
+    });
     assert_eq!(accepted, Ok(ballot(5)));
-    acceptor.check();
-    acceptor
-}
-
-fn key_state(acceptor: &mut Acceptor) -> &mut KeyState {
-    acceptor
-        .key_states
-        .get_mut(&Key::from("x"))
-        .expect("it was accepted")
-}
-
-#[test]
-fn the_check_sees_a_promise_below_what_was_accepted() {
-    let mut acceptor = acceptor();
-    acceptor.take_turn();
-    key_state(&mut acceptor).promised = Ballot::ZERO;
-    assert!(caught(|| acceptor.check()).contains("but promised only"));
-}
-
-#[test]
-fn the_check_sees_a_register_that_was_never_accepted() {
-    let mut acceptor = acceptor();
-    acceptor.take_turn();
-    key_state(&mut acceptor).accepted = Ballot::ZERO;
-    assert!(caught(|| acceptor.check()).contains("holds a register that was never accepted"));
+    acceptor.check(&slots, false);
+    (acceptor, slots)
 }
 
 #[test]
 fn the_check_sees_a_record_that_says_more_than_the_slot() {
-    let mut promised = acceptor();
+    let (mut promised, slots) = acceptor();
     promised.turn.promised.push(("x".into(), ballot(6)));
-    assert!(caught(|| promised.check()).contains("lacks the promise of b6.1.i1"));
-    let mut accepted = acceptor();
+    assert!(caught(|| promised.check(&slots, false)).contains("lacks the promise of b6.1.i1"));
+    let (mut accepted, slots) = acceptor();
     accepted.turn.accepted[0].ballot = ballot(3);
-    assert!(caught(|| accepted.check()).contains("lacks the accept of b3.1.i1"));
+    accepted.check(&slots, false);
+    assert!(caught(|| accepted.check(&slots, true)).contains("lacks the accept of b3.1.i1"));
 }
 
 #[test]
 fn a_checkpoint_with_such_a_slot_is_refused_and_panics_nothing() {
-    let key_state = KeyState {
-        register: written(),
-        ..KeyState::default()
-    };
-    let refused = Acceptor::default().restore("x".into(), key_state);
+    let mut slots = KeyStates::default();
+    let refused = restore(&mut slots, &"x".into(), Ballot::ZERO, Ballot::ZERO, written());
     assert!(refused.is_err_and(|corrupt| corrupt.0.contains("never accepted")));
 }

@@ -3,7 +3,6 @@
 //! It does not touch the acceptor or the network: what it wants sent is in [`Actions`], for its own acceptor as for
 //! every other one.
 
-mod cache;
 mod operation;
 mod round;
 
@@ -17,9 +16,9 @@ use trilemma_core::{Instant, Key, NodeId, NodeSet, OpId, Patience, PeerView, Rea
 use super::acceptor::CHECKED_KEYS_MAX;
 use super::ballot::{Ballot, Clock};
 use super::config::PaxosConfig;
+use super::key_states::{Cached, KeyStates};
 use super::message::{Answer, Ask};
 use super::register::{Keep, PROPOSERS_MAX, Register};
-use cache::Cache;
 pub(crate) use operation::{Kind, Operation};
 use round::Round;
 
@@ -39,13 +38,32 @@ pub(crate) enum Audience {
     Only(Vec<NodeId>),
 }
 
+/// What the proposer wants asked.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) audience: Audience,
+    pub(crate) ask: Ask,
+    /// Of an accept, the register that it makes, for this node's own acceptor.
+    pub(crate) made: Option<Arc<Register>>,
+}
+
+/// What the proposer has found to be chosen.
+#[derive(Debug)]
+pub(crate) struct Learned {
+    pub(crate) key: Key,
+    pub(crate) ballot: Ballot,
+    pub(crate) register: Arc<Register>,
+    /// The ballot that a majority has promised on top of it, if nothing uses that yet.
+    pub(crate) next: Option<Ballot>,
+}
+
 /// What the proposer wants done.
 #[derive(Debug, Default)]
 pub(crate) struct Actions {
-    pub(crate) asks: Vec<(Audience, Ask)>,
+    pub(crate) asks: Vec<Wanted>,
     pub(crate) replies: Vec<(Ticket, Reply)>,
     /// Registers known to be chosen.
-    pub(crate) learned: Vec<(Key, Ballot, Arc<Register>)>,
+    pub(crate) learned: Vec<Learned>,
 }
 
 impl Actions {
@@ -61,7 +79,8 @@ pub(crate) struct Shared {
     pub(crate) members: Vec<NodeId>,
     pub(crate) quorum: usize,
     pub(crate) clock: Clock,
-    cache: Cache,
+    /// What the node holds of each key. Of it the proposer looks at and changes what it has cached, nothing else.
+    pub(crate) slots: KeyStates,
     /// Members that can be reached, this node included.
     connected: BTreeSet<NodeId>,
     rng: Rng,
@@ -76,25 +95,35 @@ pub(crate) struct Shared {
 
 impl Shared {
     fn ask(&mut self, audience: Audience, ask: Ask) {
-        self.actions.asks.push((audience, ask));
+        let made = None;
+        self.actions.asks.push(Wanted { audience, ask, made });
     }
 
-    fn learned(&mut self, key: &Key, ballot: Ballot, register: &Arc<Register>) {
+    fn learned(&mut self, key: &Key, ballot: Ballot, register: &Arc<Register>, next: Option<Ballot>) {
         // A session that begins here from now on is not one of those that the register has forgotten.
         if let Some(horizon) = register.horizon {
             self.clock.reach(horizon.next());
         }
         if ballot > Ballot::ZERO {
-            self.actions
-                .learned
-                .push((key.clone(), ballot, Arc::clone(register)));
+            self.actions.learned.push(Learned {
+                key: key.clone(),
+                ballot,
+                register: Arc::clone(register),
+                next,
+            });
         }
     }
 
-    fn chosen(&mut self, key: &Key, ballot: Ballot, register: &Arc<Register>) {
-        self.learned(key, ballot, register);
+    fn chosen(&mut self, key: &Key, ballot: Ballot, register: &Arc<Register>, next: Option<Ballot>) {
+        self.learned(key, ballot, register, next);
         let key = key.clone();
         self.ask(Audience::Others, Ask::Chosen { key, ballot });
+    }
+
+    /// Keeps for later what is cached.
+    fn keep_cached(&mut self, key: &Key, cached: &Cached) {
+        self.slots
+            .keep(key, cached.ballot, cached.base, self.config.cache_max);
     }
 
     fn reply(&mut self, ticket: Ticket, deadline: Instant, reply: Reply) {
@@ -167,7 +196,7 @@ impl Proposer {
             shared: Shared {
                 quorum: members.len() / 2 + 1,
                 clock: Clock::new(config.node, config.incarnation),
-                cache: Cache::new(config.cache_max),
+                slots: KeyStates::default(),
                 // Until the host says otherwise, everybody may be there.
                 connected: members.iter().copied().collect(),
                 rng,
@@ -292,7 +321,6 @@ impl Proposer {
                 );
                 round.check(key, shared);
             }
-            shared.cache.check();
         }
     }
 
@@ -319,20 +347,6 @@ impl Proposer {
             if round.is_idle() {
                 self.rounds.remove(&key);
             }
-        }
-    }
-
-    /// The register of the accept under way with this ballot.
-    pub(crate) fn proposes(&self, key: &Key, ballot: Ballot) -> Option<&Arc<Register>> {
-        self.rounds.get(key).and_then(|round| round.proposes(ballot))
-    }
-
-    /// Another proposer was promised `ballot` here: a lower cached ballot would only be refused.
-    pub(crate) fn overtaken(&mut self, key: &Key, ballot: Ballot) {
-        if let Some(cached) = self.shared.cache.take(key)
-            && cached.ballot > ballot
-        {
-            self.shared.cache.put(key, cached);
         }
     }
 
@@ -435,12 +449,11 @@ impl Proposer {
         timer.min(deadline)
     }
 
-    /// Figures for the status: keys with rounds, operations, cached ballots.
-    pub(crate) fn figures(&self) -> [(&'static str, usize); 3] {
+    /// Figures for the status: keys with rounds, operations.
+    pub(crate) fn figures(&self) -> [(&'static str, usize); 2] {
         [
             ("keys with rounds", self.rounds.len()),
             ("operations under way", self.shared.tickets.len()),
-            ("cached ballots", self.shared.cache.len()),
         ]
     }
 }

@@ -15,10 +15,10 @@ use std::sync::Arc;
 
 use trilemma_core::{Instant, Key, NodeId, NodeSet, Patience};
 
-use super::cache::Cached;
 use super::operation::{Achievement, Kind, Operation, Plan, Verdict};
-use super::{Audience, Shared};
+use super::{Audience, Shared, Wanted};
 use crate::ballot::Ballot;
+use crate::key_states::Cached;
 use crate::message::{Answer, Ask};
 use crate::register::{Proposed, Register, Ruling};
 
@@ -144,6 +144,19 @@ impl Round {
 
     /// Begins the phase that the waiting operations need, or becomes idle.
     fn advance(&mut self, key: &Key, now: Instant, shared: &mut Shared) {
+        if let Some(unused) = self.advance_with(key, None, now, shared) {
+            shared.keep_cached(key, &unused);
+        }
+    }
+
+    /// The same, where this is cached, or what the key's state holds; returns what stays unused.
+    fn advance_with(
+        &mut self,
+        key: &Key,
+        cached: Option<Cached>,
+        now: Instant,
+        shared: &mut Shared,
+    ) -> Option<Cached> {
         self.phase = Phase::Idle;
         assert!(
             self.batch.is_empty(),
@@ -152,26 +165,26 @@ impl Round {
         self.fill(shared);
         if self.batch.is_empty() {
             self.set_due(key, Instant::NEVER, shared);
-            return;
+            return cached;
         }
         let only_reads = |kind: &Kind| matches!(kind, Kind::Get | Kind::Confirm);
         if self.batch.iter().all(|operation| only_reads(&operation.kind)) {
             self.start_read(key, now, shared);
-            return;
+            return cached;
         }
-        let Some(cached) = shared.cache.take(key) else {
+        let Some(cached) = cached.or_else(|| shared.slots.take_cached(key)) else {
             self.start_prepare(key, now, shared);
-            return;
+            return None;
         };
         let plan = Plan::of(&self.batch, &cached.register, cached.ballot, shared.keep());
         if plan.is_changed {
             let proposed = plan.since(cached.base);
             self.start_accept(key, cached.ballot, plan, proposed, now, shared);
-        } else {
-            // The cached register alone never answers: another proposer may have replaced it.
-            shared.cache.put(key, cached);
-            self.start_read(key, now, shared);
+            return None;
         }
+        // The cached register alone never answers: another proposer may have replaced it.
+        self.start_read(key, now, shared);
+        Some(cached)
     }
 
     fn fill(&mut self, shared: &Shared) {
@@ -197,8 +210,7 @@ impl Round {
     }
 
     fn start_prepare(&mut self, key: &Key, now: Instant, shared: &mut Shared) {
-        // The new ballot will overtake a cached one.
-        shared.cache.take(key);
+        // The new ballot overtakes a cached one.
         let ballot = shared.clock.ballot();
         self.trips += 1;
         self.syncs += 1;
@@ -254,6 +266,7 @@ impl Round {
             register: proposed,
             next,
         };
+        let made = Some(Arc::clone(&plan.register));
         self.phase = Phase::Accepting(Accepting {
             ballot,
             next,
@@ -265,7 +278,8 @@ impl Round {
             is_repeated: false,
         });
         self.begin(key, now, shared);
-        shared.ask(Audience::All, ask);
+        let audience = Audience::All;
+        shared.actions.asks.push(Wanted { audience, ask, made });
     }
 
     /// Gives the phase that has just begun its time.
@@ -425,14 +439,6 @@ impl Round {
         }
     }
 
-    /// The register of the accept under way, if this ballot carries it.
-    pub(super) fn proposes(&self, of: Ballot) -> Option<&Arc<Register>> {
-        match &self.phase {
-            Phase::Accepting(accepting) if accepting.ballot == of => Some(&accepting.register),
-            _ => None,
-        }
-    }
-
     /// A quorum read is answered when a majority reports one ballot: its register is chosen, and nothing newer was
     /// chosen before the read began, for that would show in this majority.
     fn on_held(&mut self, key: &Key, now: Instant, shared: &mut Shared) {
@@ -460,7 +466,7 @@ impl Round {
     fn on_read(&mut self, key: &Key, agreed: Agreed, now: Instant, shared: &mut Shared) {
         let plan = Plan::of(&self.batch, &agreed.register, Ballot::ZERO, shared.keep());
         if plan.is_changed {
-            match shared.cache.take(key) {
+            match shared.slots.take_cached(key) {
                 Some(cached) if cached.base == agreed.accepted => {
                     let plan = Plan::of(&self.batch, &cached.register, cached.ballot, shared.keep());
                     let proposed = plan.since(cached.base);
@@ -470,7 +476,7 @@ impl Round {
             }
             return;
         }
-        shared.learned(key, agreed.accepted, &agreed.register);
+        shared.learned(key, agreed.accepted, &agreed.register, None);
         self.answer(key, plan.verdicts, agreed.on, shared);
         self.advance(key, now, shared);
     }
@@ -492,15 +498,15 @@ impl Round {
         let plan = Plan::of(&self.batch, &register, ballot, shared.keep());
         match agreed {
             Some(agreed) if !plan.is_changed => {
-                shared.cache.put(
+                shared.keep_cached(
                     key,
-                    Cached {
+                    &Cached {
                         ballot,
                         base,
                         register,
                     },
                 );
-                shared.learned(key, base, &agreed.register);
+                shared.learned(key, base, &agreed.register, None);
                 // Operations that came after the prepare may have begun after another proposer's later write was
                 // acknowledged. Only an accept would prove that there is none; so they take a phase of their own.
                 let late = self.batch.split_off(asked_before);
@@ -530,18 +536,17 @@ impl Round {
             "chosen is what a majority has accepted"
         );
         self.failures = 0;
-        shared.chosen(key, accepting.ballot, &accepting.register);
-        if accepting.is_next_promised && accepting.refused.is_empty() {
-            let cached = Cached {
-                ballot: accepting.next,
-                base: accepting.ballot,
-                register: accepting.register,
-            };
-            shared.cache.put(key, cached);
-        }
+        let is_promised = accepting.is_next_promised && accepting.refused.is_empty();
+        let cached = is_promised.then(|| Cached {
+            ballot: accepting.next,
+            base: accepting.ballot,
+            register: Arc::clone(&accepting.register),
+        });
         let durable_on = accepting.accepted.into_iter().collect();
         self.answer(key, accepting.verdicts, durable_on, shared);
-        self.advance(key, now, shared);
+        let unused = self.advance_with(key, cached, now, shared);
+        let next = unused.map(|unused| unused.ballot);
+        shared.chosen(key, accepting.ballot, &accepting.register, next);
     }
 
     /// Somebody refused. Gives the ballot up when those who have not can no longer be a majority.

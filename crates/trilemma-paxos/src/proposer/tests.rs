@@ -87,7 +87,7 @@ fn a_promise_that_no_correct_acceptor_makes_is_not_counted() {
     let accepts = proposer.shared.actions.asks.iter();
     assert_eq!(
         accepts
-            .filter(|(_, ask)| matches!(ask, Ask::Accept { .. }))
+            .filter(|wanted| matches!(wanted.ask, Ask::Accept { .. }))
             .count(),
         0
     );

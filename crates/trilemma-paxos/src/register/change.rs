@@ -83,6 +83,11 @@ impl Change {
 }
 
 impl Proposed {
+    /// Whether it is made of another register, so that who has none cannot accept it.
+    pub(crate) fn needs_base(&self) -> bool {
+        matches!(self, Proposed::Change(change) if change.base > Ballot::ZERO)
+    }
+
     /// Whether it can be what made `register`: an accept that comes again under the same ballot says the same.
     pub(crate) fn may_be(&self, register: &Arc<Register>) -> bool {
         match self {

@@ -6,7 +6,7 @@ use super::harness::caught;
 use crate::{Paxos, PaxosConfig, Waiting};
 
 fn node() -> Paxos {
-    let node = Paxos::new(PaxosConfig::new(
+    let mut node = Paxos::new(PaxosConfig::new(
         NodeId(1),
         [1, 2, 3].map(NodeId),
         Incarnation(1),

@@ -6,8 +6,9 @@ use trilemma_core::session::OpResult;
 use trilemma_core::{Command, Corrupt, Incarnation, Key, NodeId, OpId, Protocol, Version, codec};
 
 use super::harness::op_of;
-use crate::acceptor::Acceptor;
+use crate::acceptor::{Acceptor, Refusal};
 use crate::checkpoint::{Chunk, KeyStateEntry, LearnedEntry};
+use crate::key_states::KeyStates;
 use crate::learner::Learner;
 use crate::record::{AcceptedRecord, ChosenRecord, Record};
 use crate::register::{Draft, Earlier, Keep, Ruling};
@@ -38,22 +39,49 @@ fn register(version: u64) -> Arc<Register> {
     })
 }
 
+/// The key of an acceptor alone.
+const KEY: &str = "k";
+
+/// An acceptor with its slots, asked about one key.
+#[derive(Default)]
+struct Alone {
+    acceptor: Acceptor,
+    slots: KeyStates,
+}
+
+impl Alone {
+    fn prepare(&mut self, ballot: Ballot) -> Result<(Ballot, Arc<Register>), Ballot> {
+        let (acceptor, key) = (&mut self.acceptor, Key::from(KEY));
+        self.slots
+            .change_or_make(&key, |slot| acceptor.prepare(slot, &key, ballot, 1))
+    }
+
+    fn accept(&mut self, ballot: Ballot, version: u64, next: Ballot) -> Result<Ballot, Refusal> {
+        let (acceptor, key, proposed) = (&mut self.acceptor, Key::from(KEY), register(version).into());
+        self.slots.change_or_make(&key, |slot| {
+            acceptor.accept(slot, &key, ballot, &proposed, None, next, 1)
+        })
+    }
+
+    fn install(&mut self, ballot: Ballot, version: u64) -> bool {
+        let (acceptor, key) = (&mut self.acceptor, Key::from(KEY));
+        self.slots.change_or_make(&key, |slot| {
+            acceptor.install(slot, &key, ballot, &register(version), 2)
+        })
+    }
+}
+
 /// What a prepare and an accept under `b` get from an acceptor with these ballots.
-fn acceptor(promised: Option<u64>, accepted: Option<u64>) -> Acceptor {
-    let mut acceptor = Acceptor::default();
-    let key = Key::from("k");
+fn acceptor(promised: Option<u64>, accepted: Option<u64>) -> Alone {
+    let mut alone = Alone::default();
     if let Some(accepted) = accepted {
         let b = ballot(accepted, 1);
-        acceptor
-            .accept(&key, b, &register(accepted).into(), None, b, 1)
-            .expect("nothing is promised");
+        alone.accept(b, accepted, b).expect("nothing is promised");
     }
     if let Some(promised) = promised {
-        acceptor
-            .prepare(&key, ballot(promised, 1), 1)
-            .expect("it is higher");
+        alone.prepare(ballot(promised, 1)).expect("it is higher");
     }
-    acceptor
+    alone
 }
 
 /// Every case of the acceptor's rules: (promised, accepted, ballot asked, prepare granted, accept granted).
@@ -71,17 +99,15 @@ fn the_acceptor_keeps_its_rules() {
         (Some(7), Some(5), 7, false, true),
         (Some(7), Some(5), 8, true, true),
     ];
-    let key = Key::from("k");
     for (promised, accepted, asked, prepare, accept) in cases {
         let case = (promised, accepted, asked);
         let asked = ballot(asked, 1);
         assert_eq!(
-            acceptor(promised, accepted).prepare(&key, asked, 2).is_ok(),
+            acceptor(promised, accepted).prepare(asked).is_ok(),
             prepare,
             "prepare {case:?}"
         );
-        let answer =
-            acceptor(promised, accepted).accept(&key, asked, &register(9).into(), None, ballot(99, 1), 2);
+        let answer = acceptor(promised, accepted).accept(asked, 9, ballot(99, 1));
         assert_eq!(answer.is_ok(), accept, "accept {case:?}");
         if accept {
             assert_eq!(answer, Ok(ballot(99, 1)));
@@ -92,38 +118,20 @@ fn the_acceptor_keeps_its_rules() {
 /// A repeated accept is answered like the first, promises its `next`, and another value under it is refused.
 #[test]
 fn a_repeated_accept_is_true_and_another_value_is_not() {
-    let key = Key::from("k");
     let mut acceptor = acceptor(Some(7), Some(5));
-    assert_eq!(
-        acceptor.accept(&key, ballot(5, 1), &register(5).into(), None, ballot(6, 1), 2),
-        Ok(ballot(7, 1))
-    );
-    assert_eq!(
-        acceptor.accept(&key, ballot(5, 1), &register(5).into(), None, ballot(9, 1), 2),
-        Ok(ballot(9, 1))
-    );
-    assert!(
-        acceptor
-            .accept(&key, ballot(5, 1), &register(6).into(), None, ballot(10, 1), 2)
-            .is_err()
-    );
-    assert_eq!(acceptor.double_values, 1);
+    assert_eq!(acceptor.accept(ballot(5, 1), 5, ballot(6, 1)), Ok(ballot(7, 1)));
+    assert_eq!(acceptor.accept(ballot(5, 1), 5, ballot(9, 1)), Ok(ballot(9, 1)));
+    assert!(acceptor.accept(ballot(5, 1), 6, ballot(10, 1)).is_err());
+    assert_eq!(acceptor.acceptor.double_values, 1);
 }
 
 #[test]
 fn installing_never_disturbs_a_promise() {
-    let key = Key::from("k");
     let mut acceptor = acceptor(Some(7), Some(5));
-    assert!(
-        !acceptor.install(&key, ballot(6, 1), &register(6), 2),
-        "below the promise"
-    );
-    assert!(acceptor.install(&key, ballot(8, 1), &register(8), 2));
-    let key_state = acceptor.key_state(&key).expect("it holds the key");
-    assert_eq!(
-        (key_state.promised, key_state.accepted),
-        (ballot(8, 1), ballot(8, 1))
-    );
+    assert!(!acceptor.install(ballot(6, 1), 6), "below the promise");
+    assert!(acceptor.install(ballot(8, 1), 8));
+    let slot = acceptor.slots.get(KEY.as_bytes()).expect("it holds the key");
+    assert_eq!((slot.promised, slot.accepted), (ballot(8, 1), ballot(8, 1)));
 }
 
 fn put(base: &Arc<Register>, op: OpId, earlier: Earlier<'_>, at: Ballot) -> (Arc<Register>, Ruling) {
@@ -209,17 +217,21 @@ fn the_learner_never_goes_back_and_counts_what_it_shows() {
     let mut draft = Draft::new(Arc::clone(&second), ballot(7, 1), KEEP);
     draft.write(op_of(1, 2), &Command::delete("k"), FIRST);
     let deleted = draft.finish().0;
-    let mut learner = Learner::default();
+    let (mut learner, mut slots) = (Learner::default(), KeyStates::default());
+    let learn = |learner: &mut Learner, slots: &mut KeyStates, at, register| {
+        slots.change_or_make(&key, |slot| learner.learn(slot, &key, ballot(at, 1), register))
+    };
+    let counts = |slots: &KeyStates| (slots.counts().keys, slots.counts().tombstones);
     let empty = learner.hashes().to_vec();
-    assert!(learner.learn(&key, ballot(5, 1), &second));
-    assert!(!learner.learn(&key, ballot(5, 1), &second), "not news");
-    assert!(!learner.learn(&key, ballot(4, 1), &deleted), "an older ballot");
-    assert_eq!(learner.counts(), (1, 0));
+    assert!(learn(&mut learner, &mut slots, 5, &second));
+    assert!(!learn(&mut learner, &mut slots, 5, &second), "not news");
+    assert!(!learn(&mut learner, &mut slots, 4, &deleted), "an older ballot");
+    assert_eq!(counts(&slots), (1, 0));
     assert_ne!(learner.hashes(), empty);
-    assert!(learner.learn(&key, ballot(7, 1), &deleted));
-    assert_eq!(learner.counts(), (0, 1));
+    assert!(learn(&mut learner, &mut slots, 7, &deleted));
+    assert_eq!(counts(&slots), (0, 1));
     assert!(
-        !learner.learn(&key, ballot(9, 1), &second),
+        !learn(&mut learner, &mut slots, 9, &second),
         "an older version under a newer ballot"
     );
     assert_eq!(learner.regressions, 1);
@@ -227,7 +239,7 @@ fn the_learner_never_goes_back_and_counts_what_it_shows() {
     assert_eq!((changes.len(), &changes[0].now), (1, &None));
     // Learned on another way, the digest is the same.
     let mut other = Learner::default();
-    assert!(other.learn(&key, ballot(7, 1), &deleted));
+    assert!(learn(&mut other, &mut KeyStates::default(), 7, &deleted));
     assert_eq!(learner.hashes(), other.hashes());
 }
 
