@@ -1,11 +1,12 @@
 //! `bench catch-up`: a follower is away while much is written, or all that there is; how long until it has all of it,
 //! and what that costs the others.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use trilemma::{Backend, NodeId, Version};
+use trilemma::{Backend, Client, NodeId, Version};
 
 use crate::cluster::{Cluster, NODES, keyspace, one_of_each};
 use crate::fill::fill;
@@ -58,6 +59,13 @@ pub async fn measure(binary: &Path, directory: &Path, options: &Options) -> Resu
         .ok_or_else(|| BenchError::system("catch-up", format!("no node orders the writes of {backend}")))?;
     let follower = if leader.0 == NODES { 1 } else { NODES };
     let handle = cluster.handle(&name, backend).await?;
+    let clients = cluster.clients().await?;
+    let watched = Watched {
+        name: &name,
+        follower: NodeId(follower),
+        rate: options.rate,
+        clients,
+    };
     if options.empty {
         cluster.kill(follower).await?;
     }
@@ -93,7 +101,7 @@ pub async fn measure(binary: &Path, directory: &Path, options: &Options) -> Resu
     let mut leaders = vec![leader];
     let caught_up = loop {
         memory = memory.max(cluster.memory()?);
-        let (behind, seen) = look(&cluster, &name, NodeId(follower), options).await?;
+        let (behind, seen) = watched.look(&cluster).await?;
         leaders.extend(seen);
         if behind == 0 {
             break began.elapsed();
@@ -110,7 +118,7 @@ pub async fn measure(binary: &Path, directory: &Path, options: &Options) -> Resu
     let end = Instant::now() + rest;
     let mut falls_back = 0;
     while Instant::now() < end {
-        let (behind, seen) = look(&cluster, &name, NodeId(follower), options).await?;
+        let (behind, seen) = watched.look(&cluster).await?;
         falls_back += u64::from(behind > 0);
         leaders.extend(seen);
         tokio::time::sleep(LOOK).await;
@@ -148,29 +156,34 @@ pub async fn measure(binary: &Path, directory: &Path, options: &Options) -> Resu
     ])
 }
 
-/// How many versions the follower is behind, beyond what a second of writes makes, and who leads, as the nodes say. A
-/// node that is busy may be late to answer; what it does not say is unknown.
-async fn look(
-    cluster: &Cluster,
-    name: &str,
+/// What is looked at while the follower catches up.
+struct Watched<'a> {
+    name: &'a str,
     follower: NodeId,
-    options: &Options,
-) -> Result<(u64, Option<NodeId>)> {
-    let Ok(overviews) = cluster.overviews().await else {
-        return Ok((u64::MAX, None));
-    };
-    let (mut first, mut reached, mut leader) = (Version(0), Version(0), None);
-    for overview in &overviews {
-        let Some(found) = overview.keyspaces.iter().find(|found| found.name == name) else {
-            continue;
+    rate: u32,
+    clients: BTreeMap<NodeId, Client>,
+}
+
+impl Watched<'_> {
+    /// How many versions the follower is behind, beyond what a second of writes makes, and who leads, as the nodes say. A
+    /// node that is busy may be late to answer; what it does not say is unknown.
+    async fn look(&self, cluster: &Cluster) -> Result<(u64, Option<NodeId>)> {
+        let Ok(overviews) = cluster.overviews_by(&self.clients).await else {
+            return Ok((u64::MAX, None));
         };
-        first = first.max(found.status.version);
-        if overview.node == follower {
-            reached = found.status.version;
-        } else {
-            leader = leader.or(found.status.leader);
+        let (mut first, mut reached, mut leader) = (Version(0), Version(0), None);
+        for overview in &overviews {
+            let Some(found) = overview.keyspaces.iter().find(|found| found.name == self.name) else {
+                continue;
+            };
+            first = first.max(found.status.version);
+            if overview.node == self.follower {
+                reached = found.status.version;
+            } else {
+                leader = leader.or(found.status.leader);
+            }
         }
+        let behind = first.0.saturating_sub(reached.0);
+        Ok((behind.saturating_sub(u64::from(self.rate)), leader))
     }
-    let behind = first.0.saturating_sub(reached.0);
-    Ok((behind.saturating_sub(u64::from(options.rate)), leader))
 }
