@@ -62,6 +62,9 @@ pub struct RaftConfig {
     pub chunk_bytes: usize,
     /// Snapshot chunks in flight to one follower. Default 4.
     pub chunks_inflight: usize,
+    /// Bytes of a snapshot that a follower is sent in a second, so that both serve others meanwhile. Default 128 MiB. A leader
+    /// hurries when the log that the follower needs afterwards takes more than half of `pinned_bytes_max`.
+    pub transfer_rate: u64,
     /// Client sessions remembered for repeats. Default [`SESSIONS_MAX`]. The same on every node.
     pub sessions_max: usize,
     /// Results remembered of each of them, from 1 to [`SESSION_RESULTS_MAX`], which is the default: 1,024. The same on every
@@ -102,6 +105,7 @@ impl RaftConfig {
             waiting_max: 16_384,
             chunk_bytes: CHUNK_BYTES,
             chunks_inflight: 4,
+            transfer_rate: 128 * 1024 * 1024,
             sessions_max: SESSIONS_MAX,
             session_results_max: SESSION_RESULTS_MAX,
         }

@@ -97,7 +97,12 @@ impl Leader {
     pub(crate) fn wake_at(&self, config: &RaftConfig) -> Instant {
         let check_at = self.check_at + config.election_timeout;
         let news_at = self.next_heartbeat.min(self.commit_news_at);
-        news_at.min(check_at).min(self.rounds.due())
+        let transfers = self
+            .followers
+            .values()
+            .map(|progress| progress.transfer_at(config));
+        let parts_at = transfers.min().unwrap_or(Instant::NEVER);
+        news_at.min(parts_at).min(check_at).min(self.rounds.due())
     }
 
     /// Starts over with a follower whose process has restarted.

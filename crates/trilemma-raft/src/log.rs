@@ -156,6 +156,11 @@ impl Log {
         self.entries.len()
     }
 
+    /// Bytes of the entries that are held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn slot(&self, index: Index) -> Option<usize> {
         index
             .0

@@ -75,6 +75,7 @@ knobs!(RAFT, RaftConfig,
     "raft.waiting_max" => waiting_max: size,
     "raft.chunk_bytes" => chunk_bytes: size,
     "raft.chunks_inflight" => chunks_inflight: size,
+    "raft.transfer_rate" => transfer_rate: count,
     "raft.sessions_max" => sessions_max: size,
     "raft.session_results_max" => session_results_max: count,
 );

@@ -124,7 +124,7 @@ const TWO_PHASE_KINDS: &[&str] = &[
     "forwards", "answers", "install", "fetch", "piece",
 ];
 
-/// Settings whose minimum makes a round trip for each entry or chunk.
+/// Settings whose minimum makes a round trip for each entry or chunk, or lets chunks wait.
 pub(crate) const ONE_AT_A_TIME: &[&str] = &[
     "raft.append_entries_max",
     "raft.append_bytes",
@@ -132,6 +132,7 @@ pub(crate) const ONE_AT_A_TIME: &[&str] = &[
     "raft.inflight_bytes",
     "raft.chunk_bytes",
     "raft.chunks_inflight",
+    "raft.transfer_rate",
 ];
 
 /// The sizes for which the rest of a scenario is drawn.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use trilemma_core::{Instant, NodeId};
 
+use crate::config::RaftConfig;
 use crate::log::Index;
 use crate::message::{LogEnd, Message};
 use crate::shared::Shared;
@@ -196,7 +197,18 @@ impl Progress {
             return None;
         };
         let (window, timeout) = (shared.config.chunks_inflight, shared.config.election_timeout * 4);
-        Some((outgoing.at(), outgoing.take_due(now, window, timeout)))
+        // What it pins of the log must not run out before it ends.
+        let hurries = shared.log.bytes() > shared.config.pinned_bytes_max / 2;
+        let pace = (!hurries).then_some(shared.config.transfer_rate);
+        Some((outgoing.at(), outgoing.take_due(now, window, pace, timeout)))
+    }
+
+    /// When it may be sent a further part of a snapshot.
+    pub(super) fn transfer_at(&self, config: &RaftConfig) -> Instant {
+        match &self.state {
+            State::Snapshot(outgoing) => outgoing.due(config.chunks_inflight),
+            State::Probe { .. } | State::Replicate { .. } => Instant::NEVER,
+        }
     }
 
     pub(super) fn on_match(&mut self, now: Instant, matched: Index) {

@@ -100,6 +100,52 @@ fn a_follower_catches_up_while_writes_go_on() {
     );
 }
 
+/// A follower needs 400 kB of state, at 1 MB a second. How long that takes, while entries of so many bytes are written.
+fn time_of_a_transfer(entry_bytes: usize) -> Duration {
+    let mut cluster = cluster_with(3, 25, |config| {
+        (config.kept_entries, config.pinned_bytes_max) = (4, 1_000_000);
+        (config.chunk_bytes, config.transfer_rate) = (4096, 1_000_000);
+    });
+    let id = elect(&mut cluster);
+    let behind = cluster.ids().into_iter().find(|other| *other != id).unwrap();
+    cluster.crash(behind);
+    cluster.run_for(1000 * MS);
+    for seq in 1..=100 {
+        let command = Command::put(format!("key/{seq:03}"), "x".repeat(4000));
+        assert!(succeeded(cluster.write(id, seq, command).as_ref()), "write {seq}");
+    }
+    cluster.restart(behind);
+    let is_begun = |cluster: &Cluster<Raft>| {
+        let follower = cluster.protocol(behind).role.as_ref().and_then(Role::follower);
+        follower.is_some_and(|follower| follower.incoming().is_some())
+    };
+    assert!(cluster.run_until(5000 * MS, is_begun));
+    let (begun, mut seq) = (cluster.now(), 100);
+    while cluster.protocol(behind).table().version() < Version(100) {
+        if seq < 120 && cluster.now() > begun + 50 * MS {
+            seq += 1;
+            let command = Command::put("key/000", "y".repeat(entry_bytes));
+            cluster.propose(id, write(seq, Attempt::First, command), 5000 * MS);
+        }
+        cluster.run_for(MS);
+        assert!(cluster.now() < begun + 5000 * MS, "no transfer ends");
+    }
+    cluster.now().since(begun)
+}
+
+#[test]
+fn a_transfer_leaves_time_to_others() {
+    let time = time_of_a_transfer(100);
+    assert!((350 * MS..700 * MS).contains(&time), "{time:?}");
+}
+
+#[test]
+fn a_transfer_hurries_before_the_log_that_it_needs_is_trimmed() {
+    // Twenty entries are six tenths of what may be pinned.
+    let time = time_of_a_transfer(30_000);
+    assert!(time < 250 * MS, "{time:?}");
+}
+
 #[test]
 fn the_log_that_is_kept_for_followers_is_bounded() {
     // The follower takes its time: none of its answers to parts arrive. The leader keeps what its budget allows.

@@ -23,9 +23,14 @@ pub(crate) struct Outgoing {
     inflight: VecDeque<Part>,
     next: u32,
     sent: Instant,
+    /// When the next part may be sent: those before it have had their time.
+    due: Instant,
     /// When a part was last acknowledged for the first time.
     progressed: Instant,
 }
+
+/// How late a part may be so that the one after it comes the sooner: timers are of a millisecond, turns take some.
+const LATE_MAX: Duration = Duration::from_millis(10);
 
 /// What an answer to a part means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +61,7 @@ impl Outgoing {
             inflight: VecDeque::new(),
             next: 0,
             sent: now,
+            due: now,
             progressed: now,
         }
     }
@@ -65,9 +71,24 @@ impl Outgoing {
         self.at
     }
 
-    /// The parts to send now: further ones up to the window, or those that have had no answer for `timeout`.
-    pub(crate) fn take_due(&mut self, now: Instant, window: usize, timeout: Duration) -> Vec<Part> {
-        let mut parts = self.fill(window);
+    /// When a further part may be sent; `NEVER` if one must be acknowledged before, or there is none.
+    pub(crate) fn due(&self, window: usize) -> Instant {
+        if self.peeked.is_some() && self.inflight.len() < window {
+            self.due
+        } else {
+            Instant::NEVER
+        }
+    }
+
+    /// The parts to send now: further ones up to the window and at this pace, or those that have had no answer for `timeout`.
+    pub(crate) fn take_due(
+        &mut self,
+        now: Instant,
+        window: usize,
+        pace: Option<u64>,
+        timeout: Duration,
+    ) -> Vec<Part> {
+        let mut parts = self.fill(now, window, pace);
         if parts.is_empty() && now.since(self.sent) > timeout {
             parts = self.inflight.iter().cloned().collect();
         }
@@ -77,11 +98,17 @@ impl Outgoing {
         parts
     }
 
-    fn fill(&mut self, window: usize) -> Vec<Part> {
+    /// Without a pace, what the window has room for.
+    fn fill(&mut self, now: Instant, window: usize, pace: Option<u64>) -> Vec<Part> {
         let mut taken = Vec::new();
         while self.inflight.len() < window
+            && (pace.is_none() || self.due <= now)
             && let Some(part) = self.peeked.take()
         {
+            let time = pace.map_or(Duration::ZERO, |pace| time_of(part.len(), pace));
+            // A wake-up that comes a little late is made good; a follower that has let us wait is not.
+            let is_late = now.since(self.due) > LATE_MAX;
+            self.due = if is_late { now } else { self.due } + time;
             self.peeked = self.parts.next().map(Bytes::from);
             let item = (self.next, self.peeked.is_none(), part);
             self.next += 1;
@@ -128,4 +155,9 @@ impl Outgoing {
             "parts in flight follow one another"
         );
     }
+}
+
+/// How long this many bytes take at this many a second.
+fn time_of(bytes: usize, pace: u64) -> Duration {
+    Duration::from_secs_f64(bytes as f64 / pace.max(1) as f64)
 }

@@ -56,10 +56,16 @@ const NODE: &[Setting] = &[
 ];
 
 /// As [`LATE`], and later.
-const LATER: &[(Protocol, &[Setting])] = &[(
-    Protocol::Raft,
-    &[("raft.feed_bytes", &[1, 300, DEFAULT, DEFAULT])],
-)];
+const LATER: &[(Protocol, &[Setting])] = &[
+    (
+        Protocol::Raft,
+        &[("raft.feed_bytes", &[1, 300, DEFAULT, DEFAULT])],
+    ),
+    (
+        Protocol::Raft,
+        &[("raft.transfer_rate", &[30_000, 300_000, DEFAULT, DEFAULT])],
+    ),
+];
 
 impl Swarm {
     /// See the module.
