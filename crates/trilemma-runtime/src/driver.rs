@@ -34,6 +34,7 @@ pub(crate) use self::refusals::Refusals;
 pub(crate) use self::stopwatch::Stopwatch;
 use crate::error::NodeError;
 use crate::inbox::{Envelope, Stop};
+use crate::paced::{Pace, PacedDisk};
 use crate::readers::Readers;
 
 /// Inputs of one kind handled in one turn, so that none starves the others and pings leave in time.
@@ -123,6 +124,8 @@ pub(crate) struct Driver {
     pub(crate) snapshot_done: mpsc::UnboundedSender<Result<Summary, SnapshotError>>,
     /// The thread that writes a snapshot, or has written the last one.
     pub(crate) snapshot_thread: Option<std::thread::JoinHandle<()>>,
+    /// How it leaves time to the node.
+    pub(crate) snapshot_pace: Pace,
     /// Frames that the transport did not take (peer away or queue full), since the start.
     pub(crate) frames_dropped: u64,
     /// What is counted here: turns, what waits, answers refused.
@@ -531,7 +534,8 @@ impl Driver {
 
     fn write_snapshot(&mut self, job: SnapshotJob) {
         let SnapshotJob { log_id, at, sections } = job;
-        let (disk, done) = (self.disk.clone(), self.snapshot_done.clone());
+        let disk = PacedDisk::new(self.disk.clone(), self.snapshot_pace.clone());
+        let done = self.snapshot_done.clone();
         let write = move || {
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 snapshot::write(&disk, log_id, at, sections)
@@ -572,6 +576,7 @@ impl Driver {
         asked: Option<(Stop, oneshot::Sender<()>)>,
         mut log_events: mpsc::UnboundedReceiver<LogEvent>,
     ) -> Result<(), NodeError> {
+        self.snapshot_pace.hurry();
         let (how, done) = asked.map_or((Stop::Abort, None), |(how, done)| (how, Some(done)));
         let result = match how {
             Stop::Clean => {

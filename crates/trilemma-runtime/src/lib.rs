@@ -16,6 +16,7 @@ mod driver;
 pub mod error;
 mod inbox;
 pub mod node;
+mod paced;
 mod readers;
 pub mod remote;
 pub mod replicator;

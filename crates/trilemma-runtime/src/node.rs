@@ -21,6 +21,7 @@ use crate::driver::{
 };
 use crate::error::NodeError;
 use crate::inbox::{Envelope, INBOX_MAX, Stop};
+use crate::paced::Pace;
 use crate::readers::Readers;
 use crate::replicator::LocalReplicator;
 
@@ -341,6 +342,7 @@ fn open(config: NodeConfig, inputs: Inputs) -> Result<(Driver, Sources, Started)
         admitted,
         snapshot_done,
         snapshot_thread: None,
+        snapshot_pace: Pace::default(),
         frames_dropped: 0,
         load: LoadOverview::default(),
         refusals: Refusals::default(),
