@@ -10,6 +10,7 @@
 //! | [`replicator`] | the trait behind which a backend stands |
 //! | [`checkpoint`] | a state as chunks, and how large one may be |
 //! | [`view`], [`scan`] | a state of one moment, read part by part; a page of it |
+//! | [`tree`] | an ordered map with clones in O(1), which holds every state |
 //! | `logged` | a command as a log holds it |
 //! | [`table`], [`session`], [`liveness`], [`patience`] | small pure machines that several protocols share |
 //! | [`codec`], [`rng`] | bounded bytes, seeded randomness |
@@ -39,6 +40,7 @@ pub mod session;
 pub mod status;
 pub mod table;
 pub mod time;
+pub mod tree;
 pub mod view;
 pub mod watch;
 

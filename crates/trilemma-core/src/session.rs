@@ -12,10 +12,10 @@
 mod checkpoint;
 mod results;
 
-use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{OpId, SessionId, Version};
+use crate::tree::Tree;
 
 use results::{Entry, Results};
 
@@ -159,7 +159,7 @@ impl Session {
 /// The record. Part of a replicated state machine: replicas that applied the same operations hold equal records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sessions {
-    sessions: OrdMap<SessionId, Session>,
+    sessions: Tree<SessionId, Session>,
     /// Results of all of them.
     results: usize,
     horizon: Version,
@@ -177,7 +177,7 @@ impl Sessions {
     #[must_use]
     pub fn new(limits: impl Into<SessionLimits>) -> Self {
         Self {
-            sessions: OrdMap::new(),
+            sessions: Tree::new(),
             results: 0,
             horizon: Version::ABSENT,
             limits: limits.into().in_range(),

@@ -4,9 +4,7 @@
 //! so a snapshot is taken without stopping, and speculative states are cheap.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
-use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -17,6 +15,7 @@ use crate::id::{OpId, Version};
 use crate::protocol::Corrupt;
 use crate::read::{Entry, KeyRange, Query, page};
 use crate::session::{Admission, CHECKED_MAX, OpResult, SessionLimits, Sessions, StoredSession, WholeRecord};
+use crate::tree::Tree;
 use crate::view::{Frozen, MapView};
 
 pub use crate::checkpoint::CHUNK_BYTES;
@@ -24,7 +23,7 @@ pub use crate::checkpoint::CHUNK_BYTES;
 /// Keys with their versioned values, and what each session's operations did.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    map: OrdMap<Key, Versioned>,
+    map: Tree<Key, Versioned>,
     sessions: Sessions,
     version: Version,
     /// The sum of [`entry_digest`] over the map.
@@ -58,7 +57,7 @@ impl Table {
     #[must_use]
     pub fn new(limits: impl Into<SessionLimits>) -> Self {
         Self {
-            map: OrdMap::new(),
+            map: Tree::new(),
             sessions: Sessions::new(limits),
             version: Version::ABSENT,
             digest: 0,
@@ -97,13 +96,7 @@ impl Table {
 
     /// The entries of a range in key order.
     pub fn range<'a>(&'a self, range: &'a KeyRange) -> impl Iterator<Item = (&'a Key, &'a Versioned)> + 'a {
-        // An ordered map panics on a reversed range, and a peer or user may send one.
-        let bounds = if range.is_empty() {
-            (Bound::Included(&b""[..]), Bound::Excluded(&b""[..]))
-        } else {
-            map_bounds(range)
-        };
-        self.map.range::<_, [u8]>(bounds)
+        self.map.range::<[u8]>(map_bounds(range))
     }
 
     /// The entries of a range as they are now, to be read later.

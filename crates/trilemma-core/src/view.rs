@@ -2,10 +2,9 @@
 
 use std::ops::Bound;
 
-use imbl::OrdMap;
-
 use crate::data::{Key, Versioned, map_bounds};
 use crate::read::{Entry, KeyRange};
+use crate::tree::Tree;
 
 /// How far a [`View::read`] has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +45,12 @@ pub fn read_all(mut view: Box<dyn View>, limit: usize) -> Vec<Entry> {
 /// The bounds of some keys, as ordered maps take them.
 pub type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
-/// The bounds of what of a range follows the key `after`; `None` for a range that is empty or reversed, where an ordered map
-/// would panic.
+/// The bounds of what of a range follows the key `after`.
 #[must_use]
-pub fn bounds_after<'a>(range: &'a KeyRange, after: Option<&'a Key>) -> Option<Bounds<'a>> {
+pub fn bounds_after<'a>(range: &'a KeyRange, after: Option<&'a Key>) -> Bounds<'a> {
     let (start, end) = map_bounds(range);
     let start = after.map_or(start, |after| Bound::Excluded(&after[..]));
-    (!range.is_empty()).then_some((start, end))
+    (start, end)
 }
 
 /// Looks at keys in order, with the state of those that exist for readers, as [`View::read`] says. Returns the last key
@@ -84,7 +82,7 @@ pub fn look<'a>(
 
 /// A view of a persistent map. `state` says what readers see of a key, if it exists for them.
 pub struct MapView<V, F> {
-    map: OrdMap<Key, V>,
+    map: Tree<Key, V>,
     range: KeyRange,
     /// The last key that was looked at.
     after: Option<Key>,
@@ -97,7 +95,7 @@ where
     F: Fn(&Key, &V) -> Option<Versioned> + Send,
 {
     /// A view of what the map holds now.
-    pub fn new(map: &OrdMap<Key, V>, range: &KeyRange, state: F) -> Self {
+    pub fn new(map: &Tree<Key, V>, range: &KeyRange, state: F) -> Self {
         Self {
             map: map.clone(),
             range: range.clone(),
@@ -114,9 +112,7 @@ where
 {
     fn read(&mut self, keys: usize, bytes: usize, entries: &mut Vec<Entry>) -> Looked {
         let bounds = bounds_after(&self.range, self.after.as_ref());
-        let found = bounds
-            .into_iter()
-            .flat_map(|bounds| self.map.range::<_, [u8]>(bounds));
+        let found = self.map.range::<[u8]>(bounds);
         let found = found.map(|(key, value)| (key, (self.state)(key, value)));
         let (looked, last) = look(found, keys, bytes, entries);
         let last = last.cloned();
@@ -129,7 +125,7 @@ where
 /// however large the map is: the map's own `into_iter` gathers all leaves of the tree before the first entry. What has
 /// been replaced since stays in memory as long as this does.
 pub struct Frozen<K, V> {
-    map: OrdMap<K, V>,
+    map: Tree<K, V>,
     /// The last key of the page.
     after: Option<K>,
     page: std::vec::IntoIter<(K, V)>,
@@ -144,7 +140,7 @@ impl<K, V> std::fmt::Debug for Frozen<K, V> {
 impl<K: Ord + Clone, V: Clone> Frozen<K, V> {
     /// What the map holds now.
     #[must_use]
-    pub fn new(map: &OrdMap<K, V>) -> Self {
+    pub fn new(map: &Tree<K, V>) -> Self {
         Self {
             map: map.clone(),
             after: None,
@@ -163,7 +159,7 @@ impl<K: Ord + Clone, V: Clone> Iterator for Frozen<K, V> {
             return Some(entry);
         }
         let start = self.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let found = self.map.range::<_, K>((start, Bound::Unbounded)).take(PAGE);
+        let found = self.map.range::<K>((start, Bound::Unbounded)).take(PAGE);
         let page: Vec<(K, V)> = found.map(|(key, value)| (key.clone(), value.clone())).collect();
         self.after = page.last().map(|(key, _)| key.clone()).or(self.after.take());
         self.page = page.into_iter();

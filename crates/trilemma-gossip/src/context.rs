@@ -9,9 +9,9 @@
 //! disk has lived through, where every change was synced before it left. A disk that was lost ends such a row for good:
 //! what it held may be known elsewhere and not here. So a context costs a few numbers for each *disk*, not for each start.
 
-use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use trilemma_core::codec::{self, bounded_vec};
+use trilemma_core::tree::Tree;
 use trilemma_core::{Incarnation, NodeId};
 
 use crate::dot::Dot;
@@ -28,9 +28,9 @@ type Source = (NodeId, Incarnation);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Context {
     /// The numbers of the incarnations that are wholly in the set.
-    closed: OrdMap<NodeId, Intervals>,
+    closed: Tree<NodeId, Intervals>,
     /// The others.
-    open: OrdMap<Source, Intervals>,
+    open: Tree<Source, Intervals>,
 }
 
 /// Sorted, disjoint, not adjacent, inclusive intervals of numbers from 1.
@@ -158,7 +158,8 @@ impl Context {
 
     fn insert_span(&mut self, from: Dot, to: u64) {
         if !self.is_closed(from.origin, from.incarnation) {
-            self.open.entry(from.source()).or_default().insert(from.seq, to);
+            let intervals = self.open.get_or_insert_with(from.source(), Intervals::default);
+            intervals.insert(from.seq, to);
         }
     }
 
@@ -201,7 +202,8 @@ impl Context {
         if from >= end {
             return;
         }
-        self.closed.entry(origin).or_default().insert(from.0, end.0 - 1);
+        let intervals = self.closed.get_or_insert_with(origin, Intervals::default);
+        intervals.insert(from.0, end.0 - 1);
         let within: Vec<Source> = self
             .open
             .range((origin, from)..(origin, end))

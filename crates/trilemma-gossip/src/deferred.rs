@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use trilemma_core::tree::Tree;
 use trilemma_core::{Key, WallTime};
 
 use crate::clock::{Stamp, is_acceptable};
@@ -30,7 +30,7 @@ pub(crate) struct Deferred {
     by_stamp: BTreeMap<(Stamp, Dot), Item>,
     dots: BTreeSet<Dot>,
     bytes: usize,
-    shadows: OrdMap<Key, Shadow>,
+    shadows: Tree<Key, Shadow>,
 }
 
 /// A key as it would be without what is deferred.
@@ -65,7 +65,7 @@ impl Deferred {
     }
 
     /// The keys that have a shadow. A clone is O(1).
-    pub(crate) fn shadows(&self) -> &OrdMap<Key, Shadow> {
+    pub(crate) fn shadows(&self) -> &Tree<Key, Shadow> {
         &self.shadows
     }
 
@@ -128,7 +128,7 @@ impl Deferred {
         }
         self.bytes += item.size();
         self.by_stamp.insert((item.stamp, item.dot), item.clone());
-        let shadow = self.shadows.entry(item.key.clone()).or_insert_with(|| Shadow {
+        let shadow = self.shadows.get_or_insert_with(item.key.clone(), || Shadow {
             siblings: replica.shared_siblings(&item.key),
             waiting: BTreeSet::new(),
         });
@@ -163,7 +163,7 @@ impl Deferred {
     pub(crate) fn restore(&mut self, item: &Item) -> bool {
         let is_new = !self.dots.contains(&item.dot);
         if is_new {
-            self.shadows.entry(item.key.clone()).or_default();
+            self.shadows.get_or_insert_with(item.key.clone(), Shadow::default);
             self.add(&Replica::default(), item);
         }
         is_new

@@ -24,10 +24,9 @@ mod siblings;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use imbl::OrdMap;
-use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize};
 use trilemma_core::data::BATCH_LENGTH_MAX;
+use trilemma_core::tree::Tree;
 use trilemma_core::{Entry, Key, Value, Versioned};
 
 use crate::clock::Stamp;
@@ -126,7 +125,7 @@ pub(crate) type Siblings = Arc<Vec<Sibling>>;
 #[derive(Clone, Debug, Default)]
 pub struct Replica {
     context: Context,
-    keys: OrdMap<Key, Siblings>,
+    keys: Tree<Key, Siblings>,
     index: Index,
 }
 
@@ -229,7 +228,7 @@ impl Replica {
     }
 
     /// All siblings of all keys. A clone is O(1).
-    pub(crate) fn keys(&self) -> &OrdMap<Key, Siblings> {
+    pub(crate) fn keys(&self) -> &Tree<Key, Siblings> {
         &self.keys
     }
 
@@ -390,14 +389,9 @@ impl Replica {
         &'a self,
         before: &'a Replica,
     ) -> impl Iterator<Item = (&'a Key, &'a [Sibling], &'a [Sibling])> {
-        before.keys.diff(&self.keys).map(|change| match change {
-            DiffItem::Add(key, now) => (key, &[][..], &now[..]),
-            DiffItem::Update {
-                old: (_, then),
-                new: (key, now),
-            } => (key, &then[..], &now[..]),
-            DiffItem::Remove(key, then) => (key, &then[..], &[][..]),
-        })
+        let all = |siblings: Option<&'a Siblings>| siblings.map_or(&[][..], |siblings| siblings);
+        let changes = self.keys.changes_since(&before.keys);
+        changes.map(move |(key, then, now)| (key, all(then), all(now)))
     }
 
     /// The live changes after `after` within `spans` (ascending), with their keys, in dot order.
@@ -433,7 +427,7 @@ impl Replica {
             .uncollected
             .range((start, Bound::Unbounded))
             .take(limit)
-            .copied()
+            .map(|(dot, ())| *dot)
             .collect()
     }
 

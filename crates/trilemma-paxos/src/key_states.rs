@@ -3,11 +3,10 @@
 //! Each write of a key looks for it in several roles, and to find a key among many costs more than what is then done with
 //! it. So the roles share a key state, and a register that is both accepted and known to be chosen is held once.
 
-use std::ops::Bound;
 use std::sync::Arc;
 
-use imbl::OrdMap;
 use trilemma_core::data::map_bounds;
+use trilemma_core::tree::Tree;
 use trilemma_core::view::{Frozen, MapView};
 use trilemma_core::{Key, KeyRange, View};
 
@@ -183,7 +182,7 @@ impl Counts {
 /// The key states of a node, by key. A clone is O(1).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KeyStates {
-    map: OrdMap<Key, Arc<KeyState>>,
+    map: Tree<Key, Arc<KeyState>>,
     counts: Counts,
 }
 
@@ -212,15 +211,8 @@ impl KeyStates {
 
     /// The key states of a range, in key order.
     pub(crate) fn range<'a>(&'a self, range: &'a KeyRange) -> impl Iterator<Item = (&'a Key, &'a KeyState)> {
-        // An ordered map panics on a reversed range, and a peer or user may send one.
-        let bounds = if range.is_empty() {
-            (Bound::Included(&b""[..]), Bound::Excluded(&b""[..]))
-        } else {
-            map_bounds(range)
-        };
-        self.map
-            .range::<_, [u8]>(bounds)
-            .map(|(key, slot)| (key, &**slot))
+        let found = self.map.range::<[u8]>(map_bounds(range));
+        found.map(|(key, slot)| (key, &**slot))
     }
 
     /// The key states as they are now, to be read later.

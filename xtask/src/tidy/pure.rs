@@ -100,13 +100,13 @@ const BANS: &[Ban] = &[
     Ban {
         name: "HashMap",
         why: "its order differs from run to run",
-        fix: "use BTreeMap or imbl::OrdMap",
+        fix: "use BTreeMap or trilemma_core::tree::Tree",
         except: Except::Nowhere,
     },
     Ban {
         name: "HashSet",
         why: "its order differs from run to run",
-        fix: "use BTreeSet or imbl::OrdSet",
+        fix: "use BTreeSet or trilemma_core::tree::Tree",
         except: Except::Nowhere,
     },
     Ban {

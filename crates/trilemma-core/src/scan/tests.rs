@@ -1,12 +1,11 @@
 //! A scan finds what a page in one go finds.
 
-use imbl::OrdMap;
-
 use super::*;
 use crate::data::{Key, Versioned};
 use crate::id::Version;
 use crate::read::{KeyRange, page};
 use crate::rng::Rng;
+use crate::tree::Tree;
 use crate::view::MapView;
 
 fn state(bytes: usize) -> Versioned {
@@ -30,7 +29,7 @@ fn a_scan_in_parts_is_the_page_in_one_go() {
             let state = exists.then(|| state(rng.below(value_max) as usize));
             (Key::from(format!("k{key:03}")), state)
         });
-        let map: OrdMap<Key, Option<Versioned>> = entries.collect();
+        let map: Tree<Key, Option<Versioned>> = entries.collect();
         let start = format!("k{:03}", rng.below(20)).into();
         let range = KeyRange { start, end: None };
         let limit = 1 + rng.below(50) as u32;

@@ -13,7 +13,7 @@ fn versioned(version: u64) -> Versioned {
     }
 }
 
-fn map(keys: u64) -> OrdMap<Key, u64> {
+fn map(keys: u64) -> Tree<Key, u64> {
     let key = |number: u64| (Key::from(format!("k{number:03}")), number);
     (0..keys).map(key).collect()
 }
@@ -80,10 +80,10 @@ fn a_reversed_range_and_an_empty_map_are_empty() {
 fn frozen_entries_are_those_of_the_moment_in_their_order() {
     for keys in [0, 1, 31, 32, 33, 64, 200] {
         let mut map = map(keys);
-        let expected: Vec<(Key, u64)> = map.clone().into_iter().collect();
+        let expected: Vec<(Key, u64)> = map.iter().map(|(key, value)| (key.clone(), *value)).collect();
         let mut frozen = Frozen::new(&map);
         let first = frozen.next();
-        map.clear();
+        map = Tree::new();
         map.insert(Key::from("k0005"), 7);
         let entries: Vec<(Key, u64)> = first.into_iter().chain(&mut frozen).collect();
         assert_eq!(entries, expected);
@@ -105,7 +105,7 @@ impl Clone for Counted {
 #[test]
 fn to_freeze_a_map_and_take_an_entry_copies_no_more_than_a_page() {
     let copies = std::rc::Rc::default();
-    let map: OrdMap<u64, Counted> = (0..10_000_u64)
+    let map: Tree<u64, Counted> = (0..10_000_u64)
         .map(|key| (key, Counted(std::rc::Rc::clone(&copies))))
         .collect();
     copies.set(0);

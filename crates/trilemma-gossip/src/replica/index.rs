@@ -1,6 +1,6 @@
 //! What follows from the siblings of all keys: which changes are live, and figures.
 
-use imbl::OrdSet;
+use trilemma_core::tree::Tree;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::live::Live;
@@ -13,7 +13,7 @@ pub(super) struct Index {
     /// The key of each live change.
     pub(super) live: Live,
     /// Live changes that collection can still do something for.
-    pub(super) uncollected: OrdSet<Dot>,
+    pub(super) uncollected: Tree<Dot, ()>,
     /// Keys that exist for readers.
     pub(super) visible: u64,
     /// Keys with more than one sibling.
@@ -33,7 +33,7 @@ impl Index {
         for Sibling { item, .. } in siblings {
             self.live.insert(item.dot, item.key.clone());
             if item.is_uncollected() {
-                self.uncollected.insert(item.dot);
+                self.uncollected.insert(item.dot, ());
             }
         }
     }

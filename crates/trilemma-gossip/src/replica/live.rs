@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use imbl::OrdMap;
+use trilemma_core::tree::Tree;
 use trilemma_core::{Incarnation, Key, NodeId};
 
 use crate::dot::Dot;
@@ -15,7 +15,7 @@ type Source = (NodeId, Incarnation);
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Live {
     /// No map in it is empty.
-    sources: OrdMap<Source, OrdMap<u64, Key>>,
+    sources: Tree<Source, Tree<u64, Key>>,
     length: usize,
 }
 
@@ -29,7 +29,7 @@ impl Live {
     }
 
     pub(super) fn insert(&mut self, dot: Dot, key: Key) {
-        let keys = self.sources.entry(dot.source()).or_default();
+        let keys = self.sources.get_or_insert_with(dot.source(), Tree::new);
         self.length += usize::from(keys.insert(dot.seq, key).is_none());
     }
 
@@ -50,13 +50,12 @@ impl Live {
         last: Bound<Dot>,
     ) -> impl Iterator<Item = (Dot, &Key)> + use<'_> {
         let sources = (widened(first), widened(last));
-        let sources = (!is_reversed(sources)).then(|| self.sources.range(sources));
-        sources.into_iter().flatten().flat_map(move |(source, keys)| {
+        let sources = self.sources.range(sources);
+        sources.flat_map(move |(source, keys)| {
             let (origin, incarnation) = *source;
             let seqs = (within(*source, first), within(*source, last));
-            let keys = (!is_reversed(seqs)).then(|| keys.range(seqs));
             let named = move |(seq, key): (&u64, _)| (Dot::new(origin, incarnation, *seq), key);
-            keys.into_iter().flatten().map(named)
+            keys.range(seqs).map(named)
         })
     }
 }
@@ -75,17 +74,6 @@ fn within(source: Source, bound: Bound<Dot>) -> Bound<u64> {
         Bound::Included(dot) if dot.source() == source => Bound::Included(dot.seq),
         Bound::Excluded(dot) if dot.source() == source => Bound::Excluded(dot.seq),
         _ => Bound::Unbounded,
-    }
-}
-
-/// Whether nothing can be between the bounds, so that an ordered map panics on them.
-fn is_reversed<T: Ord>(bounds: (Bound<T>, Bound<T>)) -> bool {
-    match bounds {
-        (Bound::Included(first), Bound::Included(last)) => first > last,
-        (Bound::Included(first) | Bound::Excluded(first), Bound::Included(last) | Bound::Excluded(last)) => {
-            first >= last
-        }
-        _ => false,
     }
 }
 

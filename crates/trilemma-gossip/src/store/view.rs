@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use imbl::OrdMap;
+use trilemma_core::tree::Tree;
 use trilemma_core::view::{Bounds, Looked, View, bounds_after, look};
 use trilemma_core::{Entry, Key, KeyRange, Versioned};
 
@@ -12,8 +12,8 @@ use crate::replica::{Sibling, Siblings, winner};
 
 /// A range as it was at one moment.
 struct StoreView {
-    keys: OrdMap<Key, Siblings>,
-    shadows: OrdMap<Key, Shadow>,
+    keys: Tree<Key, Siblings>,
+    shadows: Tree<Key, Shadow>,
     range: KeyRange,
     /// The last key that was looked at.
     after: Option<Key>,
@@ -33,9 +33,8 @@ impl Store {
 
 impl View for StoreView {
     fn read(&mut self, keys: usize, bytes: usize, entries: &mut Vec<Entry>) -> Looked {
-        let found = bounds_after(&self.range, self.after.as_ref())
-            .into_iter()
-            .flat_map(|bounds| shown(&self.keys, &self.shadows, bounds));
+        let bounds = bounds_after(&self.range, self.after.as_ref());
+        let found = shown(&self.keys, &self.shadows, bounds);
         let (looked, last) = look(found, keys, bytes, entries);
         let last = last.cloned();
         self.after = last.or(self.after.take());
@@ -46,12 +45,12 @@ impl View for StoreView {
 /// The keys within some bounds, in order, with what readers see of each. A shadow stands for the key in the store, where a
 /// key that has one may be missing.
 fn shown<'a>(
-    keys: &'a OrdMap<Key, Siblings>,
-    shadows: &'a OrdMap<Key, Shadow>,
+    keys: &'a Tree<Key, Siblings>,
+    shadows: &'a Tree<Key, Shadow>,
     bounds: Bounds<'_>,
 ) -> impl Iterator<Item = (&'a Key, Option<Versioned>)> + use<'a> {
-    let mut keys = keys.range::<_, [u8]>(bounds).peekable();
-    let mut shadows = shadows.range::<_, [u8]>(bounds).peekable();
+    let mut keys = keys.range::<[u8]>(bounds).peekable();
+    let mut shadows = shadows.range::<[u8]>(bounds).peekable();
     std::iter::from_fn(move || {
         let order = match (keys.peek(), shadows.peek()) {
             (Some((key, _)), Some((shadow, _))) => key.cmp(shadow),
