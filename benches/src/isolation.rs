@@ -6,7 +6,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use tokio::process::{Child, Command};
-use trilemma::Backend;
+use trilemma::{Backend, NodeId};
+use trilemma_core::Incarnation;
 
 use crate::cluster::{Cluster, NODES, keyspace};
 use crate::report::{Distribution, Measurement};
@@ -109,6 +110,8 @@ struct Bench {
     cluster: Cluster,
     name: String,
     options: Options,
+    /// Memory of a node without keys, in bytes.
+    empty: f64,
 }
 
 /// What the clients of both loads have seen.
@@ -148,6 +151,7 @@ pub async fn measure(binary: &Path, directory: &Path, options: &Options) -> Resu
     ];
     let cluster = Cluster::start(binary, directory, &keyspaces).await?;
     let mut bench = Bench {
+        empty: cluster.memory()?,
         cluster,
         name,
         options: options.clone(),
@@ -227,10 +231,15 @@ impl Bench {
             .figure("alive", f64::from(alive))
             .figure("in service s", in_service.as_secs_f64())
             .figure("peak MiB", peak / MIB)
+            .figure("bound MiB", self.bound() / MIB)
             .figure("its puts/s", made(|seen| seen.per_second))
             .figure("its failed", made(Seen::failed));
-        nodes.failures = u64::from(NODES - alive);
-        nodes.first_failure = (alive < NODES).then(|| format!("a node has ended: {load}"));
+        let is_within = peak <= self.bound();
+        nodes.failures = u64::from(NODES - alive) + u64::from(!is_within);
+        nodes.first_failure = (nodes.failures > 0).then(|| match is_within {
+            true => format!("a node has ended: {load}"),
+            false => format!("a node holds more than its limits allow: {load}"),
+        });
         let backend = self.options.backend;
         let system = |load: &str| format!("{backend}, {load}");
         let found = Found {
@@ -239,6 +248,20 @@ impl Bench {
             nodes,
         };
         Ok((both, found))
+    }
+
+    /// Bytes that the limits allow a node: the states, of which a snapshot and a table that grows hold a part twice, all that
+    /// may wait, the logs of both keyspaces in memory, and the program itself.
+    fn bound(&self) -> f64 {
+        const KEYSPACES: usize = 2;
+        const STATE: f64 = 1.5;
+        let state = self.options.flood_clients as usize * VALUE_BYTES;
+        let clients = self.options.flood_connections.max(2 * DEAF.0) as usize + 2;
+        let waiting = trilemma_node::Limits::default().bytes_max(KEYSPACES)
+            + trilemma_transport::Limits::default().bytes_max(NODES as usize - 1, clients);
+        let raft = trilemma_raft::RaftConfig::new(NodeId(1), Incarnation(1), [], 0);
+        let logs = KEYSPACES * raft.log_bytes_max();
+        STATE * state as f64 + (waiting + logs) as f64 + self.empty
     }
 
     async fn begin(&mut self, trouble: Option<Trouble>) -> Result<Cause> {

@@ -40,6 +40,16 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Bytes that may wait under these limits at a node with so many keyspaces, beside what one turn adds: its memory is
+    /// that, the states, and what the endpoint and the protocols name.
+    #[must_use]
+    pub fn bytes_max(&self, keyspaces: usize) -> usize {
+        let of_each = self.watch_bytes_max.saturating_mul(keyspaces);
+        self.pending_bytes_max
+            .saturating_add(self.log_bytes_max)
+            .saturating_add(of_each)
+    }
+
     /// Refuses limits under which a command of the largest size could never be taken.
     pub fn check(&self) -> Result<(), String> {
         let least = [

@@ -111,6 +111,14 @@ impl RaftConfig {
         }
     }
 
+    /// Bytes of entries that may be in memory beside the state: those that are not committed, and those that are kept or
+    /// pinned for followers.
+    #[must_use]
+    pub fn log_bytes_max(&self) -> usize {
+        self.uncommitted_bytes
+            .saturating_add(self.pinned_bytes_max.max(self.kept_bytes))
+    }
+
     /// What is remembered of client sessions.
     pub(crate) fn session_limits(&self) -> SessionLimits {
         SessionLimits {

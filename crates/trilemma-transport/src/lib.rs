@@ -131,5 +131,26 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Bytes that an endpoint with so many connections may hold under these limits: what waits for the driver, for peers
+    /// and for clients, and the windows of QUIC.
+    #[must_use]
+    pub fn bytes_max(&self, peers: usize, clients: usize) -> usize {
+        /// Urgent, data, clients, large requests.
+        const EVENT_QUEUES: usize = 4;
+        /// Control, log, bulk.
+        const LANES: usize = 3;
+        let shared = EVENT_QUEUES * self.event_bytes + 3 * self.answer_bytes + 2 * self.watch_bytes;
+        // Each way; and a frame of each lane that is not whole yet.
+        let peer = LANES * self.queue_bytes
+            + 2 * tls::PEER_WINDOW as usize
+            + self.control_frame_bytes
+            + self.log_frame_bytes
+            + self.bulk_frame_bytes;
+        let client = tls::UNKNOWN_WINDOW as usize + tls::CLIENT_SEND_WINDOW as usize + self.log_frame_bytes;
+        shared + peers * peer + clients * client
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -27,7 +27,7 @@ const INITIAL_RTT: Duration = Duration::from_millis(20);
 const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
 /// Bytes that all streams of one connection together may have in flight towards a node, until it is known to be a
 /// peer's. What a client may make a node hold unread.
-const UNKNOWN_WINDOW: u32 = 2 * 1024 * 1024;
+pub(crate) const UNKNOWN_WINDOW: u32 = 2 * 1024 * 1024;
 /// The same of a peer: more than its two lanes of data may have in flight together, so that its votes, heartbeats and
 /// acknowledgements never wait until data are read.
 pub(crate) const PEER_WINDOW: u32 = 2 * STREAM_WINDOW + 2 * 1024 * 1024;

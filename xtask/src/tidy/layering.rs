@@ -165,13 +165,15 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "trilemma-benches",
-        // The cores alone are measured, too.
+        // The cores alone are measured, too; node and transport name what they may hold.
         may: &[
             "trilemma",
             CORE,
             "trilemma-gossip",
+            "trilemma-node",
             "trilemma-paxos",
             "trilemma-raft",
+            "trilemma-transport",
             "trilemma-two-phase",
         ],
         tests_may: &[],
