@@ -27,6 +27,8 @@ pub(crate) struct KeyState {
     pub(crate) touched: u64,
     /// The ballot under which the key's newest register was chosen, as far as this node knows.
     learned: Ballot,
+    /// The digest of the register of that ballot.
+    digest: u64,
     /// The register of that ballot, if it is not the one accepted.
     shown: Option<Arc<Register>>,
     /// Whether this node's proposer may use `promised` for a write of one round trip; see [`Cached`].
@@ -122,9 +124,15 @@ impl KeyState {
         }
     }
 
+    /// The digest of that register.
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest
+    }
+
     /// Shows another register as chosen.
     pub(crate) fn learn(&mut self, ballot: Ballot, register: &Arc<Register>) {
         self.learned = ballot;
+        self.digest = register.digest();
         self.shown = (ballot != self.accepted).then(|| Arc::clone(register));
     }
 

@@ -26,7 +26,7 @@ const PART_BYTES: usize = 1024 * 1024;
 pub(crate) struct Learner {
     /// The keys of each bucket, so that a page of one bucket does not cost a walk over all keys.
     buckets: Vec<BTreeSet<Key>>,
-    /// For each bucket, the exclusive or of the hashes of its (key, ballot) pairs.
+    /// For each bucket, the exclusive or of the hashes of its (key, ballot, digest of the register).
     hashes: Vec<u64>,
     /// Changes not yet published to watchers, in the order in which they were learned.
     changes: Vec<Change>,
@@ -50,11 +50,12 @@ pub(crate) fn bucket(key: &[u8]) -> u8 {
     xxh3_64(key).to_le_bytes()[0]
 }
 
-fn hash(key: &[u8], ballot: Ballot) -> u64 {
-    let mut bytes = [0; 20];
+fn hash(key: &[u8], ballot: Ballot, digest: u64) -> u64 {
+    let mut bytes = [0; 28];
     bytes[..8].copy_from_slice(&ballot.counter.to_le_bytes());
     bytes[8..12].copy_from_slice(&ballot.node.0.to_le_bytes());
-    bytes[12..].copy_from_slice(&ballot.incarnation.0.to_le_bytes());
+    bytes[12..20].copy_from_slice(&ballot.incarnation.0.to_le_bytes());
+    bytes[20..].copy_from_slice(&digest.to_le_bytes());
     xxh3_64_with_seed(key, xxh3_64(&bytes))
 }
 
@@ -78,16 +79,16 @@ impl Learner {
         }
         let bucket = usize::from(bucket(key));
         if old_ballot > Ballot::ZERO {
-            self.hashes[bucket] ^= hash(key, old_ballot);
+            self.hashes[bucket] ^= hash(key, old_ballot, slot.digest());
         } else {
             self.buckets[bucket].insert(key.clone());
         }
-        self.hashes[bucket] ^= hash(key, ballot);
+        slot.learn(ballot, register);
+        self.hashes[bucket] ^= hash(key, ballot, slot.digest());
         if register.version > old_version {
             let (key, now) = (key.clone(), register.state.clone());
             self.changes.push(Change { key, now });
         }
-        slot.learn(ballot, register);
         true
     }
 
@@ -107,7 +108,7 @@ impl Learner {
         for (key, slot) in slots.iter().filter(|(_, slot)| slot.learned() > Ballot::ZERO) {
             let bucket = usize::from(bucket(key));
             assert!(self.buckets[bucket].contains(key), "key {key:?} is in its bucket");
-            hashes[bucket] ^= hash(key, slot.learned());
+            hashes[bucket] ^= hash(key, slot.learned(), slot.digest());
             learned += 1;
         }
         let in_buckets: usize = self.buckets.iter().map(BTreeSet::len).sum();
@@ -148,16 +149,19 @@ impl Learner {
         &self.hashes
     }
 
-    /// The keys of a bucket after `after`, in order, with their ballots.
+    /// The keys of a bucket after `after`, in order, with their ballots and digests.
     pub(crate) fn bucket_after<'a>(
         &'a self,
         slots: &'a KeyStates,
         bucket: u8,
         after: &Key,
-    ) -> impl Iterator<Item = (&'a Key, Ballot)> + 'a {
+    ) -> impl Iterator<Item = (&'a Key, Ballot, u64)> + 'a {
         self.buckets[usize::from(bucket)]
             .range::<Key, _>((Bound::Excluded(after), Bound::Unbounded))
-            .map(|key| (key, slots.learned(key)))
+            .filter_map(|key| {
+                let slot = slots.get(key)?;
+                Some((key, slot.learned(), slot.digest()))
+            })
     }
 }
 

@@ -13,6 +13,7 @@
 //! | `learner` | what is known to be chosen: local reads, scans, watches |
 //! | `key_states` | what the three hold of each key, in one map |
 //! | `sync` | anti-entropy between learners |
+//! | `withdrawn` | what takes a node out of service: a peer holds another register under the same ballot |
 //! | `turn` | one sync and few messages for all that a turn gathered |
 //! | `requests` | what clients ask, and what is refused |
 //! | `outbox`, `message`, `record`, `checkpoint` | wire and disk |
@@ -46,6 +47,7 @@ pub mod register;
 mod requests;
 mod sync;
 mod turn;
+mod withdrawn;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -60,6 +62,7 @@ pub use config::PaxosConfig;
 pub use message::Message;
 pub use record::Record;
 pub use register::Register;
+pub use withdrawn::Contradiction;
 
 use acceptor::{Acceptor, CHECKED_KEYS_MAX, Refusal};
 use checkpoint::{Chunk, KeyStateEntry};
@@ -100,6 +103,8 @@ pub struct Paxos {
     confirm_cursor: Key,
     next_sync: Instant,
     view: Option<PeerView>,
+    /// Why this node takes no part any more.
+    withdrawn: Option<Contradiction>,
 }
 
 #[derive(Debug)]
@@ -152,6 +157,7 @@ impl Paxos {
             confirm_cursor: Key::default(),
             next_sync: Instant::NEVER,
             view: None,
+            withdrawn: None,
         }
     }
 
@@ -173,6 +179,12 @@ impl Paxos {
     pub fn learned(&self) -> impl Iterator<Item = (&Key, Ballot, &Arc<Register>)> + '_ {
         let slots = self.slots().iter();
         slots.filter_map(|(key, slot)| Some((key, slot.learned(), slot.shown()?)))
+    }
+
+    /// What took this node out of service: a peer holds another register under the same ballot.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<&Contradiction> {
+        self.withdrawn.as_ref()
     }
 
     fn slots(&self) -> &KeyStates {
@@ -216,16 +228,27 @@ impl Paxos {
             }
             message => {
                 let page_max = self.config().sync_page_max;
-                let (replies, values) = {
-                    let slots = &self.proposer.shared.slots;
-                    sync::answer(&self.learner, slots, &mut self.rng, page_max, message)
-                };
-                replies.into_iter().for_each(|reply| effects.send(from, reply));
-                for value in values {
+                let slots = &self.proposer.shared.slots;
+                let found = sync::answer(&self.learner, slots, &mut self.rng, page_max, (from, message));
+                if let Some(contradiction) = found.contradiction {
+                    self.withdraw(contradiction);
+                    return;
+                }
+                for reply in found.replies {
+                    effects.send(from, reply);
+                }
+                for value in found.values {
                     self.learn(&value.key, value.ballot, &value.register, None);
                 }
             }
         }
+    }
+
+    /// Takes no part any more. What nobody has been answered is refused; what waits to be sent stays here.
+    fn withdraw(&mut self, contradiction: Contradiction) {
+        tracing::error!(node = %self.config().node, "{contradiction}");
+        self.proposer.give_up(&contradiction.reason());
+        self.withdrawn = Some(contradiction);
     }
 
     /// Takes an ask of a peer.
@@ -433,6 +456,14 @@ impl Protocol for Paxos {
 
     fn step(&mut self, now: Now, input: Input<Message>, effects: &mut Out) {
         let now = now.instant;
+        if let Some(contradiction) = &self.withdrawn {
+            if let Input::Propose(proposal) = input {
+                let (ticket, reply) = requests::refused(proposal, contradiction.reason());
+                effects.reply(ticket, reply);
+            }
+            effects.wake_at(Instant::NEVER);
+            return;
+        }
         match input {
             Input::Start => self.start(now),
             Input::Propose(proposal) => self.propose(proposal, now, effects),
@@ -456,7 +487,12 @@ impl Protocol for Paxos {
         }
         let due = self.next_sync.min(self.chosen_at);
         // What is overdue is done in the turns that come at once.
-        effects.wake_at(due.min(self.proposer.wake_at(now)));
+        let due = due.min(self.proposer.wake_at(now));
+        effects.wake_at(if self.withdrawn.is_some() {
+            Instant::NEVER
+        } else {
+            due
+        });
         self.check();
     }
 
@@ -520,6 +556,9 @@ impl Paxos {
         self.acceptor.check(slots, false);
         self.learner.check(slots);
         self.proposer.check();
+        if let Some(contradiction) = &self.withdrawn {
+            contradiction.check(self.proposer.shared.config.node);
+        }
         assert!(
             !self.learner.has_changes(),
             "all that was learned is published to watchers"

@@ -35,15 +35,15 @@ pub enum Message {
         #[serde(deserialize_with = "bounded_vec::<_, _, BUCKETS>")]
         buckets: Vec<u64>,
     },
-    /// Anti-entropy, second step, by a node that got a digest and differs in this bucket: a page of its ballots.
+    /// Anti-entropy, second step, by a node that got a digest and differs in this bucket: a page of its ballots and digests.
     Listing {
         /// The bucket.
         bucket: u8,
         /// The page holds every key of the bucket after this one (empty: from the first) ...
         after: Key,
-        /// ... with the ballot under which its value was chosen, in key order ...
+        /// ... with what the sender knows of it, in key order ...
         #[serde(deserialize_with = "bounded_vec::<_, _, PAGE_MAX>")]
-        entries: Vec<(Key, Ballot)>,
+        entries: Vec<Listed>,
         /// ... up to its last entry if this is set, else to the end of the bucket.
         more: bool,
     },
@@ -66,6 +66,17 @@ pub enum Message {
         #[serde(deserialize_with = "bounded_vec::<_, _, PAGE_MAX>")]
         items: Vec<ChosenValue>,
     },
+}
+
+/// What a page of anti-entropy says of one key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// The key.
+    pub key: Key,
+    /// The ballot under which its register was chosen.
+    pub ballot: Ballot,
+    /// A digest of the register's version and value. Under one ballot it is the same on every node.
+    pub digest: u64,
 }
 
 /// What a proposer sends about one key.

@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 use trilemma_core::data::VALUE_BYTES_MAX;
 use trilemma_core::session::OpResult;
 use trilemma_core::{Command, Mutation, NodeId, OpId, SessionId, Version, Versioned};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::ballot::Ballot;
 pub use change::{Change, Keep, Proposed};
@@ -204,6 +205,20 @@ impl Register {
             self.floors
                 .retain(|floor| Some(floor.session.basis) > self.horizon);
         }
+    }
+
+    /// A digest of version and value. What else a register remembers is not part of it.
+    pub(crate) fn digest(&self) -> u64 {
+        let mut seed = [0; 33];
+        seed[..8].copy_from_slice(&self.version.0.to_le_bytes());
+        let Some(state) = &self.state else {
+            return xxh3_64(&seed);
+        };
+        seed[8..16].copy_from_slice(&state.created.0.to_le_bytes());
+        seed[16..24].copy_from_slice(&state.modified.0.to_le_bytes());
+        seed[24..32].copy_from_slice(&state.lease.map_or(0, |lease| lease.0.get()).to_le_bytes());
+        seed[32] = 1;
+        xxh3_64_with_seed(&state.value, xxh3_64(&seed))
     }
 
     /// Greatest size in bytes of a register that decodes.

@@ -1,5 +1,6 @@
 //! What clients ask of a paxos keyspace: what is served, what is refused, and the status.
 
+use trilemma_core::pending::refused_write;
 use trilemma_core::read::page;
 use trilemma_core::{
     Command, Effects, Instant, Key, LiveStatus, Now, OpId, Outcome, Proposal, Query, ReadError, ReadLevel,
@@ -119,15 +120,16 @@ impl Paxos {
         let missing = shared.missing();
         let have = shared.members.len() - missing.len();
         let is_seen = self.view.is_some() || shared.members.len() == 1;
-        let can = is_seen && have >= shared.quorum;
-        let why = match (is_seen, can) {
-            (false, _) => "no ping of a peer has come yet".into(),
-            (true, false) => format!(
+        let can = is_seen && have >= shared.quorum && self.withdrawn.is_none();
+        let why = match (&self.withdrawn, is_seen, can) {
+            (Some(contradiction), ..) => contradiction.to_string(),
+            (None, false, _) => "no ping of a peer has come yet".into(),
+            (None, true, false) => format!(
                 "no quorum: {have} of {} nodes reachable, {} needed",
                 shared.members.len(),
                 shared.quorum
             ),
-            (true, true) => String::new(),
+            (None, true, true) => String::new(),
         };
         let Counts {
             keys,
@@ -161,13 +163,27 @@ impl Paxos {
             why,
             missing,
             leader: None,
-            role: "proposer and acceptor".into(),
+            role: if self.withdrawn.is_some() {
+                "withdrawn".into()
+            } else {
+                "proposer and acceptor".into()
+            },
             version: self.version(),
             keys,
             in_doubt: 0,
             details,
         }
     }
+}
+
+/// The answer to a proposal that is not taken.
+pub(super) fn refused(proposal: Proposal, reason: Reason) -> (Ticket, Reply) {
+    let reply = match proposal.request {
+        Request::Write { op, attempt, .. } => Reply::Write(Err(refused_write(op, attempt, reason))),
+        Request::Read(_) => Reply::Read(Err(ReadError::from(reason))),
+        Request::Outcome { .. } => Reply::Outcome(Err(ReadError::from(reason))),
+    };
+    (proposal.ticket, reply)
 }
 
 /// The key of a command that touches one.

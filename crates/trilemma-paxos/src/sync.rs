@@ -17,20 +17,32 @@ use trilemma_core::{Key, NodeId, Rng};
 use super::ballot::{Ballot, COUNTER_MAX};
 use super::key_states::KeyStates;
 use super::learner::{Learner, bucket};
-use super::message::{BUCKETS, ChosenValue, MESSAGE_BYTES, Message, PAGE_MAX};
+use super::message::{BUCKETS, ChosenValue, Listed, MESSAGE_BYTES, Message, PAGE_MAX};
+use super::withdrawn::Contradiction;
 
 /// Most buckets listed in answer to one digest: a node that lacks everything gets 8 pages for each comparison, plus
 /// the further pages it asks for.
 const BUCKETS_PER_DIGEST: usize = 8;
 
-/// The messages that answer one of anti-entropy, all to its sender.
+/// What a message of anti-entropy leads to.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// Messages that answer it, all to its sender.
+    pub(crate) replies: Vec<Message>,
+    /// Values to learn.
+    pub(crate) values: Vec<ChosenValue>,
+    /// What its sender holds otherwise than this node, if anything.
+    pub(crate) contradiction: Option<Contradiction>,
+}
+
+/// Takes a message of anti-entropy.
 pub(crate) fn answer(
     learner: &Learner,
     slots: &KeyStates,
     rng: &mut Rng,
     page_max: usize,
-    message: Message,
-) -> (Vec<Message>, Vec<ChosenValue>) {
+    (from, message): (NodeId, Message),
+) -> Found {
     let replies = match message {
         Message::Digest { buckets } => listings(learner, slots, rng, page_max, &buckets),
         Message::Listing {
@@ -38,17 +50,61 @@ pub(crate) fn answer(
             after,
             entries,
             more,
-        } => compare(learner, slots, bucket, &after, &entries, more),
+        } => {
+            return Found {
+                contradiction: entries.iter().find_map(|entry| differs(slots, from, entry)),
+                replies: compare(learner, slots, bucket, &after, &entries, more),
+                values: Vec::new(),
+            };
+        }
         Message::NextPage { bucket, after } => vec![page(learner, slots, page_max, bucket, after)],
         Message::Fetch { keys } => values(slots, keys.iter()).into_iter().collect(),
         Message::Values { items } => {
             let sane =
                 |item: &ChosenValue| (1..=COUNTER_MAX).contains(&item.ballot.counter) && !item.key.is_empty();
-            return (Vec::new(), items.into_iter().filter(sane).collect());
+            let values: Vec<ChosenValue> = items.into_iter().filter(sane).collect();
+            let listed = |item: &ChosenValue| Listed {
+                key: item.key.clone(),
+                ballot: item.ballot,
+                digest: item.register.digest(),
+            };
+            let mut found = values.iter().map(listed);
+            return Found {
+                contradiction: found.find_map(|entry| differs(slots, from, &entry)),
+                values,
+                ..Found::default()
+            };
         }
         Message::Asks(_) | Message::Answers(_) => Vec::new(),
     };
-    (replies, Vec::new())
+    Found {
+        replies,
+        ..Found::default()
+    }
+}
+
+/// Whether a peer holds another register under the ballot under which this node has learned or accepted one.
+fn differs(slots: &KeyStates, peer: NodeId, entry: &Listed) -> Option<Contradiction> {
+    let Listed {
+        key,
+        ballot,
+        digest: found,
+    } = entry;
+    let slot = slots.get(key).filter(|_| *ballot > Ballot::ZERO)?;
+    let here = if slot.learned() == *ballot {
+        slot.digest()
+    } else if slot.accepted == *ballot {
+        slot.register.digest()
+    } else {
+        return None;
+    };
+    (here != *found).then(|| Contradiction {
+        peer,
+        key: key.clone(),
+        ballot: *ballot,
+        found: *found,
+        here,
+    })
 }
 
 /// The message that begins a comparison, and whom to send it; `None` if nobody can be reached.
@@ -81,14 +137,15 @@ fn listings(
 
 fn page(learner: &Learner, slots: &KeyStates, page_max: usize, bucket: u8, after: Key) -> Message {
     let mut rest = learner.bucket_after(slots, bucket, &after);
-    let mut entries: Vec<(Key, Ballot)> = Vec::new();
+    let mut entries: Vec<Listed> = Vec::new();
     let mut bytes = 0;
     while entries.len() < page_max
         && bytes < MESSAGE_BYTES
-        && let Some((key, ballot)) = rest.next()
+        && let Some((key, ballot, digest)) = rest.next()
     {
         bytes += key.len();
-        entries.push((key.clone(), ballot));
+        let key = key.clone();
+        entries.push(Listed { key, ballot, digest });
     }
     let more = rest.next().is_some();
     drop(rest);
@@ -105,27 +162,27 @@ fn compare(
     slots: &KeyStates,
     of: u8,
     after: &Key,
-    entries: &[(Key, Ballot)],
+    entries: &[Listed],
     more: bool,
 ) -> Vec<Message> {
     let mut replies = Vec::new();
     let lacking = entries
         .iter()
-        .filter(|(key, ballot)| bucket(key) == of && *ballot > slots.learned(key))
-        .map(|(key, _)| key.clone());
+        .filter(|entry| bucket(&entry.key) == of && entry.ballot > slots.learned(&entry.key))
+        .map(|entry| entry.key.clone());
     let keys: Vec<Key> = lacking.collect();
     if !keys.is_empty() {
         replies.push(Message::Fetch { keys });
     }
     let theirs: std::collections::BTreeMap<&Key, Ballot> =
-        entries.iter().map(|(key, ballot)| (key, *ballot)).collect();
+        entries.iter().map(|entry| (&entry.key, entry.ballot)).collect();
     let last = theirs.last_key_value().map(|(key, _)| (*key).clone());
     let within = |key: &Key| !more || last.as_ref().is_some_and(|last| key <= last);
     let newer = learner
         .bucket_after(slots, of, after)
-        .take_while(|(key, _)| within(key))
-        .filter(|(key, ballot)| theirs.get(key).is_none_or(|their| their < ballot))
-        .map(|(key, _)| key);
+        .take_while(|(key, ..)| within(key))
+        .filter(|(key, ballot, _)| theirs.get(key).is_none_or(|their| their < ballot))
+        .map(|(key, ..)| key);
     replies.extend(values(slots, newer));
     if more && let Some(after) = last {
         replies.push(Message::NextPage { bucket: of, after });

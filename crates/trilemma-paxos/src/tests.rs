@@ -3,6 +3,7 @@
 mod changes;
 mod checks;
 mod costs;
+mod divergence;
 mod forgotten;
 mod format;
 pub(crate) mod harness;

@@ -33,7 +33,7 @@ impl Stage for OfPaxos {
             Message::Listing { bucket, entries, .. } => {
                 let entries = entries
                     .iter()
-                    .map(|(key, under)| format!("{key} {}", ballot(*under)));
+                    .map(|entry| format!("{} {}", entry.key, ballot(entry.ballot)));
                 let entries = entries.collect::<Vec<_>>().join(", ");
                 vec![format!("listing of bucket {bucket}: [{entries}]")]
             }

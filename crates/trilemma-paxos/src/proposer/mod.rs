@@ -417,6 +417,20 @@ impl Proposer {
         self.refusing.is_some()
     }
 
+    /// Ends all rounds and refuses what waits for them.
+    pub(crate) fn give_up(&mut self, reason: &Reason) {
+        for (_, mut round) in std::mem::take(&mut self.rounds) {
+            for operation in round.operations_mut() {
+                if let Some(ticket) = operation.ticket.take() {
+                    let reply = operation.refusal(reason.clone());
+                    self.shared.reply(ticket, operation.deadline, reply);
+                }
+            }
+        }
+        self.shared.timers.clear();
+        self.shared.actions.asks.clear();
+    }
+
     fn expire(&mut self, deadline: Instant, ticket: Ticket) {
         self.shared.deadlines.remove(&(deadline, ticket));
         let Some(key) = self.shared.tickets.remove(&ticket) else {

@@ -8,7 +8,7 @@ use trilemma_core::session::OpResult;
 use trilemma_core::{Incarnation, Key, NodeId, Version, Versioned, codec};
 
 use super::harness::op_of;
-use crate::message::{Answer, Ask, ChosenValue, ITEMS_MAX, Message, PAGE_MAX};
+use crate::message::{Answer, Ask, ChosenValue, ITEMS_MAX, Listed, Message, PAGE_MAX};
 use crate::record::{AcceptedRecord, ChosenRecord, Record};
 use crate::register::{Change, FLOORS_MAX, Floor, Keep, Proposed, RECENT_MAX, Recent, Register};
 use crate::{Ballot, checkpoint::Chunk, checkpoint::KeyStateEntry, checkpoint::LearnedEntry};
@@ -194,10 +194,14 @@ fn anti_entropy_is_frozen() {
         &Message::Listing {
             bucket: 5,
             after: "a".into(),
-            entries: vec![(key.clone(), ballot(7))],
+            entries: vec![Listed {
+                key: key.clone(),
+                ballot: ballot(7),
+                digest: 9,
+            }],
             more: true,
         },
-        "0305016101016b07020301",
+        "0305016101016b0702030901",
     );
     frozen(
         &Message::NextPage {

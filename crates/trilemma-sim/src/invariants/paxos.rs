@@ -147,6 +147,9 @@ impl PaxosInvariants {
     /// What a node knows to be chosen does not go back.
     pub(super) fn observe(&mut self, id: NodeId, paxos: &Paxos, durable: LogSeq) -> Result<(), Broken> {
         self.sync(id, durable)?;
+        if let Some(contradiction) = paxos.contradiction() {
+            return Err(("one-value", format!("node {id}: {contradiction}")));
+        }
         for (key, ballot, register) in paxos.learned() {
             let known = self.learned.entry((id, key.clone())).or_default();
             if ballot < *known {
