@@ -20,6 +20,9 @@ const TROUBLED: &str = "bench-troubled";
 const VALUE_BYTES: usize = 1024 * 1024;
 /// Time for clients to come to a steady state.
 const WARM_UP: Duration = Duration::from_secs(2);
+/// Longest time until a flood flows, and how often that is looked at.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(250);
 /// Connections of clients that read nothing, the watches that each opens, and its clients that read values.
 const DEAF: (u32, u32, u32) = (8, 20, 8);
 /// Clients that write to what these watch, and how much each second.
@@ -190,6 +193,10 @@ impl Bench {
         tokio::time::sleep(WARM_UP).await;
         let _warming = writers.take().await?;
         let mut cause = self.begin(trouble).await?;
+        if trouble == Some(Trouble::Flood) {
+            // It began while its clients were still getting up to speed.
+            let _beginning = writers.take().await?;
+        }
         tokio::time::sleep(time).await;
         let steady = writers.take().await?;
         writers.kill().await?;
@@ -279,7 +286,9 @@ impl Bench {
                 let flood = clients
                     .clients(self.options.flood_clients, 0)
                     .connections(self.options.flood_connections);
-                cause.clients.push(Writers::start(&flood).await?);
+                let mut flood = Writers::start(&flood).await?;
+                flows(&mut flood).await?;
+                cause.clients.push(flood);
             }
             Trouble::SlowFollower => cause.strace = Some(self.slow_disk(follower).await?),
             Trouble::SlowLeader => cause.strace = Some(self.slow_disk(leader).await?),
@@ -330,6 +339,18 @@ impl Bench {
             Err(error) => Err(failed(error.to_string())),
         }
     }
+}
+
+/// Waits until a flood flows: its process takes seconds to fill its memory, and floods nobody meanwhile.
+async fn flows(flood: &mut Writers) -> Result<()> {
+    let began = Instant::now();
+    while flood.take().await?.latency.is_empty() {
+        if began.elapsed() > PATIENCE {
+            return Err(BenchError::system("the flood", "none of its values was taken"));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 /// Ends a trouble.
