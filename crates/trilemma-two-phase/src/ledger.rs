@@ -89,15 +89,16 @@ impl Ledger {
         id == self.decided || id == self.floor || self.recent.binary_search(&id).is_ok()
     }
 
-    /// Takes over a transferred state.
-    pub(crate) fn install(&mut self, table: Table, decided: BatchId, unknown_through: BatchId) {
-        self.table = table;
+    /// Takes over a transferred state. Returns the one before, which may take long to free.
+    pub(crate) fn install(&mut self, table: Table, decided: BatchId, unknown_through: BatchId) -> Table {
+        let before = std::mem::replace(&mut self.table, table);
         self.decided = decided;
         self.floor = decided;
         self.recent.clear();
         self.is_joined = true;
         self.unknown_through = self.unknown_through.max(unknown_through);
         self.check();
+        before
     }
 }
 

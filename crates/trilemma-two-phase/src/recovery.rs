@@ -284,7 +284,7 @@ impl TwoPhase {
         let table = pieces.and_then(Pieces::finish);
         let table = table.ok_or_else(|| corrupt("a transferred state is not whole"))?;
         while member.chain.pop_beyond(BatchId::ORIGIN).is_some() {}
-        member.take_state(&mut self.core, table, decided, unknown_through);
+        drop(member.take_state(&mut self.core, table, decided, unknown_through));
         Ok(())
     }
 

@@ -10,3 +10,4 @@ mod partitions;
 mod pitfalls;
 mod random;
 mod scenarios;
+mod transfers;

@@ -92,7 +92,7 @@ impl Member {
         tracing::error!(%committed, decided = %core.ledger.decided, "records are missing; the state is fetched again");
         core.ledger.is_joined = false;
         self.nonce = self.rng.next_u64().max(1);
-        self.install = None;
+        self.give_up_transfer(effects);
         self.greet(core, effects);
     }
 
@@ -107,6 +107,7 @@ impl Member {
                 == (offer.decided, offer.position, offer.unknown_through)
         };
         if !self.install.as_ref().is_some_and(is_same) {
+            self.give_up_transfer(effects);
             self.install = Some(offer);
         }
         self.fetch_again(core, effects);
@@ -134,7 +135,7 @@ impl Member {
         }
         if let Err(why) = install.pieces.add(bytes.clone(), ends_chunk) {
             tracing::error!(%why, "a piece of the sequencer's state does not decode; the transfer restarts");
-            self.install = None;
+            self.give_up_transfer(effects);
             return;
         }
         let nonce = self.nonce;
@@ -152,9 +153,10 @@ impl Member {
     }
 
     fn finish_install(&mut self, core: &mut Core, effects: &mut Out) {
-        let Some(install) = self.install.take() else {
+        let Some(mut install) = self.install.take() else {
             return;
         };
+        effects.discard(std::mem::take(&mut install.pieces.kept));
         let (decided, position, unknown_through) =
             (install.decided, install.position, install.unknown_through);
         let Some(table) = install
@@ -171,7 +173,7 @@ impl Member {
             decided,
             unknown_through,
         });
-        self.take_state(core, table, decided, unknown_through);
+        effects.discard(self.take_state(core, table, decided, unknown_through));
         effects.reset(position.0);
         self.discard_beyond(core, BatchId::ORIGIN, effects);
         self.outcomes.push_back((seq, decided));
@@ -179,19 +181,27 @@ impl Member {
         self.greet(core, effects);
     }
 
-    /// Makes `table` the decided state, in a replay or at the end of a transfer.
+    /// Gives away what has come of a transfer that is of no use any more: half a state may be in it.
+    pub(super) fn give_up_transfer(&mut self, effects: &mut Out) {
+        if let Some(install) = self.install.take() {
+            effects.discard(install);
+        }
+    }
+
+    /// Makes `table` the decided state, in a replay or at the end of a transfer. Returns the one before.
     pub(crate) fn take_state(
         &mut self,
         core: &mut Core,
         table: Table,
         decided: BatchId,
         unknown_through: BatchId,
-    ) {
-        core.ledger.install(table, decided, unknown_through);
+    ) -> Table {
+        let before = core.ledger.install(table, decided, unknown_through);
         self.fence = self.fence.max(unknown_through).max(decided);
         self.stash.clear();
         self.diverged = None;
         assert!(core.ledger.is_joined, "a member with a state knows its votes");
         assert!(self.install.is_none(), "a transfer that ended is over");
+        before
     }
 }

@@ -86,7 +86,7 @@ impl Member {
         self.chain.restart(now);
         self.acked = core.ledger.decided;
         // What was received of a transfer that did not end belongs to a nonce of the past.
-        self.install = None;
+        self.give_up_transfer(effects);
         self.greet(core, effects);
     }
 
