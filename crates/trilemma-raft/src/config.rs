@@ -39,7 +39,9 @@ pub struct RaftConfig {
     pub inflight_max: usize,
     /// Bytes of entries in flight to one follower. Default 8 MiB.
     pub inflight_bytes: usize,
-    /// Bytes of entries that are appended and not committed, beyond which proposals are refused. Default 64 MiB.
+    /// Bytes of entries that are appended and not committed, beyond which proposals are refused. Default 16 MiB: what other
+    /// keyspaces write waits behind them in the log of the node, and they take a quarter of `pinned_bytes_max` at most, which
+    /// is for those that a follower still needs.
     pub uncommitted_bytes: usize,
     /// Bytes of entries after which one turn sends a follower no more; what it may have beyond that, it gets in the next
     /// turns. Default 1 MiB.
@@ -95,7 +97,7 @@ impl RaftConfig {
             append_bytes: 512 * 1024,
             inflight_max: 64,
             inflight_bytes: 8 * 1024 * 1024,
-            uncommitted_bytes: 64 * 1024 * 1024,
+            uncommitted_bytes: 16 * 1024 * 1024,
             feed_bytes: 1024 * 1024,
             apply_entries_max: 1024,
             apply_bytes: 4 * 1024 * 1024,

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use trilemma_core::data::COMMAND_BYTES_MAX;
 use trilemma_core::{AppendSeq, Attempt, Command};
 use trilemma_testkit::{Verdict, op, succeeded, write};
 
@@ -144,6 +145,15 @@ fn a_transfer_hurries_before_the_log_that_it_needs_is_trimmed() {
     // Twenty entries are six tenths of what may be pinned.
     let time = time_of_a_transfer(30_000);
     assert!(time < 250 * MS, "{time:?}");
+}
+
+/// A flood of large writes must not push out of memory what a follower needs next, or have a transfer hurry.
+#[test]
+fn what_is_not_committed_leaves_room_for_what_followers_need() {
+    let config = RaftConfig::new(NodeId(1), Incarnation(1), [NodeId(1), NodeId(2), NodeId(3)], 1);
+    assert!(config.uncommitted_bytes <= config.pinned_bytes_max / 4);
+    // Nor may it be so little that the largest command waits for the one before it.
+    assert!(config.uncommitted_bytes >= 4 * COMMAND_BYTES_MAX);
 }
 
 #[test]
