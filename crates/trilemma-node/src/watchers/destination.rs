@@ -41,10 +41,10 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// What one turn may do: a few milliseconds of work.
+    /// What one turn may do: a millisecond of work, which is about what writes of others wait for it.
     pub const TURN: Self = Self {
-        keys: 20_000,
-        bytes: 2 * 1024 * 1024,
+        keys: 5000,
+        bytes: 512 * 1024,
     };
 
     pub(super) fn is_spent(self) -> bool {

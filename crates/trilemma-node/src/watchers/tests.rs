@@ -341,7 +341,7 @@ fn m4_watches_of_a_large_range_never_make_a_turn_long() {
         rig.open(id, None);
     }
     let mut ended = 0;
-    for turn in 0..500 {
+    for turn in 0..2000 {
         rig.now = rig.now + Duration::from_millis(2);
         let sent = rig.pump();
         let items = || sent.iter().map(|(_, item)| item.as_ref().expect("no watch ends"));
