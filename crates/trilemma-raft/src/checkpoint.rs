@@ -40,21 +40,20 @@ pub(crate) fn chunks(shared: &Shared, incoming: Option<&Incoming>) -> Checkpoint
     /// Entries of one chunk: at most a few MiB even with the largest commands in a row being split by bytes.
     const ENTRIES_PER_CHUNK: usize = 1024;
     let chunk_bytes = shared.config.chunk_bytes.clamp(1, CHUNK_BYTES);
-    let log = shared.log.for_checkpoint(shared.applied(), &shared.config);
+    let mut kept = shared.log.for_checkpoint(shared.applied(), &shared.config);
     let head = Chunk::Head {
         term: shared.term(),
         vote: shared.hard.vote(),
-        base: log.base(),
+        base: kept.base(),
     };
     let table = shared.table.chunks(chunk_bytes);
     let table = table.map(|chunk| Chunk::Table(chunk.into()));
-    let mut entries = log.into_entries();
     let entries = std::iter::from_fn(move || {
         let mut chunk = Vec::new();
         let mut bytes = 0;
         while chunk.len() < ENTRIES_PER_CHUNK
             && bytes < chunk_bytes
-            && let Some(entry) = entries.pop_front()
+            && let Some(entry) = kept.next()
         {
             bytes += entry.size();
             chunk.push(entry);

@@ -1,5 +1,7 @@
 //! The log in memory: entries behind a base, and which of them are durable.
 
+mod entries;
+
 use std::collections::VecDeque;
 use std::fmt;
 
@@ -10,6 +12,8 @@ use trilemma_core::{AppendSeq, LoggedCommand, OpId};
 use crate::apply::Slice;
 use crate::config::RaftConfig;
 use crate::message::LogEnd;
+
+use entries::Entries;
 
 macro_rules! number {
     ($(#[$meta:meta])* $name:ident, $prefix:literal) => {
@@ -113,7 +117,7 @@ pub(crate) fn is_growing(before: Term, entries: &[Entry]) -> bool {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log {
     base: LogEnd,
-    entries: VecDeque<Entry>,
+    entries: Entries,
     bytes: usize,
     /// The last entry that is in a record. A leader's newest ones wait for the end of the turn.
     handed: Index,
@@ -247,7 +251,7 @@ impl Log {
         let Some(slot) = self.slot(first) else {
             return (last, bytes);
         };
-        for entry in self.entries.iter().skip(slot).take(config.append_entries_max) {
+        for entry in self.entries.iter_from(slot).take(config.append_entries_max) {
             let size = entry.size();
             if bytes > 0 && bytes + size > config.append_bytes {
                 break;
@@ -264,7 +268,7 @@ impl Log {
             return Vec::new();
         };
         let count = last.0.saturating_sub(first.prev().0) as usize;
-        self.entries.iter().skip(slot).take(count).cloned().collect()
+        self.entries.iter_from(slot).take(count).cloned().collect()
     }
 
     /// Notes that the entries from `first` to `last` are in append `seq`.
@@ -318,11 +322,12 @@ impl Log {
         }
     }
 
-    /// The log as a checkpoint holds it: what is in records, without the applied entries that are kept for followers alone.
-    pub(crate) fn for_checkpoint(&self, applied: Index, config: &RaftConfig) -> Self {
+    /// What a checkpoint holds of it: what is in records, without the applied entries that are kept for followers alone. However
+    /// long it is, no entry is copied now.
+    pub(crate) fn for_checkpoint(&self, applied: Index, config: &RaftConfig) -> Kept {
         // From the end: what is kept for a follower that is far behind may be ten times as long as what is kept for all.
         let (mut kept, mut bytes) = (0, 0);
-        for entry in self.entries.iter().rev().take(config.kept_entries) {
+        for entry in self.entries.iter_from(0).rev().take(config.kept_entries) {
             bytes += entry.size();
             if bytes > config.kept_bytes {
                 break;
@@ -333,16 +338,14 @@ impl Log {
         let skipped = (self.entries.len() - kept).min(applied_here);
         let index = Index(self.base.index.0 + skipped as u64);
         let term = self.term(index).expect("it is the base, or held");
-        let mut log = Self::at(LogEnd { term, index });
-        assert!(log.base.index <= self.handed, "what is applied is in records");
-        let count = (self.handed.0 - log.base.index.0) as usize;
-        log.extend(self.entries.iter().skip(skipped).take(count).cloned());
-        log
-    }
-
-    /// The entries that are held.
-    pub(crate) fn into_entries(self) -> VecDeque<Entry> {
-        self.entries
+        assert!(index <= self.handed, "what is applied is in records");
+        let mut entries = self.entries.clone();
+        entries.skip(skipped);
+        Kept {
+            base: LogEnd { term, index },
+            entries,
+            count: (self.handed.0 - index.0) as usize,
+        }
     }
 
     pub(crate) fn check(&self, appended: AppendSeq) {
@@ -368,13 +371,38 @@ impl Log {
         // Beyond this, a check after every step would be most of what a test does.
         let is_short = self.entries.len() <= 64;
         debug_assert!(
-            !is_short || self.bytes == self.entries.iter().map(Entry::size).sum::<usize>(),
+            !is_short || self.bytes == self.entries.iter_from(0).map(Entry::size).sum::<usize>(),
             "the log counts {} bytes",
             self.bytes
         );
         debug_assert!(
-            !is_short || self.entries.iter().map(|entry| entry.term).is_sorted(),
+            !is_short || self.entries.iter_from(0).map(|entry| entry.term).is_sorted(),
             "terms of the log only grow"
         );
+    }
+}
+
+/// What a checkpoint holds of a log: the entries from a base on, one after the other.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    base: LogEnd,
+    entries: Entries,
+    /// How many of them are left.
+    count: usize,
+}
+
+impl Kept {
+    /// The entry before the first.
+    pub(crate) fn base(&self) -> LogEnd {
+        self.base
+    }
+}
+
+impl Iterator for Kept {
+    type Item = Entry;
+
+    fn next(&mut self) -> Option<Entry> {
+        self.count = self.count.checked_sub(1)?;
+        self.entries.pop_front()
     }
 }
