@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
@@ -110,6 +111,37 @@ fn error<T>(input: &[u8], why: String) -> DecodeError {
         length: input.len(),
         why,
     }
+}
+
+/// A time as it is written: its parts of a second are less than one. Otherwise it would be read as another, which may be
+/// longer on the wire.
+struct ExactDuration(Duration);
+
+impl<'de> Deserialize<'de> for ExactDuration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// As serde writes it.
+        #[derive(Deserialize)]
+        struct Parts {
+            secs: u64,
+            nanos: u32,
+        }
+        const SECOND: u32 = 1_000_000_000;
+        let Parts { secs, nanos } = Parts::deserialize(deserializer)?;
+        if nanos >= SECOND {
+            return Err(D::Error::custom(format_args!("{nanos} ns beside {secs} s")));
+        }
+        Ok(Self(Duration::new(secs, nanos)))
+    }
+}
+
+/// Reads a time. For `#[serde(deserialize_with = "duration")]`.
+pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    ExactDuration::deserialize(deserializer).map(|exact| exact.0)
+}
+
+/// The same of one that may be missing.
+pub fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    Ok(Option::<ExactDuration>::deserialize(deserializer)?.map(|exact| exact.0))
 }
 
 /// Reads a sequence of at most `MAX` elements. For `#[serde(deserialize_with = "bounded_vec::<_, _, 64>")]`.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::codec::duration;
 use crate::data::Key;
 use crate::id::{Epoch, NodeId, NodeSet, OpId, Version};
 
@@ -38,7 +39,7 @@ pub enum Retry {
     /// Nothing but changing code, data or configuration helps.
     Never,
     /// The same operation, with the same [`OpId`], after this time.
-    After(Duration),
+    After(#[serde(deserialize_with = "duration")] Duration),
     /// Read again, then decide again.
     ReadAgain,
     /// Open a new session, then attempt again.
@@ -107,6 +108,7 @@ pub enum Reason {
         #[serde(with = "text")]
         batch: String,
         /// For how long.
+        #[serde(deserialize_with = "duration")]
         since: Duration,
         /// The nodes whose answer would resolve it.
         can_resolve: NodeSet,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::bounded_vec;
+use crate::codec::optional_duration;
 use crate::data::{Change, ChangeBatch};
 use crate::id::Version;
 use crate::read::{Entry, KeyRange};
@@ -100,6 +101,7 @@ pub struct WatchSpec {
     pub start: WatchStart,
     /// How often a `Progress` is due while nothing happens in the range and something does beside it, from
     /// [`PROGRESS_MIN`]; `None`: never.
+    #[serde(deserialize_with = "optional_duration")]
     pub progress: Option<Duration>,
 }
 
