@@ -175,7 +175,7 @@ impl Counts {
         let moved = |all: u64, before: u64, after: u64| {
             let rest = all
                 .checked_sub(before)
-                .expect("what a slot counts as was counted");
+                .expect("what a key state counts as was counted");
             rest + after
         };
         Counts {
@@ -272,7 +272,7 @@ impl KeyStates {
         let len = self.map.len() as u64;
         assert!(
             keys + tombstones <= len && unwritten <= len && cached <= len,
-            "{:?} are counted among {len} slots",
+            "{:?} are counted among {len} key states",
             self.counts
         );
         if cfg!(debug_assertions) && self.map.len() <= CHECKED_KEYS_MAX {
@@ -281,7 +281,7 @@ impl KeyStates {
                 slot.check(key);
                 counts = counts.moved(Counts::default(), slot.counts());
             }
-            assert_eq!(counts, self.counts, "slots are counted");
+            assert_eq!(counts, self.counts, "key states are counted");
         }
     }
 }

@@ -75,10 +75,10 @@ fn the_check_sees_counts_that_are_off() {
     slots.change(&key(), |slot| slot.learn(ballot(1), &register(1)));
     slots.check();
     slots.counts.keys += 1;
-    assert!(caught(|| slots.check()).contains("are counted among 1 slots"));
+    assert!(caught(|| slots.check()).contains("are counted among 1 key states"));
     slots.counts.keys = 1;
     slots.counts.tombstones = 0;
-    assert!(caught(|| slots.check()).contains("slots are counted"));
+    assert!(caught(|| slots.check()).contains("key states are counted"));
 }
 
 /// What was chosen is shown until what was accepted since is chosen, too; and is held once where the two are one.
