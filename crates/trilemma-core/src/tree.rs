@@ -20,35 +20,58 @@ use items::{Direction, Items, search};
 pub use range::{Difference, Range};
 
 /// Entries of a leaf at most: few enough to be moved at once, enough to make what is beside them in memory small. With the
-/// one too many that a leaf holds until it gives one away, a leaf of a table is 2 KiB large.
+/// one too many that a leaf holds until it gives one away, a leaf of a table is 2 KiB large, and one of pointers 1 KiB.
 const LEAF_MAX: usize = 30;
-/// Children of another node at most. A node of a table is as large as a leaf.
+/// Children of another node at most: there are so few of these nodes that their size hardly matters.
 const CHILDREN_MAX: usize = 60;
 
 /// An ordered map. A clone is O(1) and shares memory; look-ups and changes are O(log n).
 #[derive(Clone)]
 pub struct Tree<K, V> {
-    root: Arc<Node<K, V>>,
+    root: Node<K, V>,
     length: usize,
 }
 
-#[derive(Clone)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "what a node holds is part of it, so that a look-up touches little memory but for the keys it compares"
-)]
+/// A node, which its clones share. Which kind it is stands beside the pointer, not in what it points to: so a leaf is as large
+/// as its entries, and not as the children of another node, which may be twice that.
 enum Node<K, V> {
-    Leaf(Entries<K, V>),
-    Inner(Children<K, V>),
+    Leaf(Arc<Entries<K, V>>),
+    Inner(Arc<Children<K, V>>),
 }
 
 type Entries<K, V> = Items<K, V, { LEAF_MAX + 1 }>;
 
 /// Nodes of one height, in order. The key of a node is not greater than any in it, and greater than every key before it;
 /// that of the first is not looked at.
-type Children<K, V> = Items<K, Arc<Node<K, V>>, { CHILDREN_MAX + 1 }>;
+type Children<K, V> = Items<K, Node<K, V>, { CHILDREN_MAX + 1 }>;
+
+impl<K, V> Clone for Node<K, V> {
+    fn clone(&self) -> Self {
+        match self {
+            Node::Leaf(entries) => Node::Leaf(Arc::clone(entries)),
+            Node::Inner(children) => Node::Inner(Arc::clone(children)),
+        }
+    }
+}
 
 impl<K, V> Node<K, V> {
+    fn leaf(entries: Entries<K, V>) -> Self {
+        Node::Leaf(Arc::new(entries))
+    }
+
+    fn inner(children: Children<K, V>) -> Self {
+        Node::Inner(Arc::new(children))
+    }
+
+    /// Whether both are one node, in the same memory.
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Node::Leaf(one), Node::Leaf(other)) => Arc::ptr_eq(one, other),
+            (Node::Inner(one), Node::Inner(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
     /// How many items it could still hold; `None` if it holds one too many.
     fn room(&self) -> Option<usize> {
         match self {
@@ -106,7 +129,7 @@ impl<K, V> Tree<K, V> {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            root: Arc::new(Node::Leaf(Entries::new())),
+            root: Node::leaf(Entries::new()),
             length: 0,
         }
     }
@@ -131,7 +154,7 @@ impl<K, V> Tree<K, V> {
     {
         let mut node = &self.root;
         loop {
-            match &**node {
+            match node {
                 Node::Inner(children) => node = &children.items[children.position_of(key)],
                 Node::Leaf(entries) => return entries.search(key).ok().map(|at| &entries.items[at]),
             }
@@ -184,12 +207,14 @@ impl<K: Ord + Clone, V: Clone> Tree<K, V> {
     {
         let mut node = &mut self.root;
         loop {
-            match Arc::make_mut(node) {
+            match node {
                 Node::Inner(children) => {
+                    let children = Arc::make_mut(children);
                     let at = children.position_of(key);
                     node = &mut children.items[at];
                 }
                 Node::Leaf(entries) => {
+                    let entries = Arc::make_mut(entries);
                     let at = entries.search(key).ok()?;
                     return Some(&mut entries.items[at]);
                 }
@@ -202,12 +227,11 @@ impl<K: Ord + Clone, V: Clone> Tree<K, V> {
         let bound = key.clone();
         let before = insert(&mut self.root, key, value, true);
         if self.root.room().is_none() {
-            let nothing = Arc::new(Node::Leaf(Entries::new()));
-            let root = std::mem::replace(&mut self.root, nothing);
             let mut children = Children::new();
-            children.insert(0, bound, root);
+            children.insert(0, bound, self.root.clone());
+            self.root = Node::leaf(Entries::new());
             divide(&mut children, 0, true);
-            self.root = Arc::new(Node::Inner(children));
+            self.root = Node::inner(children);
         }
         self.length += usize::from(before.is_none());
         before
@@ -233,7 +257,7 @@ impl<K: Ord + Clone, V: Clone> Tree<K, V> {
         self.get(key)?;
         let before = remove(&mut self.root, key);
         self.length -= usize::from(before.is_some());
-        while let Node::Inner(children) = &*self.root
+        while let Node::Inner(children) = &self.root
             && let [only] = &children.items[..]
         {
             self.root = only.clone();
@@ -242,21 +266,20 @@ impl<K: Ord + Clone, V: Clone> Tree<K, V> {
     }
 }
 
-fn insert<K: Ord + Clone, V: Clone>(
-    node: &mut Arc<Node<K, V>>,
-    key: K,
-    value: V,
-    is_last: bool,
-) -> Option<V> {
-    match Arc::make_mut(node) {
-        Node::Leaf(entries) => match entries.search(&key) {
-            Ok(at) => Some(std::mem::replace(&mut entries.items[at], value)),
-            Err(at) => {
-                entries.insert(at, key, value);
-                None
+fn insert<K: Ord + Clone, V: Clone>(node: &mut Node<K, V>, key: K, value: V, is_last: bool) -> Option<V> {
+    match node {
+        Node::Leaf(entries) => {
+            let entries = Arc::make_mut(entries);
+            match entries.search(&key) {
+                Ok(at) => Some(std::mem::replace(&mut entries.items[at], value)),
+                Err(at) => {
+                    entries.insert(at, key, value);
+                    None
+                }
             }
-        },
+        }
         Node::Inner(children) => {
+            let children = Arc::make_mut(children);
             let at = children.position_of(&key);
             let is_last = is_last && at + 1 == children.keys.len();
             let before = insert(&mut children.items[at], key, value, is_last);
@@ -269,16 +292,18 @@ fn insert<K: Ord + Clone, V: Clone>(
 }
 
 fn remove<K: Ord + Clone + Borrow<Q>, V: Clone, Q: Ord + ?Sized>(
-    node: &mut Arc<Node<K, V>>,
+    node: &mut Node<K, V>,
     key: &Q,
 ) -> Option<V> {
-    match Arc::make_mut(node) {
+    match node {
         Node::Leaf(entries) => {
+            let entries = Arc::make_mut(entries);
             let at = entries.search(key).ok()?;
             let (_, value) = entries.remove(at);
             Some(value)
         }
         Node::Inner(children) => {
+            let children = Arc::make_mut(children);
             let at = children.position_of(key);
             let before = remove(&mut children.items[at], key);
             if children.items[at].is_small() {
@@ -306,17 +331,17 @@ fn make_room<K: Clone, V: Clone>(children: &mut Children<K, V>, at: usize, is_la
 
 /// Divides a child: before its last item, or in half.
 fn divide<K: Clone, V: Clone>(children: &mut Children<K, V>, at: usize, at_end: bool) {
-    let (bound, rest) = match Arc::make_mut(&mut children.items[at]) {
+    let (bound, rest) = match &mut children.items[at] {
         Node::Leaf(entries) => {
-            let rest = entries.divide(at_end);
-            (rest.keys[0].clone(), Node::Leaf(rest))
+            let rest = Arc::make_mut(entries).divide(at_end);
+            (rest.keys[0].clone(), Node::leaf(rest))
         }
         Node::Inner(inner) => {
-            let rest = inner.divide(at_end);
-            (rest.keys[0].clone(), Node::Inner(rest))
+            let rest = Arc::make_mut(inner).divide(at_end);
+            (rest.keys[0].clone(), Node::inner(rest))
         }
     };
-    children.insert(at + 1, bound, Arc::new(rest));
+    children.insert(at + 1, bound, rest);
 }
 
 /// Moves items between two children that follow each other.
@@ -325,12 +350,14 @@ fn shift<K: Clone, V: Clone>(children: &mut Children<K, V>, at: usize, to: Direc
     let [left, right] = &mut children.items[at..at + 2] else {
         unreachable!("two children")
     };
-    *bound = match (Arc::make_mut(left), Arc::make_mut(right)) {
+    *bound = match (left, right) {
         (Node::Leaf(left), Node::Leaf(right)) => {
+            let (left, right) = (Arc::make_mut(left), Arc::make_mut(right));
             left.shift(right, to, items);
             right.keys[0].clone()
         }
         (Node::Inner(left), Node::Inner(right)) => {
+            let (left, right) = (Arc::make_mut(left), Arc::make_mut(right));
             right.keys[0] = bound.clone();
             left.shift(right, to, items);
             right.keys[0].clone()
@@ -355,14 +382,12 @@ fn join<K: Clone, V: Clone>(children: &mut Children<K, V>, at: usize) {
         _ => return,
     };
     let (bound, right) = children.remove(at + 1);
-    match (
-        Arc::make_mut(&mut children.items[at]),
-        Arc::unwrap_or_clone(right),
-    ) {
-        (Node::Leaf(left), Node::Leaf(right)) => left.append(right),
-        (Node::Inner(left), Node::Inner(mut right)) => {
+    match (&mut children.items[at], right) {
+        (Node::Leaf(left), Node::Leaf(right)) => Arc::make_mut(left).append(Arc::unwrap_or_clone(right)),
+        (Node::Inner(left), Node::Inner(right)) => {
+            let mut right = Arc::unwrap_or_clone(right);
             right.keys[0] = bound;
-            left.append(right);
+            Arc::make_mut(left).append(right);
         }
         _ => unreachable!("children of one node have one height"),
     }

@@ -5,14 +5,13 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
 use std::slice;
-use std::sync::Arc;
 
 use super::{Entries, Node};
 
 /// The entries of a tree within some bounds, in order.
 pub struct Range<'a, K, V> {
     /// What follows the leaf, the lowest nodes last.
-    rest: Vec<slice::Iter<'a, Arc<Node<K, V>>>>,
+    rest: Vec<slice::Iter<'a, Node<K, V>>>,
     /// What is left of the leaf.
     keys: &'a [K],
     values: &'a [V],
@@ -63,13 +62,13 @@ impl<Q: Ord + ?Sized> Edge<'_, Q> {
 }
 
 impl<'a, K, V> Range<'a, K, V> {
-    pub(super) fn all(root: &'a Arc<Node<K, V>>) -> Self {
+    pub(super) fn all(root: &'a Node<K, V>) -> Self {
         let mut range = Self::nothing();
         range.descend(root);
         range
     }
 
-    pub(super) fn new<Q: Ord + ?Sized>(root: &'a Arc<Node<K, V>>, bounds: &impl RangeBounds<Q>) -> Self
+    pub(super) fn new<Q: Ord + ?Sized>(root: &'a Node<K, V>, bounds: &impl RangeBounds<Q>) -> Self
     where
         K: Borrow<Q>,
     {
@@ -92,20 +91,20 @@ impl<'a, K, V> Range<'a, K, V> {
         }
         if let Some(key) = end.key() {
             let mut node = root;
-            while let Node::Inner(children) = &**node {
+            while let Node::Inner(children) = node {
                 node = &children.items[children.position_of(key)];
             }
-            if let Node::Leaf(entries) = &**node {
-                range.end = end.before(entries).map(|within| (entries, within));
+            if let Node::Leaf(entries) = node {
+                range.end = end.before(entries).map(|within| (&**entries, within));
             }
         }
         let mut node = root;
-        while let Node::Inner(children) = &**node {
+        while let Node::Inner(children) = node {
             let at = start.key().map_or(0, |key| children.position_of(key));
             range.rest.push(children.items[at + 1..].iter());
             node = &children.items[at];
         }
-        if let Node::Leaf(entries) = &**node {
+        if let Node::Leaf(entries) = node {
             let skipped = start.before(entries).unwrap_or(0);
             range.enter(entries, skipped);
         }
@@ -135,10 +134,10 @@ impl<'a, K, V> Range<'a, K, V> {
     }
 
     /// Goes on with the first leaf below a node.
-    fn descend(&mut self, node: &'a Arc<Node<K, V>>) {
+    fn descend(&mut self, node: &'a Node<K, V>) {
         let mut node = node;
         loop {
-            match &**node {
+            match node {
                 Node::Leaf(entries) => return self.enter(entries, 0),
                 Node::Inner(children) => {
                     let mut children = children.items.iter();
@@ -157,7 +156,7 @@ impl<'a, K, V> Range<'a, K, V> {
     }
 
     /// The node that follows the leaf.
-    fn peek_node(&mut self) -> Option<&'a Arc<Node<K, V>>> {
+    fn peek_node(&mut self) -> Option<&'a Node<K, V>> {
         while let Some(children) = self.rest.last() {
             if let Some(child) = children.as_slice().first() {
                 return Some(child);
@@ -231,7 +230,7 @@ impl<'a, K, V> Difference<'a, K, V> {
         }
         while self.before.keys.is_empty() && self.now.keys.is_empty() {
             match (self.before.peek_node(), self.now.peek_node()) {
-                (Some(before), Some(now)) if Arc::ptr_eq(before, now) => {
+                (Some(before), Some(now)) if before.is(now) => {
                     self.before.skip_node();
                     self.now.skip_node();
                 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
 
-use super::{LEAF_MAX, Node, Tree};
+use super::{Entries, LEAF_MAX, Node, Tree};
+use crate::data::Key;
 use crate::rng::Rng;
 
 /// What a tree is made of.
@@ -24,14 +24,9 @@ impl<V> Tree<u64, V> {
 }
 
 /// The height of a node, and the number of its entries.
-fn check<V>(
-    node: &Arc<Node<u64, V>>,
-    from: Option<u64>,
-    to: Option<u64>,
-    shape: &mut Shape,
-) -> (usize, usize) {
+fn check<V>(node: &Node<u64, V>, from: Option<u64>, to: Option<u64>, shape: &mut Shape) -> (usize, usize) {
     assert!(node.room().is_some(), "a node has too many items");
-    match &**node {
+    match node {
         Node::Leaf(entries) => {
             assert!(entries.keys.is_sorted_by(|one, other| one < other));
             let within = |key| from.is_none_or(|from| from <= key) && to.is_none_or(|to| key < to);
@@ -114,7 +109,7 @@ fn it_is_an_ordered_map() {
             assert!(tree.remove(&key).is_some());
         }
         assert_eq!(tree, Tree::new(), "nothing is left");
-        assert!(matches!(&*tree.root, Node::Leaf(_)), "an empty tree is flat");
+        assert!(matches!(&tree.root, Node::Leaf(_)), "an empty tree is flat");
     }
 }
 
@@ -190,15 +185,27 @@ fn a_change_beside_a_clone_copies_one_path() {
     let mut nodes = vec![(&clone.root, &tree.root)];
     let mut copied = 0;
     while let Some((before, now)) = nodes.pop() {
-        if Arc::ptr_eq(before, now) {
+        if before.is(now) {
             shared += 1;
             continue;
         }
         copied += 1;
-        if let (Node::Inner(before), Node::Inner(now)) = (&**before, &**now) {
+        if let (Node::Inner(before), Node::Inner(now)) = (before, now) {
             nodes.extend(before.items.iter().zip(&now.items));
         }
     }
     assert!(copied <= 5 && shared > 30, "{copied} copied, {shared} shared");
     assert_eq!((clone.get(&50_000), tree.get(&50_000)), (Some(&50_000), Some(&0)));
+}
+
+/// A leaf of small entries must not take what the children of another node do.
+#[test]
+fn a_leaf_is_as_large_as_its_entries() {
+    let counters = size_of::<[usize; 2]>();
+    let lengths = size_of::<[usize; 2]>();
+    let leaf = |entry: usize| counters + lengths + (LEAF_MAX + 1) * entry;
+    assert_eq!(size_of::<Entries<Key, u64>>() + counters, leaf(32));
+    assert_eq!(size_of::<Entries<u64, u64>>() + counters, leaf(16));
+    // With a key and a pointer, and with a key and its state, leaves are just what a power of two holds.
+    assert!(leaf(32) <= 1024 && leaf(64) <= 2048);
 }
