@@ -13,7 +13,6 @@
 //! collection would stop everywhere for as long as a clock had been ahead.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use trilemma_core::tree::Tree;
 use trilemma_core::{Key, WallTime};
@@ -142,7 +141,7 @@ impl Deferred {
             return;
         };
         if !shadow.siblings.iter().any(|sibling| sibling.item.dot == item.dot) {
-            merge(Arc::make_mut(&mut shadow.siblings), item);
+            shadow.siblings.change(|siblings| merge(siblings, item));
         }
         let over = shadow.waiting.iter().copied();
         let over: Vec<(Stamp, Dot)> = over.filter(|(_, dot)| item.observed.covers(*dot)).collect();
@@ -173,7 +172,7 @@ impl Deferred {
     pub(crate) fn restore_shadow(&mut self, item: &Item) -> bool {
         let shadow = self.shadows.get_mut(&item.key);
         shadow
-            .map(|shadow| merge(Arc::make_mut(&mut shadow.siblings), item))
+            .map(|shadow| shadow.siblings.change(|siblings| merge(siblings, item)))
             .is_some()
     }
 
@@ -213,7 +212,9 @@ impl Deferred {
         let Some(shadow) = self.shadows.get_mut(key) else {
             return;
         };
-        Arc::make_mut(&mut shadow.siblings).retain(|sibling| sibling.item.dot != dot);
+        shadow
+            .siblings
+            .change(|siblings| siblings.retain(|sibling| sibling.item.dot != dot));
         let deferred = shadow.waiting.iter().find(|(_, other)| *other == dot).copied();
         if let Some((stamp, dot)) = deferred {
             self.take(stamp, dot);

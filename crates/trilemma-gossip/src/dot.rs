@@ -4,9 +4,13 @@
 //! number within that incarnation. The incarnation makes names safe against lost disks: a node that forgot its numbers
 //! has a new one and can never give a name out twice (riak_kv lost data that way).
 
-use serde::{Deserialize, Deserializer, Serialize};
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use trilemma_core::codec::bounded_vec;
 use trilemma_core::{Incarnation, NodeId};
+
+use crate::few::Few;
 
 /// Most incarnations of origins in one [`Observed`]. A key written by more of them since its last stable state refuses
 /// further local writes until collection has caught up.
@@ -51,64 +55,94 @@ impl std::fmt::Display for Dot {
 ///
 /// One number per incarnation is exact: a node's writes to one key follow each other, so what has observed a later one
 /// has observed the earlier ones through it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Observed(#[serde(deserialize_with = "bounded")] Box<[Dot]>);
+///
+/// Most sets are empty and stay so, most of the others name one change, and each goes with its change to the store, to the
+/// log and to peers: so an empty one is a word, and clones share memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed(Option<Arc<Few<Dot>>>);
 
-/// Most of them are empty and stay: a slice has no room that nothing is in.
-fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<[Dot]>, D::Error> {
-    bounded_vec::<_, _, OBSERVED_MAX>(deserializer).map(Vec::into_boxed_slice)
+// Each live change has one.
+const _: () = assert!(size_of::<Observed>() <= 8);
+
+impl Serialize for Observed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.marks().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Observed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        bounded_vec::<_, _, OBSERVED_MAX>(deserializer).map(Self::from)
+    }
+}
+
+impl From<Vec<Dot>> for Observed {
+    fn from(mut marks: Vec<Dot>) -> Self {
+        marks.shrink_to_fit();
+        Self((!marks.is_empty()).then(|| Arc::new(marks.into())))
+    }
 }
 
 impl Observed {
+    fn marks(&self) -> &[Dot] {
+        self.0.as_ref().map_or(&[], |marks| marks)
+    }
+
     /// Whether nothing was observed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 
     /// Number of incarnations of origins.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.marks().len()
     }
 
     /// The highest dot of each incarnation, ascending.
     pub fn iter(&self) -> impl Iterator<Item = Dot> + '_ {
-        self.0.iter().copied()
+        self.marks().iter().copied()
     }
 
     /// Whether the change `dot` *of the same key* was observed.
     #[must_use]
     pub fn covers(&self, dot: Dot) -> bool {
-        self.0
-            .binary_search_by_key(&dot.source(), |mark| mark.source())
-            .is_ok_and(|at| self.0[at].seq >= dot.seq)
+        let marks = self.marks();
+        let place = marks.binary_search_by_key(&dot.source(), |mark| mark.source());
+        place.is_ok_and(|at| marks[at].seq >= dot.seq)
     }
 
     /// Adds one change.
     pub fn add(&mut self, dot: Dot) {
-        match self.0.binary_search_by_key(&dot.source(), |mark| mark.source()) {
-            Ok(at) => self.0[at].seq = self.0[at].seq.max(dot.seq),
-            Err(at) => self.0 = [&self.0[..at], &[dot], &self.0[at..]].concat().into(),
+        let marks = self.marks();
+        match marks.binary_search_by_key(&dot.source(), |mark| mark.source()) {
+            Ok(at) if marks[at].seq >= dot.seq => {}
+            Ok(at) => *self = [&marks[..at], &[dot], &marks[at + 1..]].concat().into(),
+            Err(at) => *self = [&marks[..at], &[dot], &marks[at..]].concat().into(),
         }
         debug_assert!(self.covers(dot), "added and not there: {dot}");
     }
 
     /// Adds everything that `other` holds.
     pub fn merge(&mut self, other: &Observed) {
+        if self.is_empty() {
+            *self = other.clone();
+            return;
+        }
         other.iter().for_each(|dot| self.add(dot));
     }
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
-        self.0 = Box::default();
+        self.0 = None;
     }
 
     /// Whether the list is in the order that every sender keeps. What a peer sends may not be.
     #[must_use]
     pub fn is_valid(&self) -> bool {
-        self.0.iter().all(|dot| dot.seq > 0) && self.0.is_sorted_by(|a, b| a.source() < b.source())
+        let marks = self.marks();
+        marks.iter().all(|dot| dot.seq > 0) && marks.is_sorted_by(|a, b| a.source() < b.source())
     }
 }
 

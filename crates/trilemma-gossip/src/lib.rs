@@ -48,6 +48,7 @@ pub mod context;
 mod deferred;
 pub mod dot;
 mod exchange;
+mod few;
 mod gossip;
 pub mod message;
 pub mod predictor;

@@ -22,7 +22,6 @@ mod live;
 mod siblings;
 
 use std::ops::Bound;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use trilemma_core::data::BATCH_LENGTH_MAX;
@@ -36,7 +35,7 @@ use index::Index;
 use siblings::{cut, hides};
 
 pub use siblings::{Rank, Sibling};
-pub(crate) use siblings::{merge, observed, values, winner};
+pub(crate) use siblings::{Siblings, merge, observed, values, winner};
 
 /// Greatest size of a dot on the wire: three numbers of 32, 64 and 64 bits, 7 bits to the byte.
 const DOT_BYTES_MAX: usize = 25;
@@ -117,9 +116,6 @@ impl Item {
         ITEM_BYTES + self.key.len() + content + DOT_BYTES_MAX * self.observed.len()
     }
 }
-
-/// The siblings of a key.
-pub(crate) type Siblings = Arc<Vec<Sibling>>;
 
 /// The store and its context. A clone is O(1) and shares memory.
 #[derive(Clone, Debug, Default)]
@@ -206,7 +202,7 @@ impl Replica {
     /// The key of a live change.
     #[must_use]
     pub fn key_of(&self, dot: Dot) -> Option<&Key> {
-        self.index.live.get(dot)
+        self.index.live.get(dot)?.key()
     }
 
     /// The state of a key.
@@ -317,7 +313,7 @@ impl Replica {
 
     /// Removes a live change that another replica reflects and does not hold. Its name stays in the context.
     pub fn remove(&mut self, dot: Dot) {
-        if let Some(key) = self.index.live.get(dot).cloned() {
+        if let Some(key) = self.key_of(dot).cloned() {
             debug_assert!(
                 self.context.contains(dot),
                 "a live change that is not reflected: {dot}"
@@ -356,15 +352,15 @@ impl Replica {
         let Some(siblings) = self.keys.get_mut(&key[..]) else {
             let mut siblings = Vec::new();
             let result = change(&mut siblings);
-            self.index.add(&siblings);
             if !siblings.is_empty() {
-                self.keys.insert(key.clone(), Arc::new(siblings));
+                let siblings = Siblings::from(siblings);
+                self.index.add(&siblings);
+                self.keys.insert(key.clone(), siblings);
             }
             return result;
         };
         self.index.remove(siblings);
-        let siblings = Arc::make_mut(siblings);
-        let result = change(siblings);
+        let result = siblings.change(change);
         self.index.add(siblings);
         if siblings.is_empty() {
             self.keys.remove(&key[..]);
@@ -375,13 +371,12 @@ impl Replica {
     /// The live change of this name.
     #[must_use]
     pub fn item(&self, dot: Dot) -> Option<&Item> {
-        self.item_of(self.index.live.get(dot)?, dot)
+        self.index.live.get(dot)?.item(dot)
     }
 
     /// The live change of this name and key.
     pub(crate) fn item_of(&self, key: &Key, dot: Dot) -> Option<&Item> {
-        let mut items = self.siblings(key).iter().map(|sibling| &sibling.item);
-        items.find(|item| item.dot == dot)
+        self.keys.get(&key[..])?.item(dot)
     }
 
     /// The keys whose siblings are not what they were in `before`, with the siblings then and now, for checkers and tests.
@@ -406,7 +401,8 @@ impl Replica {
                 Some(after) if after >= first => Bound::Excluded(after),
                 _ => Bound::Included(first),
             };
-            self.index.live.range(start, Bound::Included(last))
+            let live = self.index.live.range(start, Bound::Included(last));
+            live.filter_map(|(dot, siblings)| Some((dot, siblings.key()?)))
         })
     }
 
@@ -416,7 +412,7 @@ impl Replica {
         self.index
             .live
             .range(start, Bound::Unbounded)
-            .filter_map(|(dot, key)| self.item_of(key, dot))
+            .filter_map(|(dot, siblings)| siblings.item(dot))
     }
 
     /// The next live changes after `after` that collection can do something for, at most `limit`.
@@ -441,7 +437,7 @@ impl Replica {
     /// the same incarnation covers it on replicas that have not collected yet, and would bring back there what it hid.
     /// Such a key is written back first, see [`Replica::hides`].
     pub fn collect(&mut self, dot: Dot, is_stable: impl Fn(&Item) -> bool) -> bool {
-        let Some(key) = self.index.live.get(dot).cloned() else {
+        let Some(key) = self.key_of(dot).cloned() else {
             return false;
         };
         let siblings = self.siblings(&key);

@@ -25,7 +25,7 @@ fn an_observed_set_keeps_the_highest_of_each_incarnation_and_covers_what_is_belo
 
 #[test]
 fn an_unsorted_or_numberless_set_of_a_peer_is_recognised() {
-    assert!(!Observed(vec![dot(2, 1, 1), dot(1, 1, 1)].into()).is_valid());
-    assert!(!Observed(vec![dot(1, 1, 1), dot(1, 1, 2)].into()).is_valid());
-    assert!(!Observed(vec![dot(1, 1, 0)].into()).is_valid());
+    assert!(!Observed::from(vec![dot(2, 1, 1), dot(1, 1, 1)]).is_valid());
+    assert!(!Observed::from(vec![dot(1, 1, 1), dot(1, 1, 2)]).is_valid());
+    assert!(!Observed::from(vec![dot(1, 1, 0)]).is_valid());
 }

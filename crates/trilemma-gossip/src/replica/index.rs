@@ -4,13 +4,13 @@ use trilemma_core::tree::Tree;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::live::Live;
-use super::siblings::{Sibling, shown, winner};
+use super::siblings::{Sibling, Siblings, shown, winner};
 use crate::dot::Dot;
 
 /// See the module. A clone is O(1).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Index {
-    /// The key of each live change.
+    /// The live changes, by name.
     pub(super) live: Live,
     /// Live changes that collection can still do something for.
     pub(super) uncollected: Tree<Dot, ()>,
@@ -24,14 +24,14 @@ pub(super) struct Index {
 
 impl Index {
     /// Adds a key with these siblings.
-    pub(super) fn add(&mut self, siblings: &[Sibling]) {
+    pub(super) fn add(&mut self, siblings: &Siblings) {
         self.visible += is_visible(siblings);
         self.contested += u64::from(siblings.len() > 1);
         for share in shares(siblings) {
             self.digest = self.digest.wrapping_add(share);
         }
-        for Sibling { item, .. } in siblings {
-            self.live.insert(item.dot, item.key.clone());
+        for Sibling { item, .. } in siblings.iter() {
+            self.live.insert(item.dot, siblings.clone());
             if item.is_uncollected() {
                 self.uncollected.insert(item.dot, ());
             }

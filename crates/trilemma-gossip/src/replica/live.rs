@@ -1,21 +1,23 @@
-//! The key of each live change, by the change's name.
+//! Each live change by its name, in the siblings of its key.
 
 use std::ops::Bound;
 
 use trilemma_core::tree::Tree;
-use trilemma_core::{Incarnation, Key, NodeId};
+use trilemma_core::{Incarnation, NodeId};
 
+use super::siblings::Siblings;
 use crate::dot::Dot;
 
 /// An incarnation of an origin.
 type Source = (NodeId, Incarnation);
 
-/// A map of dots to keys, in the order of dots. There are few incarnations and many changes of each, so that of a dot only
-/// the number is held for each change. A clone is O(1).
+/// A map of dots to the siblings among which they are, in the order of dots. There are few incarnations and many changes of
+/// each, so that of a dot only the number is held for each change; the siblings are those that the map of seqs holds, so that
+/// they cost a pointer. A clone is O(1).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Live {
     /// No map in it is empty.
-    sources: Tree<Source, Tree<u64, Key>>,
+    sources: Tree<Source, Tree<u64, Siblings>>,
     length: usize,
 }
 
@@ -24,21 +26,21 @@ impl Live {
         self.length
     }
 
-    pub(super) fn get(&self, dot: Dot) -> Option<&Key> {
+    pub(super) fn get(&self, dot: Dot) -> Option<&Siblings> {
         self.sources.get(&dot.source())?.get(&dot.seq)
     }
 
-    pub(super) fn insert(&mut self, dot: Dot, key: Key) {
-        let keys = self.sources.get_or_insert_with(dot.source(), Tree::new);
-        self.length += usize::from(keys.insert(dot.seq, key).is_none());
+    pub(super) fn insert(&mut self, dot: Dot, siblings: Siblings) {
+        let seqs = self.sources.get_or_insert_with(dot.source(), Tree::new);
+        self.length += usize::from(seqs.insert(dot.seq, siblings).is_none());
     }
 
     pub(super) fn remove(&mut self, dot: Dot) {
-        let Some(keys) = self.sources.get_mut(&dot.source()) else {
+        let Some(seqs) = self.sources.get_mut(&dot.source()) else {
             return;
         };
-        self.length -= usize::from(keys.remove(&dot.seq).is_some());
-        if keys.is_empty() {
+        self.length -= usize::from(seqs.remove(&dot.seq).is_some());
+        if seqs.is_empty() {
             self.sources.remove(&dot.source());
         }
     }
@@ -48,14 +50,14 @@ impl Live {
         &self,
         first: Bound<Dot>,
         last: Bound<Dot>,
-    ) -> impl Iterator<Item = (Dot, &Key)> + use<'_> {
+    ) -> impl Iterator<Item = (Dot, &Siblings)> + use<'_> {
         let sources = (widened(first), widened(last));
         let sources = self.sources.range(sources);
-        sources.flat_map(move |(source, keys)| {
+        sources.flat_map(move |(source, held)| {
             let (origin, incarnation) = *source;
             let seqs = (within(*source, first), within(*source, last));
-            let named = move |(seq, key): (&u64, _)| (Dot::new(origin, incarnation, *seq), key);
-            keys.range(seqs).map(named)
+            let named = move |(seq, siblings): (&u64, _)| (Dot::new(origin, incarnation, *seq), siblings);
+            held.range(seqs).map(named)
         })
     }
 }
@@ -81,7 +83,22 @@ fn within(source: Source, bound: Bound<Dot>) -> Bound<u64> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use super::super::{Item, Part, Sibling};
     use super::*;
+    use crate::clock::Stamp;
+    use crate::dot::Observed;
+
+    fn siblings(dot: Dot, step: usize) -> Siblings {
+        let item = Item {
+            dot,
+            stamp: Stamp(1),
+            key: format!("key/{step}").into(),
+            content: None,
+            observed: Observed::default(),
+            part: Part { index: 0, of: 1 },
+        };
+        vec![Sibling::new(item)].into()
+    }
 
     fn bounds(dot: Dot) -> [Bound<Dot>; 3] {
         [Bound::Included(dot), Bound::Excluded(dot), Bound::Unbounded]
@@ -100,9 +117,9 @@ mod tests {
                 live.remove(*dot);
                 model.remove(dot);
             } else {
-                let key = Key::from(format!("key/{step}"));
-                live.insert(*dot, key.clone());
-                model.insert(*dot, key);
+                let siblings = siblings(*dot, step);
+                live.insert(*dot, siblings.clone());
+                model.insert(*dot, siblings);
             }
             assert_eq!((live.len(), live.get(*dot)), (model.len(), model.get(dot)));
         }
@@ -127,7 +144,7 @@ mod tests {
                         after && before
                     };
                     let within = model.iter().filter(|(dot, _)| is_within(dot));
-                    let expected: Vec<_> = within.map(|(dot, key)| (*dot, key)).collect();
+                    let expected: Vec<_> = within.map(|(dot, siblings)| (*dot, siblings)).collect();
                     assert_eq!(found, expected, "{first:?} to {last:?}");
                 }
             }

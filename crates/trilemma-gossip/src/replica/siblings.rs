@@ -1,11 +1,15 @@
 //! The siblings of one key: which of them is read, and what becomes of them when a change comes.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use trilemma_core::{Entry, Key, Versioned};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Item;
 use crate::clock::Stamp;
 use crate::dot::{Dot, Observed};
+use crate::few::Few;
 
 /// One sibling of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +19,57 @@ pub struct Sibling {
     pub(super) hash: u64,
 }
 
-// What a key costs beside its place in two maps, key and value: a keyspace holds millions of them.
-const _: () = assert!(size_of::<Sibling>() <= 104);
+/// All siblings of a key. A clone is O(1) and shares memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Siblings(Arc<Few<Sibling>>);
+
+// What a key costs beside its place in two maps and its value, with two counters: a keyspace holds millions of them.
+const _: () = assert!(size_of::<Few<Sibling>>() <= 96);
+const _: () = assert!(size_of::<Siblings>() <= 8);
+
+impl Deref for Siblings {
+    type Target = [Sibling];
+
+    fn deref(&self) -> &[Sibling] {
+        &self.0
+    }
+}
+
+impl From<Vec<Sibling>> for Siblings {
+    fn from(siblings: Vec<Sibling>) -> Self {
+        Self(Arc::new(siblings.into()))
+    }
+}
+
+impl Siblings {
+    /// The key, of which each sibling says it.
+    pub(super) fn key(&self) -> Option<&Key> {
+        self.first().map(|sibling| &sibling.item.key)
+    }
+
+    /// The sibling of this name.
+    pub(super) fn item(&self, dot: Dot) -> Option<&Item> {
+        let mut items = self.iter().map(|sibling| &sibling.item);
+        items.find(|item| item.dot == dot)
+    }
+
+    /// Changes them. Clones do not.
+    pub(crate) fn change<T>(&mut self, change: impl FnOnce(&mut Vec<Sibling>) -> T) -> T {
+        let (held, mut siblings) = match Arc::get_mut(&mut self.0) {
+            Some(few) => {
+                let siblings = Vec::from(std::mem::take(few));
+                (Some(few), siblings)
+            }
+            None => (None, self.to_vec()),
+        };
+        let result = change(&mut siblings);
+        match held {
+            Some(few) => *few = siblings.into(),
+            None => *self = siblings.into(),
+        }
+        result
+    }
+}
 
 impl Sibling {
     pub(super) fn new(item: Item) -> Self {
