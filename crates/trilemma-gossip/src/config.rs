@@ -7,7 +7,7 @@ use trilemma_core::session::{SESSION_RESULTS_MAX, SESSIONS_MAX, SessionLimits};
 use trilemma_core::{Incarnation, NodeId};
 
 use crate::message::{DEFERRED_MAX, ITEMS_MAX};
-use crate::predictor::{Params, infective_ticks};
+use crate::predictor::{FirstSend, Params, infective_ticks};
 
 /// What a write waits for before it is acknowledged. The host decides which mark `Persisted` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,13 +173,14 @@ impl GossipConfig {
     /// What the predictor needs to know.
     #[must_use]
     pub fn params(&self) -> Params {
+        let nodes = self.members.len() as u32;
+        let all_up_to = u32::try_from(self.flush_peers_max).unwrap_or(u32::MAX);
         Params {
-            nodes: self.members.len() as u32,
-            fanout: self.fanout,
-            tick: self.tick,
             loss: self.loss,
             latency: self.latency,
             miss_probability: self.miss_probability,
+            first_send: FirstSend::AtOnce { all_up_to },
+            ..Params::new(nodes, self.fanout, self.tick)
         }
     }
 

@@ -17,7 +17,7 @@ use crate::context::WireContext;
 use crate::dot::Dot;
 use crate::exchange::{self, Exchange, Finished, Goal, Page};
 use crate::message::{Compare, Message, PageEnd};
-use crate::predictor::{Prediction, predict};
+use crate::predictor::{ParamsError, Prediction, predict};
 use crate::reads::{self, Reads};
 use crate::record::Record;
 use crate::rejoin::{Meeting, Rejoin};
@@ -40,7 +40,7 @@ pub struct Gossip {
     pub(crate) exchange: Exchange,
     pub(crate) acknowledgements: Acknowledgements,
     pub(crate) rejoin: Rejoin,
-    pub(crate) prediction: Prediction,
+    pub(crate) prediction: Result<Prediction, ParamsError>,
     next_tick: Instant,
 }
 

@@ -65,7 +65,7 @@ mod writes;
 pub use config::{Durability, GossipConfig};
 pub use gossip::Gossip;
 pub use message::Message;
-pub use predictor::{Params, Prediction, predict};
+pub use predictor::{Params, ParamsError, Prediction, predict};
 pub use record::Record;
 
 #[cfg(test)]

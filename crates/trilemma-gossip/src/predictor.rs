@@ -1,171 +1,280 @@
 //! How long until everybody knows? Computed, not guessed.
 //!
-//! Two engines. *Synchronous rounds*: the recurrence `I(t+1) = N − (N−I)(1 − fq/(N−1))^I`, with
-//! `P(T ≤ t) ≈ exp(−(N−I(t)))`. *Real ticks with random phases*: the delay equation
-//! `dI/dt = (fq/τ)·I(t−ℓ)·(1−I/N)`, with `E[T] ≈ ∫ (1 − e^{−(N−I)}) dt`. The spread of T around its mean is that of
-//! two independent Gumbel variables, one for the start and one for the stragglers (Frieze and Grimmett 1985; Pittel
-//! 1987; Doerr and Kostrygin 2017 for loss). Exact within a few per cent from 100 nodes on; for a handful of nodes
-//! it is an upper estimate, since there a write is also sent to everyone at once.
+//! Three engines. *Recurrence*, where all tick in step: `I(t+1) = N − (N−I)(1 − fq/(N−1))^I`. *Delay equation*, where each
+//! ticks for itself: `dI/dt = (fq/τ)·I(t−ℓ)·(1−I/N)`. Both with what chance does at the start and, for the last node,
+//! `P(T ≤ t) ≈ exp(−(N−I(t)))` (Frieze and Grimmett 1985; Pittel 1987; Doerr and Kostrygin 2017 for loss). *Monte Carlo*:
+//! nodes that tick, tell and hear as the real ones do, for any parameters, only on request.
+//!
+//! Times are those of writes that rumors bring to every node. What rumors miss ([`Prediction::residue_nodes`]) anti-entropy
+//! brings later.
 
+mod grouped;
+mod monte_carlo;
+mod params;
+mod times;
+mod uniform;
+mod units;
+
+use std::fmt;
 use std::time::Duration;
 
-/// What the time to convergence depends on.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Params {
-    /// Nodes.
-    pub nodes: u32,
-    /// Distinct random peers reached in each tick.
-    pub fanout: u32,
-    /// Period of a tick.
-    pub tick: Duration,
-    /// Share of messages lost, from 0 to below 1.
-    pub loss: f64,
-    /// One-way delay, processing included.
-    pub latency: Duration,
-    /// Accepted probability that a rumour misses some node.
-    pub miss_probability: f64,
+pub use params::{FirstSend, LOSS_MAX, Params, ParamsError, Phases, VOUCHERS_MAX};
+pub use units::infective_ticks;
+
+use times::Times;
+use units::{Units, group_size, is_small, too_few};
+
+/// What a simulation may take: nodes times runs.
+const WORK_MAX: u64 = 200_000_000;
+/// Points of the curve of informed nodes at most.
+const CURVE_POINTS: usize = 400;
+
+/// Up to this many nodes the same few tell each other again, which the formulas for several vouchers take in only roughly.
+const FEW_NODES: u32 = 100;
+
+/// What made a prediction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// The recurrence of synchronous rounds.
+    Recurrence,
+    /// The delay equation of nodes that tick for themselves.
+    DelayEquation,
+    /// Seeded simulation of so many writes.
+    MonteCarlo {
+        /// Writes.
+        runs: u32,
+        /// Seed.
+        seed: u64,
+    },
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Engine::Recurrence => f.write_str("recurrence"),
+            Engine::DelayEquation => f.write_str("delay equation"),
+            Engine::MonteCarlo { runs, seed } => write!(f, "Monte Carlo, {runs} runs, seed {seed}"),
+        }
+    }
 }
 
 /// What is to be expected of one write.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prediction {
-    /// Mean time until every node has it.
+    /// What made it.
+    pub engine: Engine,
+    /// Whether formulas are known to be a rough estimate here: with groups or preferred senders, and for several vouchers
+    /// among at most 100 nodes. A simulation is none.
+    pub is_estimate: bool,
+    /// Mean time until every node has applied it.
     pub mean: Duration,
     /// Median of that time.
     pub p50: Duration,
     /// Time that 99 of 100 writes do not pass.
     pub p99: Duration,
-    /// Time that 999 of 1000 writes do not pass.
+    /// Time that 999 of 1,000 writes do not pass.
     pub p999: Duration,
-    /// Mean number of rounds if all nodes ticked in step.
+    /// Time that 9,999 of 10,000 writes do not pass.
+    pub p9999: Duration,
+    /// Mean number of rounds, if nodes tick in step: the first telling is round 1. Else the mean in ticks.
     pub rounds: f64,
     /// Rounds that 99 of 100 writes do not pass, likewise.
-    pub rounds_p99: u32,
-    /// Ticks for which a node must spread it.
+    pub rounds_p99: f64,
+    /// Messages with the change, of all nodes together.
+    pub messages: f64,
+    /// The same for one node.
+    pub messages_per_node: f64,
+    /// Copies of the change that arrive at a node; 1 would be the least.
+    pub copies: f64,
+    /// Bytes that a node sends for one write.
+    pub bytes_per_node: f64,
+    /// Share of the nodes that rumors miss.
+    pub residue: f64,
+    /// Nodes that rumors miss, on average.
+    pub residue_nodes: f64,
+    /// Ticks for which a node spreads it.
     pub infective_ticks: u32,
 }
 
-/// Quantiles of the sum of two independent Gumbel variables, less their mean 2γ.
-const GUMBEL_PAIR: [f64; 3] = [0.93 - 1.154, 6.45 - 1.154, 9.09 - 1.154];
-/// Rounds and ticks computed at most: a loss near 1 never ends.
-const STEPS_MAX: u32 = 100_000;
-/// Steps of the numeric integration for each tick (or delay, if that is shorter).
-const STEPS_PER_TICK: f64 = 64.0;
-
-/// Predicts the convergence of one write.
-#[must_use]
-pub fn predict(params: &Params) -> Prediction {
-    let spread = Spread::new(params);
-    let (rounds, rounds_p99) = spread.synchronous();
-    let mean = spread.asynchronous();
-    let scale = 1.0 / spread.pushes;
-    let quantile = |offset: f64| {
-        let ticks = if spread.nodes > 1.0 {
-            mean + offset * scale
-        } else {
-            0.0
-        };
-        params.tick.mul_f64(ticks.clamp(0.0, f64::from(STEPS_MAX)))
-    };
-    let [p50, p99, p999] = GUMBEL_PAIR;
-    Prediction {
-        mean: quantile(0.0),
-        p50: quantile(p50),
-        p99: quantile(p99),
-        p999: quantile(p999),
-        rounds,
-        rounds_p99,
-        infective_ticks: infective_ticks(params),
-    }
+/// A point of the curve of informed nodes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CurvePoint {
+    /// Time since the write.
+    pub time: Duration,
+    /// Share of the nodes that have applied it by then, on average.
+    pub share: f64,
 }
 
-/// Ticks for which every node must spread a rumour so that all have it but with `miss_probability`:
-/// `⌈ln(N/δ)/(fq)⌉ + 1`.
-#[must_use]
-pub fn infective_ticks(params: &Params) -> u32 {
-    let spread = Spread::new(params);
-    let miss = params.miss_probability.clamp(1e-12, 0.5);
-    let ticks = ((spread.nodes / miss).ln() / spread.pushes).ceil();
-    (ticks as u32).saturating_add(1).min(STEPS_MAX)
+/// A prediction with the curve that it comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// The figures.
+    pub prediction: Prediction,
+    /// Share of informed nodes, by time.
+    pub curve: Vec<CurvePoint>,
 }
 
-/// The parameters in the units of the equations: nodes, pushes that arrive per node and tick, delay in ticks.
+/// Which engine to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Recurrence or delay equation, as the phases say. Takes less than a millisecond.
+    Formula,
+    /// Simulation. Takes about a microsecond for each message.
+    MonteCarlo {
+        /// Writes, at least 1.
+        runs: u32,
+        /// Seed.
+        seed: u64,
+    },
+}
+
+/// What an engine found, in ticks.
+#[derive(Clone, Debug, Default)]
 struct Spread {
-    nodes: f64,
-    pushes: f64,
-    delay: f64,
+    times: Times,
+    rounds: Times,
+    /// Time, share, weight.
+    points: Vec<(f64, f64, f64)>,
+    curve: Vec<(f64, f64)>,
 }
 
 impl Spread {
-    fn new(params: &Params) -> Self {
-        let nodes = f64::from(params.nodes.max(1));
-        let fanout = f64::from(params.fanout.max(1)).min((nodes - 1.0).max(1.0));
-        let arriving = 1.0 - params.loss.clamp(0.0, 0.999);
-        let tick = params.tick.max(Duration::from_micros(1));
-        Self {
-            nodes,
-            pushes: fanout * arriving,
-            delay: params.latency.as_secs_f64() / tick.as_secs_f64(),
-        }
+    fn share(&mut self, time: f64, share: f64, weight: f64) {
+        self.points.push((time, share, weight));
     }
 
-    /// Mean and 99th percentile of the rounds when all tick in step.
-    fn synchronous(&self) -> (f64, u32) {
-        let n = self.nodes;
-        if n <= 1.0 {
-            return (0.0, 0);
-        }
-        let missed = 1.0 - self.pushes / (n - 1.0);
-        let (mut informed, mut mean, mut p99) = (1.0_f64, 0.0, None);
-        for round in 0..STEPS_MAX {
-            let left = n - informed;
-            mean += 1.0 - (-left).exp();
-            if p99.is_none() && left <= -(0.99_f64.ln()) {
-                p99 = Some(round);
+    /// Averages the curves of all starts.
+    fn finish(mut self) -> Self {
+        let end = self.points.iter().map(|(time, ..)| *time).fold(0.0, f64::max);
+        self.points.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let width = (end / CURVE_POINTS as f64).max(1e-9);
+        let mut best = 0.0_f64;
+        let (mut at, mut sum, mut weights) = (0.0, 0.0, 0.0);
+        for (time, share, weight) in std::mem::take(&mut self.points) {
+            if time > at + width && weights > 0.0 {
+                best = best.max(sum / weights);
+                self.curve.push((at, best));
+                (at, sum, weights) = (time, 0.0, 0.0);
             }
-            if left < 1e-9 {
-                break;
-            }
-            informed = n - left * missed.max(0.0).powf(informed);
+            at = at.max(time);
+            sum += share * weight;
+            weights += weight;
         }
-        (mean, p99.unwrap_or(STEPS_MAX))
+        if weights > 0.0 {
+            self.curve.push((at, best.max(sum / weights)));
+        }
+        self
     }
+}
 
-    /// Mean time in ticks when nodes tick at random phases.
-    fn asynchronous(&self) -> f64 {
-        let n = self.nodes;
-        if n <= 1.0 {
-            return 0.0;
-        }
-        let delay = self.delay.min(f64::from(STEPS_MAX));
-        // The delay is a whole number of steps, so that the past needs no interpolation.
-        let step = if delay > 0.0 {
-            delay / (delay * STEPS_PER_TICK).ceil()
-        } else {
-            1.0 / STEPS_PER_TICK
-        };
-        let lag = (delay / step).round() as usize;
-        let mut past = std::collections::VecDeque::from(vec![0.0; lag]);
-        let (mut informed, mut mean) = (1.0_f64, 0.0);
-        for _ in 0..STEPS_MAX {
-            let left = n - informed;
-            if left < 1e-4 {
-                break;
+/// Predicts the convergence of one write, by formula.
+///
+/// # Errors
+///
+/// A parameter is out of its range.
+pub fn predict(params: &Params) -> Result<Prediction, ParamsError> {
+    predict_with(params, Method::Formula).map(|report| report.prediction)
+}
+
+/// Predicts the convergence of one write.
+///
+/// # Errors
+///
+/// A parameter is out of its range, or the simulation is too large.
+pub fn predict_with(params: &Params, method: Method) -> Result<Report, ParamsError> {
+    params.check()?;
+    match method {
+        Method::Formula => Ok(formula(params)),
+        Method::MonteCarlo { runs, seed } => {
+            let most = u32::try_from(WORK_MAX / u64::from(params.nodes)).unwrap_or(u32::MAX);
+            if runs == 0 {
+                return Err(ParamsError::NoRuns);
             }
-            past.push_back(informed);
-            let then = past.pop_front().unwrap_or(informed);
-            let next = past.front().copied().unwrap_or(informed);
-            let rate = |source: f64, at: f64| self.pushes * source * (1.0 - at / n).max(0.0);
-            // Heun's method.
-            let first = rate(then, informed);
-            let guess = informed + step * first;
-            let source = if lag == 0 { guess } else { next };
-            let slope = f64::midpoint(first, rate(source, guess));
-            let reached = (informed + step * slope).min(n);
-            mean += step * f64::midpoint(1.0 - (-left).exp(), 1.0 - (-(n - reached)).exp());
-            informed = reached;
+            if runs > most {
+                let nodes = params.nodes;
+                return Err(ParamsError::TooManyRuns { runs, nodes, most });
+            }
+            let found = monte_carlo::run(params, runs, seed);
+            let engine = Engine::MonteCarlo { runs, seed };
+            Ok(report(
+                params,
+                engine,
+                &found.spread,
+                found.messages,
+                found.missed,
+            ))
         }
-        mean
+    }
+}
+
+fn formula(params: &Params) -> Report {
+    let units = Units::new(params);
+    let is_synchronised = Units::is_synchronised(params);
+    let is_slow = units.pushes() < uniform::PUSHES_MIN;
+    let has_groups = group_size(params) > 1 && !is_small(params);
+    let (engine, spread) = match (is_synchronised && !is_slow, has_groups) {
+        _ if params.nodes == 1 => (Engine::Recurrence, uniform::alone()),
+        (true, false) => (Engine::Recurrence, uniform::rounds(&units)),
+        (false, false) => (Engine::DelayEquation, uniform::delay(&units)),
+        (true, true) => (Engine::Recurrence, grouped::spread(&units, true)),
+        (false, true) => (Engine::DelayEquation, grouped::spread(&units, false)),
+    };
+    let each = units.random + units.fixed + units.mates;
+    let ticks = f64::from(units.infective);
+    // Half of the tellings come after the target itself has notified the teller, and are left out.
+    let known = (each * ticks / (2.0 * units.peers.max(1.0))).min(1.0) * units.arriving;
+    let sent = units.first + units.nodes * ticks * each * (1.0 - known);
+    let messages = if params.nodes == 1 { 0.0 } else { sent };
+    let notified = units.pushes() * (ticks - 1.0) * (1.0 - 1.0 / units.nodes);
+    let missed = if params.nodes == 1 {
+        0.0
+    } else {
+        units.nodes * too_few(units.vouchers, notified, units.peers)
+    };
+    report(params, engine, &spread, messages, missed)
+}
+
+fn engine_is_rough(params: &Params, engine: Engine) -> bool {
+    let is_formula = !matches!(engine, Engine::MonteCarlo { .. });
+    let is_close = params.vouchers > 1 && params.nodes <= FEW_NODES;
+    is_formula && (group_size(params) > 1 || params.top > 0.0 || is_close)
+}
+
+fn report(params: &Params, engine: Engine, spread: &Spread, messages: f64, missed: f64) -> Report {
+    let tick = params.tick.as_secs_f64();
+    let time = |ticks: f64| Duration::try_from_secs_f64((ticks * tick).max(0.0)).unwrap_or(Duration::MAX);
+    let quantile = |share| time(spread.times.quantile(share));
+    let rounds = if spread.rounds.mean() > 0.0 {
+        &spread.rounds
+    } else {
+        &spread.times
+    };
+    let nodes = f64::from(params.nodes);
+    let prediction = Prediction {
+        engine,
+        is_estimate: engine_is_rough(params, engine),
+        mean: time(spread.times.mean()),
+        p50: quantile(0.5),
+        p99: quantile(0.99),
+        p999: quantile(0.999),
+        p9999: quantile(0.9999),
+        rounds: rounds.mean(),
+        rounds_p99: rounds.quantile(0.99),
+        messages,
+        messages_per_node: messages / nodes,
+        copies: messages * (1.0 - params.loss) / nodes,
+        bytes_per_node: messages / nodes * f64::from(params.payload),
+        residue: missed / nodes,
+        residue_nodes: missed,
+        infective_ticks: infective_ticks(params),
+    };
+    let point = |(at, share): &(f64, f64)| CurvePoint {
+        time: time(*at),
+        share: share.clamp(0.0, 1.0),
+    };
+    Report {
+        prediction,
+        curve: spread.curve.iter().map(point).collect(),
     }
 }
 

@@ -1,9 +1,12 @@
 //! What this node can do, and figures for operators.
 
+use std::time::Duration;
+
 use trilemma_core::{LiveStatus, NodeSet, Now};
 
 use crate::clock::is_acceptable;
 use crate::gossip::Gossip;
+use crate::predictor::Prediction;
 
 impl Gossip {
     pub(crate) fn make_status(&self, _now: Now) -> LiveStatus {
@@ -47,6 +50,10 @@ impl Gossip {
         } else {
             format!("node {unmet}")
         };
+        let predicted = |time: fn(&Prediction) -> Duration| match &self.prediction {
+            Ok(prediction) => time(prediction).as_millis().to_string(),
+            Err(error) => format!("none: {error}"),
+        };
         let divergences: u64 = self.exchange.divergences().values().sum();
         let details = [
             ("contested keys", replica.contested().to_string()),
@@ -60,11 +67,11 @@ impl Gossip {
             ("divergences", divergences.to_string()),
             (
                 "predicted convergence ms",
-                self.prediction.mean.as_millis().to_string(),
+                predicted(|prediction| prediction.mean),
             ),
             (
                 "predicted convergence p99 ms",
-                self.prediction.p99.as_millis().to_string(),
+                predicted(|prediction| prediction.p99),
             ),
             ("digest", format!("{:016x}", self.digest())),
         ];
