@@ -200,6 +200,14 @@ pub enum Reason {
         #[serde(with = "text")]
         why: String,
     },
+    /// Only some nodes may write in the keyspace, and the one that was asked is none of them.
+    #[error("not allowed: node {node} may not write in this keyspace, only node {origins} may (`origins`)")]
+    NotAnOrigin {
+        /// The node that was asked.
+        node: NodeId,
+        /// The nodes that may.
+        origins: NodeSet,
+    },
 }
 
 impl Reason {
@@ -223,11 +231,14 @@ impl Reason {
         )
     }
 
-    /// Whether another node may serve what this one has refused: something is missing here that may be there. Not so where
-    /// all nodes would say the same, where time is up, and where the node is merely busy: to flood the others helps nobody.
+    /// Whether another node may serve what this one has refused: something is missing here that may be there, or this one may
+    /// not. Not so where all nodes would say the same, where time is up, and where the node is merely busy: to flood the others
+    /// helps nobody.
     #[must_use]
     pub fn may_differ_elsewhere(&self) -> bool {
-        self.is_unavailable() && !matches!(self, Reason::Deadline | Reason::Overloaded { .. })
+        let is_missing =
+            self.is_unavailable() && !matches!(self, Reason::Deadline | Reason::Overloaded { .. });
+        is_missing || matches!(self, Reason::NotAnOrigin { .. })
     }
 
     /// Whether this reason holds for the operation under every attempt, whatever became of earlier ones: it was fenced,
@@ -264,6 +275,7 @@ impl Reason {
             | Reason::Fenced
             | Reason::Invalid { .. }
             | Reason::NoSuchKeyspace { .. }
+            | Reason::NotAnOrigin { .. }
             | Reason::Failed { .. } => Retry::Never,
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use trilemma_core::session::{SESSION_RESULTS_MAX, SESSIONS_MAX, SessionLimits};
 use trilemma_core::{Incarnation, NodeId};
 
-use crate::message::{DEFERRED_MAX, ITEMS_MAX};
+use crate::message::{COMMAND_ITEMS_BYTES_MAX, DEFERRED_MAX, ITEMS_MAX};
 use crate::predictor::{FirstSend, Params, infective_ticks};
 
 /// What a write waits for before it is acknowledged. The host decides which mark `Persisted` tells.
@@ -38,6 +38,22 @@ pub struct GossipConfig {
     pub tick: Duration,
     /// Random peers that each tick tells. Default 3: growth by a factor of e³ per tick; more costs redundancy.
     pub fanout: u32,
+    /// The members of this node's own groups (rack, zone), without the node itself: each tick tells all of them, beside
+    /// the others. Default none.
+    pub mates: BTreeSet<NodeId>,
+    /// Of the nodes that were recently the first to tell this one of changes, the share in percent that each tick prefers to
+    /// random ones: those that did so most often. They take at most half of the fanout. Default 0.
+    pub top_senders_percent: u8,
+    /// Distinct peers that must have sent a change before it is taken in, trusted ones apart. Default 1: anybody's word
+    /// will do. At most the number of peers. Each more costs one round and a half or less, and a copy of each change.
+    pub vouchers: u32,
+    /// Nodes whose word suffices, also for changes of others. Default none.
+    pub trusted: BTreeSet<NodeId>,
+    /// The nodes that may write. Changes of others are refused, and not passed on. Default `None`: all members.
+    pub origins: Option<BTreeSet<NodeId>>,
+    /// Bytes of changes that wait for more vouchers. Default 16 MiB. Each peer may occupy an even share of it, but no less than
+    /// one command of the greatest size, with what it was the first to tell. More is left to later exchanges.
+    pub unvouched_bytes_max: usize,
     /// Up to this number of peers a local write is sent to all of them at once, so that it is everywhere after one
     /// one-way delay. Above it, to `fanout` random ones. Default 8.
     pub flush_peers_max: usize,
@@ -112,6 +128,12 @@ impl GossipConfig {
             seed,
             tick: Duration::from_millis(100),
             fanout: 3,
+            mates: BTreeSet::new(),
+            top_senders_percent: 0,
+            vouchers: 1,
+            trusted: BTreeSet::new(),
+            origins: None,
+            unvouched_bytes_max: 16 << 20,
             flush_peers_max: 8,
             loss: 0.1,
             miss_probability: 0.001,
@@ -149,6 +171,12 @@ impl GossipConfig {
     pub(crate) fn clamp(mut self) -> Self {
         self.members.insert(self.node);
         self.fanout = self.fanout.max(1);
+        self.mates.remove(&self.node);
+        self.mates.retain(|mate| self.members.contains(mate));
+        self.top_senders_percent = self.top_senders_percent.min(100);
+        let peers = (self.members.len() - 1).max(1);
+        self.unvouched_bytes_max = self.unvouched_bytes_max.max(COMMAND_ITEMS_BYTES_MAX);
+        self.vouchers = self.vouchers.clamp(1, peers as u32);
         self.tick = self.tick.max(Duration::from_millis(1));
         self.sync_ticks = self.sync_ticks.max(1);
         self.ahead_max = self.ahead_max.max(self.accept_drift);
@@ -170,6 +198,24 @@ impl GossipConfig {
         self.members.iter().copied().filter(|member| *member != self.node)
     }
 
+    /// Whether what this peer tells needs no other voucher.
+    pub(crate) fn is_trusted(&self, peer: NodeId) -> bool {
+        self.vouchers <= 1 || self.trusted.contains(&peer)
+    }
+
+    /// Whether this node may write.
+    pub(crate) fn may_write(&self) -> bool {
+        self.origins
+            .as_ref()
+            .is_none_or(|origins| origins.contains(&self.node))
+    }
+
+    /// Bytes of changes without enough vouchers that one peer may occupy.
+    pub(crate) fn unvouched_bytes_each(&self) -> usize {
+        let peers = self.members.len().saturating_sub(1).max(1);
+        (self.unvouched_bytes_max / peers).max(COMMAND_ITEMS_BYTES_MAX)
+    }
+
     /// What the predictor needs to know.
     #[must_use]
     pub fn params(&self) -> Params {
@@ -180,8 +226,19 @@ impl GossipConfig {
             latency: self.latency,
             miss_probability: self.miss_probability,
             first_send: FirstSend::AtOnce { all_up_to },
+            vouchers: self.vouchers,
+            groups: self.group_count(),
+            top: f64::from(self.top_senders_percent) / 100.0,
             ..Params::new(nodes, self.fanout, self.tick)
         }
+    }
+
+    /// How many groups there are if all are as large as this node's own; 0 without any.
+    fn group_count(&self) -> u32 {
+        if self.mates.is_empty() {
+            return 0;
+        }
+        (self.members.len() / (self.mates.len() + 1)).max(1) as u32
     }
 
     /// Ticks for which a node spreads a rumor.

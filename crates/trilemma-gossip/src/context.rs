@@ -9,6 +9,8 @@
 //! disk has lived through, where every change was synced before it left. A disk that was lost ends such a row for good:
 //! what it held may be known elsewhere and not here. So a context costs a few numbers for each *disk*, not for each start.
 
+mod agreed;
+
 use serde::{Deserialize, Serialize};
 use trilemma_core::codec::{self, bounded_vec};
 use trilemma_core::tree::Tree;

@@ -133,6 +133,20 @@ impl Observed {
         other.iter().for_each(|dot| self.add(dot));
     }
 
+    /// What both this and `other` hold.
+    #[must_use]
+    pub fn common(&self, other: &Observed) -> Observed {
+        let theirs = other.marks();
+        let mark = |dot: Dot| {
+            let at = theirs
+                .binary_search_by_key(&dot.source(), |mark| mark.source())
+                .ok()?;
+            let seq = dot.seq.min(theirs[at].seq);
+            Some(Dot { seq, ..dot })
+        };
+        self.iter().filter_map(mark).collect::<Vec<Dot>>().into()
+    }
+
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         self.0 = None;

@@ -35,7 +35,7 @@ use crate::message::{
 };
 use crate::replica::{Item, Replica};
 use crate::shared::Shared;
-use crate::store::{Source, Store};
+use crate::store::Store;
 
 /// Exchanges that this node has open as the asking side.
 const PULLS_MAX: usize = 4;
@@ -310,35 +310,51 @@ impl Exchange {
         pulling.session == page.session && follows && advances
     }
 
-    /// Takes the next page of an exchange, whose changes a correct node can have sent. Asks for the one after it;
-    /// returns what there is to conclude after the last.
+    /// Notes the changes of the next page, and takes in those that repair a difference, if the peer's word suffices.
+    pub(crate) fn on_items(
+        &mut self,
+        shared: &mut Shared,
+        store: &mut Store,
+        now: Now,
+        from: NodeId,
+        items: &[Item],
+        effects: &mut Out,
+    ) {
+        let Some(pulling) = self.pulls.get_mut(&from) else {
+            return;
+        };
+        match pulling.goal {
+            Goal::Missing => {}
+            Goal::Rejoin => items.iter().for_each(|item| pulling.listed.insert(item.dot)),
+            Goal::Repair if shared.config.is_trusted(from) => {
+                let context = store.replica.context();
+                let known = items.iter().filter(|item| context.contains(item.dot));
+                let known: Vec<Item> = known.cloned().collect();
+                store.repair(shared, now, &known, &[], effects);
+            }
+            Goal::Repair => {}
+        }
+    }
+
+    /// The changes of a page were taken in, all of them or not. Asks for the page after it; returns what there is to conclude
+    /// after the last.
     #[expect(
         clippy::too_many_arguments,
         reason = "the order of all handlers, and the parts of a page"
     )]
     pub(crate) fn on_page(
         &mut self,
-        shared: &mut Shared,
-        store: &mut Store,
+        shared: &Shared,
+        store: &Store,
         now: Now,
         from: NodeId,
         page: Page,
-        items: Vec<Item>,
+        is_complete: bool,
         end: PageEnd,
         effects: &mut Out,
     ) -> Option<Finished> {
         let pulling = self.pulls.get_mut(&from)?;
-        match pulling.goal {
-            Goal::Missing => {}
-            Goal::Rejoin => items.iter().for_each(|item| pulling.listed.insert(item.dot)),
-            Goal::Repair => {
-                let context = store.replica.context();
-                let known = items.iter().filter(|item| context.contains(item.dot));
-                let known: Vec<Item> = known.cloned().collect();
-                store.repair(shared, now, &known, &[], effects);
-            }
-        }
-        pulling.is_incomplete |= !store.receive(shared, now, items, Source::Exchange, effects);
+        pulling.is_incomplete |= !is_complete;
         match end {
             PageEnd::More(next) => {
                 pulling.at = Some((page.snapshot, next));

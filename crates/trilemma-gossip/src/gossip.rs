@@ -25,6 +25,8 @@ use crate::replica::{Item, Replica, Sibling};
 use crate::rumors::{PAGE_RUMORS_MAX, Rumors};
 use crate::shared::Shared;
 use crate::store::{Source, Store};
+use crate::targets::Targets;
+use crate::vouching::{Heard, Vouching};
 use crate::writes::{Write, Writes};
 
 pub(crate) type Out = Effects<Message, Record>;
@@ -36,6 +38,8 @@ pub struct Gossip {
     pub(crate) store: Store,
     pub(crate) writes: Writes,
     pub(crate) reads: Reads,
+    pub(crate) targets: Targets,
+    pub(crate) vouching: Vouching,
     pub(crate) rumors: Rumors,
     pub(crate) exchange: Exchange,
     pub(crate) acknowledgements: Acknowledgements,
@@ -55,6 +59,8 @@ impl Gossip {
             shared: Shared::new(config),
             store: Store::default(),
             reads: Reads::default(),
+            targets: Targets::default(),
+            vouching: Vouching::default(),
             rumors: Rumors::default(),
             exchange: Exchange::default(),
             acknowledgements: Acknowledgements::default(),
@@ -269,7 +275,7 @@ impl Gossip {
         now: Now,
         from: NodeId,
         context: Option<WireContext>,
-        items: Vec<Item>,
+        mut items: Vec<Item>,
         effects: &mut Out,
     ) {
         if let Some(wire) = context {
@@ -281,9 +287,31 @@ impl Gossip {
         if !self.shared.check_items(from, &items) {
             return;
         }
-        self.rumors.relay(&self.shared, &self.store, &items);
-        self.store
-            .receive(&mut self.shared, now, items, Source::Rumors, effects);
+        self.vouching.admit(&self.shared.config, from, &mut items);
+        let heard = self.hear(from, items);
+        self.targets.on_news(from, heard.news);
+        self.rumors.relay(&self.shared, &heard.commands);
+        self.take(now, heard.trusted, Source::Rumors, effects);
+    }
+
+    /// Finds out which changes of a peer may be taken in. While too much waits for the disk that is none, and none is noted.
+    fn hear(&mut self, from: NodeId, items: Vec<Item>) -> Heard {
+        let replica = &self.store.replica;
+        if self.shared.is_backlogged() {
+            return Heard {
+                is_incomplete: items.iter().any(|item| !replica.context().contains(item.dot)),
+                ..Heard::default()
+            };
+        }
+        let is_rejoining = self.rejoin.is_blank;
+        self.vouching
+            .hear(&self.shared.config, replica, from, items, is_rejoining)
+    }
+
+    /// Takes in changes that may be. Returns whether none was left out.
+    fn take(&mut self, now: Now, items: Vec<Item>, source: Source, effects: &mut Out) -> bool {
+        self.vouching.on_taken(&items);
+        self.store.receive(&mut self.shared, now, items, source, effects)
     }
 
     /// Asks a peer for what it has and we have not; for everything, if what our disk has lost may make a difference.
@@ -329,6 +357,9 @@ impl Gossip {
                  checksum saw; what either shows is kept"
             );
             self.exchange.note_divergence(from);
+            if !self.shared.config.is_trusted(from) {
+                return;
+            }
             let (shared, store) = (&mut self.shared, &self.store);
             return self
                 .exchange
@@ -350,7 +381,7 @@ impl Gossip {
         now: Now,
         from: NodeId,
         page: Page,
-        items: Vec<Item>,
+        mut items: Vec<Item>,
         end: PageEnd,
         effects: &mut Out,
     ) {
@@ -360,13 +391,23 @@ impl Gossip {
         if !self.shared.check_items(from, &items) {
             return self.exchange.give_up(from);
         }
-        if items.len() <= PAGE_RUMORS_MAX {
-            self.rumors.relay(&self.shared, &self.store, &items);
-        }
+        self.vouching.admit(&self.shared.config, from, &mut items);
         let (shared, store) = (&mut self.shared, &mut self.store);
+        self.exchange.on_items(shared, store, now, from, &items, effects);
+        let is_short = items.len() <= PAGE_RUMORS_MAX;
+        let heard = self.hear(from, items);
+        if is_short {
+            self.rumors.relay(&self.shared, &heard.commands);
+        }
+        let is_complete = self.take(now, heard.trusted, Source::Exchange, effects) && !heard.is_incomplete;
+        if heard.is_incomplete && !self.shared.config.is_trusted(from) {
+            // The rest would not be kept either, and comes again after others have vouched for what is held.
+            return self.exchange.give_up(from);
+        }
+        let (shared, store) = (&self.shared, &self.store);
         let finished = self
             .exchange
-            .on_page(shared, store, now, from, page, items, end, effects);
+            .on_page(shared, store, now, from, page, is_complete, end, effects);
         if let Some(finished) = finished {
             self.conclude(from, page, finished, effects);
         }
@@ -380,7 +421,11 @@ impl Gossip {
         };
         let is_whole = finished.goal == Goal::Rejoin;
         if finished.is_complete && (is_whole || !self.rejoin.needs(from, page.incarnation)) {
-            self.store.join_context(&mut self.shared, &context, effects);
+            let (shared, store) = (&mut self.shared, &mut self.store);
+            // Who has lost its disk believes each member: who has met all of them is as good as before.
+            let reflected = self.vouching.on_claimed(&shared.config, from, &context, is_whole);
+            store.join_context(shared, &reflected, effects);
+            self.vouching.on_context(store.replica.context());
             if is_whole && self.rejoin.is_blank {
                 let meeting = Meeting {
                     incarnation: page.incarnation,
@@ -399,7 +444,7 @@ impl Gossip {
         let has_due = store.release(shared, now, effects);
         let is_meeting = self.rejoin.go_on(shared, store, now, effects);
         let is_collecting = self.acknowledgements.collect(shared, store);
-        self.rumors.end_turn(shared, effects);
+        self.rumors.end_turn(shared, &self.targets, effects);
         let is_reading = self.reads.go_on(shared, now, effects);
         if has_due || is_meeting || is_collecting || is_reading {
             effects.go_on();
@@ -423,6 +468,7 @@ impl Gossip {
             let is_restarted = before.is_some_and(|before| before.incarnation != peer.incarnation);
             if is_restarted {
                 self.rumors.forget(node);
+                self.vouching.forget_peer(node);
                 self.exchange.forget(node, effects);
                 self.rejoin.on_incarnation(node);
                 self.acknowledgements.on_incarnation(node, peer.incarnation);
@@ -452,7 +498,14 @@ impl Gossip {
         let (shared, store) = (&mut self.shared, &mut self.store);
         shared.ticks += 1;
         self.rumors.add_new(store.write_back(shared, effects));
-        self.rumors.on_tick(shared, store, effects);
+        self.targets.on_tick();
+        if shared.ticks.is_multiple_of(u64::from(shared.config.sync_ticks)) {
+            let held = self.vouching.again(&shared.config, shared.config.turn_items);
+            self.rumors.tell_again(shared, held);
+        }
+        let targets = self.targets.pick(shared);
+        self.rumors
+            .on_tick(shared, targets, store, &self.vouching, effects);
         self.exchange.on_tick(shared, store, now, effects);
         if shared.ticks.is_multiple_of(u64::from(shared.config.sync_ticks)) {
             let peers = shared.reachable();
@@ -475,6 +528,8 @@ impl Gossip {
         self.store.check();
         self.writes.check(&self.shared);
         self.reads.check();
+        self.targets.check(&self.shared);
+        self.vouching.check(&self.shared.config, own);
         self.rumors.check(&self.shared);
         self.exchange.check(&self.shared);
         self.acknowledgements.check(own);

@@ -18,6 +18,8 @@
 //! refused: checked against one node's view they would mean nothing), and that a repeat of an operation at
 //! *another* node than the first is recognised.
 //!
+//! **Whose word counts** is a setting: anybody's, or that of several nodes, or of trusted ones; see `vouching`.
+//!
 //! **Invariants.** (1) What the context holds, the store reflects: nothing that such a change had observed is in the
 //! store, and nothing of that kind will be accepted. (2) Equal contexts have equal digests; comparisons notice where not.
 //! (3) What a node acknowledges is durable there. (4) What is collected is reflected by every member, and nothing visible
@@ -33,7 +35,8 @@
 //! | `deferred`, `store` | changes that are not shown yet; what is reflected and what is shown |
 //! | `writes` | clients' writes, repeats, outcomes, answers that wait for the disk |
 //! | `reads` | ranges, read part by part |
-//! | `rumors`, `exchange` | dissemination; anti-entropy |
+//! | `targets`, `rumors`, `exchange` | whom a tick tells; dissemination; anti-entropy |
+//! | `vouching` | which changes of others may count |
 //! | `acknowledgements` | what members durably reflect; collection |
 //! | `rejoin` | what a lost disk may have promised |
 //! | [`message`], [`record`], `checkpoint` | wire and disk |
@@ -60,6 +63,8 @@ mod rumors;
 mod shared;
 mod status;
 mod store;
+mod targets;
+mod vouching;
 mod writes;
 
 pub use config::{Durability, GossipConfig};

@@ -104,6 +104,12 @@ impl Item {
         dot.source() == self.dot.source() && self.dot.seq < dot.seq && dot.seq < end
     }
 
+    /// Whether `other` is the same change, whatever the two have observed: collection forgets that.
+    pub(crate) fn is_same_but_for_observed(&self, other: &Item) -> bool {
+        let change = |item: &Item| (item.dot, item.stamp, item.part);
+        change(self) == change(other) && self.key == other.key && self.content == other.content
+    }
+
     /// Whether collection can do something for it: for a tombstone, and for what it has observed.
     pub(crate) fn is_uncollected(&self) -> bool {
         self.content.is_none() || !self.observed.is_empty()
@@ -237,6 +243,12 @@ impl Replica {
     #[must_use]
     pub fn observed(&self, key: &[u8]) -> Observed {
         observed(self.siblings(key))
+    }
+
+    /// Whether some sibling of its key has observed this change.
+    pub(crate) fn has_observed(&self, item: &Item) -> bool {
+        let mut siblings = self.siblings(&item.key).iter();
+        siblings.any(|sibling| sibling.item.observed.covers(item.dot))
     }
 
     /// Takes in one change. Commutative, associative and idempotent.

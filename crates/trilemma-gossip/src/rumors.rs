@@ -1,4 +1,4 @@
-//! Rumors: local writes at once, everything new for some ticks to random peers (inside/gossip#a-write-step-by-step).
+//! Rumors: local writes at once, everything new for some ticks to the targets of each (inside/gossip#a-write-step-by-step).
 //!
 //! A rumor names a command by its first dot; what is sent is what of it is still live at that moment, so a newer
 //! write of a key takes the place of an older one in every queue by itself. Peers tell in their own rumors what they
@@ -15,6 +15,8 @@ use crate::message::{ITEMS_MAX, Message, context_bytes};
 use crate::replica::Item;
 use crate::shared::Shared;
 use crate::store::Store;
+use crate::targets::Targets;
+use crate::vouching::{Command, Vouching};
 
 /// Largest context that rumors carry along, in bytes: half a datagram.
 const CONTEXT_BYTES_MAX: usize = 512;
@@ -29,8 +31,7 @@ pub(crate) const PAGE_RUMORS_MAX: usize = 32;
 
 #[derive(Clone, Debug)]
 struct Rumor {
-    first: Dot,
-    of: u16,
+    command: Command,
     /// Ticks for which it is still spread.
     left: u32,
     /// Not before this tick.
@@ -67,18 +68,38 @@ impl Rumors {
         self.new_items.extend(changes);
     }
 
-    /// Queues the command of a change.
-    fn push(&mut self, shared: &Shared, item: &Item, ready: AppendSeq) {
+    /// Queues a command for as many ticks as all take to learn of it.
+    fn push(&mut self, shared: &Shared, command: Command, ready: AppendSeq) {
         let wait = if is_small(shared) { SENT_TICKS } else { 1 };
-        let rumor = Rumor {
-            first: item.command(),
-            of: item.part.of,
-            left: shared.config.infective_ticks(),
-            due: shared.ticks + wait,
-            ready,
-        };
+        self.queue(
+            shared,
+            Rumor {
+                command,
+                left: shared.config.infective_ticks(),
+                due: shared.ticks + wait,
+                ready,
+            },
+        );
+    }
+
+    /// Queues commands for this tick alone.
+    pub(crate) fn tell_again(&mut self, shared: &Shared, commands: Vec<Command>) {
+        for command in commands {
+            self.queue(
+                shared,
+                Rumor {
+                    command,
+                    left: 1,
+                    due: shared.ticks,
+                    ready: AppendSeq(0),
+                },
+            );
+        }
+    }
+
+    fn queue(&mut self, shared: &Shared, rumor: Rumor) {
         assert!(
-            rumor.left > 0 && rumor.of > 0,
+            rumor.left > 0 && rumor.command.1 > 0,
             "a rumor of nothing, or of no ticks: {rumor:?}"
         );
         if self.queue.len() >= shared.config.rumors_max {
@@ -98,29 +119,28 @@ impl Rumors {
         self.sent.remove(&peer);
     }
 
-    /// Queues what is new among `items`, for later ticks. Before they are applied: what is left out then is not
-    /// live and will be skipped when its turn comes.
-    pub(crate) fn relay(&mut self, shared: &Shared, store: &Store, items: &[Item]) {
+    /// Queues commands that were heard for the first time, for later ticks. What of them is neither live nor held when their
+    /// turn comes is left out then.
+    pub(crate) fn relay(&mut self, shared: &Shared, commands: &[Command]) {
         if shared.config.members.len() <= 2 {
             return;
         }
-        let mut last = None;
-        let context = store.replica.context();
-        for item in items.iter().filter(|item| !context.contains(item.dot)) {
-            let first = item.command();
-            if last.replace(first) != Some(first) {
-                self.push(shared, item, AppendSeq(0));
-            }
+        for command in commands {
+            self.push(shared, *command, AppendSeq(0));
         }
     }
 
     /// Sends the local writes of this turn: one message for many.
-    pub(crate) fn end_turn(&mut self, shared: &mut Shared, effects: &mut Out) {
+    pub(crate) fn end_turn(&mut self, shared: &mut Shared, targets: &Targets, effects: &mut Out) {
         if self.new_items.is_empty() {
             return;
         }
-        let fanout = shared.config.fanout as usize;
-        let targets = shared.targets(if is_small(shared) { usize::MAX } else { fanout });
+        let targets = if is_small(shared) {
+            let reachable = shared.reachable();
+            shared.sample(reachable, usize::MAX)
+        } else {
+            targets.pick(shared)
+        };
         let is_durable = shared.config.is_durable();
         let ready = if is_durable {
             effects.last_append()
@@ -131,7 +151,7 @@ impl Rumors {
         let mut bytes = 0;
         for item in std::mem::take(&mut self.new_items) {
             if item.part.index == 0 {
-                self.push(shared, &item, ready);
+                self.push(shared, (item.dot, item.part.of), ready);
                 let most = ITEMS_MAX - usize::from(item.part.of);
                 if items.len() > most || bytes >= shared.config.page_bytes {
                     send_new(is_durable, &targets, std::mem::take(&mut items), effects);
@@ -144,13 +164,19 @@ impl Rumors {
         send_new(is_durable, &targets, items, effects);
     }
 
-    /// The next rumors of the queue, up to the byte budget, to random peers.
-    pub(crate) fn on_tick(&mut self, shared: &mut Shared, store: &Store, effects: &mut Out) {
-        let targets = shared.targets(shared.config.fanout as usize);
+    /// The next rumors of the queue, up to the byte budget, to the targets of this tick.
+    pub(crate) fn on_tick(
+        &mut self,
+        shared: &Shared,
+        targets: Vec<NodeId>,
+        store: &Store,
+        vouching: &Vouching,
+        effects: &mut Out,
+    ) {
         if targets.is_empty() {
             return;
         }
-        let batch = self.take_batch(shared, store);
+        let batch = self.take_batch(shared, store, vouching);
         let wire = store.replica.context().to_wire(usize::MAX);
         let wire = (context_bytes(&wire) <= CONTEXT_BYTES_MAX).then_some(wire);
         for target in targets {
@@ -166,7 +192,12 @@ impl Rumors {
 
     /// Takes the front of the queue, as much as one tick may look at and send. What all peers have said they have, and what
     /// is no longer live, is dropped.
-    fn take_batch<'a>(&mut self, shared: &Shared, store: &'a Store) -> Vec<Found<'a>> {
+    fn take_batch<'a>(
+        &mut self,
+        shared: &Shared,
+        store: &'a Store,
+        vouching: &'a Vouching,
+    ) -> Vec<Found<'a>> {
         let peers: Vec<NodeId> = shared.config.peers().take(KNOWN_PEERS_MAX + 1).collect();
         let checks = (1..=KNOWN_PEERS_MAX).contains(&peers.len());
         let is_known = |knows: &dyn Fn(NodeId) -> bool| checks && peers.iter().all(|peer| knows(*peer));
@@ -183,12 +214,14 @@ impl Rumors {
                 early.push(Rumor { due, ..rumor });
                 continue;
             }
-            let last = rumor.first.seq.saturating_add(u64::from(rumor.of) - 1);
-            if is_known(&|peer| self.has_all(peer, rumor.first, last)) {
+            let (first, of) = rumor.command;
+            let last = first.seq.saturating_add(u64::from(of) - 1);
+            if is_known(&|peer| self.has_all(peer, first, last)) {
                 continue;
             }
-            work += CHECKS_PER_CHANGE * usize::from(rumor.of);
-            let items: Vec<&Item> = store.parts(rumor.first, rumor.of).collect();
+            work += CHECKS_PER_CHANGE * usize::from(of);
+            let live = store.parts(first, of);
+            let items: Vec<&Item> = live.chain(vouching.parts(rumor.command)).collect();
             let lacks = |peer| items.iter().any(|item| !self.knows(peer, item));
             if !items.is_empty() && !is_known(&|peer| !lacks(peer)) {
                 bytes += items.iter().map(|item| item.size()).sum::<usize>();

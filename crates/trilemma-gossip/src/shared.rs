@@ -152,9 +152,8 @@ impl Shared {
         connected
     }
 
-    /// Distinct, uniformly random peers.
-    pub(crate) fn targets(&mut self, count: usize) -> Vec<NodeId> {
-        let mut peers = self.reachable();
+    /// Distinct, uniformly random ones of `peers`.
+    pub(crate) fn sample(&mut self, mut peers: Vec<NodeId>, count: usize) -> Vec<NodeId> {
         debug_assert!(!peers.contains(&self.config.node), "a node is no peer of its own");
         let count = count.min(peers.len());
         for at in 0..count {

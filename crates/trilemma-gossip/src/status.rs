@@ -17,6 +17,8 @@ impl Gossip {
             self.divergence_warning(),
             self.clock_warning(),
             self.deferred_notice(),
+            self.contradiction_warning(),
+            self.refusal_warning(),
             (!missing.is_empty()).then(|| {
                 format!(
                     "reads and writes are local; node {missing} cannot be reached and will converge once it can"
@@ -55,10 +57,15 @@ impl Gossip {
             Err(error) => format!("none: {error}"),
         };
         let divergences: u64 = self.exchange.divergences().values().sum();
+        let contradictions: u64 = self.vouching.contradictions().values().sum();
+        let refused: u64 = self.vouching.refused().values().sum();
         let details = [
             ("contested keys", replica.contested().to_string()),
             ("uncollected changes", replica.uncollected().to_string()),
             ("deferred changes", self.store.deferred.len().to_string()),
+            ("unvouched changes", self.vouching.len().to_string()),
+            ("contradictory changes", contradictions.to_string()),
+            ("refused changes", refused.to_string()),
             ("rumors", self.rumors.len().to_string()),
             ("open exchanges", self.exchange.open().to_string()),
             ("context intervals", replica.context().intervals().to_string()),
@@ -125,6 +132,31 @@ impl Gossip {
             format!(
                 "{count} changes of node {origins} are stamped too far ahead of this node's clock and not shown yet: \
                  one of the clocks is wrong"
+            )
+        })
+    }
+
+    fn contradiction_warning(&self) -> Option<String> {
+        let contradictions = self.vouching.contradictions();
+        let origins: NodeSet = contradictions.keys().copied().collect();
+        (!origins.is_empty()).then(|| {
+            let count: u64 = contradictions.values().sum();
+            format!(
+                "{count} changes of node {origins} came in two versions: that node, or one that passed them on, is broken \
+                 or lies; the version with enough vouchers counts"
+            )
+        })
+    }
+
+    fn refusal_warning(&self) -> Option<String> {
+        let refused = self.vouching.refused();
+        let origins: NodeSet = refused.keys().map(|(origin, _)| *origin).collect();
+        let from: NodeSet = refused.keys().map(|(_, from)| *from).collect();
+        (!origins.is_empty()).then(|| {
+            let count: u64 = refused.values().sum();
+            format!(
+                "{count} changes of node {origins}, which may not write in this keyspace, were refused; node {from} passed \
+                 them on"
             )
         })
     }

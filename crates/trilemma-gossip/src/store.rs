@@ -452,6 +452,9 @@ impl Store {
                 continue;
             }
             let owner = winner.dot.origin;
+            if !shared.config.may_write() {
+                continue;
+            }
             if owner != shared.config.node && shared.view.is_connected(owner) && left < LEFT_MAX {
                 let at = now + write_back_wait(shared);
                 self.plan_write_back(key, at, left + 1);

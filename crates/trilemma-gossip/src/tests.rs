@@ -4,6 +4,7 @@ mod checkpoints;
 mod exchange;
 mod findings;
 mod invariants;
+mod list;
 mod reads;
 mod rejoin;
 mod scenarios;

@@ -120,6 +120,9 @@ impl Writes {
         command: &Command,
         effects: &mut Out,
     ) -> Result<(Stamp, Vec<Item>), NotApplied> {
+        if let Some(refusal) = refuse_here(shared) {
+            return Err(refusal);
+        }
         if self.waiting.is_full() {
             return Err(overloaded("too many writes wait for the disk"));
         }
@@ -331,6 +334,17 @@ fn refuse(command: &Command) -> Option<NotApplied> {
         NotApplied::never(Reason::Unsupported {
             asked: "a guarded write (compare-and-set), which would be checked against one node's view".into(),
             strongest: "an unguarded batch, visible at once on each node".into(),
+        })
+    })
+}
+
+/// Why this node writes nothing at all, if so. Others may.
+fn refuse_here(shared: &Shared) -> Option<NotApplied> {
+    let origins = shared.config.origins.as_ref()?;
+    (!shared.config.may_write()).then(|| {
+        NotApplied::from(Reason::NotAnOrigin {
+            node: shared.config.node,
+            origins: origins.iter().copied().collect(),
         })
     })
 }

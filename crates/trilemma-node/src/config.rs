@@ -1,5 +1,7 @@
 //! What one node is started with: plain values, already checked for syntax by the one who read them.
 
+mod gossip;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,6 +10,8 @@ use trilemma_core::{Backend, KeyspaceId, NODES_MAX, NodeId, NodeSet};
 use trilemma_paxos::register::PROPOSERS_MAX;
 
 use crate::admission::Limits;
+
+pub use gossip::GossipSettings;
 
 /// The keyspace id under which the node's own records stand in the log and its own messages in frames.
 pub const NODE_RECORDS: KeyspaceId = KeyspaceId(u32::MAX);
@@ -41,7 +45,9 @@ impl NodeSettings {
             ));
         }
         for (name, keyspace) in &self.keyspaces {
-            let fits = keyspace.check().and_then(|()| keyspace.check_members(nodes));
+            let fits = keyspace
+                .check()
+                .and_then(|()| keyspace.check_members(&self.members));
             fits.map_err(|why| format!("keyspace \"{name}\": {why}"))?;
         }
         Ok(())
@@ -55,15 +61,18 @@ pub struct KeyspaceConfig {
     pub backend: Backend,
     /// What a write waits for. Only `gossip` may wait for less than the disk: [`KeyspaceConfig::check`].
     pub durability: Durability,
+    /// How `gossip` spreads changes, and whose word counts.
+    pub gossip: GossipSettings,
 }
 
 impl KeyspaceConfig {
     /// A keyspace of this backend with the strongest durability.
     #[must_use]
-    pub const fn new(backend: Backend) -> Self {
+    pub fn new(backend: Backend) -> Self {
         Self {
             backend,
             durability: Durability::Fsync,
+            gossip: GossipSettings::default(),
         }
     }
 
@@ -77,8 +86,16 @@ impl KeyspaceConfig {
         }
     }
 
-    /// Refuses a durability that the backend cannot serve.
+    /// Refuses a durability, or settings, that the backend cannot serve.
     pub fn check(&self) -> Result<(), String> {
+        self.gossip.check()?;
+        if self.backend != Backend::Gossip && self.gossip != GossipSettings::default() {
+            return Err(format!(
+                "backend \"{}\" has no settings of \"gossip\":{}",
+                self.backend,
+                self.gossip.text().trim_start_matches(',')
+            ));
+        }
         if self.durability == self.effective_durability() {
             return Ok(());
         }
@@ -89,8 +106,10 @@ impl KeyspaceConfig {
         ))
     }
 
-    /// Refuses more members than the backend can serve.
-    fn check_members(&self, members: usize) -> Result<(), String> {
+    /// Refuses more members than the backend can serve, and settings that do not fit them.
+    pub fn check_members(&self, nodes: &NodeSet) -> Result<(), String> {
+        self.gossip.check_members(nodes)?;
+        let members = nodes.len();
         let limit = match self.backend {
             Backend::Paxos => PROPOSERS_MAX,
             Backend::Gossip | Backend::Raft | Backend::TwoPhase => NODES_MAX,
@@ -195,7 +214,10 @@ pub fn keyspace_id(name: &str) -> KeyspaceId {
 #[must_use]
 pub fn table_text(keyspaces: &BTreeMap<String, KeyspaceConfig>) -> String {
     let line = |(name, config): (&String, &KeyspaceConfig)| match config.backend {
-        Backend::Gossip => format!("{name} = gossip, durability {}", config.durability.name()),
+        Backend::Gossip => {
+            let durability = config.durability.name();
+            format!("{name} = gossip, durability {durability}{}", config.gossip.text())
+        }
         backend => format!("{name} = {backend}"),
     };
     keyspaces.iter().map(line).collect::<Vec<_>>().join("; ")
@@ -232,5 +254,30 @@ mod tests {
         for backend in [Backend::Gossip, Backend::Raft, Backend::TwoPhase] {
             assert_eq!(settings(backend, NODES_MAX).check(), Ok(()));
         }
+    }
+
+    #[test]
+    fn the_text_that_nodes_compare_says_what_gossip_is_set_to() {
+        let mut config = KeyspaceConfig::new(Backend::Gossip);
+        let text = |config: &KeyspaceConfig| table_text(&BTreeMap::from([("k".to_owned(), config.clone())]));
+        assert_eq!(text(&config), "k = gossip, durability fsync");
+        config.gossip = GossipSettings {
+            tick: Duration::from_millis(50),
+            fanout: 4,
+            groups: vec![(1..=2).map(NodeId).collect(), NodeSet::of(NodeId(3))],
+            top_senders_percent: 20,
+            vouchers: 2,
+            trusted: NodeSet::of(NodeId(3)),
+            origins: Some(NodeSet::of(NodeId(1))),
+        };
+        assert_eq!(
+            text(&config),
+            "k = gossip, durability fsync, tick 50ms, fanout 4, group {1, 2}, group {3}, top senders 20 %, vouchers 2, \
+             trusted {3}, origins {1}"
+        );
+        assert_eq!(
+            config.gossip.mates(NodeId(1)).collect::<Vec<_>>(),
+            [NodeId(1), NodeId(2)]
+        );
     }
 }

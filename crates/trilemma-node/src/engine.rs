@@ -66,6 +66,13 @@ impl Engine {
                     Durability::Os => trilemma_gossip::Durability::Os,
                     Durability::Fsync => trilemma_gossip::Durability::Fsync,
                 };
+                let settings = &keyspace.gossip;
+                (gossip.tick, gossip.fanout) = (settings.tick, settings.fanout);
+                gossip.mates = settings.mates(node).collect();
+                gossip.top_senders_percent = settings.top_senders_percent;
+                gossip.vouchers = settings.vouchers;
+                gossip.trusted = settings.trusted.iter().collect();
+                gossip.origins = settings.origins.as_ref().map(|origins| origins.iter().collect());
                 tune.gossip(&mut gossip);
                 Engine::Gossip(Host::new(Gossip::new(gossip)))
             }

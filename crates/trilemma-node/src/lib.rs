@@ -39,7 +39,7 @@ pub mod snapshots;
 pub mod watchers;
 
 pub use admission::Limits;
-pub use config::{Durability, KeyspaceConfig, NodeSettings, Tuning, keyspace_id, table_text};
+pub use config::{Durability, GossipSettings, KeyspaceConfig, NodeSettings, Tuning, keyspace_id, table_text};
 pub use effects::{Effects, Envelope, Observer};
 pub use engine::{Engine, Tune};
 pub use message::NodeMessage;

@@ -31,7 +31,9 @@ pub use trilemma_client::wire;
 pub use trilemma_client::wire::{
     CertificateOverview, KeyspaceOverview, LoadOverview, LogOverview, NodeOverview, PeerOverview,
 };
-pub use trilemma_node::{Durability, EPOCH, KeyspaceConfig, NEW_NODE_FILE, Tuning, keyspace_id, table_text};
+pub use trilemma_node::{
+    Durability, EPOCH, GossipSettings, KeyspaceConfig, NEW_NODE_FILE, Tuning, keyspace_id, table_text,
+};
 pub use trilemma_transport::{Identity, pki};
 
 /// 64 random bits from the operating system.

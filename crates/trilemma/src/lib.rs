@@ -37,7 +37,7 @@ mod transaction;
 mod watch;
 
 pub use client::{Client, ClientConfig, Server};
-pub use config::{Config, ConfigBuilder, Durability, KeyspaceConfig, Tuning};
+pub use config::{Config, ConfigBuilder, Durability, GossipSettings, KeyspaceConfig, Tuning};
 pub use error::{ConfigError, Effect, Error, OpenError, Result};
 pub use keyspace::Keyspace;
 pub use node::Node;

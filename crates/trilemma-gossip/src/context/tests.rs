@@ -198,3 +198,45 @@ fn intervals_that_touch_are_caught() {
         .insert((NodeId(1), Incarnation(2)), Intervals(vec![(1, 2), (3, 4)]));
     assert!(std::panic::catch_unwind(|| context.check()).is_err());
 }
+
+#[test]
+fn what_several_sets_agree_on_and_a_set_without_some_dots() {
+    let mut rng = Rng::new(7);
+    for _ in 0..2000 {
+        let mut pairs: Vec<(Context, BTreeSet<Dot>)> = (0..4).map(|_| random(&mut rng, 60)).collect();
+        for (context, naive) in &mut pairs {
+            if rng.below(3) == 0 {
+                let (origin, incarnation) = (1 + rng.below(2) as u32, 1 + rng.below(2));
+                context.close(
+                    NodeId(origin),
+                    Incarnation(incarnation),
+                    Incarnation(incarnation + 1),
+                );
+                naive.extend((1..=22).map(|seq| dot(origin, incarnation, seq)));
+            }
+        }
+        let contexts: Vec<&Context> = pairs.iter().map(|(context, _)| context).collect();
+        for needed in 1..=4 {
+            let agreed = Context::agreed(&contexts, needed);
+            agreed.check();
+            let holders = |dot: &Dot| pairs.iter().filter(|(_, naive)| naive.contains(dot)).count();
+            let naive: BTreeSet<Dot> = all().into_iter().filter(|dot| holders(dot) >= needed).collect();
+            assert_eq!(members(&agreed), naive, "{needed} of {contexts:?}");
+        }
+        let (context, naive) = &pairs[0];
+        let gone: Vec<Dot> = (0..rng.below(4))
+            .map(|_| all()[rng.below(all().len() as u64) as usize])
+            .collect();
+        let rest = context.without(gone.iter().copied());
+        rest.check();
+        let left = members(&rest);
+        for dot in &gone {
+            assert!(!left.contains(dot), "{dot} of {context:?}");
+        }
+        for dot in naive - &left {
+            let is_whole = context.is_closed(dot.origin, dot.incarnation);
+            let is_near = gone.iter().any(|gone| gone.source() == dot.source());
+            assert!(gone.contains(&dot) || is_whole && is_near, "{dot} of {context:?}");
+        }
+    }
+}

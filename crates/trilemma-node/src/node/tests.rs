@@ -40,13 +40,7 @@ fn settings(backend: Backend, members: u32, limits: Limits) -> NodeSettings {
         cluster: "test".into(),
         node: NodeId(1),
         members: (1..=members).map(NodeId).collect(),
-        keyspaces: BTreeMap::from([(
-            "k".to_owned(),
-            KeyspaceConfig {
-                backend,
-                durability: Durability::Fsync,
-            },
-        )]),
+        keyspaces: BTreeMap::from([("k".to_owned(), KeyspaceConfig::new(backend))]),
         tuning: Tuning {
             segment_bytes: 16 * MIB as u64,
             snapshot_log_bytes: 2 * MIB as u64,

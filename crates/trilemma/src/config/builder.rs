@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use trilemma_core::{Backend, NodeId};
+use trilemma_core::{Backend, NodeId, NodeSet};
 use trilemma_runtime::{Identity, KeyspaceConfig, NodeConfig, Tuning};
 
 use super::{Config, NODES_MAX, check};
@@ -174,7 +174,8 @@ impl ConfigBuilder {
                 self.peers.len() + 1
             ));
         }
-        if let Err(why) = check_keyspaces(&self.keyspaces) {
+        let members = self.peers.keys().copied().chain([self.node]).collect();
+        if let Err(why) = check_keyspaces(&self.keyspaces, &members) {
             return invalid(why);
         }
         if let Err(why) = check::check_tuning(&self.tuning) {
@@ -208,11 +209,12 @@ impl ConfigBuilder {
     }
 }
 
-fn check_keyspaces(keyspaces: &BTreeMap<String, KeyspaceConfig>) -> Result<(), String> {
+fn check_keyspaces(keyspaces: &BTreeMap<String, KeyspaceConfig>, members: &NodeSet) -> Result<(), String> {
     check::check_keyspaces(keyspaces.keys().map(String::as_str))?;
     for (name, keyspace) in keyspaces {
         keyspace
             .check()
+            .and_then(|()| keyspace.check_members(members))
             .map_err(|why| format!("keyspace \"{name}\": {why}"))?;
     }
     Ok(())

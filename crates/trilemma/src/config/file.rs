@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use trilemma_core::{Backend, NodeId};
-use trilemma_runtime::{Durability, KeyspaceConfig, Tuning};
+use trilemma_core::{Backend, NodeId, NodeSet};
+use trilemma_runtime::{Durability, GossipSettings, KeyspaceConfig, Tuning};
 
 use super::{Config, ConfigBuilder};
 use crate::error::{ConfigError, Error, Result};
@@ -47,6 +47,16 @@ enum Keyspace {
         merge: Merge,
         #[serde(default)]
         durability: DurabilityName,
+        tick_ms: Option<u64>,
+        fanout: Option<u32>,
+        #[serde(default)]
+        groups: Vec<Vec<u32>>,
+        #[serde(default)]
+        top_senders_percent: u8,
+        vouchers: Option<u32>,
+        #[serde(default)]
+        trusted: Vec<u32>,
+        origins: Option<Vec<u32>>,
     },
     Raft {},
     Paxos {},
@@ -189,7 +199,25 @@ impl From<Keyspace> for KeyspaceConfig {
             Keyspace::Gossip {
                 merge: Merge::LastWriterWins,
                 durability,
+                tick_ms,
+                fanout,
+                groups,
+                top_senders_percent,
+                vouchers,
+                trusted,
+                origins,
             } => {
+                let nodes = |ids: Vec<u32>| ids.into_iter().map(NodeId).collect::<NodeSet>();
+                let usual = GossipSettings::default();
+                let gossip = GossipSettings {
+                    tick: tick_ms.map_or(usual.tick, Duration::from_millis),
+                    fanout: fanout.unwrap_or(usual.fanout),
+                    groups: groups.into_iter().map(nodes).collect(),
+                    top_senders_percent,
+                    vouchers: vouchers.unwrap_or(usual.vouchers),
+                    trusted: nodes(trusted),
+                    origins: origins.map(nodes),
+                };
                 let durability = match durability {
                     DurabilityName::None => Durability::None,
                     DurabilityName::Os => Durability::Os,
@@ -197,6 +225,7 @@ impl From<Keyspace> for KeyspaceConfig {
                 };
                 KeyspaceConfig {
                     durability,
+                    gossip,
                     ..KeyspaceConfig::new(Backend::Gossip)
                 }
             }

@@ -90,7 +90,13 @@ fn weak_durability_is_refused_for_all_backends_but_gossip() {
             let built = Config::builder(1)
                 .listen(listen)
                 .data("data")
-                .keyspace_with("locks", KeyspaceConfig { backend, durability })
+                .keyspace_with(
+                    "locks",
+                    KeyspaceConfig {
+                        durability,
+                        ..KeyspaceConfig::new(backend)
+                    },
+                )
                 .build();
             let why = built.expect_err("there is no certificate").to_string();
             let refused = why.contains("keyspace \"locks\": durability");
@@ -216,4 +222,47 @@ fn a_keyspace_is_explained_with_what_it_needs() {
         text.contains("all 3 nodes") && text.contains("99.8001 %"),
         "{text}"
     );
+}
+
+/// What a `gossip` keyspace may say of groups, preferred senders and trust, and what of it cannot work.
+#[test]
+fn settings_of_gossip_are_read_and_refused_with_the_cure() {
+    let with = |more: &str| GOOD.replace("durability = \"os\"", &format!("durability = \"os\", {more}"));
+    let cases = [
+        ("tick_ms = 0", "tick_ms is 0ns: from 5ms to 60s"),
+        ("fanout = 0", "fanout is 0: from 1 to 64"),
+        ("top_senders_percent = 101", "at most 100"),
+        (
+            "fanout = 1, top_senders_percent = 20",
+            "needs a fanout of 2 or more",
+        ),
+        ("vouchers = 0", "at least one node"),
+        ("vouchers = 3", "only 2 others to hear a change from"),
+        ("trusted = [4]", "trusted names node 4"),
+        ("groups = [[1, 2], [3, 9]]", "groups names node 9"),
+        ("origins = []", "origins is empty"),
+        ("origins = [7]", "origins names node 7"),
+    ];
+    for (more, expected) in cases {
+        let why = error(&with(more)).to_string();
+        assert!(
+            why.contains("keyspace \"carts\"") && why.contains(expected),
+            "{more}: {why}"
+        );
+    }
+    let good = "tick_ms = 50, fanout = 4, groups = [[1, 2], [3]], top_senders_percent = 20, vouchers = 2, trusted = [3], \
+                origins = [1, 2]";
+    let why = error(&with(good)).to_string();
+    assert!(why.contains("ca.pem"), "only the certificates are missing: {why}");
+    let elsewhere = GOOD.replace("backend = \"raft\"", "backend = \"raft\", vouchers = 2");
+    assert!(error(&elsewhere).to_string().contains("vouchers"));
+    let settings = GossipSettings {
+        vouchers: 2,
+        ..GossipSettings::default()
+    };
+    let raft = KeyspaceConfig {
+        gossip: settings,
+        ..KeyspaceConfig::new(Backend::Raft)
+    };
+    assert!(raft.check().expect_err("not of raft").contains("vouchers 2"));
 }
