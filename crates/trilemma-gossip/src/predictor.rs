@@ -117,7 +117,7 @@ pub struct Report {
 /// Which engine to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// Recurrence or delay equation, as the phases say. Takes less than a millisecond.
+    /// Recurrence or delay equation, as the phases say. Takes about a millisecond, a few where messages are lost and late.
     Formula,
     /// Simulation. Takes about a microsecond for each message.
     MonteCarlo {
