@@ -6,6 +6,7 @@ mod init;
 mod keys;
 mod load;
 mod overview;
+mod predict;
 mod serve;
 mod tls;
 mod txn;
@@ -138,6 +139,8 @@ enum Command {
     Keyspaces(overview::Keyspaces),
     /// Judge a history: are the answers that clients got legal?
     Check(check::Check),
+    /// Compute how long a write in a gossip keyspace takes to every node
+    Predict(predict::Predict),
     /// Print shell completions
     Completions(Completions),
 }
@@ -189,6 +192,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
             Command::Status(command) => command.run(&global).await,
             Command::Keyspaces(command) => command.run(&global).await,
             Command::Check(command) => command.run(&global),
+            Command::Predict(command) => command.run(&global),
             Command::Completions(_) => unreachable!("answered above"),
         }
     })

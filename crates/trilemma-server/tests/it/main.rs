@@ -9,6 +9,7 @@ mod demo;
 mod files;
 mod harness;
 mod histories;
+mod predict;
 mod refusals;
 mod snapshots;
 #[cfg(target_os = "linux")]
