@@ -157,22 +157,20 @@ impl Vouching {
                 continue;
             }
             let command = (item.command(), item.part.of);
-            if !self.held.contains_key(&item.dot) {
-                heard.news += 1;
-                if passes_on {
-                    heard.pass_on(command);
-                }
-            }
+            let is_first = !self.held.contains_key(&item.dot);
             if is_trusted {
                 self.forget(item.dot);
                 heard.trusted.push(item);
-                if !passes_on {
-                    heard.pass_on(command);
-                }
             } else if self.hold(config, from, item, is_rejoining) {
                 touched.insert(command);
             } else {
+                // Neither news nor hearsay: it would be both again each time that it is sent.
                 heard.is_incomplete = true;
+                continue;
+            }
+            heard.news += usize::from(is_first);
+            if passes_on && is_first || !passes_on && is_trusted {
+                heard.pass_on(command);
             }
         }
         for command in touched {
@@ -197,15 +195,15 @@ impl Vouching {
             return true;
         }
         let count = versions.len();
-        if count > 0 {
-            self.note_contradiction(from, dot);
-        }
         let bytes = item.size();
         let occupied = self.occupied.get(&from).copied().unwrap_or_default();
         let is_full = self.bytes + bytes > config.unvouched_bytes_max
             || occupied + bytes > config.unvouched_bytes_each();
         if is_full || count >= VERSIONS_MAX {
             return false;
+        }
+        if count > 0 {
+            self.note_contradiction(from, dot);
         }
         self.bytes += bytes;
         self.occupied.insert(from, occupied + bytes);

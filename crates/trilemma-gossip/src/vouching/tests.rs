@@ -242,3 +242,24 @@ fn what_is_held_is_sent_again_a_page_at_a_time() {
         "the word of a trusted node is not hearsay"
     );
 }
+
+#[test]
+fn what_there_is_no_room_for_is_no_news_however_often_it_is_sent() {
+    let (config, mut vouching) = (config(2), Vouching::default());
+    for (at, version) in ["a", "b", "c", "d", "e", "e"].into_iter().enumerate() {
+        let heard = vouching.hear(&config, &Replica::default(), N2, vec![item(1, version)], false);
+        let is_first = usize::from(at == 0);
+        assert_eq!(
+            (heard.news, heard.commands.len()),
+            (is_first, is_first),
+            "{version}"
+        );
+    }
+    assert_eq!(vouching.contradictions(), &BTreeMap::from([(NodeId(5), 3)]));
+    let large = "x".repeat(3 << 20);
+    let flood: Vec<Item> = (10..13).map(|seq| item(seq, &large)).collect();
+    let first = vouching.hear(&config, &Replica::default(), N2, flood.clone(), false);
+    let again = vouching.hear(&config, &Replica::default(), N2, flood, false);
+    assert!(first.is_incomplete && again.is_incomplete);
+    assert_eq!((again.news, again.commands.len()), (0, 0));
+}
