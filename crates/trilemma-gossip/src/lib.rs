@@ -39,6 +39,7 @@
 //! | `vouching` | which changes of others may count |
 //! | `acknowledgements` | what members durably reflect; collection |
 //! | `rejoin` | what a lost disk may have promised |
+//! | [`reconcile`] | the difference of two sets, at a cost proportional to it |
 //! | [`message`], [`record`], `checkpoint` | wire and disk |
 //! | `status` | what operators see |
 //! | [`predictor`] | how long until everybody knows |
@@ -56,6 +57,7 @@ mod gossip;
 pub mod message;
 pub mod predictor;
 mod reads;
+pub mod reconcile;
 pub mod record;
 mod rejoin;
 pub mod replica;
