@@ -84,6 +84,9 @@ struct Machine {
 /// Bytes that a reader has room for, again and again.
 const ROOM: usize = 4096;
 
+/// The place of a record that waits for one.
+const NO_PLACE: LogSeq = LogSeq(u64::MAX);
+
 /// Looks at what a turn appends and changes.
 struct Watching<'a> {
     kind: Kind,
@@ -92,10 +95,16 @@ struct Watching<'a> {
 }
 
 impl Observer for Watching<'_> {
-    fn appended(&mut self, _: usize, seq: LogSeq, bytes: &Bytes) {
+    fn appended(&mut self, _: usize, bytes: &Bytes) {
         assert_eq!(self.kind.check_record(bytes), Ok(()), "a record of our own");
-        self.log.push((seq, bytes.clone()));
+        self.log.push((NO_PLACE, bytes.clone()));
         self.changes += 1;
+    }
+
+    fn placed(&mut self, _: usize, seq: LogSeq) {
+        let newest = self.log.iter_mut().rev();
+        let waiting = newest.take_while(|(place, _)| *place == NO_PLACE);
+        waiting.last().expect("a record that was appended").0 = seq;
     }
 
     fn stepped(&mut self, _: usize, _: &Engine, _: Option<u64>, applied: &[ChangeBatch]) {

@@ -183,6 +183,9 @@ pub struct Tuning {
     /// Percent of the last snapshot's size that the log must reach before the next one is taken. Default 100: with a large
     /// state, snapshots write as much as the log does, and restart replays at most about as much as it reads of the snapshot.
     pub snapshot_state_percent: u64,
+    /// Bytes of records that are given to the log and not durable; what keyspaces append beyond that waits for its turn. So
+    /// one sync is short, and a record waits for little of what other keyspaces have appended. Default 2 MiB.
+    pub log_window_bytes: usize,
     /// What may wait at this node.
     pub limits: Limits,
 }
@@ -198,6 +201,7 @@ impl Default for Tuning {
             segment_bytes: 32 * 1024 * 1024,
             snapshot_log_bytes: 128 * 1024 * 1024,
             snapshot_state_percent: 100,
+            log_window_bytes: 2 * 1024 * 1024,
             limits: Limits::default(),
         }
     }

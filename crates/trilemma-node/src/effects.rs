@@ -59,8 +59,10 @@ impl<W> Default for Effects<W> {
 
 /// Looks on while a turn is made: for invariants. The default looks at nothing.
 pub trait Observer {
-    /// A keyspace's record has got this place in the log.
-    fn appended(&mut self, _replica: usize, _seq: LogSeq, _bytes: &Bytes) {}
+    /// A keyspace has appended a record.
+    fn appended(&mut self, _replica: usize, _bytes: &Bytes) {}
+    /// The first of its records that had no place in the log has got this one.
+    fn placed(&mut self, _replica: usize, _seq: LogSeq) {}
     /// The steps of a keyspace are over for this turn: whether its state has jumped, and its changes after that.
     fn stepped(&mut self, _replica: usize, _engine: &Engine, _reset: Option<u64>, _applied: &[ChangeBatch]) {}
     /// A part of the turn is over: for those who have a clock.

@@ -35,6 +35,7 @@ pub mod peers;
 pub mod record;
 pub mod recovery;
 pub mod replica;
+mod rounds;
 pub mod snapshots;
 pub mod watchers;
 

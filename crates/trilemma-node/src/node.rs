@@ -3,7 +3,7 @@
 mod inputs;
 mod turn;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use trilemma_core::liveness::Liveness;
@@ -20,6 +20,7 @@ use crate::message::NodeMessage;
 use crate::peers::Peers;
 use crate::record::NodeRecord;
 use crate::replica::Replica;
+use crate::rounds::Rounds;
 use crate::snapshots::Snapshots;
 use crate::watchers::{Destination, Sent, WatchId};
 
@@ -60,6 +61,13 @@ pub struct Node<W> {
     /// The last record given to the log.
     last: LogSeq,
     progress: Progress,
+    /// Whose records the log is given next.
+    rounds: Rounds,
+    /// See [`Tuning::log_window_bytes`](crate::Tuning::log_window_bytes).
+    log_window_bytes: usize,
+    /// What the log was given and is not durable: places and costs, and the costs together.
+    given: VecDeque<(LogSeq, usize)>,
+    given_bytes: usize,
     snapshots: Snapshots,
     record: NodeRecord,
     /// Records of its own that have no place in the log yet.
@@ -94,6 +102,10 @@ impl<W> Node<W> {
         let others = settings.members.iter().filter(|peer| *peer != settings.node);
         let mut node = Self {
             by_id: by_id.map(|(index, replica)| (replica.id(), index)).collect(),
+            rounds: Rounds::new(replicas.len()),
+            log_window_bytes: settings.tuning.log_window_bytes,
+            given: VecDeque::new(),
+            given_bytes: 0,
             replicas,
             pending: Pending::default(),
             watches: BTreeMap::new(),

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use trilemma_core::codec::{bounded_text, bounded_vec};
-use trilemma_core::{Checkpoint, Incarnation, NODES_MAX, NodeId, NodeSet, codec};
+use trilemma_core::{Checkpoint, Incarnation, KeyspaceId, NODES_MAX, NodeId, NodeSet, codec};
+use trilemma_storage::LogSeq;
 use trilemma_storage::snapshot::Section;
 
 use crate::config::{NODE_RECORDS, NodeSettings};
@@ -27,6 +28,9 @@ pub enum NodeRecord {
     Met(Kept),
     /// All members have met: from here on this node is counted.
     Founded,
+    /// In snapshots alone: these keyspaces' states reflect their records up to these places of the log, which are behind
+    /// the snapshot's position. Records of others stand between them.
+    Reflected(#[serde(deserialize_with = "bounded_vec::<_, _, 4096>")] Vec<(KeyspaceId, u64)>),
 }
 
 /// The members of a cluster, this node among them, ascending.
@@ -74,6 +78,8 @@ pub(crate) struct StoredRecords {
     pub(crate) is_founded: bool,
     /// The peers that it has met.
     pub(crate) kept: BTreeMap<NodeId, Kept>,
+    /// Up to where the snapshot reflects records of a keyspace that are behind its position.
+    pub(crate) reflected: BTreeMap<KeyspaceId, LogSeq>,
 }
 
 impl StoredRecords {
@@ -97,6 +103,13 @@ impl StoredRecords {
             }
             NodeRecord::Founded => {
                 self.is_founded = true;
+                return Ok(());
+            }
+            NodeRecord::Reflected(places) => {
+                self.reflected = places
+                    .into_iter()
+                    .map(|(id, place)| (id, LogSeq(place)))
+                    .collect();
                 return Ok(());
             }
         }
@@ -177,13 +190,21 @@ fn check_keyspaces(stored: &[(String, String)], settings: &NodeSettings) -> Resu
     Ok(())
 }
 
-/// The node's own part of a snapshot: the record of its start, and what it has learned since.
-pub(crate) fn section(started: &NodeRecord, peers: &Peers) -> Section {
+/// What the node keeps of itself in a snapshot that is taken now: the record of its start, and what it has learned since.
+pub(crate) fn kept_records(started: &NodeRecord, peers: &Peers) -> Vec<NodeRecord> {
     let founded = peers.is_founded().then_some(NodeRecord::Founded);
-    let records = std::iter::once(started.clone())
+    std::iter::once(started.clone())
         .chain(peers.kept().map(NodeRecord::Met))
-        .chain(founded);
-    let chunks: Vec<Vec<u8>> = records.map(|record| codec::encode(&record).to_vec()).collect();
+        .chain(founded)
+        .collect()
+}
+
+/// The node's own part of a snapshot.
+pub(crate) fn section(records: &[NodeRecord]) -> Section {
+    let chunks: Vec<Vec<u8>> = records
+        .iter()
+        .map(|record| codec::encode(record).to_vec())
+        .collect();
     let check = |chunk: &[u8]| Ok(codec::decode::<NodeRecord>(chunk).map(drop)?);
     (NODE_RECORDS, Checkpoint::new(chunks.into_iter(), check))
 }

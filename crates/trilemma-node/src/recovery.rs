@@ -145,6 +145,11 @@ pub fn recover<D: Disk, W>(
         }
         let log = Log::read(disk.clone(), options, newest, |record| {
             read.log_bytes += record.payload.len() as u64 + RECORD_HEADER_BYTES;
+            // The state of the snapshot has it already.
+            if read.stored.reflected.get(&record.keyspace) >= Some(&record.seq) {
+                read.reflected += 1;
+                return Ok(());
+            }
             read.apply(record.keyspace, record.payload, Engine::replay)
         })?;
         let right = read.stored.incarnation().map_or(first, Incarnation::next);
@@ -162,6 +167,7 @@ pub fn recover<D: Disk, W>(
         engines,
         stored,
         log_bytes,
+        reflected,
         ..
     } = read;
     // All is well, and only now anything is changed.
@@ -172,7 +178,7 @@ pub fn recover<D: Disk, W>(
     let found = Found {
         snapshot: newest,
         last: recovery.last,
-        records: recovery.records,
+        records: recovery.records - reflected,
         cut_bytes: recovery.cut_bytes,
         clean: recovery.clean,
     };
@@ -254,6 +260,8 @@ struct Loading<'a> {
     failed: Option<RecoveryError>,
     /// Bytes of the log behind the snapshot.
     log_bytes: u64,
+    /// Records of it that the snapshot reflects.
+    reflected: u64,
 }
 
 type Engines = BTreeMap<KeyspaceId, (String, Engine)>;
@@ -277,6 +285,7 @@ impl<'a> Loading<'a> {
             incarnation,
             failed: None,
             log_bytes: 0,
+            reflected: 0,
         }
     }
 

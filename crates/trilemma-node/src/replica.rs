@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use trilemma_core::host::{GroupInput, Output};
+use bytes::Bytes;
+use trilemma_core::host::{Appended, GroupInput, Output};
+use trilemma_core::protocol::Force;
 use trilemma_core::{AppendSeq, Backend, KeyspaceId, LiveStatus, Now, StatusWatch};
 use trilemma_storage::{LogSeq, Progress};
 
@@ -10,6 +12,20 @@ use crate::admission::RECORD_OVERHEAD_BYTES;
 use crate::config::{Durability, KeyspaceConfig};
 use crate::engine::Engine;
 use crate::watchers::Watchers;
+
+/// An append that has got its place in the log.
+pub(crate) struct Given {
+    pub(crate) seq: AppendSeq,
+    pub(crate) force: Force,
+    pub(crate) bytes: Bytes,
+    /// What it costs until it is durable.
+    pub(crate) cost: usize,
+}
+
+/// What an append costs until it is durable.
+fn cost(append: &Appended) -> usize {
+    RECORD_OVERHEAD_BYTES + append.bytes.len()
+}
 
 /// See the module.
 pub struct Replica {
@@ -29,7 +45,11 @@ pub struct Replica {
     no_space: Option<String>,
     /// Messages of peers that the engine was handed.
     received: u64,
-    /// Appends that are not known to be durable: their number here and in the node's log, and their bytes.
+    /// Appends that wait for their turn to be given to the log, and what they cost together.
+    waiting: VecDeque<Appended>,
+    waiting_cost: usize,
+    /// Appends that the log was given and that are not known to be durable: their number here and in the log, and their
+    /// cost.
     appends: VecDeque<(AppendSeq, LogSeq, usize)>,
     /// The last append that the engine knows to be durable, and the log's progress at the last look.
     persisted: AppendSeq,
@@ -57,6 +77,8 @@ impl Replica {
             silent: None,
             no_space: None,
             received: 0,
+            waiting: VecDeque::new(),
+            waiting_cost: 0,
             appends: VecDeque::new(),
             persisted: AppendSeq::default(),
             reached: LogSeq::default(),
@@ -144,7 +166,7 @@ impl Replica {
     /// Whether appends wait for the disk.
     #[must_use]
     pub fn is_writing(&self) -> bool {
-        !self.appends.is_empty()
+        !self.appends.is_empty() || !self.waiting.is_empty()
     }
 
     /// Steps the engine; what it wants is added to the turn's output.
@@ -156,8 +178,29 @@ impl Replica {
         }
     }
 
-    /// Notes that an append has a place in the node's log. Returns what it costs while it waits.
-    pub(crate) fn appended(&mut self, seq: AppendSeq, at: LogSeq, bytes: usize) -> usize {
+    /// Takes an append, to be given to the log in its turn. Returns what it costs until it is durable.
+    pub(crate) fn appended(&mut self, append: Appended) -> usize {
+        let cost = cost(&append);
+        self.waiting.push_back(append);
+        self.waiting_cost += cost;
+        cost
+    }
+
+    /// What the first append costs that waits for its turn.
+    pub(crate) fn first_waiting(&self) -> Option<usize> {
+        self.waiting.front().map(cost)
+    }
+
+    /// The last append that waits for its turn.
+    pub(crate) fn last_waiting(&self) -> Option<AppendSeq> {
+        self.waiting.back().map(|append| append.seq)
+    }
+
+    /// Gives the first append that waits its place in the node's log.
+    pub(crate) fn give(&mut self, at: LogSeq) -> Option<Given> {
+        let Appended { seq, force, bytes } = self.waiting.pop_front()?;
+        let cost = RECORD_OVERHEAD_BYTES + bytes.len();
+        self.waiting_cost -= cost;
         if let Some((last, last_at, _)) = self.appends.back() {
             assert!(*last < seq && *last_at < at, "appends get places in their order");
         }
@@ -165,9 +208,13 @@ impl Replica {
             seq > self.persisted && at > self.reached,
             "append {seq} at {at} is durable before it is appended"
         );
-        let cost = RECORD_OVERHEAD_BYTES + bytes;
         self.appends.push_back((seq, at, cost));
-        cost
+        Some(Given {
+            seq,
+            force,
+            bytes,
+            cost,
+        })
     }
 
     /// What has become as durable as the keyspace promises, if the log has gone on: the last append, and the cost of all
@@ -182,7 +229,7 @@ impl Replica {
             return None;
         }
         self.reached = reached;
-        if self.appends.is_empty() {
+        if !self.is_writing() {
             return None;
         }
         let mut freed = 0;
@@ -197,9 +244,14 @@ impl Replica {
         Some((self.persisted, freed))
     }
 
-    /// Bytes of appends that wait.
-    pub(crate) fn waiting_bytes(&self) -> usize {
+    /// What the appends cost that the log was given and that are not durable.
+    pub(crate) fn given_bytes(&self) -> usize {
         self.appends.iter().map(|(_, _, cost)| cost).sum()
+    }
+
+    /// What all appends cost that are not durable.
+    pub(crate) fn undurable_bytes(&self) -> usize {
+        self.given_bytes() + self.waiting_cost
     }
 
     /// The invariants: appends stand in the order of their numbers and places, and none that waits is durable.
@@ -218,6 +270,19 @@ impl Replica {
                 self.name
             );
         }
+        if let (Some((last, _, _)), Some(first)) = (self.appends.back(), self.waiting.front()) {
+            assert!(
+                *last < first.seq,
+                "{}: appends are given in their order",
+                self.name
+            );
+        }
+        debug_assert_eq!(
+            self.waiting.iter().map(cost).sum::<usize>(),
+            self.waiting_cost,
+            "{}: what waits is counted as it is",
+            self.name
+        );
         debug_assert!(
             self.output.records.is_empty() && self.output.sends.is_empty() && self.output.replies.is_empty(),
             "{}: what a turn wants is carried out",

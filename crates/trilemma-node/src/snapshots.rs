@@ -1,17 +1,22 @@
 //! When a snapshot is taken, written and finished: all keyspaces at one position of the log.
 //!
 //! The states are taken between two turns (their clones share memory and cost nothing), so each holds exactly what
-//! replaying the log up to that position would give. The file is written once the log is durable that far, and the
-//! log releases what it covers once the file is durable and has been read back.
+//! replaying the log up to that position would give, and what keyspaces have appended that has no place in the log yet. The
+//! file is written once the log is durable that far and holds those records too, and says which places they have: they are
+//! not replayed. The log releases what the snapshot covers once the file is durable and has been read back.
 //!
 //! A snapshot costs as much as the state is large, so the next one waits until the log is as long as the last one, or as the
 //! setting says, if that is more. So a byte that is written costs no more than one byte of snapshots, however large the state
 //! is.
 
+use std::collections::BTreeMap;
+
+use trilemma_core::{AppendSeq, KeyspaceId};
 use trilemma_storage::snapshot::{Section, Summary};
 use trilemma_storage::{LogSeq, SnapshotError};
 
 use crate::config::Tuning;
+use crate::record::{NodeRecord, section};
 
 /// A snapshot to be written by [`trilemma_storage::snapshot::write`], on whatever thread suits the host. The result
 /// goes to [`crate::Node::on_snapshot`].
@@ -33,10 +38,41 @@ impl std::fmt::Debug for SnapshotJob {
     }
 }
 
+/// States that were taken, with all that keyspaces had appended by then.
+pub(crate) struct Taken {
+    /// What the node keeps of itself.
+    pub(crate) own: Vec<NodeRecord>,
+    /// The last record of each keyspace whose records still waited for their turn, and its place in the log once it has one.
+    pub(crate) waiting: BTreeMap<KeyspaceId, (AppendSeq, Option<LogSeq>)>,
+    /// The keyspaces' states.
+    pub(crate) keyspaces: Vec<Section>,
+}
+
+impl Taken {
+    /// Whether the log holds durably all that the states reflect.
+    fn is_durable(&self, durable: LogSeq) -> bool {
+        let mut places = self.waiting.values().map(|(_, place)| place);
+        places.all(|place| place.is_some_and(|place| place <= durable))
+    }
+
+    fn sections(mut self) -> Vec<Section> {
+        let places = self.waiting.into_iter();
+        let places: Vec<(KeyspaceId, u64)> = places
+            .filter_map(|(id, (_, place))| Some((id, place?.0)))
+            .collect();
+        if !places.is_empty() {
+            self.own.push(NodeRecord::Reflected(places));
+        }
+        std::iter::once(section(&self.own))
+            .chain(self.keyspaces)
+            .collect()
+    }
+}
+
 enum State {
     Idle,
-    /// Taken; waits until the log is durable up to the position.
-    Taken(LogSeq, Vec<Section>),
+    /// Taken; waits until the log is durable up to the position, and has all that the states reflect.
+    Taken(LogSeq, Taken),
     /// Being written.
     Writing(LogSeq),
 }
@@ -117,9 +153,9 @@ impl Snapshots {
         );
         let at = match &self.state {
             State::Idle => return,
-            State::Taken(at, sections) => {
+            State::Taken(at, taken) => {
                 assert!(
-                    !sections.is_empty(),
+                    !taken.own.is_empty(),
                     "a snapshot holds the node's own part at least"
                 );
                 *at
@@ -147,8 +183,18 @@ impl Snapshots {
         self.bytes += bytes;
     }
 
+    /// A record of a keyspace has got its place in the log.
+    pub(crate) fn placed(&mut self, keyspace: KeyspaceId, seq: AppendSeq, at: LogSeq) {
+        if let State::Taken(_, taken) = &mut self.state
+            && let Some((last, place)) = taken.waiting.get_mut(&keyspace)
+            && *last == seq
+        {
+            *place = Some(at);
+        }
+    }
+
     /// Takes a snapshot if one is due and `last` is news to it.
-    pub(crate) fn take(&mut self, last: LogSeq, sections: impl FnOnce() -> Vec<Section>) {
+    pub(crate) fn take(&mut self, last: LogSeq, take: impl FnOnce() -> Taken) {
         let due = self.wanted || self.bytes >= self.due_bytes();
         if !due || self.is_busy() || last <= self.covered {
             return;
@@ -156,14 +202,15 @@ impl Snapshots {
         assert!(last > self.covered, "a snapshot covers more than the one before");
         self.wanted = false;
         self.bytes = 0;
-        self.state = State::Taken(last, sections());
+        self.state = State::Taken(last, take());
     }
 
     /// The job, once what it covers is durable.
     pub(crate) fn job(&mut self, durable: LogSeq) -> Option<SnapshotJob> {
         match std::mem::replace(&mut self.state, State::Idle) {
-            State::Taken(at, sections) if at <= durable => {
+            State::Taken(at, taken) if at <= durable && taken.is_durable(durable) => {
                 self.state = State::Writing(at);
+                let sections = taken.sections();
                 Some(SnapshotJob {
                     log_id: self.log_id,
                     at,

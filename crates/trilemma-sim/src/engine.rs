@@ -141,6 +141,7 @@ knobs!(NODE, Limits,
 );
 knobs!(TUNING, Tuning,
     "node.snapshot_state_percent" => snapshot_state_percent: count,
+    "node.log_window_bytes" => log_window_bytes: size,
 );
 knobs!(LIVENESS, LivenessConfig,
     "node.ping_interval" => interval: micros,

@@ -7,8 +7,9 @@ mod raft;
 mod status;
 mod two_phase;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use bytes::Bytes;
 use trilemma_core::{
     Backend, ChangeBatch, Entry, Incarnation, Key, LiveStatus, NodeId, Outcome, Reply, Request, Ticket,
     Value, Version, WallTime, codec,
@@ -80,6 +81,8 @@ pub struct Invariants {
     /// The one history of a keyspace whose changes have the same positions everywhere.
     changes: Vec<Option<BTreeMap<u64, u64>>>,
     mirrors: BTreeMap<(NodeId, usize), Mirror>,
+    /// Records that have no place in their node's log yet.
+    waiting: BTreeMap<(NodeId, usize), VecDeque<Bytes>>,
     answered: BTreeSet<(NodeId, Ticket)>,
     statuses: status::Statuses,
     /// Whether a turn takes one input.
@@ -115,6 +118,7 @@ impl Invariants {
             special: parts.iter().map(special).collect(),
             changes: parts.iter().map(shared).collect(),
             mirrors: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             answered: BTreeSet::new(),
             statuses: status::Statuses::new(scenario.nodes),
             turns_are_whole: scenario.turn == 0,
@@ -128,6 +132,7 @@ impl Invariants {
             position: 0,
         };
         self.mirrors.insert((id, slot), mirror);
+        self.waiting.remove(&(id, slot));
         match (&mut self.special[slot], engine) {
             (Special::Raft(raft), Engine::Raft(host)) => raft.start(id, host.protocol()),
             (Special::Paxos(paxos), Engine::Paxos(host)) => paxos.start(id, host.protocol()),
@@ -291,13 +296,24 @@ impl Invariants {
         Ok(())
     }
 
-    /// A record has got its place in the node's log.
-    pub fn appended(&mut self, id: NodeId, slot: usize, seq: LogSeq, bytes: &[u8]) {
+    /// A node has appended a record, which has no place in its log yet.
+    pub fn appended(&mut self, id: NodeId, slot: usize, bytes: &Bytes) {
+        let waiting = self.waiting.entry((id, slot)).or_default();
+        waiting.push_back(bytes.clone());
+        if let Special::Gossip(gossip) = &mut self.special[slot] {
+            gossip.appended(id, bytes);
+        }
+    }
+
+    /// The first record that had no place in the node's log has got this one.
+    pub fn placed(&mut self, id: NodeId, slot: usize, seq: LogSeq) {
+        let waiting = self.waiting.entry((id, slot)).or_default();
+        let bytes = &waiting.pop_front().expect("what gets a place was appended")[..];
         match &mut self.special[slot] {
-            Special::Raft(raft) => raft.appended(id, seq, bytes),
-            Special::Gossip(gossip) => gossip.appended(id, seq, bytes),
-            Special::TwoPhase(two_phase) => two_phase.appended(id, seq, bytes),
-            Special::Paxos(paxos) => paxos.appended(id, seq, bytes),
+            Special::Raft(raft) => raft.placed(id, seq, bytes),
+            Special::Gossip(gossip) => gossip.placed(id, seq, bytes),
+            Special::TwoPhase(two_phase) => two_phase.placed(id, seq, bytes),
+            Special::Paxos(paxos) => paxos.placed(id, seq, bytes),
         }
     }
 

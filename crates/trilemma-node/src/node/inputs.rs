@@ -233,6 +233,9 @@ impl<W> Node<W> {
                     self.last
                 );
                 self.progress = progress;
+                while let Some((_, cost)) = self.given.pop_front_if(|(at, _)| *at <= progress.durable) {
+                    self.given_bytes -= cost;
+                }
                 for index in 0..self.replicas.len() {
                     let Some((up_to, freed)) = self.replicas[index].persisted(progress) else {
                         continue;

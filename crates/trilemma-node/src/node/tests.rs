@@ -1,5 +1,6 @@
 //! One node on a disk in memory: what it refuses, what it answers, what it shows, and that nothing ends it.
 
+mod disk;
 mod frames;
 mod idle;
 mod invariants;

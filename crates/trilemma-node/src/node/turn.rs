@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use trilemma_core::host::{Appended, GroupInput, Outgoing};
+use trilemma_core::host::{GroupInput, Outgoing};
 use trilemma_core::protocol::Force;
 use trilemma_core::{Instant, KeyRange, Lane, NodeId, Now, codec};
 
@@ -10,13 +10,17 @@ use super::{DEADLINE_GRACE, Node, Opening};
 use crate::config::NODE_RECORDS;
 use crate::effects::{Effects, Envelope, Observer};
 use crate::message::NodeMessage;
-use crate::record::{NodeRecord, section};
+use crate::record::{NodeRecord, kept_records};
 use crate::recovery::RECORD_HEADER_BYTES;
 use crate::replica::Replica;
+use crate::snapshots::Taken;
 use crate::watchers::Budget;
 
 /// How often live status is computed.
 const STATUS_INTERVAL: Duration = Duration::from_millis(50);
+/// The part of [`Tuning::log_window_bytes`](crate::Tuning::log_window_bytes) that a keyspace may give the log whatever others
+/// have given.
+const LITTLE_SHARE: usize = 32;
 
 impl<W> Node<W> {
     /// When the node wants its next turn, if nothing happens before.
@@ -55,7 +59,8 @@ impl<W> Node<W> {
         observer.passed("wake");
         let mut touched = self.end_turns(now);
         observer.passed("end of the keyspaces' turns");
-        self.append(&touched, effects, observer);
+        self.append(&touched, observer);
+        self.give(effects, observer);
         self.transmit(&touched, effects);
         self.publish(&touched, observer);
         observer.passed("gather");
@@ -145,20 +150,55 @@ impl<W> Node<W> {
         }
     }
 
-    /// Gathers all records of this turn into one batch for the log.
-    fn append(&mut self, touched: &[usize], effects: &mut Effects<W>, observer: &mut impl Observer) {
+    /// Takes all records of this turn, to be given to the log.
+    fn append(&mut self, touched: &[usize], observer: &mut impl Observer) {
         for index in touched {
             let replica = &mut self.replicas[*index];
-            for Appended { seq, force, bytes } in std::mem::take(&mut replica.output.records) {
-                self.last = self.last.plus(1);
-                observer.appended(*index, self.last, &bytes);
-                let cost = replica.appended(seq, self.last, bytes.len());
-                self.admission.appended(cost);
-                self.snapshots.appended(bytes.len() as u64 + RECORD_HEADER_BYTES);
-                effects.batch.forced |= force == Force::Now;
-                effects.batch.records.push((replica.id(), bytes));
+            for append in std::mem::take(&mut replica.output.records) {
+                observer.appended(*index, &append.bytes);
+                self.admission.appended(replica.appended(append));
+                self.rounds.waits(*index);
             }
         }
+    }
+
+    /// Gives the log what it has room for, from each keyspace in its turn. A keyspace that has given little waits for no
+    /// turn, so its records go with the next sync whatever others have appended.
+    fn give(&mut self, effects: &mut Effects<W>, observer: &mut impl Observer) {
+        let little = self.log_window_bytes / LITTLE_SHARE;
+        let waiting: Vec<usize> = self.rounds.waiting().collect();
+        for index in waiting {
+            let mut room = little.saturating_sub(self.replicas[index].given_bytes());
+            while let Some(cost) = self.replicas[index].first_waiting()
+                && cost <= room
+            {
+                room -= cost;
+                self.give_first(index, effects, observer);
+            }
+        }
+        while self.given_bytes < self.log_window_bytes.max(1) {
+            let replicas = &self.replicas;
+            let next = self.rounds.take(|index| replicas[index].first_waiting());
+            let Some(index) = next else { return };
+            self.give_first(index, effects, observer);
+        }
+        // What waits is not to wait for company.
+        effects.batch.forced = true;
+    }
+
+    fn give_first(&mut self, index: usize, effects: &mut Effects<W>, observer: &mut impl Observer) {
+        let at = self.last.plus(1);
+        let replica = &mut self.replicas[index];
+        let Some(given) = replica.give(at) else { return };
+        self.last = at;
+        observer.placed(index, at);
+        self.snapshots.placed(replica.id(), given.seq, at);
+        self.snapshots
+            .appended(given.bytes.len() as u64 + RECORD_HEADER_BYTES);
+        self.given.push_back((at, given.cost));
+        self.given_bytes += given.cost;
+        effects.batch.forced |= given.force == Force::Now;
+        effects.batch.records.push((replica.id(), given.bytes));
     }
 
     /// Gathers all messages of this turn.
@@ -273,10 +313,18 @@ impl<W> Node<W> {
     fn snapshot(&mut self, effects: &mut Effects<W>) {
         let (record, peers, replicas) = (&self.record, &self.peers, &self.replicas);
         self.snapshots.take(self.last, || {
-            let keyspaces = replicas
-                .iter()
-                .map(|replica| (replica.id(), replica.engine.checkpoint()));
-            std::iter::once(section(record, peers)).chain(keyspaces).collect()
+            let keyspaces = replicas.iter();
+            let waiting = keyspaces.clone().filter_map(|replica| {
+                let last = replica.last_waiting()?;
+                Some((replica.id(), (last, None)))
+            });
+            Taken {
+                own: kept_records(record, peers),
+                waiting: waiting.collect(),
+                keyspaces: keyspaces
+                    .map(|replica| (replica.id(), replica.engine.checkpoint()))
+                    .collect(),
+            }
         });
         effects.snapshot = self.snapshots.job(self.progress.durable);
         effects.release = self.release.take();
@@ -296,13 +344,27 @@ impl<W> Node<W> {
         self.admission.check();
         self.snapshots.check(self.last);
         debug_assert_eq!(
-            self.replicas.iter().map(Replica::waiting_bytes).sum::<usize>(),
+            self.replicas.iter().map(Replica::undurable_bytes).sum::<usize>(),
             self.admission.log_bytes(),
             "bytes that wait for the disk are counted as they are"
         );
         for replica in &self.replicas {
             replica.check();
         }
+        self.rounds.check();
+        debug_assert_eq!(
+            self.given.iter().map(|(_, cost)| cost).sum::<usize>(),
+            self.given_bytes,
+            "what the log was given is counted as it is"
+        );
+        assert!(
+            self.given_bytes > 0
+                || self
+                    .rounds
+                    .waiting()
+                    .all(|index| self.replicas[index].first_waiting().is_none()),
+            "records wait for a log that has nothing to do"
+        );
         debug_assert!(
             self.watches.values().all(|index| *index < self.replicas.len()),
             "a watch is of a keyspace"

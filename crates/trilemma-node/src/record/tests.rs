@@ -77,6 +77,7 @@ fn node_records_of_all_forms_are_read_byte_for_byte() {
         STARTED,
         b"\x03\x02\xac\x02\x00\x05\x07",
         b"\x04",
+        b"\x05\x01\x07\x09",
     ] {
         let record: NodeRecord = codec::decode(golden).expect("a golden record");
         assert_eq!(codec::encode(&record), golden, "{record:?}");

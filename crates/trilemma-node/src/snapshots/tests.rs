@@ -1,6 +1,6 @@
 //! When a snapshot is due.
 
-use trilemma_core::{Checkpoint, KeyspaceId};
+use trilemma_core::Checkpoint;
 
 use super::*;
 
@@ -17,8 +17,10 @@ fn written(snapshots: &mut Snapshots, bytes: u64, size: u64) -> usize {
     for _ in 0..bytes / MIB {
         snapshots.appended(MIB);
         let last = LogSeq(snapshots.covered().0 + 1);
-        snapshots.take(last, || {
-            vec![(KeyspaceId(0), Checkpoint::new(std::iter::empty(), |_| Ok(())))]
+        snapshots.take(last, || Taken {
+            own: vec![NodeRecord::Founded],
+            waiting: BTreeMap::new(),
+            keyspaces: vec![(KeyspaceId(0), Checkpoint::new(std::iter::empty(), |_| Ok(())))],
         });
         if snapshots.job(last).is_some() {
             count += 1;

@@ -230,11 +230,11 @@ impl GossipInvariants {
     }
 
     /// A node logs changes, its own or those of others.
-    pub(super) fn appended(&mut self, id: NodeId, seq: LogSeq, bytes: &[u8]) {
+    pub(super) fn appended(&mut self, id: NodeId, bytes: &[u8]) {
         let Ok(record) = codec::decode::<Record>(bytes) else {
             return;
         };
-        self.disks.entry(id).or_default().append(seq, record.clone());
+        self.disks.entry(id).or_default().append(&record);
         let items = match record {
             Record::Write { items, .. } | Record::Join { items } | Record::Deferred { items } => items,
             Record::Repair { removed, .. } => return self.removed.entry(id).or_default().extend(removed),
@@ -245,6 +245,13 @@ impl GossipInvariants {
             let of_key = self.changes.entry(item.key.clone()).or_default();
             let spread = item.dot.origin != id;
             of_key.entry(item.dot).or_insert((item, false)).1 |= spread;
+        }
+    }
+
+    /// A record has got its place in the node's log.
+    pub(super) fn placed(&mut self, id: NodeId, seq: LogSeq, bytes: &[u8]) {
+        if let Ok(record) = codec::decode::<Record>(bytes) {
+            self.disks.entry(id).or_default().place(seq, record);
         }
     }
 

@@ -445,7 +445,7 @@ impl RaftInvariants {
         Ok(())
     }
 
-    pub(super) fn appended(&mut self, id: NodeId, seq: LogSeq, bytes: &[u8]) {
+    pub(super) fn placed(&mut self, id: NodeId, seq: LogSeq, bytes: &[u8]) {
         if self.lost.contains(&id) {
             return;
         }

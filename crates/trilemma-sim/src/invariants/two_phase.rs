@@ -92,7 +92,7 @@ impl TwoPhaseInvariants {
         self.stored.entry(id).or_default().is_unclear = true;
     }
 
-    pub(super) fn appended(&mut self, id: NodeId, seq: LogSeq, bytes: &[u8]) {
+    pub(super) fn placed(&mut self, id: NodeId, seq: LogSeq, bytes: &[u8]) {
         if let Ok(record) = codec::decode::<Record>(bytes) {
             let stored = self.stored.entry(id).or_default();
             stored.pending.push_back((seq, record));

@@ -67,12 +67,19 @@ const LATER: &[(Protocol, &[Setting])] = &[
     ),
 ];
 
+/// As [`NODE`], and later.
+const NODE_LATER: &[Setting] = &[
+    // Records are small here: with less of a window, keyspaces wait for each other.
+    ("node.log_window_bytes", &[1, 1, 200, 4000, DEFAULT, DEFAULT]),
+];
+
 impl Swarm {
     /// See the module.
     pub(super) fn late_knobs(&mut self, knobs: &mut Knobs) {
         self.draw_of(LATE, knobs);
         self.draw(NODE, knobs);
         self.draw_of(LATER, knobs);
+        self.draw(NODE_LATER, knobs);
     }
 
     fn draw_of(&mut self, settings: &[(Protocol, &[Setting])], knobs: &mut Knobs) {

@@ -29,8 +29,12 @@ struct Watching<'a> {
 }
 
 impl Observer for Watching<'_> {
-    fn appended(&mut self, replica: usize, seq: LogSeq, bytes: &Bytes) {
-        self.invariants.appended(self.id, replica, seq, bytes);
+    fn appended(&mut self, replica: usize, bytes: &Bytes) {
+        self.invariants.appended(self.id, replica, bytes);
+    }
+
+    fn placed(&mut self, replica: usize, seq: LogSeq) {
+        self.invariants.placed(self.id, replica, seq);
     }
 
     fn stepped(&mut self, replica: usize, engine: &Engine, reset: Option<u64>, applied: &[ChangeBatch]) {

@@ -70,6 +70,7 @@ pub(super) fn check_tuning(tuning: &Tuning) -> Result<(), String> {
         segment_bytes,
         snapshot_log_bytes,
         snapshot_state_percent: _,
+        log_window_bytes: _,
         limits,
     } = tuning;
     limits.check()?;

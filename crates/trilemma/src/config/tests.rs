@@ -163,6 +163,7 @@ fn the_book_has_the_defaults_of_tuning() {
         segment_bytes,
         snapshot_log_bytes,
         snapshot_state_percent,
+        log_window_bytes: _,
         limits: _,
     } = Tuning::default();
     assert_eq!(

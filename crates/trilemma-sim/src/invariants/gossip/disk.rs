@@ -10,6 +10,9 @@ use trilemma_storage::LogSeq;
 
 use crate::invariants::Broken;
 
+/// The place of a record that has none yet.
+const NO_PLACE: LogSeq = LogSeq(u64::MAX);
+
 /// See the module.
 #[derive(Default)]
 pub(super) struct Disk {
@@ -18,6 +21,8 @@ pub(super) struct Disk {
     appended: Context,
     /// Records that are not durable yet.
     pending: VecDeque<(LogSeq, Record)>,
+    /// Of each record that has no place in the log yet: the hash of the context that it makes.
+    waiting: VecDeque<Option<u64>>,
     /// Where the log stood when it first made a context of this hash.
     made: BTreeMap<u64, LogSeq>,
     /// Where the operations of this incarnation are in the log.
@@ -75,13 +80,25 @@ impl Disk {
         self.blank
     }
 
-    pub(super) fn append(&mut self, seq: LogSeq, record: Record) {
-        take(&mut self.appended, &record);
-        if !matches!(record, Record::Lease(_) | Record::Fence { .. }) {
-            self.made.entry(self.appended.hash()).or_insert(seq);
+    /// The node has appended a record, which has no place in its log yet.
+    pub(super) fn append(&mut self, record: &Record) {
+        take(&mut self.appended, record);
+        let makes = !matches!(record, Record::Lease(_) | Record::Fence { .. });
+        self.waiting.push_back(makes.then(|| self.appended.hash()));
+        if let Record::Write { op, .. } | Record::Fence { op, .. } = record {
+            self.operations.insert(*op, NO_PLACE);
         }
-        if let Record::Write { op, .. } | Record::Fence { op, .. } = &record {
-            self.operations.insert(*op, seq);
+    }
+
+    /// The first record that had no place has got this one.
+    pub(super) fn place(&mut self, seq: LogSeq, record: Record) {
+        if let Some(Some(made)) = self.waiting.pop_front() {
+            self.made.entry(made).or_insert(seq);
+        }
+        if let Record::Write { op, .. } | Record::Fence { op, .. } = &record
+            && let Some(place @ &mut NO_PLACE) = self.operations.get_mut(op)
+        {
+            *place = seq;
         }
         self.pending.push_back((seq, record));
     }
@@ -102,6 +119,7 @@ impl Disk {
     pub(super) fn crashed(&mut self, durable: LogSeq) {
         self.sync(durable);
         self.pending.clear();
+        self.waiting.clear();
         self.made.clear();
         self.operations.clear();
     }
