@@ -13,6 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::codec::{bounded_octets, bounded_vec};
+use crate::datatype::Update;
 use crate::error::{NotApplied, Reason};
 use crate::id::{LeaseId, Version};
 use crate::read::KeyRange;
@@ -290,29 +291,44 @@ pub enum Mutation {
         /// The key.
         key: Key,
     },
+    /// The value of a data type that the key holds changes. Only convergent backends have such values.
+    Update {
+        /// The key.
+        key: Key,
+        /// What changes.
+        update: Box<Update>,
+    },
 }
+
+// A log holds millions of them.
+const _: () = assert!(size_of::<Mutation>() <= 56);
 
 impl Mutation {
     /// The key that changes.
     #[must_use]
     pub fn key(&self) -> &Key {
         match self {
-            Mutation::Put { key, .. } | Mutation::Delete { key } => key,
+            Mutation::Put { key, .. } | Mutation::Delete { key } | Mutation::Update { key, .. } => key,
         }
     }
 
-    /// The value that the key gets; `None` for a delete.
+    /// The value that the key gets; `None` for a delete, and for a change of a data type.
     #[must_use]
     pub fn value(&self) -> Option<&Value> {
         match self {
             Mutation::Put { value, .. } => Some(value),
-            Mutation::Delete { .. } => None,
+            Mutation::Delete { .. } | Mutation::Update { .. } => None,
         }
     }
 
     /// What it adds to the size of a command.
     pub(crate) fn size(&self) -> usize {
-        self.key().len() + self.value().map_or(0, |value| value.len()) + SIZE_OVERHEAD
+        let content = match self {
+            Mutation::Put { value, .. } => value.len(),
+            Mutation::Update { update, .. } => update.size(),
+            Mutation::Delete { .. } => 0,
+        };
+        self.key().len() + content + SIZE_OVERHEAD
     }
 }
 
@@ -371,6 +387,27 @@ impl Command {
             guards: Vec::new(),
             mutations: vec![Mutation::Delete { key: key.into() }],
         }
+    }
+
+    /// Changes the value of a data type.
+    #[must_use]
+    pub fn update(key: impl Into<Key>, update: Update) -> Self {
+        Self {
+            guards: Vec::new(),
+            mutations: vec![Mutation::Update {
+                key: key.into(),
+                update: Box::new(update),
+            }],
+        }
+    }
+
+    /// The first change of a data type in it, with its key.
+    #[must_use]
+    pub fn first_update(&self) -> Option<(&Key, &Update)> {
+        self.mutations.iter().find_map(|mutation| match mutation {
+            Mutation::Update { key, update } => Some((key, &**update)),
+            Mutation::Put { .. } | Mutation::Delete { .. } => None,
+        })
     }
 
     /// Sets one key (`None`: removes it) if it holds exactly `expected` (`None`: does not exist).
@@ -443,6 +480,11 @@ impl Command {
         }
         for key in self.keys() {
             key.validate().map_err(NotApplied::never)?;
+        }
+        for mutation in &self.mutations {
+            if let Mutation::Update { key, update } = mutation {
+                update.validate(key).map_err(NotApplied::never)?;
+            }
         }
         let values = self.mutations.iter().filter_map(Mutation::value);
         let expected = self.guards.iter().filter_map(|guard| match guard {

@@ -7,7 +7,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Reason;
 use crate::needs::Needs;
+use crate::protocol::Request;
 use crate::receipt::Achieved;
 
 /// A protocol family that can serve a keyspace.
@@ -146,6 +148,8 @@ pub struct Descriptor {
     pub linearizable_reads: bool,
     /// How far a command may reach.
     pub transaction_scope: TransactionScope,
+    /// Whether keys may hold values of data types ([`crate::datatype`]): counters, sets, maps.
+    pub data_types: bool,
     /// How many nodes hold a write durably when it is acknowledged.
     pub durable_on: Requires,
     /// When an operation may block rather than be refused, in words; empty if never.
@@ -169,6 +173,18 @@ impl Descriptor {
     #[must_use]
     pub const fn meets(&self, needs: Needs) -> bool {
         needs.lost_with(self.backend).is_none()
+    }
+
+    /// Refuses what concerns data types where the backend has none.
+    pub fn check_data_types(&self, request: &Request) -> Result<(), Reason> {
+        let of = request.data_type().filter(|_| !self.data_types);
+        of.map_or(Ok(()), |of| {
+            Err(Reason::Unsupported {
+                asked: format!("a {of} in a keyspace of backend \"{}\"", self.backend),
+                strongest: "a plain value, changed with compare_and_set; data types are in keyspaces of backend \"gossip\""
+                    .into(),
+            })
+        })
     }
 
     /// The probability that an operation can be done when each node is up independently with probability
@@ -200,6 +216,7 @@ const GOSSIP: Descriptor = Descriptor {
     isolation: Achieved::Convergent,
     linearizable_reads: false,
     transaction_scope: TransactionScope::UnguardedBatch,
+    data_types: true,
     durable_on: Requires::AnyNode,
     may_block: "",
     clock: "a hybrid logical clock orders concurrent writes; changes of a clock far ahead are deferred",
@@ -219,6 +236,7 @@ const RAFT: Descriptor = Descriptor {
     isolation: Achieved::StrictSerializable,
     linearizable_reads: true,
     transaction_scope: TransactionScope::Keyspace,
+    data_types: false,
     durable_on: Requires::Majority,
     may_block: "",
     clock: "none for safety; timeouts only start elections",
@@ -238,6 +256,7 @@ const PAXOS: Descriptor = Descriptor {
     isolation: Achieved::Linearizable,
     linearizable_reads: true,
     transaction_scope: TransactionScope::Key,
+    data_types: false,
     durable_on: Requires::Majority,
     may_block: "",
     clock: "none for safety; timeouts only start new ballots",
@@ -257,6 +276,7 @@ const TWO_PHASE: Descriptor = Descriptor {
     isolation: Achieved::StrictSerializable,
     linearizable_reads: true,
     transaction_scope: TransactionScope::Keyspace,
+    data_types: false,
     durable_on: Requires::AllMembers,
     may_block: "keys of a prepared transaction, while its sequencer is unreachable and every reachable member is prepared",
     clock: "none for safety; a voter never decides by time",

@@ -208,6 +208,32 @@ pub enum Reason {
         /// The nodes that may.
         origins: NodeSet,
     },
+    /// What the key holds does not allow it now: another data type, or a number at its end.
+    #[error("wrong type: key \"{key}\": {why}")]
+    WrongType {
+        /// The key.
+        key: Key,
+        /// What it holds, and how that is read or changed.
+        #[serde(with = "text")]
+        why: String,
+    },
+    /// A bounded counter stays above its bound because each node takes only what it has the right to.
+    #[error(
+        "not enough rights: node {node} may take {here} of bounded counter \"{key}\", {asked} were asked for; {elsewhere}"
+    )]
+    NotEnoughRights {
+        /// The counter.
+        key: Key,
+        /// The node that was asked.
+        node: NodeId,
+        /// What was asked for.
+        asked: u64,
+        /// What the node has the right to.
+        here: u64,
+        /// Who has which rights, as far as that node knows.
+        #[serde(with = "text")]
+        elsewhere: String,
+    },
 }
 
 impl Reason {
@@ -238,7 +264,7 @@ impl Reason {
     pub fn may_differ_elsewhere(&self) -> bool {
         let is_missing =
             self.is_unavailable() && !matches!(self, Reason::Deadline | Reason::Overloaded { .. });
-        is_missing || matches!(self, Reason::NotAnOrigin { .. })
+        is_missing || matches!(self, Reason::NotAnOrigin { .. } | Reason::NotEnoughRights { .. })
     }
 
     /// Whether this reason holds for the operation under every attempt, whatever became of earlier ones: it was fenced,
@@ -267,7 +293,9 @@ impl Reason {
             | Reason::InDoubt { .. }
             | Reason::Overloaded { .. } => Retry::After(SOON),
             Reason::NoSpace { .. } | Reason::Stopping | Reason::Unreachable { .. } => Retry::After(LATER),
-            Reason::Conflict { .. } => Retry::ReadAgain,
+            Reason::Conflict { .. } | Reason::WrongType { .. } | Reason::NotEnoughRights { .. } => {
+                Retry::ReadAgain
+            }
             Reason::SessionExpired => Retry::NewSession,
             Reason::StaleEpoch { .. } => Retry::After(SOON),
             Reason::Unsupported { .. }

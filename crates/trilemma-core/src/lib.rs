@@ -21,6 +21,7 @@
 pub mod checkpoint;
 pub mod codec;
 pub mod data;
+pub mod datatype;
 pub mod descriptor;
 pub mod error;
 pub mod host;
@@ -46,6 +47,7 @@ pub mod watch;
 
 pub use checkpoint::Checkpoint;
 pub use data::{Change, ChangeBatch, Command, Guard, Key, Mutation, Value, Versioned};
+pub use datatype::{DataType, Update};
 pub use descriptor::{Backend, Descriptor, Requires};
 pub use error::{NotApplied, ReadError, Reason, Retry, UnknownCause, WriteError};
 pub use id::{

@@ -34,9 +34,10 @@ use serde::de::DeserializeOwned;
 
 use crate::checkpoint::Checkpoint;
 use crate::data::{ChangeBatch, Command};
+use crate::datatype::DataType;
 use crate::error::{ReadError, Reason, WriteError};
 use crate::id::{AppendSeq, Incarnation, NodeId, NodeSet, OpId, Ticket};
-use crate::read::{Entry, KeyRange, ReadReply, ReadRequest};
+use crate::read::{Entry, KeyRange, Query, ReadReply, ReadRequest};
 use crate::receipt::{Outcome, Receipt};
 use crate::status::LiveStatus;
 use crate::time::{Instant, Now};
@@ -197,6 +198,19 @@ pub enum Request {
 }
 
 impl Request {
+    /// The data type that it reads or changes, if any.
+    #[must_use]
+    pub fn data_type(&self) -> Option<DataType> {
+        match self {
+            Request::Write { command, .. } => command.first_update().map(|(_, update)| update.of()),
+            Request::Read(ReadRequest {
+                query: Query::Typed { of, .. },
+                ..
+            }) => Some(*of),
+            Request::Read(_) | Request::Outcome { .. } => None,
+        }
+    }
+
     /// Checks lengths and counts against the limits of keys, values and commands. A backend sees only valid requests.
     pub fn validate(&self) -> Result<(), Reason> {
         let command = match self {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::codec::{bounded_bytes, bounded_vec};
 use crate::data::{KEY_BYTES_MAX, Key, Value, Versioned, too_large};
+use crate::datatype::{DataType, ELEMENT_BYTES_MAX, TYPED_KEY_BYTES_MAX};
 use crate::error::Reason;
 use crate::id::{NodeId, Version};
 
@@ -146,6 +147,19 @@ pub enum Query {
     },
     /// Every concurrent value of one key. Only convergent backends have more than one.
     Siblings(Key),
+    /// The value of a data type that a key holds. Of a set or map: its elements or fields in a range, in order, each as the
+    /// key of an entry. Of the others: one entry with what [`crate::datatype::Number`] or [`crate::datatype::Escrow`] reads,
+    /// none if the value does not exist. Only convergent backends have such values.
+    Typed {
+        /// The key.
+        key: Key,
+        /// What it holds.
+        of: DataType,
+        /// Which elements or fields; all, where there are none.
+        range: KeyRange,
+        /// Most entries to return (0: [`RANGE_ENTRIES_MAX`]).
+        limit: u32,
+    },
 }
 
 impl Query {
@@ -153,7 +167,7 @@ impl Query {
     #[must_use]
     pub fn range(&self) -> KeyRange {
         match self {
-            Query::Get(key) | Query::Siblings(key) => KeyRange::key(key),
+            Query::Get(key) | Query::Siblings(key) | Query::Typed { key, .. } => KeyRange::key(key),
             Query::Range { range, .. } => range.clone(),
         }
     }
@@ -163,6 +177,24 @@ impl Query {
         match self {
             Query::Get(key) | Query::Siblings(key) => key.validate(),
             Query::Range { range, .. } => range.validate(),
+            Query::Typed { key, range, .. } => {
+                if key.len() > TYPED_KEY_BYTES_MAX {
+                    return Err(too_large(
+                        "the key of a data type",
+                        key.len(),
+                        TYPED_KEY_BYTES_MAX,
+                    ));
+                }
+                // As with keys: what follows the longest element directly is a bound, too.
+                let longest = range
+                    .start
+                    .len()
+                    .max(range.end.as_ref().map_or(0, |end| end.len()));
+                if longest > ELEMENT_BYTES_MAX + 1 {
+                    return Err(too_large("element or field", longest, ELEMENT_BYTES_MAX));
+                }
+                key.validate()
+            }
         }
     }
 
@@ -171,8 +203,12 @@ impl Query {
     pub fn limit(&self) -> usize {
         match self {
             Query::Get(_) => 1,
-            Query::Siblings(_) | Query::Range { limit: 0, .. } => RANGE_ENTRIES_MAX as usize,
-            Query::Range { limit, .. } => (*limit).min(RANGE_ENTRIES_MAX) as usize,
+            Query::Siblings(_) | Query::Range { limit: 0, .. } | Query::Typed { limit: 0, .. } => {
+                RANGE_ENTRIES_MAX as usize
+            }
+            Query::Range { limit, .. } | Query::Typed { limit, .. } => {
+                (*limit).min(RANGE_ENTRIES_MAX) as usize
+            }
         }
     }
 }

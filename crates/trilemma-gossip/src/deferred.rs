@@ -22,6 +22,7 @@ use crate::config::GossipConfig;
 use crate::dot::Dot;
 use crate::message::{COMMAND_ITEMS_BYTES_MAX, ITEMS_MAX, size};
 use crate::replica::{Item, Replica, Sibling, Siblings, merge, winner};
+use crate::typed::is_part;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -90,7 +91,8 @@ impl Deferred {
         let more = |(key, shadow): (&Key, &Shadow)| {
             i64::from(exists(winner(&shadow.siblings))) - i64::from(exists(replica.winner(key)))
         };
-        self.shadows.iter().map(more).sum()
+        let plain = self.shadows.iter().filter(|(key, _)| !is_part(key));
+        plain.map(more).sum()
     }
 
     /// Whether there is room for the changes of one command.

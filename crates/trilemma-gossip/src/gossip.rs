@@ -6,8 +6,9 @@ use tracing::{debug, error, warn};
 use trilemma_core::pending::PendingKind;
 use trilemma_core::read::page;
 use trilemma_core::{
-    AppendSeq, Checkpoint, Corrupt, Effects, Entry, Incarnation, Input, Instant, KeyRange, LiveStatus,
-    NodeId, Now, PeerView, Proposal, Protocol, Query, ReadLevel, ReadRequest, Reason, Request, Ticket, View,
+    AppendSeq, Checkpoint, Corrupt, DataType, Effects, Entry, Incarnation, Input, Instant, KeyRange,
+    LiveStatus, NodeId, Now, PeerView, Proposal, Protocol, Query, ReadLevel, ReadRequest, Reason, Request,
+    Ticket, View,
 };
 
 use crate::acknowledgements::Acknowledgements;
@@ -26,6 +27,7 @@ use crate::rumors::{PAGE_RUMORS_MAX, Rumors};
 use crate::shared::Shared;
 use crate::store::{Source, Store};
 use crate::targets::Targets;
+use crate::typed::check_key;
 use crate::vouching::{Heard, Vouching};
 use crate::writes::{Write, Writes};
 
@@ -161,20 +163,49 @@ impl Gossip {
             };
             return effects.reply(ticket, PendingKind::Read.refused(reason));
         }
-        let (entries, more) = match &request.query {
-            Query::Get(key) => {
-                let key = key.clone();
-                let entry = self.store.get(&key).map(|state| Entry { key, state });
-                (entry.into_iter().collect(), false)
+        let view: Box<dyn View> = match &request.query {
+            Query::Get(_) | Query::Siblings(_) => {
+                let reply = match self.look_up(&request.query) {
+                    Ok((entries, more)) => reads::answer(&self.shared, entries, more),
+                    Err(reason) => PendingKind::Read.refused(reason),
+                };
+                return effects.reply(ticket, reply);
             }
-            Query::Siblings(key) => page(&request.query, self.store.values(key)),
-            Query::Range { range, .. } => {
-                let view = Box::new(self.store.view(range));
-                let asked = (ticket, deadline);
-                return self.reads.begin(asked, view, &request.query, effects);
+            Query::Range { range, .. } => Box::new(self.store.view(range)),
+            Query::Typed { key, of, range, .. } => {
+                let is_collection = matches!(of, DataType::Set | DataType::Map);
+                let checked = check_key(key).and_then(|()| self.store.check_typed(key, *of));
+                let reading = checked.and_then(|()| match is_collection {
+                    true => Ok(None),
+                    false => self.store.reading(key, *of),
+                });
+                match reading {
+                    Ok(_) if is_collection => Box::new(self.store.elements(key, *of, range)),
+                    Ok(entry) => {
+                        let entries = entry.into_iter().collect();
+                        return effects.reply(ticket, reads::answer(&self.shared, entries, false));
+                    }
+                    Err(reason) => return effects.reply(ticket, PendingKind::Read.refused(reason)),
+                }
             }
         };
-        effects.reply(ticket, reads::answer(&self.shared, entries, more));
+        let asked = (ticket, deadline);
+        self.reads.begin(asked, view, &request.query, effects);
+    }
+
+    /// What one key holds, and whether there is more of it than an answer takes.
+    fn look_up(&self, query: &Query) -> Result<(Vec<Entry>, bool), Reason> {
+        let (Query::Get(key) | Query::Siblings(key)) = query else {
+            unreachable!("a range takes several turns");
+        };
+        check_key(key)?;
+        self.store.check_plain(key)?;
+        if matches!(query, Query::Siblings(_)) {
+            return Ok(page(query, self.store.values(key)));
+        }
+        let key = key.clone();
+        let entry = self.store.get(&key).map(|state| Entry { key, state });
+        Ok((entry.into_iter().collect(), false))
     }
 
     fn on_proposal(&mut self, now: Now, proposal: Proposal, effects: &mut Out) {

@@ -66,6 +66,7 @@ mod shared;
 mod status;
 mod store;
 mod targets;
+mod typed;
 mod vouching;
 mod writes;
 

@@ -7,7 +7,8 @@
 //!
 //! **A delete is a change too**: a tombstone with dot and stamp. Against a concurrent write the newer stamp wins, in
 //! both directions: the older one is hidden for good, also when a third change wins over both. A write that had
-//! observed the tombstone always wins, and the reverse.
+//! observed the tombstone always wins, and the reverse. The parts of values of data types ([`crate::typed`]) are the one
+//! exception: there a tombstone hides nothing, and only what it has observed goes.
 //!
 //! **The invariant that makes synchronisation exact**: if the context holds a dot, the store *reflects* it: nothing
 //! that the change had observed is in the store, and nothing of that kind will be accepted. So a peer that sends
@@ -32,7 +33,7 @@ use crate::clock::Stamp;
 use crate::context::Context;
 use crate::dot::{Dot, Observed};
 use index::Index;
-use siblings::{cut, hides};
+use siblings::{has_tombstone, hides};
 
 pub use siblings::{Rank, Sibling};
 pub(crate) use siblings::{Siblings, merge, observed, values, winner};
@@ -163,10 +164,16 @@ impl Replica {
         &self.context
     }
 
-    /// Number of keys that exist.
+    /// Number of keys that exist, without parts of data types.
     #[must_use]
     pub fn visible(&self) -> u64 {
         self.index.visible
+    }
+
+    /// Number of parts of values of data types, deleted ones among them until they are collected.
+    #[must_use]
+    pub fn parts(&self) -> u64 {
+        self.index.parts
     }
 
     /// Number of keys with more than one sibling.
@@ -454,25 +461,23 @@ impl Replica {
         };
         let siblings = self.siblings(&key);
         let all_stable = siblings.iter().all(|sibling| is_stable(&sibling.item));
-        let cut = cut(siblings).filter(|_| all_stable && !hides(siblings));
+        // What hides nothing is one tombstone that wins, or, of a part of a data type, any number of them.
+        let cut = all_stable && has_tombstone(siblings) && !hides(siblings);
         let prune = siblings
             .iter()
             .any(|sibling| !sibling.item.observed.is_empty() && is_stable(&sibling.item));
-        if cut.is_none() && !prune {
+        if !cut && !prune {
             return false;
         }
         let digest = self.index.digest;
         self.replace(&key, |siblings| {
-            siblings.retain(|sibling| cut.is_none_or(|cut| sibling.rank() > cut));
+            siblings.retain(|sibling| !cut || sibling.item.content.is_some());
             for sibling in siblings.iter_mut().filter(|sibling| is_stable(&sibling.item)) {
                 sibling.item.observed.clear();
             }
         });
         assert!(self.index.digest == digest, "what was collected of {key} is seen");
-        debug_assert!(
-            !self.hides(&key) || cut.is_none(),
-            "a tombstone went that hid something"
-        );
+        debug_assert!(!self.hides(&key) || !cut, "a tombstone went that hid something");
         true
     }
 

@@ -96,6 +96,11 @@ impl Shared {
         Dot::new(self.config.node, self.config.incarnation, self.seq)
     }
 
+    /// The number of the next dot.
+    pub(crate) fn coming_seq(&self) -> u64 {
+        self.seq + 1
+    }
+
     /// Appends a record that something waits for.
     pub(crate) fn append(&mut self, record: Record, effects: &mut Out) -> AppendSeq {
         let bytes = record.bytes();

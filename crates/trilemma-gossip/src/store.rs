@@ -18,6 +18,7 @@ use crate::gossip::Out;
 use crate::record::Record;
 use crate::replica::{Item, Part, Replica, Sibling, observed, values, winner};
 use crate::shared::Shared;
+use crate::typed::is_part;
 
 /// How changes came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,7 +213,7 @@ impl Store {
             if has_siblings {
                 self.note_siblings(shared, &key);
             }
-            if was != now {
+            if was != now && !is_part(&key) {
                 changes.push(Change { key, now });
             }
         }
@@ -342,7 +343,7 @@ impl Store {
         for (key, was) in before {
             let now = self.get(&key);
             self.note_siblings(shared, &key);
-            if was != now {
+            if was != now && !is_part(&key) {
                 changes.push(Change { key, now });
             }
         }
@@ -423,10 +424,11 @@ impl Store {
     }
 
     /// Whether a write-back would help a key: it has too many siblings, or some that a tombstone hides. While changes of
-    /// it are deferred nothing is written back, for that would observe what is not shown.
+    /// it are deferred nothing is written back, for that would observe what is not shown. Nor is a part of a data type: all of
+    /// its siblings count, there are few of them, and a removal that is under way would not have observed the write-back.
     fn needs_write_back(&self, shared: &Shared, key: &Key) -> bool {
         let is_over = self.replica.siblings(key).len() > shared.config.siblings_max;
-        (is_over || self.replica.hides(key)) && !self.deferred.holds(key)
+        (is_over || self.replica.hides(key)) && !self.deferred.holds(key) && !is_part(key)
     }
 
     /// Writes the winner of keys with too many siblings back under a new dot that has observed them all: a slice of those

@@ -10,6 +10,7 @@ mod rejoin;
 mod scenarios;
 mod seeds;
 mod turns;
+mod types;
 mod views;
 
 use std::time::Duration;

@@ -2,13 +2,13 @@
 
 mod waiting;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use trilemma_core::pending::refused_write;
 use trilemma_core::session::{Admission, OpResult, Sessions};
 use trilemma_core::{
-    Achieved, AppendSeq, Attempt, Command, Epoch, Instant, Key, NodeSet, NotApplied, Now, OpId, Outcome,
-    Reason, Receipt, Reply, Ticket, Value, Version, WriteError,
+    Achieved, AppendSeq, Attempt, Command, Epoch, Instant, NodeSet, NotApplied, Now, OpId, Outcome, Reason,
+    Receipt, Reply, Ticket, Version, WriteError,
 };
 
 use crate::clock::{Stamp, is_acceptable};
@@ -20,6 +20,7 @@ use crate::record::Record;
 use crate::replica::{Item, Part};
 use crate::shared::Shared;
 use crate::store::Store;
+use crate::typed::Draft;
 use waiting::Waiting;
 
 /// A write without its command.
@@ -129,7 +130,7 @@ impl Writes {
         if shared.is_backlogged() {
             return Err(overloaded("too many bytes of this keyspace wait for the disk"));
         }
-        let mut items = changes(store, command)?;
+        let mut items = changes(shared, store, command)?;
         let stamp = shared.clock.issue(now.wall).ok_or_else(|| {
             NotApplied::never(Reason::Invalid {
                 what: "the hybrid logical clock is at its end; the wall clock of some node is wrong".into(),
@@ -255,22 +256,22 @@ impl Writes {
 
 /// The changes of a command, yet without names and stamp. Of several mutations of one key the last one counts; nobody
 /// could see the others.
-fn changes(store: &Store, command: &Command) -> Result<Vec<Item>, NotApplied> {
-    let mut last: BTreeMap<&Key, Option<&Value>> = BTreeMap::new();
-    for mutation in &command.mutations {
-        last.insert(mutation.key(), mutation.value());
-    }
-    assert!(last.len() <= ITEMS_MAX, "the command was validated");
+fn changes(shared: &Shared, store: &Store, command: &Command) -> Result<Vec<Item>, NotApplied> {
+    let last = Draft::of(shared, store, command)?;
+    assert!(last.len() <= ITEMS_MAX, "a draft is bounded");
     let of = last.len() as u16;
-    let change = |((key, value), index): ((&Key, Option<&Value>), u16)| Item {
-        dot: Dot::new(trilemma_core::NodeId(0), trilemma_core::Incarnation(0), 0),
-        stamp: Stamp::default(),
-        key: key.clone(),
-        content: value.cloned(),
-        observed: store.observed(key),
-        part: Part { index, of },
-    };
-    let items: Vec<Item> = last.into_iter().zip(0..).map(change).collect();
+    let items: Vec<Item> = last
+        .into_iter()
+        .zip(0..)
+        .map(|((key, content), index)| Item {
+            dot: Dot::new(trilemma_core::NodeId(0), trilemma_core::Incarnation(0), 0),
+            stamp: Stamp::default(),
+            observed: store.observed(&key),
+            key,
+            content,
+            part: Part { index, of },
+        })
+        .collect();
     if items.iter().any(|item| item.observed.len() >= OBSERVED_MAX) {
         return Err(overloaded(
             "the key was written by too many incarnations of nodes since all members last agreed on it",

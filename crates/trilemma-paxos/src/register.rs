@@ -406,6 +406,10 @@ impl Draft {
 
 fn mutate(register: &mut Register, mutation: &Mutation) {
     let modified = register.version;
+    // A node admits no update of a data type here. If one is in a register all the same, it does nothing on any replica.
+    if matches!(mutation, Mutation::Update { .. }) {
+        return;
+    }
     register.state = match mutation {
         Mutation::Put { value, lease, .. } => Some(Versioned {
             value: value.clone(),
@@ -413,7 +417,7 @@ fn mutate(register: &mut Register, mutation: &Mutation) {
             modified,
             lease: *lease,
         }),
-        Mutation::Delete { .. } => None,
+        Mutation::Delete { .. } | Mutation::Update { .. } => None,
     };
 }
 

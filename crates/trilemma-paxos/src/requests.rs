@@ -56,7 +56,7 @@ impl Paxos {
                 asked: format!("a range read at level {level}"),
                 strongest: "local for ranges, linearizable for single keys".into(),
             }),
-            (Query::Siblings(_), _) => Err(Reason::Unsupported {
+            (Query::Siblings(_) | Query::Typed { .. }, _) => Err(Reason::Unsupported {
                 asked: "the concurrent values of a key".into(),
                 strongest: "a linearizable read of its one value".into(),
             }),
@@ -75,7 +75,7 @@ impl Paxos {
                 });
                 (entry.into_iter().collect(), false)
             }
-            Query::Range { .. } | Query::Siblings(_) => {
+            Query::Range { .. } | Query::Siblings(_) | Query::Typed { .. } => {
                 page(query, learner::entries(&self.proposer.shared.slots, &range))
             }
         };

@@ -4,6 +4,7 @@
 //! A backend that claims more than it does fails here, and so does one that does less than it claims. The suite needs
 //! a [`Deployment`]: some nodes that it may cut off and connect again. It is deterministic where the deployment is.
 
+mod datatypes;
 mod faults;
 mod operations;
 mod races;
@@ -139,6 +140,10 @@ pub async fn run(deployment: &dyn Deployment) -> Report {
         operations::watch(&suite)
     );
     check!("concurrent increments all count", races::increments(&suite));
+    check!(
+        "additions to a counter all count, or are refused",
+        datatypes::counter(&suite)
+    );
     check!("reads never go back", races::monotone(&suite));
     check!("an isolated node does what it claims", faults::isolated(&suite));
     check!("the others do what they claim", faults::others(&suite));

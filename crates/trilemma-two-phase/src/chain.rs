@@ -141,7 +141,9 @@ impl Chain {
     pub(crate) fn last_touching(&self, query: &Query, bound: BatchId) -> Option<&Prepared> {
         let mut links = self.links.iter().rev().filter(|link| link.batch.id <= bound);
         match query {
-            Query::Get(key) | Query::Siblings(key) => links.find(|link| link.keys.binary_search(key).is_ok()),
+            Query::Get(key) | Query::Siblings(key) | Query::Typed { key, .. } => {
+                links.find(|link| link.keys.binary_search(key).is_ok())
+            }
             Query::Range { range, .. } => links.find(|link| touches(&link.keys, range)),
         }
     }

@@ -120,7 +120,7 @@ impl Core {
         let refuse = |effects: &mut Out, reason: Reason| {
             effects.reply(ticket, Reply::Read(Err(reason.into())));
         };
-        if matches!(read.query, Query::Siblings(_)) {
+        if matches!(read.query, Query::Siblings(_) | Query::Typed { .. }) {
             let reason = Reason::Unsupported {
                 asked: "the concurrent values of a key".into(),
                 strongest: "a linearizable read of its one value".into(),

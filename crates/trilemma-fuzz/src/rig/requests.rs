@@ -1,8 +1,8 @@
 //! Something that a client may ask.
 
 use trilemma_core::{
-    Attempt, Command, Guard, Key, KeyRange, Mutation, OpId, Query, ReadLevel, ReadRequest, Request,
-    SessionId, Version,
+    Attempt, Command, DataType, Guard, Key, KeyRange, Mutation, NodeId, OpId, Query, ReadLevel, ReadRequest,
+    Request, SessionId, Update, Version,
 };
 
 use crate::source::Source;
@@ -42,9 +42,15 @@ pub fn request(source: &mut Source<'_>, count: u64) -> Request {
 }
 
 fn read(source: &mut Source<'_>) -> ReadRequest {
-    let query = match source.below(3) {
+    let query = match source.below(4) {
         0 => Query::Get(key(source)),
         1 => Query::Siblings(key(source)),
+        2 => Query::Typed {
+            key: key(source),
+            of: *source.pick(&DataType::ALL),
+            range: KeyRange::all(),
+            limit: source.below(4) as u32,
+        },
         _ => Query::Range {
             range: KeyRange {
                 start: key(source),
@@ -62,10 +68,31 @@ fn read(source: &mut Source<'_>) -> ReadRequest {
     ReadRequest { query, level }
 }
 
+fn update(source: &mut Source<'_>) -> Update {
+    let element = key(source);
+    match source.below(8) {
+        0 => Update::Add(source.below(9) as i64 - 4),
+        1 => Update::Reset,
+        2 => Update::Grant(source.below(9) as u64),
+        3 => Update::Spend(source.below(9) as u64),
+        4 => Update::Transfer {
+            to: NodeId(source.below(5) as u32),
+            amount: source.below(9) as u64,
+        },
+        5 => Update::Insert(element),
+        6 => Update::Remove(element),
+        _ => Update::Assign {
+            field: element,
+            value: "v".into(),
+        },
+    }
+}
+
 fn command(source: &mut Source<'_>) -> Command {
     let key = key(source);
     let value = vec![b'v'; *source.pick(&[0, 1, 5, 700])];
-    match source.below(6) {
+    match source.below(8) {
+        6 => Command::update(key, update(source)),
         0..=2 => Command::put(key, value),
         3 => Command::delete(key),
         4 => Command::compare_and_set(key, source.once_in(2).then(|| "v".into()), Some(value.into())),

@@ -6,6 +6,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use super::live::Live;
 use super::siblings::{Sibling, Siblings, shown, winner};
 use crate::dot::Dot;
+use crate::typed::is_part;
 
 /// See the module. A clone is O(1).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,8 +15,10 @@ pub(super) struct Index {
     pub(super) live: Live,
     /// Live changes that collection can still do something for.
     pub(super) uncollected: Tree<Dot, ()>,
-    /// Keys that exist for readers.
+    /// Keys that exist for readers, parts of data types not among them.
     pub(super) visible: u64,
+    /// Parts of data types.
+    pub(super) parts: u64,
     /// Keys with more than one sibling.
     pub(super) contested: u64,
     /// A sum over all that reads can see.
@@ -26,6 +29,7 @@ impl Index {
     /// Adds a key with these siblings.
     pub(super) fn add(&mut self, siblings: &Siblings) {
         self.visible += is_visible(siblings);
+        self.parts += holds_part(siblings);
         self.contested += u64::from(siblings.len() > 1);
         for share in shares(siblings) {
             self.digest = self.digest.wrapping_add(share);
@@ -41,6 +45,7 @@ impl Index {
     /// Takes out a key with these siblings.
     pub(super) fn remove(&mut self, siblings: &[Sibling]) {
         self.visible -= is_visible(siblings);
+        self.parts -= holds_part(siblings);
         self.contested -= u64::from(siblings.len() > 1);
         for share in shares(siblings) {
             self.digest = self.digest.wrapping_sub(share);
@@ -56,7 +61,11 @@ impl Index {
 
 fn is_visible(siblings: &[Sibling]) -> u64 {
     let exists = winner(siblings).is_some_and(|winner| winner.item.content.is_some());
-    u64::from(exists)
+    u64::from(exists) - u64::from(exists) * holds_part(siblings)
+}
+
+fn holds_part(siblings: &[Sibling]) -> u64 {
+    u64::from(siblings.first().is_some_and(|sibling| is_part(&sibling.item.key)))
 }
 
 /// What each visible sibling adds to the digest. Sums of hashes, so that order does not matter.

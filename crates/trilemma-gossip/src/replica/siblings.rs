@@ -10,6 +10,7 @@ use super::Item;
 use crate::clock::Stamp;
 use crate::dot::{Dot, Observed};
 use crate::few::Few;
+use crate::typed::is_part;
 
 /// One sibling of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,9 +100,17 @@ impl Sibling {
 /// Stamp, origin, hash of the content, name.
 pub type Rank = (Stamp, u32, u64, Dot);
 
-/// The sibling that reads see: the one with the greatest rank. It may be a tombstone.
+/// The sibling that reads see: the one with the greatest rank. It may be a tombstone; of a part of a data type only if there
+/// is nothing else.
 pub(crate) fn winner(siblings: &[Sibling]) -> Option<&Sibling> {
-    siblings.iter().max_by_key(|sibling| sibling.rank())
+    match siblings {
+        // Which most keys have.
+        [only] => Some(only),
+        _ => siblings.iter().max_by_key(|sibling| {
+            let item = &sibling.item;
+            (item.content.is_some() && is_part(&item.key), sibling.rank())
+        }),
+    }
 }
 
 /// The values among siblings, the winner first; none that is older than a concurrent delete.
@@ -148,13 +157,19 @@ pub(crate) fn merge(siblings: &mut Vec<Sibling>, item: &Item) -> bool {
     !superseded
 }
 
-/// The greatest rank of a tombstone: it hides every sibling below it, for good.
-pub(super) fn cut(siblings: &[Sibling]) -> Option<Rank> {
+/// The greatest rank of a tombstone: it hides every sibling below it, for good. A tombstone of a part of a data type hides
+/// nothing: it takes away what it has observed, and that alone.
+fn cut(siblings: &[Sibling]) -> Option<Rank> {
     siblings
         .iter()
-        .filter(|sibling| sibling.item.content.is_none())
+        .filter(|sibling| sibling.item.content.is_none() && !is_part(&sibling.item.key))
         .map(Sibling::rank)
         .max()
+}
+
+/// Whether there is a tombstone among siblings.
+pub(super) fn has_tombstone(siblings: &[Sibling]) -> bool {
+    siblings.iter().any(|sibling| sibling.item.content.is_none())
 }
 
 /// Whether a tombstone hides some other sibling.
@@ -167,5 +182,5 @@ pub(super) fn shown(siblings: &[Sibling]) -> impl Iterator<Item = &Sibling> {
     let cut = cut(siblings);
     siblings
         .iter()
-        .filter(move |sibling| cut.is_none_or(|cut| sibling.rank() > cut))
+        .filter(move |sibling| sibling.item.content.is_some() && cut.is_none_or(|cut| sibling.rank() > cut))
 }

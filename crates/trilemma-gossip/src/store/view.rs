@@ -9,6 +9,7 @@ use trilemma_core::{Entry, Key, KeyRange, Versioned};
 use super::Store;
 use crate::deferred::Shadow;
 use crate::replica::{Sibling, Siblings, winner};
+use crate::typed::plain_end;
 
 /// A range as it was at one moment.
 struct StoreView {
@@ -20,8 +21,22 @@ struct StoreView {
 }
 
 impl Store {
-    /// A view of a range.
+    /// A view of a range, without parts of data types.
     pub(crate) fn view(&self, range: &KeyRange) -> impl View + use<> {
+        self.all_view(&plain_end(range))
+    }
+
+    /// The siblings that reads may see of each key in a range, in order.
+    pub(crate) fn siblings_in<'a>(
+        &'a self,
+        range: &KeyRange,
+    ) -> impl Iterator<Item = (&'a Key, &'a [Sibling])> + use<'a> {
+        let bounds = bounds_after(range, None);
+        siblings_of(self.replica.keys(), self.deferred.shadows(), bounds)
+    }
+
+    /// A view of a range with all that is in it.
+    pub(crate) fn all_view(&self, range: &KeyRange) -> impl View + use<> {
         StoreView {
             keys: self.replica.keys().clone(),
             shadows: self.deferred.shadows().clone(),
@@ -49,6 +64,16 @@ fn shown<'a>(
     shadows: &'a Tree<Key, Shadow>,
     bounds: Bounds<'_>,
 ) -> impl Iterator<Item = (&'a Key, Option<Versioned>)> + use<'a> {
+    let all = siblings_of(keys, shadows, bounds);
+    all.map(|(key, siblings)| (key, winner(siblings).and_then(Sibling::versioned)))
+}
+
+/// The same with all siblings of each.
+fn siblings_of<'a>(
+    keys: &'a Tree<Key, Siblings>,
+    shadows: &'a Tree<Key, Shadow>,
+    bounds: Bounds<'_>,
+) -> impl Iterator<Item = (&'a Key, &'a [Sibling])> + use<'a> {
     let mut keys = keys.range::<[u8]>(bounds).peekable();
     let mut shadows = shadows.range::<[u8]>(bounds).peekable();
     std::iter::from_fn(move || {
@@ -57,14 +82,12 @@ fn shown<'a>(
             (Some(_), None) => Ordering::Less,
             (None, _) => Ordering::Greater,
         };
-        let (key, siblings): (&Key, &[Sibling]) = if order == Ordering::Less {
-            keys.next().map(|(key, siblings)| (key, &siblings[..]))?
-        } else {
-            if order == Ordering::Equal {
-                keys.next();
-            }
-            shadows.next().map(|(key, shadow)| (key, shadow.siblings()))?
-        };
-        Some((key, winner(siblings).and_then(Sibling::versioned)))
+        if order == Ordering::Less {
+            return keys.next().map(|(key, siblings)| (key, &siblings[..]));
+        }
+        if order == Ordering::Equal {
+            keys.next();
+        }
+        shadows.next().map(|(key, shadow)| (key, shadow.siblings()))
     })
 }

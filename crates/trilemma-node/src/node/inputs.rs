@@ -60,7 +60,13 @@ impl<W> Node<W> {
         };
         let refusal = match self.find(keyspace) {
             None => Err(self.no_such(keyspace)),
-            Some(index) => request.validate().map(|()| index),
+            Some(index) => {
+                let descriptor = self.replicas[index].backend().descriptor();
+                let checked = request.validate();
+                checked
+                    .and_then(|()| descriptor.check_data_types(&request))
+                    .map(|()| index)
+            }
         };
         let refusal = refusal.and_then(|index| {
             let (waiting, held) = (self.pending.len(), self.pending.bytes());

@@ -44,6 +44,7 @@ pub fn show_command(command: &Command) -> String {
     let mutations = command.mutations.iter().map(|mutation| match mutation {
         Mutation::Put { key, value, .. } => format!("{key}={value}"),
         Mutation::Delete { key } => format!("delete {key}"),
+        Mutation::Update { key, update } => format!("{key}: {update}"),
     });
     guards.chain(mutations).collect::<Vec<_>>().join(", ")
 }
