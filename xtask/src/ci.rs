@@ -25,6 +25,7 @@ const WASM: &[&str] = &[
     "trilemma-client",
     "trilemma-core",
     "trilemma-gossip",
+    "trilemma-membership",
     "trilemma-node",
     "trilemma-paxos",
     "trilemma-raft",

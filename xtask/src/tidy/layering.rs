@@ -19,6 +19,7 @@ struct Layer {
 
 const CORE: &str = "trilemma-core";
 const CLIENT: &str = "trilemma-client";
+const MEMBERSHIP: &str = "trilemma-membership";
 const NODE: &str = "trilemma-node";
 const CHECK: &str = "trilemma-check";
 const TESTKIT: &str = "trilemma-testkit";
@@ -49,6 +50,12 @@ const LAYERS: &[Layer] = &[
         name: "trilemma-gossip",
         may: &[CORE],
         tests_may: &[CHECK, TESTKIT],
+        never: WORLD,
+    },
+    Layer {
+        name: MEMBERSHIP,
+        may: &[CORE],
+        tests_may: &[],
         never: WORLD,
     },
     Layer {
@@ -112,7 +119,8 @@ const LAYERS: &[Layer] = &[
             NODE,
             "trilemma-storage",
         ],
-        tests_may: &[],
+        // Its times against the predictor of gossip.
+        tests_may: &[MEMBERSHIP],
         never: WORLD,
     },
     Layer {

@@ -7,6 +7,7 @@ const PURE: &[&str] = &[
     "trilemma-client",
     "trilemma-core",
     "trilemma-gossip",
+    "trilemma-membership",
     "trilemma-node",
     "trilemma-paxos",
     "trilemma-raft",
