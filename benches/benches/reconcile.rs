@@ -26,9 +26,9 @@ fn cache_benches(c: &mut Criterion) {
     });
     c.bench_function("replace an element of a sketch", |b| {
         b.iter(|| {
-            sketch.remove(all[at]);
+            let old = all[at];
             at = (at + 1) % all.len();
-            sketch.insert(all[at]);
+            sketch.replace(old, all[at]);
         });
     });
 }

@@ -8,6 +8,7 @@ use trilemma_core::{Incarnation, NodeId};
 
 use crate::message::{COMMAND_ITEMS_BYTES_MAX, DEFERRED_MAX, ITEMS_MAX};
 use crate::predictor::{FirstSend, Params, infective_ticks};
+use crate::reconcile::Secret;
 
 /// What a write waits for before it is acknowledged. The host decides which mark `Persisted` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,8 +100,11 @@ pub struct GossipConfig {
     /// Intervals of the context above which rumors that would open another gap are left to anti-entropy.
     /// Default 16384.
     pub intervals_max: usize,
-    /// Exchanges served at the same time. Default 8.
+    /// Exchanges served at the same time. Default 4, as many as a node asks in. Beyond it peers are asked to come back later.
     pub serving_max: usize,
+    /// Under which nodes find out what differs where contexts do not tell. The same on every node, or all is exchanged instead;
+    /// unknown to clients, or they could choose changes that look like none. Default a constant.
+    pub secret: Secret,
     /// Changes looked at in one turn beyond those that came in it: what a whole exchange may have shown to be dead, rumors,
     /// what may be collected or is to be written back. From 1 to 4,096, default 1,024: a few milliseconds of work. The rest
     /// follows in the next turns, or at the next tick.
@@ -151,7 +155,8 @@ impl GossipConfig {
             tick_bytes_max: 256 << 10,
             page_bytes: 256 << 10,
             intervals_max: crate::context::WIRE_INTERVALS_MAX,
-            serving_max: 8,
+            serving_max: 4,
+            secret: Secret::default(),
             turn_items: 1024,
             sessions_max: SESSIONS_MAX,
             session_results_max: SESSION_RESULTS_MAX,

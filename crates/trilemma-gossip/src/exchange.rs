@@ -19,11 +19,20 @@
 //!
 //! **Whole exchanges** bring everything that A holds, not only what is outside of B's context. There are two reasons: B
 //! has lost a disk ([`crate::rejoin`]), or both have equal contexts and unequal digests. The latter is never right, and
-//! nobody can tell which side is: both sides keep what either shows, and say so in their status.
+//! nobody can tell which side is: both sides keep what either shows, and say so in their status. Where both hold much and
+//! differ little, what differs is found first, and that alone is brought: see `search`.
+//!
+//! **Enough is enough.** A node asks in at most four exchanges and serves at most [`GossipConfig::serving_max`]. A peer that
+//! asks for one more gets `Busy`, and comes back after a random part of the time that it says, longer each time.
+//!
+//! [`GossipConfig::serving_max`]: crate::GossipConfig::serving_max
+
+mod search;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tracing::debug;
 use trilemma_core::{Incarnation, Instant, NodeId, Now};
 
@@ -33,9 +42,11 @@ use crate::gossip::Out;
 use crate::message::{
     COMMAND_ITEMS_BYTES_MAX, COMPARE_DEFERRED_MAX, Compare, ITEMS_MAX, Message, PAGE_ITEMS_MAX, PageEnd,
 };
+use crate::rejoin::Listed;
 use crate::replica::{Item, Replica};
 use crate::shared::Shared;
 use crate::store::Store;
+use search::{Answer, Search};
 
 /// Exchanges that this node has open as the asking side.
 const PULLS_MAX: usize = 4;
@@ -48,12 +59,18 @@ const SERVING_TICKS: u32 = 100;
 /// Changes that one page looks at. Those that the peer has are passed over, and may be all that there is for a while: in
 /// incarnations that are closed here and not yet there.
 const LOOKED_MAX: usize = 16_384;
+/// Longest time after which a peer may ask to be asked again.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
+/// How often in a row the time to wait for a busy peer doubles.
+const WAIT_DOUBLINGS_MAX: u32 = 2;
 
 /// The exchanges that are open.
 #[derive(Debug, Default)]
 pub(crate) struct Exchange {
     pulls: BTreeMap<NodeId, Pulling>,
     serving: BTreeMap<NodeId, Serving>,
+    /// Peers that were too busy.
+    waits: BTreeMap<NodeId, Wait>,
     /// How often the states of this node and a member differed although their contexts were equal.
     divergences: BTreeMap<NodeId, u64>,
 }
@@ -69,13 +86,22 @@ pub(crate) enum Goal {
     Repair,
 }
 
+/// How long not to ask a peer, and how often it was busy since it last served this node.
+#[derive(Debug)]
+struct Wait {
+    until: Instant,
+    times: u32,
+}
+
 #[derive(Debug)]
 struct Pulling {
     session: u64,
     goal: Goal,
     /// The snapshot that the first page came from, and the last dot received.
     at: Option<(u64, Dot)>,
-    /// What the peer holds, as far as its pages have come. Only where `goal` is `Rejoin`.
+    /// Finds out what differs, where everything would have to be asked for otherwise.
+    search: Option<Search>,
+    /// What the peer holds, as far as its pages have come. Only where `goal` is `Rejoin`, and nothing is searched for.
     listed: Context,
     mutual: bool,
     progress: Instant,
@@ -92,6 +118,8 @@ struct Serving {
     theirs: Context,
     /// Where the changes are that the peer may lack.
     spans: Vec<(Dot, Dot)>,
+    /// Where what differs is searched for, what is answered. Then pages hold what the peer wants.
+    answer: Option<Answer>,
     used: Instant,
     /// Whether the last page was sent. It is kept for the peer that did not get it, until somebody needs the place.
     is_finished: bool,
@@ -103,6 +131,7 @@ pub(crate) struct Request {
     pub(crate) session: u64,
     pub(crate) context: Context,
     pub(crate) whole: bool,
+    pub(crate) outline: Bytes,
 }
 
 /// A page without its content.
@@ -120,7 +149,7 @@ pub(crate) struct Finished {
     pub(crate) goal: Goal,
     /// Whether every body was taken in.
     pub(crate) is_complete: bool,
-    pub(crate) listed: Context,
+    pub(crate) listed: Listed,
     pub(crate) context: WireContext,
 }
 
@@ -128,6 +157,7 @@ impl Exchange {
     /// Drops what belongs to a peer's former incarnation.
     pub(crate) fn forget(&mut self, peer: NodeId, effects: &mut Out) {
         self.pulls.remove(&peer);
+        self.waits.remove(&peer);
         if let Some(serving) = self.serving.remove(&peer) {
             effects.discard(serving);
         }
@@ -185,7 +215,11 @@ impl Exchange {
         mutual: bool,
         effects: &mut Out,
     ) {
-        if self.pulls.contains_key(&from) || self.pulls.len() >= PULLS_MAX {
+        let is_waiting = |wait: &Wait| now.instant < wait.until;
+        if self.pulls.contains_key(&from)
+            || self.pulls.len() >= PULLS_MAX
+            || self.waits.get(&from).is_some_and(is_waiting)
+        {
             return;
         }
         debug_assert!(
@@ -196,6 +230,10 @@ impl Exchange {
             session: shared.rng.next_u64(),
             goal,
             at: None,
+            search: match goal {
+                Goal::Missing => None,
+                Goal::Rejoin | Goal::Repair => Search::begin(&store.replica),
+            },
             listed: Context::default(),
             mutual,
             progress: now.instant,
@@ -221,8 +259,14 @@ impl Exchange {
         if !self.serving.get(&from).is_some_and(is_known) {
             if !self.make_room(from, shared.config.serving_max, effects) {
                 debug!(%from, "did not serve a pull: enough exchanges are open; the peer will ask again");
-                return;
+                let interval = shared.config.tick * shared.config.sync_ticks;
+                let busy = Message::Busy {
+                    session: request.session,
+                    retry_after_ms: u32::try_from(interval.as_millis()).unwrap_or(u32::MAX),
+                };
+                return effects.send(from, busy);
             }
+            let answer = Answer::to(&request, &store.replica);
             let theirs = if request.whole {
                 Context::default()
             } else {
@@ -233,6 +277,7 @@ impl Exchange {
                 snapshot: shared.rng.next_u64(),
                 replica: store.replica.clone(),
                 spans: store.replica.context().minus(&theirs),
+                answer,
                 theirs,
                 used: now.instant,
                 is_finished: false,
@@ -241,7 +286,37 @@ impl Exchange {
                 effects.discard(former);
             }
         }
-        self.send_page(shared, now, from, None, effects);
+        let answer = self
+            .serving
+            .get(&from)
+            .and_then(|serving| serving.answer.as_ref());
+        match answer.map(|answer| answer.count) {
+            Some(count) => self.send_symbols(shared, now, from, 0, count, effects),
+            None => self.send_page(shared, now, from, None, effects),
+        }
+    }
+
+    /// A peer serves enough others. It is asked again, if there is reason to, after a random part of the time that it says,
+    /// longer each time: who was refused together does not come back together.
+    pub(crate) fn on_busy(
+        &mut self,
+        shared: &mut Shared,
+        now: Now,
+        from: NodeId,
+        (session, retry_after): (u64, Duration),
+    ) {
+        let is_asked = |pulling: &mut Pulling| pulling.session == session && pulling.at.is_none();
+        if self.pulls.get_mut(&from).is_none_or(|pulling| !is_asked(pulling)) {
+            return;
+        }
+        self.pulls.remove(&from);
+        let times = self.waits.get(&from).map_or(0, |wait| wait.times);
+        let longest = retry_after.clamp(shared.config.tick, RETRY_AFTER_MAX) * (1 << times);
+        let wait = Wait {
+            until: now.instant + shared.rng.between(Duration::ZERO, longest),
+            times: (times + 1).min(WAIT_DOUBLINGS_MAX),
+        };
+        self.waits.insert(from, wait);
     }
 
     /// Whether one more peer can be served, after the oldest finished exchange was dropped if need be.
@@ -307,7 +382,9 @@ impl Exchange {
             PageEnd::More(next) => page.after.is_none_or(|after| *next > after),
             PageEnd::Last(_) => true,
         };
-        pulling.session == page.session && follows && advances
+        let is_wanted = |search: &Search| search.wants_pages_of(page.snapshot);
+        let is_wanted = pulling.search.as_ref().is_none_or(is_wanted);
+        pulling.session == page.session && follows && advances && is_wanted
     }
 
     /// Notes the changes of the next page, and takes in those that repair a difference, if the peer's word suffices.
@@ -320,11 +397,16 @@ impl Exchange {
         items: &[Item],
         effects: &mut Out,
     ) {
+        self.waits.remove(&from);
         let Some(pulling) = self.pulls.get_mut(&from) else {
             return;
         };
+        pulling.search.take_if(|search| search.is_declined());
         match pulling.goal {
             Goal::Missing => {}
+            Goal::Rejoin if pulling.search.is_some() => {
+                pulling.search.iter_mut().for_each(|search| search.note(items));
+            }
             Goal::Rejoin => items.iter().for_each(|item| pulling.listed.insert(item.dot)),
             Goal::Repair if shared.config.is_trusted(from) => {
                 let context = store.replica.context();
@@ -368,11 +450,20 @@ impl Exchange {
                 Some(Finished {
                     goal: pulling.goal,
                     is_complete: !pulling.is_incomplete,
-                    listed: pulling.listed,
+                    listed: match pulling.search {
+                        Some(search) => search.finish(),
+                        None => Listed::Whole(pulling.listed),
+                    },
                     context,
                 })
             }
         }
+    }
+
+    /// The name of the exchange in which a peer is asked.
+    #[cfg(test)]
+    pub(crate) fn session(&self, peer: NodeId) -> Option<u64> {
+        self.pulls.get(&peer).map(|pulling| pulling.session)
     }
 
     /// Gives up an exchange with a peer that breaks its rules.
@@ -432,19 +523,30 @@ impl Exchange {
 
 impl Pulling {
     fn ask(&self, shared: &Shared, store: &Store, from: NodeId, effects: &mut Out) {
-        let message = match self.at {
-            Some((snapshot, after)) => Message::More {
+        let found = self
+            .search
+            .as_ref()
+            .and_then(|search| search.request(self.session));
+        let message = match (self.at, found) {
+            (Some((snapshot, after)), _) => Message::More {
                 session: self.session,
                 snapshot,
                 after,
             },
-            None => Message::Pull {
+            (None, Some(request)) => request,
+            (None, None) => Message::Pull {
                 session: self.session,
                 incarnation: shared.config.incarnation,
                 context: store.replica.context().to_wire(WIRE_INTERVALS_MAX),
                 deferred: store.deferred.dots().iter().copied().collect(),
                 mutual: self.mutual,
                 whole: self.goal != Goal::Missing,
+                outline: self
+                    .search
+                    .as_ref()
+                    .map(Search::outline)
+                    .unwrap_or_default()
+                    .into(),
             },
         };
         effects.send_after_append(from, message);

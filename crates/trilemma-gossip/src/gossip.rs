@@ -1,6 +1,7 @@
 //! The state machine of one gossip keyspace on one node: which part takes which input.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tracing::{debug, error, warn};
 use trilemma_core::pending::PendingKind;
@@ -58,8 +59,8 @@ impl Gossip {
         Self {
             prediction: predict(&config.params()),
             writes: Writes::new(&config),
+            store: Store::new(&config),
             shared: Shared::new(config),
-            store: Store::default(),
             reads: Reads::default(),
             targets: Targets::default(),
             vouching: Vouching::default(),
@@ -145,7 +146,7 @@ impl Gossip {
         // Jittered phase: nodes that start together do not tick together.
         let tick = self.shared.config.tick;
         let first = if self.shared.config.members.len() > 1 {
-            self.shared.rng.between(std::time::Duration::ZERO, tick)
+            self.shared.rng.between(Duration::ZERO, tick)
         } else {
             tick
         };
@@ -255,6 +256,7 @@ impl Gossip {
                 deferred,
                 mutual,
                 whole,
+                outline,
             } => {
                 let Some(context) = self.shared.check_context(from, &context) else {
                     return;
@@ -267,6 +269,7 @@ impl Gossip {
                     session,
                     context,
                     whole,
+                    outline,
                 };
                 let (shared, store) = (&mut self.shared, &self.store);
                 self.exchange.on_pull(shared, store, now, from, request, effects);
@@ -297,6 +300,19 @@ impl Gossip {
             } => {
                 let more = (session, snapshot, after);
                 self.exchange.on_more(&self.shared, now, from, more, effects);
+            }
+            Message::Symbols { .. } | Message::MoreSymbols { .. } | Message::Want { .. } => {
+                let (shared, store) = (&mut self.shared, &self.store);
+                self.exchange
+                    .on_search(shared, store, now, from, message, effects);
+            }
+            Message::Busy {
+                session,
+                retry_after_ms,
+            } => {
+                let retry_after = Duration::from_millis(retry_after_ms.into());
+                self.exchange
+                    .on_busy(&mut self.shared, now, from, (session, retry_after));
             }
         }
     }

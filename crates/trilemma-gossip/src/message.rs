@@ -1,12 +1,16 @@
 //! What gossip nodes send each other. The format is frozen by golden tests.
 
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use trilemma_core::codec::bounded_vec;
+use trilemma_core::codec::{bounded_bytes, bounded_vec};
 use trilemma_core::data::BATCH_LENGTH_MAX;
-use trilemma_core::{Incarnation, Lane};
+use trilemma_core::{Incarnation, Lane, NodeId};
 
 use crate::context::WireContext;
 use crate::dot::Dot;
+use crate::reconcile::{OUTLINE_BYTES_MAX, SYMBOL_BYTES, SYMBOLS_MAX};
 use crate::replica::Item;
 
 /// Most items of one message or record: exactly one whole command of the greatest length must fit.
@@ -23,6 +27,8 @@ pub const COMPARE_DEFERRED_MAX: usize = 32;
 pub const COMMAND_ITEMS_BYTES_MAX: usize = 3 << 20;
 /// Largest message that travels as a datagram, in bytes: QUIC's smallest path (1200) less frame and header.
 pub const DATAGRAM_BYTES_MAX: usize = 1100;
+/// Most bytes of symbols in one message: all that a node keeps.
+const SYMBOLS_BYTES_MAX: usize = SYMBOLS_MAX * SYMBOL_BYTES;
 
 /// A message between two replicas of one keyspace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +61,10 @@ pub enum Message {
         mutual: bool,
         /// Whether everything is wanted, not only what is outside of the context.
         whole: bool,
+        /// The outline of what the sender holds, if it may differ little from what the receiver holds: then symbols may be
+        /// answered instead of everything. Empty: they may not.
+        #[serde(deserialize_with = "bounded_bytes::<_, OUTLINE_BYTES_MAX>")]
+        outline: Bytes,
     },
     /// Answers `Pull` and `More`: the next changes, from one snapshot of the sender.
     Page {
@@ -81,6 +91,45 @@ pub enum Message {
         /// The last dot received.
         after: Dot,
     },
+    /// Answers a `Pull` with an outline, and `MoreSymbols`: the next symbols of a snapshot of the sender.
+    Symbols {
+        /// The exchange.
+        session: u64,
+        /// The incarnation of the sender.
+        incarnation: Incarnation,
+        /// The snapshot.
+        snapshot: u64,
+        /// The number of the first symbol.
+        first: u32,
+        /// The symbols, 26 bytes each.
+        #[serde(deserialize_with = "bounded_bytes::<_, SYMBOLS_BYTES_MAX>")]
+        symbols: Bytes,
+    },
+    /// Asks for the symbols from this number on.
+    MoreSymbols {
+        /// The exchange.
+        session: u64,
+        /// The snapshot.
+        snapshot: u64,
+        /// The number of the first symbol that is missing.
+        first: u32,
+    },
+    /// Ends the symbols: asks for pages of these changes, and for the context.
+    Want {
+        /// The exchange.
+        session: u64,
+        /// The snapshot.
+        snapshot: u64,
+        /// The changes.
+        dots: WireDots,
+    },
+    /// Answers a `Pull` that is not served, because enough others are.
+    Busy {
+        /// The exchange.
+        session: u64,
+        /// When to ask again, in milliseconds from now.
+        retry_after_ms: u32,
+    },
 }
 
 impl Message {
@@ -90,8 +139,13 @@ impl Message {
         match self {
             Message::Compare(Compare { incarnation, .. })
             | Message::Pull { incarnation, .. }
-            | Message::Page { incarnation, .. } => Some(*incarnation),
-            Message::Rumors { .. } | Message::More { .. } => None,
+            | Message::Page { incarnation, .. }
+            | Message::Symbols { incarnation, .. } => Some(*incarnation),
+            Message::Rumors { .. }
+            | Message::More { .. }
+            | Message::MoreSymbols { .. }
+            | Message::Want { .. }
+            | Message::Busy { .. } => None,
         }
     }
 }
@@ -108,6 +162,60 @@ pub struct Compare {
     /// The changes that it defers.
     #[serde(deserialize_with = "bounded_vec::<_, _, COMPARE_DEFERRED_MAX>")]
     pub deferred: Vec<Dot>,
+}
+
+/// Some changes by name, ascending: of each incarnation of an origin the first number, and how much greater each next one is.
+/// A name costs a byte or two where there are many.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireDots(#[serde(deserialize_with = "bounded_vec::<_, _, SYMBOLS_MAX>")] Vec<WireRow>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct WireRow {
+    origin: NodeId,
+    incarnation: Incarnation,
+    #[serde(deserialize_with = "bounded_vec::<_, _, SYMBOLS_MAX>")]
+    steps: Vec<u64>,
+}
+
+impl From<&BTreeSet<Dot>> for WireDots {
+    fn from(dots: &BTreeSet<Dot>) -> Self {
+        let dots: Vec<Dot> = dots.iter().copied().collect();
+        let rows = dots.chunk_by(|a, b| a.source() == b.source());
+        let row = |dots: &[Dot]| {
+            let mut last = 0;
+            let step = |dot: &Dot| dot.seq - std::mem::replace(&mut last, dot.seq);
+            WireRow {
+                origin: dots[0].origin,
+                incarnation: dots[0].incarnation,
+                steps: dots.iter().map(step).collect(),
+            }
+        };
+        Self(rows.map(row).collect())
+    }
+}
+
+impl WireDots {
+    /// The changes. What a peer sends may not be in order, or too much: then there is none.
+    #[must_use]
+    pub fn read(&self) -> Option<Vec<Dot>> {
+        let count = self.0.iter().map(|row| row.steps.len());
+        if count.sum::<usize>() > SYMBOLS_MAX {
+            return None;
+        }
+        let mut dots: Vec<Dot> = Vec::new();
+        for row in &self.0 {
+            let mut seq = 0_u64;
+            for step in &row.steps {
+                seq = seq.checked_add(*step)?;
+                let dot = Dot::new(row.origin, row.incarnation, seq);
+                if dots.last().is_some_and(|last| *last >= dot) {
+                    return None;
+                }
+                dots.push(dot);
+            }
+        }
+        Some(dots)
+    }
 }
 
 /// What follows a page.
@@ -142,7 +250,13 @@ impl trilemma_core::Message for Message {
                     Lane::Bulk
                 }
             }
-            Message::Pull { .. } | Message::Page { .. } | Message::More { .. } => Lane::Bulk,
+            Message::Pull { .. }
+            | Message::Page { .. }
+            | Message::More { .. }
+            | Message::Symbols { .. }
+            | Message::MoreSymbols { .. }
+            | Message::Want { .. }
+            | Message::Busy { .. } => Lane::Bulk,
         }
     }
 
@@ -153,6 +267,10 @@ impl trilemma_core::Message for Message {
             Message::Pull { .. } => "pull",
             Message::Page { .. } => "page",
             Message::More { .. } => "more",
+            Message::Symbols { .. } => "symbols",
+            Message::MoreSymbols { .. } => "more-symbols",
+            Message::Want { .. } => "want",
+            Message::Busy { .. } => "busy",
         }
     }
 }

@@ -10,6 +10,7 @@
 //! | [`Secret`] | the keyed check of an element, which also says in which symbols it is |
 //! | [`Mapping`] | the symbols of one element |
 //! | [`Sketch`] | the first symbols of a set, kept at each insert and remove |
+//! | [`outline`], [`differences`] | about how much two sets differ: how many symbols to send at once |
 //! | [`Decoder`] | the difference of two sets, from the symbols of both |
 //!
 //! **What the secret is for.** Symbols are sums. A client that knows how elements are hashed, and may choose some, can choose them
@@ -22,12 +23,14 @@
 
 mod decoder;
 mod mapping;
+mod outline;
 mod secret;
 mod sketch;
 mod symbol;
 
 pub use decoder::{Decoded, Decoder, Defect, Progress};
 pub use mapping::Mapping;
+pub use outline::{OUTLINE_BYTES_MAX, differences, outline, symbols_for};
 pub use secret::Secret;
 pub use sketch::{SYMBOLS_MAX, SYMBOLS_MIN, Sketch};
 pub use symbol::{Element, SYMBOL_BYTES, Symbol};

@@ -25,7 +25,7 @@
 //!
 //! This needs no clock and no waiting time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use trilemma_core::{Incarnation, NodeId, Now};
 
@@ -34,6 +34,7 @@ use crate::context::Context;
 use crate::dot::Dot;
 use crate::gossip::Out;
 use crate::record::Record;
+use crate::replica::Replica;
 use crate::shared::Shared;
 use crate::store::Store;
 
@@ -56,9 +57,41 @@ pub(crate) struct Meeting {
     pub(crate) incarnation: Incarnation,
     /// What the member reflects, and what of it is not dead.
     pub(crate) context: Context,
-    pub(crate) listed: Context,
+    pub(crate) listed: Listed,
     /// The last change looked at.
     pub(crate) after: Option<Dot>,
+}
+
+/// What a member held at one moment.
+#[derive(Debug)]
+pub(crate) enum Listed {
+    /// All of it.
+    Whole(Context),
+    /// How it differed from what this node held at another moment. The two need not be the same: what this node has taken in
+    /// since is not among what it held, and was held there only if it is in the difference.
+    Difference {
+        held: Box<Replica>,
+        there: BTreeSet<Dot>,
+        here: BTreeSet<Dot>,
+    },
+}
+
+impl Default for Listed {
+    fn default() -> Self {
+        Listed::Whole(Context::default())
+    }
+}
+
+impl Listed {
+    /// Whether the member held this change.
+    pub(crate) fn contains(&self, dot: Dot) -> bool {
+        match self {
+            Listed::Whole(listed) => listed.contains(dot),
+            Listed::Difference { held, there, here } => {
+                there.contains(&dot) || held.item(dot).is_some() && !here.contains(&dot)
+            }
+        }
+    }
 }
 
 impl Rejoin {
@@ -122,7 +155,8 @@ impl Rejoin {
         };
         let limit = shared.config.turn_items;
         let replica = &store.replica;
-        let (dead, after) = replica.dead_elsewhere(&meeting.context, &meeting.listed, meeting.after, limit);
+        let is_listed = |dot| meeting.listed.contains(dot);
+        let (dead, after) = replica.dead_elsewhere(&meeting.context, is_listed, meeting.after, limit);
         meeting.after = after;
         let incarnation = meeting.incarnation;
         store.repair(shared, now, &[], &dead, effects);

@@ -18,6 +18,7 @@
 //! **Collection** ([`Replica::collect`]) forgets observed sets and tombstones once every member has acknowledged to
 //! reflect them. It changes nothing that is visible, now or later, so replicas may do it at different times.
 
+mod elements;
 mod index;
 mod live;
 mod siblings;
@@ -32,9 +33,12 @@ use trilemma_core::{Entry, Key, Value, Versioned};
 use crate::clock::Stamp;
 use crate::context::Context;
 use crate::dot::{Dot, Observed};
+use crate::reconcile::{Secret, Sketch};
+use elements::{Elements, Symbols, element};
 use index::Index;
 use siblings::{has_tombstone, hides};
 
+pub(crate) use elements::dot_of;
 pub use siblings::{Rank, Sibling};
 pub(crate) use siblings::{Siblings, merge, observed, values, winner};
 
@@ -130,6 +134,7 @@ pub struct Replica {
     context: Context,
     keys: Tree<Key, Siblings>,
     index: Index,
+    symbols: Symbols,
 }
 
 /// Largest store whose figures are counted again at the end of every step of a debug build.
@@ -158,6 +163,42 @@ pub(crate) struct Taken {
 }
 
 impl Replica {
+    /// An empty store whose symbols are made under a secret that all members share.
+    #[must_use]
+    pub fn new(secret: Secret) -> Self {
+        Self {
+            symbols: Symbols::new(secret),
+            ..Self::default()
+        }
+    }
+
+    /// The symbols of all live changes, for exchanges in which contexts do not tell what differs.
+    #[must_use]
+    pub fn sketch(&self) -> &Sketch {
+        &self.symbols.sketch
+    }
+
+    /// The symbols of the live changes that `context` holds, and the other ones, ascending. `None` if those are more than
+    /// `limit`.
+    pub(crate) fn sketch_within(&self, context: &Context, limit: usize) -> Option<(Sketch, Vec<Dot>)> {
+        let spans = self.context.minus(context);
+        let (mut sketch, mut outside) = (self.sketch().clone(), Vec::new());
+        for (looked, (dot, key)) in self.live_within(&spans, None).enumerate() {
+            if looked == limit {
+                return None;
+            }
+            let siblings = self.siblings(key).iter();
+            let mut named = siblings.filter(|sibling| sibling.item.dot == dot);
+            if !context.contains(dot)
+                && let Some(sibling) = named.next()
+            {
+                sketch.remove(element(sibling));
+                outside.push(dot);
+            }
+        }
+        Some((sketch, outside))
+    }
+
     /// What the store reflects.
     #[must_use]
     pub fn context(&self) -> &Context {
@@ -348,13 +389,13 @@ impl Replica {
         siblings.map(|sibling| sibling.item.dot).collect()
     }
 
-    /// Those of the next `limit` live changes after `after` that `other` reflects and `listed`, all that its owner holds,
-    /// lacks; and the last one looked at, if there are more.
+    /// Those of the next `limit` live changes after `after` that `other` reflects and its owner does not hold, as `is_listed`
+    /// says; and the last one looked at, if there are more.
     #[must_use]
     pub fn dead_elsewhere(
         &self,
         other: &Context,
-        listed: &Context,
+        is_listed: impl Fn(Dot) -> bool,
         after: Option<Dot>,
         limit: usize,
     ) -> (Vec<Dot>, Option<Dot>) {
@@ -362,7 +403,7 @@ impl Replica {
         let live = self.index.live.range(start, Bound::Unbounded);
         let looked: Vec<Dot> = live.take(limit).map(|(dot, _)| dot).collect();
         let last = looked.last().copied().filter(|_| looked.len() == limit);
-        let is_dead = |dot: &Dot| other.contains(*dot) && !listed.contains(*dot);
+        let is_dead = |dot: &Dot| other.contains(*dot) && !is_listed(*dot);
         (looked.into_iter().filter(is_dead).collect(), last)
     }
 
@@ -374,17 +415,32 @@ impl Replica {
             if !siblings.is_empty() {
                 let siblings = Siblings::from(siblings);
                 self.index.add(&siblings);
+                self.symbols
+                    .replace(&Elements::default(), &Elements::of(&siblings));
                 self.keys.insert(key.clone(), siblings);
+                self.grow();
             }
             return result;
         };
         self.index.remove(siblings);
+        let before = Elements::of(siblings);
         let result = siblings.change(change);
         self.index.add(siblings);
+        self.symbols.replace(&before, &Elements::of(siblings));
         if siblings.is_empty() {
             self.keys.remove(&key[..]);
         }
+        self.grow();
         result
+    }
+
+    /// Gives a store that has grown more symbols.
+    fn grow(&mut self) {
+        let live = self.index.live.len();
+        if self.symbols.sketch.is_outgrown(live) {
+            let siblings = self.keys.values().flat_map(|siblings| siblings.iter());
+            self.symbols.sketch.grow(live, siblings.map(element));
+        }
     }
 
     /// The live change of this name.
@@ -516,7 +572,9 @@ impl Replica {
             let observes = |item: &Item| siblings.iter().any(|other| other.item.observed.covers(item.dot));
             !siblings.is_empty() && !siblings.iter().any(|sibling| observes(&sibling.item))
         });
-        covered && apart && index == self.index
+        let sketch = Sketch::of(self.sketch().secret(), siblings().map(element));
+        let symbols = sketch.symbols().iter().zip(self.sketch().symbols());
+        covered && apart && index == self.index && symbols.into_iter().all(|(one, other)| one == other)
     }
 }
 

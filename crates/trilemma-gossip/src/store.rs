@@ -10,7 +10,7 @@ use trilemma_core::watch::ITEM_CHANGES_MAX;
 use trilemma_core::{Change, ChangeBatch, Key, NodeId, Now, Versioned};
 
 use crate::clock::is_acceptable;
-use crate::config::Durability;
+use crate::config::{Durability, GossipConfig};
 use crate::context::{Context, WIRE_INTERVALS_MAX};
 use crate::deferred::Deferred;
 use crate::dot::{Dot, OBSERVED_MAX, Observed};
@@ -65,6 +65,14 @@ pub(crate) struct Seen {
 type Before = BTreeMap<Key, Option<Versioned>>;
 
 impl Store {
+    /// An empty store.
+    pub(crate) fn new(config: &GossipConfig) -> Self {
+        Self {
+            replica: Replica::new(config.secret),
+            ..Self::default()
+        }
+    }
+
     /// The siblings of a key that reads may see.
     pub(crate) fn shown(&self, key: &[u8]) -> &[Sibling] {
         let shadow = self.deferred.shadow(key);

@@ -1,6 +1,7 @@
 //! Whole clusters of the gossip backend in virtual time.
 
 mod checkpoints;
+mod differences;
 mod exchange;
 mod findings;
 mod invariants;

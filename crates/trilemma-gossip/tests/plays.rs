@@ -9,6 +9,7 @@ use trilemma_core::{Incarnation, NodeId, Version};
 use trilemma_gossip::clock::Stamp;
 use trilemma_gossip::dot::Dot;
 use trilemma_gossip::message::PageEnd;
+use trilemma_gossip::reconcile::SYMBOL_BYTES;
 use trilemma_gossip::replica::Item;
 use trilemma_gossip::{Gossip, GossipConfig, Message};
 use trilemma_testkit::plays::{Play, Plays, Setup, Stage};
@@ -127,6 +128,16 @@ fn show(message: &Message) -> String {
             format!("page [{}], {end}", items(changes))
         }
         Message::More { after, .. } => format!("more after {}", dot(*after)),
+        Message::Symbols { first, symbols, .. } => {
+            format!("{} symbols from {first} on", symbols.len() / SYMBOL_BYTES)
+        }
+        Message::MoreSymbols { first, .. } => format!("more symbols from {first} on"),
+        Message::Want { dots, .. } => {
+            let dots = dots.read().unwrap_or_default();
+            let dots: Vec<String> = dots.into_iter().map(dot).collect();
+            format!("want [{}]", dots.join(" "))
+        }
+        Message::Busy { retry_after_ms, .. } => format!("busy, ask again within {retry_after_ms} ms"),
     }
 }
 

@@ -118,7 +118,17 @@ pub fn kinds(protocol: Protocol) -> &'static [&'static str] {
     }
 }
 
-const GOSSIP_KINDS: &[&str] = &["rumors", "compare", "pull", "page", "more"];
+const GOSSIP_KINDS: &[&str] = &[
+    "rumors",
+    "compare",
+    "pull",
+    "page",
+    "more",
+    "symbols",
+    "more-symbols",
+    "want",
+    "busy",
+];
 const TWO_PHASE_KINDS: &[&str] = &[
     "prepare", "announce", "resolved", "probe", "hello", "vote", "refusal", "resend", "inquire", "evidence",
     "forwards", "answers", "install", "fetch", "piece",

@@ -29,6 +29,7 @@ fn serving(items: impl Iterator<Item = Item>, theirs: Context) -> Serving {
         snapshot: 1,
         spans: replica.context().minus(&theirs),
         replica,
+        answer: None,
         theirs,
         used: Instant::from_nanos(0),
         is_finished: false,

@@ -90,8 +90,9 @@ fn every_message_has_its_bytes() {
                 deferred: vec![dot(8)],
                 mutual: true,
                 whole: false,
+                outline: Bytes::new(),
             },
-            "0206030101090102030201030707010203080100",
+            "020603010109010203020103070701020308010000",
         ),
         (
             page(PageEnd::More(dot(5))),
@@ -109,12 +110,64 @@ fn every_message_has_its_bytes() {
             },
             "040607020305",
         ),
+        (
+            Message::Symbols {
+                session: 6,
+                incarnation,
+                snapshot: 7,
+                first: 300,
+                symbols: vec![1, 2].into(),
+            },
+            "05060307ac02020102",
+        ),
+        (
+            Message::MoreSymbols {
+                session: 6,
+                snapshot: 7,
+                first: 300,
+            },
+            "060607ac02",
+        ),
+        (
+            Message::Want {
+                session: 6,
+                snapshot: 7,
+                dots: (&BTreeSet::from([dot(5), dot(9)])).into(),
+            },
+            "070607010203020504",
+        ),
+        (
+            Message::Busy {
+                session: 6,
+                retry_after_ms: 300,
+            },
+            "0806ac02",
+        ),
     ];
     for (message, golden) in table {
         let bytes = encode_vec(&message);
         assert_eq!(hex(&bytes), golden, "{message:?}");
         assert_eq!(decode::<Message>(&bytes), Ok(message));
     }
+}
+
+#[test]
+fn names_of_changes_come_back_and_only_in_order() {
+    let other = Dot::new(NodeId(3), Incarnation(1), u64::MAX);
+    for dots in [vec![], vec![dot(1)], vec![dot(5), dot(6), dot(900), other]] {
+        let wire = WireDots::from(&dots.iter().copied().collect::<BTreeSet<Dot>>());
+        assert_eq!(wire.read(), Some(dots));
+    }
+    let row = |steps: &[u64]| WireRow {
+        origin: NodeId(2),
+        incarnation: Incarnation(3),
+        steps: steps.to_vec(),
+    };
+    assert_eq!(WireDots(vec![row(&[5, 0])]).read(), None, "the same twice");
+    assert_eq!(WireDots(vec![row(&[5]), row(&[4])]).read(), None, "back");
+    assert_eq!(WireDots(vec![row(&[5, u64::MAX])]).read(), None, "too far");
+    let much = vec![1; SYMBOLS_MAX / 2 + 1];
+    assert_eq!(WireDots(vec![row(&much), row(&much)]).read(), None, "too much");
 }
 
 #[test]

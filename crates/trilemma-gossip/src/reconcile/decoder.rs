@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::mapping::Mapping;
 use super::sketch::Sketch;
-use super::symbol::{Element, Side, Symbol};
+use super::symbol::{By, Element, Side, Symbol};
 
 /// See the module. Memory and work are bounded by the symbols of this side's sketch: at most as many elements are found, each
 /// in some 16 of them.
@@ -168,12 +168,13 @@ impl Decoder {
 impl Found {
     /// Takes the element out of those of its symbols that have come since the last time.
     fn take_out(&mut self, symbols: &mut [Symbol], mut touch: impl FnMut(usize)) {
-        while let Some(symbol) = symbols.get_mut(self.mapping.at() as usize) {
-            match self.side {
-                Side::There => symbol.remove(self.element, self.check),
-                Side::Here => symbol.add(self.element, self.check),
-            }
-            touch(self.mapping.at() as usize);
+        let by = match self.side {
+            Side::There => By::LessOne,
+            Side::Here => By::One,
+        };
+        while let Some(at) = self.mapping.within(symbols.len()) {
+            symbols[at].change(self.element, self.check, by);
+            touch(at);
             self.mapping.advance();
         }
     }

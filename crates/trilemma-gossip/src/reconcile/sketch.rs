@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::mapping::Mapping;
 use super::secret::Secret;
-use super::symbol::{Element, Symbol};
+use super::symbol::{By, Element, Symbol};
 
 /// Most symbols that a node keeps of a set: 128 KiB. They tell some 3,000 differences; for more, contents are cheaper.
 pub const SYMBOLS_MAX: usize = 4096;
@@ -55,29 +55,41 @@ impl Sketch {
     pub fn grow(&mut self, length: usize, elements: impl IntoIterator<Item = Element>) {
         let mut symbols = vec![Symbol::default(); Self::length_for(length)];
         for element in elements {
-            toggle(self.secret, &mut symbols, element, Symbol::add);
+            change(self.secret, &mut symbols, element, By::One);
         }
         self.symbols = symbols.into();
     }
 
     /// Adds an element that is not in the set: some 16 of the symbols change.
     pub fn insert(&mut self, element: Element) {
-        toggle(
-            self.secret,
-            Arc::make_mut(&mut self.symbols),
-            element,
-            Symbol::add,
-        );
+        change(self.secret, Arc::make_mut(&mut self.symbols), element, By::One);
     }
 
     /// Takes out an element of the set.
     pub fn remove(&mut self, element: Element) {
-        toggle(
+        change(
             self.secret,
             Arc::make_mut(&mut self.symbols),
             element,
-            Symbol::remove,
+            By::LessOne,
         );
+    }
+
+    /// Takes an element of the set out and adds another one. Both at once take little more time than one: where an element leads is
+    /// a chain of steps, each waiting for the one before.
+    pub fn replace(&mut self, old: Element, new: Element) {
+        let symbols = Arc::make_mut(&mut self.symbols);
+        let (old_check, new_check) = (self.secret.check(old), self.secret.check(new));
+        let (mut old_at, mut new_at) = (Mapping::new(old_check), Mapping::new(new_check));
+        while let (Some(of_old), Some(of_new)) = (old_at.within(symbols.len()), new_at.within(symbols.len()))
+        {
+            symbols[of_old].change(old, old_check, By::LessOne);
+            symbols[of_new].change(new, new_check, By::One);
+            old_at.advance();
+            new_at.advance();
+        }
+        go_on(symbols, old_at, old, old_check, By::LessOne);
+        go_on(symbols, new_at, new, new_check, By::One);
     }
 
     /// The secret under which the symbols were made.
@@ -93,11 +105,14 @@ impl Sketch {
     }
 }
 
-fn toggle(secret: Secret, symbols: &mut [Symbol], element: Element, change: fn(&mut Symbol, Element, u64)) {
+fn change(secret: Secret, symbols: &mut [Symbol], element: Element, by: By) {
     let check = secret.check(element);
-    let mut mapping = Mapping::new(check);
-    while let Some(symbol) = symbols.get_mut(mapping.at() as usize) {
-        change(symbol, element, check);
+    go_on(symbols, Mapping::new(check), element, check, by);
+}
+
+fn go_on(symbols: &mut [Symbol], mut mapping: Mapping, element: Element, check: u64, by: By) {
+    while let Some(at) = mapping.within(symbols.len()) {
+        symbols[at].change(element, check, by);
         mapping.advance();
     }
 }

@@ -18,6 +18,14 @@ pub struct Symbol {
     pub(super) count: u16,
 }
 
+/// By how much the number of elements changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub(super) enum By {
+    One = 1,
+    LessOne = u16::MAX,
+}
+
 /// On which side of a difference an element is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
@@ -26,21 +34,11 @@ pub(super) enum Side {
 }
 
 impl Symbol {
-    /// Adds one element.
-    pub(super) fn add(&mut self, element: Element, check: u64) {
-        self.toggle(element, check);
-        self.count = self.count.wrapping_add(1);
-    }
-
-    /// Takes one element out.
-    pub(super) fn remove(&mut self, element: Element, check: u64) {
-        self.toggle(element, check);
-        self.count = self.count.wrapping_sub(1);
-    }
-
-    fn toggle(&mut self, element: Element, check: u64) {
+    /// Adds one element, or takes it out.
+    pub(super) fn change(&mut self, element: Element, check: u64, by: By) {
         self.sum ^= element.0;
         self.check ^= check;
+        self.count = self.count.wrapping_add(by as u16);
     }
 
     /// This symbol of one set less the same symbol of another: what both hold is gone.

@@ -143,6 +143,12 @@ fn what_comes_and_goes_leaves_no_trace() {
     let plain = Sketch::of(SECRET, kept.iter().rev().copied());
     assert_eq!(plain.symbols(), &sketch.symbols()[..plain.symbols().len()]);
     gone.iter().for_each(|element| sketch.insert(*element));
+    let others = elements(&mut rng, 200);
+    let exchanged = gone.iter().zip(&others);
+    exchanged.for_each(|(one, other)| sketch.replace(*one, *other));
+    assert_ne!(sketch.symbols(), before.symbols());
+    let exchanged = others.iter().zip(&gone);
+    exchanged.for_each(|(one, other)| sketch.replace(*one, *other));
     assert_eq!(
         sketch.symbols(),
         before.symbols(),
@@ -303,7 +309,7 @@ fn symbols_of_no_set_are_refused() {
     let lie = |symbols: &[Symbol]| Decoder::new(Sketch::new(SECRET)).take(symbols);
     let single = |element: Element| {
         let mut symbol = Symbol::default();
-        symbol.add(element, SECRET.check(element));
+        symbol.change(element, SECRET.check(element), symbol::By::One);
         symbol
     };
     let one = element(&mut rng);
@@ -375,4 +381,50 @@ fn elements_chosen_to_cancel_out_in_the_sum_are_found() {
     let (decoded, _) = reconcile(&there, &here, 1).expect("honest symbols");
     chosen.sort_unstable();
     assert_eq!(decoded.map(|decoded| decoded.there), Some(chosen));
+}
+
+/// One round trip, and not much more than is needed.
+#[test]
+fn an_outline_tells_how_many_symbols_to_send() {
+    let mut rng = Rng::new(13);
+    let common = Sketch::of(SECRET, elements(&mut rng, 20_000));
+    assert!(outline(&common).len() <= OUTLINE_BYTES_MAX);
+    assert_eq!(
+        differences(&common, &outline(&common)).to_bits(),
+        0.0_f64.to_bits()
+    );
+    let (mut enough, mut runs) = (0, 0);
+    for count in [1, 3, 10, 30, 100, 300, 1000, 2000] {
+        let (mut error, mut sent, few) = (0.0, 0, 12);
+        for _ in 0..few {
+            let only_there = rng.below(count as u64 + 1) as usize;
+            let pair = pair(&common, &mut rng, only_there, count - only_there);
+            let estimate = differences(&pair.there, &outline(&pair.here));
+            error += estimate / count as f64 - 1.0;
+            let symbols = symbols_for(estimate).min(SYMBOLS_MAX);
+            sent += symbols;
+            let mut decoder = Decoder::new(pair.here);
+            let progress = decoder.take(&pair.there.symbols()[..symbols]);
+            enough += usize::from(progress == Ok(Progress::Done));
+            runs += 1;
+        }
+        let (error, sent) = (error / f64::from(few), f64::from(sent as u32) / f64::from(few));
+        let limit = 0.08 + 0.3 / f64::from(count as u32).sqrt();
+        assert!(error.abs() < limit, "{count} differences, error {error}");
+        assert!(
+            sent <= 1.6 * count as f64 + 10.0,
+            "{sent} symbols for {count} differences"
+        );
+    }
+    assert!(enough * 100 >= runs * 85, "enough in {enough} of {runs}");
+}
+
+#[test]
+fn outlines_of_sets_of_any_size_can_be_compared() {
+    let mut rng = Rng::new(14);
+    let large = Sketch::of(SECRET, elements(&mut rng, 3000));
+    let small = Sketch::of(SECRET, elements(&mut rng, 3));
+    assert!(differences(&large, &outline(&small)) > 100.0);
+    assert!(differences(&small, &outline(&large)) > 100.0);
+    assert_eq!(symbols_for(differences(&small, &[])), 2);
 }

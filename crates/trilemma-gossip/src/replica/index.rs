@@ -73,7 +73,8 @@ fn shares(siblings: &[Sibling]) -> impl Iterator<Item = u64> {
     shown(siblings).map(share)
 }
 
-fn share(sibling: &Sibling) -> u64 {
+/// A hash of the change, with its name.
+pub(super) fn share(sibling: &Sibling) -> u64 {
     const WORDS: usize = 5;
     const SHORT: usize = 256;
     let (dot, key) = (sibling.item.dot, &sibling.item.key);

@@ -187,6 +187,7 @@ fn a_peer_cannot_swallow_the_writes_we_have_yet_to_make() {
             deferred: Vec::new(),
             mutual: true,
             whole: false,
+            outline: bytes::Bytes::new(),
         });
         direct.receive(Message::Rumors {
             context: Some(context.to_wire(9)),
@@ -202,6 +203,7 @@ fn a_peer_cannot_swallow_the_writes_we_have_yet_to_make() {
         deferred: Vec::new(),
         mutual: true,
         whole: false,
+        outline: bytes::Bytes::new(),
     });
     assert!(direct.gossip.replica().context().is_empty());
     assert_eq!(

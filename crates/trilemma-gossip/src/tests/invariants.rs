@@ -61,6 +61,7 @@ fn busy() -> (Gossip, Now) {
         deferred: Vec::new(),
         mutual: false,
         whole: false,
+        outline: bytes::Bytes::new(),
     };
     receive(&mut gossip, pull);
     let proposal = Proposal {

@@ -122,7 +122,7 @@ fn a_member_that_is_met_again_was_not_met() {
     let meeting = |incarnation| crate::rejoin::Meeting {
         incarnation: Incarnation(incarnation),
         context: crate::context::Context::default(),
-        listed: crate::context::Context::default(),
+        listed: crate::rejoin::Listed::default(),
         after: None,
     };
     rejoin.on_met(shared, N3, Incarnation(1), &mut effects);
@@ -148,7 +148,7 @@ fn a_meeting_that_is_broken_off_makes_all_members_unmet() {
     let meeting = crate::rejoin::Meeting {
         incarnation: Incarnation(1),
         context: crate::context::Context::default(),
-        listed: crate::context::Context::default(),
+        listed: crate::rejoin::Listed::default(),
         after: None,
     };
     let Gossip { shared, rejoin, .. } = &mut gossip;

@@ -159,7 +159,11 @@ impl Disk {
                 PageEnd::More(_) => (None, &items[..]),
             },
             Message::Rumors { items, .. } => (None, &items[..]),
-            Message::More { .. } => return Ok(()),
+            Message::More { .. }
+            | Message::Symbols { .. }
+            | Message::MoreSymbols { .. }
+            | Message::Want { .. }
+            | Message::Busy { .. } => return Ok(()),
         };
         if let Some(claimed) = claimed.and_then(Context::from_wire)
             && !self.durable.includes(&claimed)
