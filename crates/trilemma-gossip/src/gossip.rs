@@ -1,6 +1,7 @@
 //! The state machine of one gossip keyspace on one node: which part takes which input.
 
-use std::collections::BTreeSet;
+mod inspect;
+
 use std::time::Duration;
 
 use tracing::{debug, error, warn};
@@ -13,17 +14,15 @@ use trilemma_core::{
 };
 
 use crate::acknowledgements::Acknowledgements;
-use crate::clock::Stamp;
 use crate::config::GossipConfig;
 use crate::context::WireContext;
-use crate::dot::Dot;
 use crate::exchange::{self, Exchange, Finished, Goal, Page};
 use crate::message::{Compare, Message, PageEnd};
 use crate::predictor::{ParamsError, Prediction, predict};
 use crate::reads::{self, Reads};
 use crate::record::Record;
 use crate::rejoin::{Meeting, Rejoin};
-use crate::replica::{Item, Replica, Sibling};
+use crate::replica::Item;
 use crate::rumors::{PAGE_RUMORS_MAX, Rumors};
 use crate::shared::Shared;
 use crate::store::{Source, Store};
@@ -70,73 +69,6 @@ impl Gossip {
             rejoin: Rejoin::default(),
             next_tick: Instant::NEVER,
         }
-    }
-
-    /// A digest of everything that reads can see once nothing is deferred, concurrent values included: equal on
-    /// converged replicas.
-    #[must_use]
-    pub fn digest(&self) -> u64 {
-        self.store.replica.digest()
-    }
-
-    /// What this node reflects, deferred changes included, for checkers and tests.
-    #[must_use]
-    pub fn replica(&self) -> &Replica {
-        &self.store.replica
-    }
-
-    /// The siblings of a key that reads may see, for checkers and tests.
-    #[must_use]
-    pub fn shown(&self, key: &[u8]) -> &[Sibling] {
-        self.store.shown(key)
-    }
-
-    /// Whether a change is reflected and not deferred.
-    #[must_use]
-    pub fn is_taken(&self, dot: Dot) -> bool {
-        self.store.replica.context().contains(dot) && !self.store.deferred.dots().contains(&dot)
-    }
-
-    /// The changes that are reflected and deferred, for checkers and tests.
-    #[must_use]
-    pub fn deferred_dots(&self) -> &BTreeSet<Dot> {
-        self.store.deferred.dots()
-    }
-
-    /// The configuration, every value in its range.
-    #[must_use]
-    pub fn config(&self) -> &GossipConfig {
-        &self.shared.config
-    }
-
-    /// Whether this disk was empty and not every member has been met since.
-    #[must_use]
-    pub fn is_blank(&self) -> bool {
-        self.rejoin.is_blank
-    }
-
-    /// Whether what a lost disk of this node may have promised to a member is made good, or nothing was lost.
-    #[must_use]
-    pub fn has_met(&self, peer: NodeId) -> bool {
-        !self.rejoin.is_unmet(peer)
-    }
-
-    /// The newest stamp that this node has issued or followed.
-    #[must_use]
-    pub fn clock(&self) -> Stamp {
-        self.shared.clock.last()
-    }
-
-    /// Number of changes that are not shown yet because their stamps are too far ahead.
-    #[must_use]
-    pub fn deferred(&self) -> usize {
-        self.store.deferred.len()
-    }
-
-    /// How often, in this incarnation, a member with an equal context had an unequal state.
-    #[must_use]
-    pub fn divergences(&self) -> u64 {
-        self.exchange.divergences().values().sum()
     }
 
     fn start(&mut self, now: Now, effects: &mut Out) {
