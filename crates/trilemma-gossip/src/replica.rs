@@ -183,15 +183,13 @@ impl Replica {
     pub(crate) fn sketch_within(&self, context: &Context, limit: usize) -> Option<(Sketch, Vec<Dot>)> {
         let spans = self.context.minus(context);
         let (mut sketch, mut outside) = (self.sketch().clone(), Vec::new());
-        for (looked, (dot, key)) in self.live_within(&spans, None).enumerate() {
+        for (looked, (dot, _)) in self.live_within(&spans, None).enumerate() {
             if looked == limit {
                 return None;
             }
-            let siblings = self.siblings(key).iter();
-            let mut named = siblings.filter(|sibling| sibling.item.dot == dot);
-            if !context.contains(dot)
-                && let Some(sibling) = named.next()
-            {
+            let siblings = self.index.live.get(dot).map_or(&[][..], |siblings| siblings);
+            let named = siblings.iter().find(|sibling| sibling.item.dot == dot);
+            if let Some(sibling) = named.filter(|_| !context.contains(dot)) {
                 sketch.remove(element(sibling));
                 outside.push(dot);
             }

@@ -34,7 +34,7 @@ use crate::store::Store;
 const CHANGE_BYTES: usize = 64;
 /// Most changes outside of the peer's context beside which anything is searched for: some milliseconds of work. For more,
 /// everything is sent.
-const OUTSIDE_MAX: usize = 16_384;
+const OUTSIDE_MAX: usize = 8192;
 /// Fewest symbols that are sent when the first were not enough; else it is an eighth of those.
 const MORE_SYMBOLS_MIN: usize = 8;
 
