@@ -37,17 +37,20 @@ pub enum DataType {
     Maximum,
     /// The least number that somebody has reported.
     Minimum,
+    /// One value, or several that were written concurrently, none of which is ever dropped.
+    MultiValue,
 }
 
 impl DataType {
     /// All data types.
-    pub const ALL: [DataType; 6] = [
+    pub const ALL: [DataType; 7] = [
         DataType::Counter,
         DataType::BoundedCounter,
         DataType::Set,
         DataType::Map,
         DataType::Maximum,
         DataType::Minimum,
+        DataType::MultiValue,
     ];
 
     /// Its name in texts.
@@ -60,6 +63,7 @@ impl DataType {
             DataType::Map => "map",
             DataType::Maximum => "maximum",
             DataType::Minimum => "minimum",
+            DataType::MultiValue => "multi-value register",
         }
     }
 }
@@ -105,6 +109,8 @@ pub enum Update {
     Raise(i64),
     /// Lowers a minimum to at most this.
     Lower(i64),
+    /// Sets a multi-value register, and replaces the values that the executing node has seen.
+    Set(Value),
 }
 
 impl Update {
@@ -118,6 +124,7 @@ impl Update {
             Update::Assign { .. } | Update::Unassign(_) => DataType::Map,
             Update::Raise(_) => DataType::Maximum,
             Update::Lower(_) => DataType::Minimum,
+            Update::Set(_) => DataType::MultiValue,
         }
     }
 
@@ -134,7 +141,7 @@ impl Update {
     /// Bytes of elements, fields and values in it.
     pub(crate) fn size(&self) -> usize {
         let value = match self {
-            Update::Assign { value, .. } => value.len(),
+            Update::Assign { value, .. } | Update::Set(value) => value.len(),
             _ => 0,
         };
         self.element().map_or(0, |element| element.len()) + value
@@ -147,7 +154,7 @@ impl Update {
             return Err(too_large(&what, key.len(), TYPED_KEY_BYTES_MAX));
         }
         match self {
-            Update::Assign { value, .. } if value.len() > VALUE_BYTES_MAX => {
+            Update::Assign { value, .. } | Update::Set(value) if value.len() > VALUE_BYTES_MAX => {
                 return Err(too_large("value", value.len(), VALUE_BYTES_MAX));
             }
             _ => {}
@@ -178,6 +185,7 @@ impl fmt::Display for Update {
             Update::Unassign(field) => write!(f, "unassign {field}"),
             Update::Raise(to) => write!(f, "raise to {to}"),
             Update::Lower(to) => write!(f, "lower to {to}"),
+            Update::Set(value) => write!(f, "set {value}"),
         }
     }
 }

@@ -148,7 +148,7 @@ pub enum Query {
     /// Every concurrent value of one key. Only convergent backends have more than one.
     Siblings(Key),
     /// The value of a data type that a key holds. Of a set or map: its elements or fields in a range, in order, each as the
-    /// key of an entry. Of the others: one entry with what [`crate::datatype::Number`] or [`crate::datatype::Escrow`] reads,
+    /// key of an entry. Of a multi-value register: an entry for each value, the newest first. Of the others: one entry with what [`crate::datatype::Number`] or [`crate::datatype::Escrow`] reads,
     /// none if the value does not exist. Only convergent backends have such values.
     Typed {
         /// The key.

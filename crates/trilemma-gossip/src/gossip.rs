@@ -109,14 +109,14 @@ impl Gossip {
                 let is_collection = matches!(of, DataType::Set | DataType::Map);
                 let checked = check_key(key).and_then(|()| self.store.check_typed(key, *of));
                 let reading = checked.and_then(|()| match is_collection {
-                    true => Ok(None),
+                    true => Ok(Vec::new()),
                     false => self.store.reading(key, *of),
                 });
                 match reading {
                     Ok(_) if is_collection => Box::new(self.store.elements(key, *of, range)),
-                    Ok(entry) => {
-                        let entries = entry.into_iter().collect();
-                        return effects.reply(ticket, reads::answer(&self.shared, entries, false));
+                    Ok(entries) => {
+                        let (entries, more) = page(&request.query, entries);
+                        return effects.reply(ticket, reads::answer(&self.shared, entries, more));
                     }
                     Err(reason) => return effects.reply(ticket, PendingKind::Read.refused(reason)),
                 }

@@ -177,6 +177,18 @@ impl Keyspace {
     /// A handle offers its need and no more.
     fn allowed(&self, command: &Command) -> Result<(), WriteError> {
         command.validate()?;
+        if let Some((_, update)) = command.first_update()
+            && self.needs != Needs::Available
+        {
+            return Err(NotApplied::never(Reason::Unsupported {
+                asked: format!("a {}", update.of()),
+                strongest: format!(
+                    "what its handle was opened for: {}; data types are of handles opened as available",
+                    self.needs
+                ),
+            })
+            .into());
+        }
         let asked = match self.needs {
             Needs::Available if !command.guards.is_empty() => "a guard (compare-and-set)",
             Needs::Linearizable if command.keys().nth(1).is_some() && command.single_key().is_none() => {
@@ -209,6 +221,11 @@ impl Keyspace {
             .replicator
             .read(&self.context(OpId::default(), Attempt::First), request)
             .await?)
+    }
+
+    /// The level at which this handle reads.
+    pub(crate) fn read_level(&self) -> Option<ReadLevel> {
+        self.level
     }
 
     async fn query(&self, query: Query) -> Result<ReadReply> {

@@ -30,6 +30,7 @@
 
 pub mod client;
 pub mod config;
+pub mod datatypes;
 pub mod error;
 mod keyspace;
 mod node;
@@ -43,13 +44,15 @@ pub use keyspace::Keyspace;
 pub use node::Node;
 pub use transaction::Transaction;
 pub use trilemma_core::data::{BATCH_LENGTH_MAX, COMMAND_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+pub use trilemma_core::datatype::{ELEMENT_BYTES_MAX, Escrow, TYPED_KEY_BYTES_MAX};
 pub use trilemma_core::descriptor;
 pub use trilemma_core::read::{DEADLINE_DEFAULT, RANGE_ENTRIES_MAX};
 pub use trilemma_core::{
-    Achieved, Attempt, Backend, Change, Command, Descriptor, DiskId, Entry, Epoch, Guard, Incarnation, Key,
-    KeyRange, LiveStatus, Mutation, Needs, NodeId, NodeSet, NotApplied, OpId, Outcome, Query, ReadError,
-    ReadLevel, ReadReply, ReadRequest, Reason, Receipt, Requires, Retry, SessionId, UnknownCause, Value,
-    Version, Versioned, WatchItem, WatchSpec, WatchStart, WatchToken, WriteError,
+    Achieved, Attempt, Backend, Change, Command, DataType, Descriptor, DiskId, Entry, Epoch, Guard,
+    Incarnation, Key, KeyRange, LiveStatus, Mutation, Needs, NodeId, NodeSet, NotApplied, OpId, Outcome,
+    Query, ReadError, ReadLevel, ReadReply, ReadRequest, Reason, Receipt, Requires, Retry, SessionId,
+    UnknownCause, Update, Value, Version, Versioned, WatchItem, WatchSpec, WatchStart, WatchToken,
+    WriteError,
 };
 pub use trilemma_runtime::{
     Address, CertificateOverview, KeyspaceOverview, LoadOverview, LogOverview, NodeError, NodeOverview,

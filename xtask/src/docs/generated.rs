@@ -136,6 +136,13 @@ const ROWS: &[Row] = &[
         }
     }),
     ("one command spans", scope),
+    ("data types", |d| {
+        if d.data_types {
+            "counters, sets, maps and others, whose concurrent changes all count".into()
+        } else {
+            "none: they are refused".into()
+        }
+    }),
     ("durable before the answer", durable),
     ("PACELC", |d| d.pacelc.into()),
     ("may block", |d| {

@@ -70,7 +70,8 @@ fn read(source: &mut Source<'_>) -> ReadRequest {
 
 fn update(source: &mut Source<'_>) -> Update {
     let element = key(source);
-    match source.below(8) {
+    match source.below(9) {
+        7 => Update::Set("v".into()),
         0 => Update::Add(source.below(9) as i64 - 4),
         1 => Update::Reset,
         2 => Update::Grant(source.below(9) as u64),

@@ -6,7 +6,13 @@ use trilemma_core::{Incarnation, NodeId, Rng};
 
 use super::*;
 
-const KEYS: [&str; 3] = ["a", "b", "c"];
+/// Two plain keys, and two parts of data types.
+fn keys() -> [Key; 4] {
+    ["a", "b", "c", "d"].map(|name| match name {
+        "a" | "b" => name.into(),
+        _ => [&[0xff], name.as_bytes()].concat().into(),
+    })
+}
 
 fn dot(origin: u32, seq: u64) -> Dot {
     Dot::new(NodeId(origin), Incarnation(1), seq)
@@ -35,7 +41,7 @@ struct World {
 
 impl World {
     fn write(&mut self, node: &mut Node, id: u32, rng: &mut Rng) {
-        let key = Key::from(KEYS[rng.below(3) as usize]);
+        let key = rng.pick(&keys()).expect("there are keys").clone();
         node.seq += 1;
         // Stamps of different nodes may tie and lag; they never go back against what was observed.
         let floor = self.live(node, &key).map(|op| op.item.stamp.0).max().unwrap_or(0);
@@ -88,7 +94,7 @@ impl World {
             .collect();
         assert_eq!(covered, node.known);
         let (mut visible, mut contested) = (0, 0);
-        for key in KEYS.map(Key::from) {
+        for key in keys() {
             let model: BTreeSet<Dot> = self.live(node, &key).map(|op| op.item.dot).collect();
             let real: BTreeSet<Dot> = replica
                 .siblings(&key)
@@ -96,8 +102,11 @@ impl World {
                 .map(|sibling| sibling.item.dot)
                 .collect();
             assert_eq!(real, model, "siblings of {key}");
+            // Of a part a tombstone hides nothing.
+            let is_part = key[0] == 0xff;
             let best = self
                 .live(node, &key)
+                .filter(|op| !is_part || op.item.content.is_some())
                 .max_by_key(|op| (op.item.stamp, op.item.dot.origin));
             let value = best.and_then(|op| op.item.content.clone());
             assert_eq!(
@@ -105,7 +114,7 @@ impl World {
                 value,
                 "winner of {key}"
             );
-            visible += u64::from(value.is_some());
+            visible += u64::from(value.is_some() && !is_part);
             contested += u64::from(model.len() > 1);
         }
         assert_eq!((replica.visible(), replica.contested()), (visible, contested));
@@ -236,6 +245,35 @@ fn the_loser_is_kept_until_it_is_observed() {
         None,
         "the delete is newer than the write it did not observe"
     );
+}
+
+#[test]
+fn a_tombstone_of_a_part_takes_what_it_has_observed_and_nothing_else() {
+    let part = |item: Item| Item {
+        key: [&[0xff][..], b"part"].concat().into(),
+        ..item
+    };
+    let seen = part(item(dot(1, 1), 5, Some("seen"), &[]));
+    let older = part(item(dot(2, 1), 6, Some("unseen"), &[]));
+    let removal = part(item(dot(3, 1), 900, None, &[seen.dot]));
+    for order in [[&seen, &removal, &older], [&older, &removal, &seen]] {
+        let mut replica = replica(&order);
+        let key = &seen.key;
+        assert_eq!(replica.get(key).map(|state| state.value), Some("unseen".into()));
+        assert!(!replica.hides(key) && replica.values(key).len() == 1);
+        let digest = replica.digest();
+        assert!(
+            !replica.collect(removal.dot, |item| item.dot == older.dot),
+            "not by all"
+        );
+        assert!(replica.collect(removal.dot, |_| true));
+        assert_eq!(
+            (replica.digest(), replica.live(), replica.parts()),
+            (digest, 1, 1)
+        );
+        replica.join(&seen);
+        assert_eq!(replica.live(), 1, "what is gone stays gone");
+    }
 }
 
 #[test]

@@ -359,6 +359,40 @@ fn the_greatest_and_the_least_report_win() {
 }
 
 #[test]
+fn a_multi_value_register_keeps_every_value_that_nobody_has_replaced() {
+    // A plain key would be written back with one value.
+    let mut cluster = cluster_with(3, 20, |config| config.siblings_max = 1);
+    cluster.run_for(ms(500));
+    let set = |value: &str| Update::Set(value.into());
+    update(&mut cluster, N1, 1, "k", set("before"));
+    converge(&mut cluster, ms(1000));
+    for node in [N1, N2, N3] {
+        cluster.split(&[node]);
+    }
+    cluster.run_for(ms(500));
+    update(&mut cluster, N1, 2, "k", set("one"));
+    cluster.run_for(ms(5));
+    update(&mut cluster, N2, 3, "k", set("two"));
+    cluster.run_for(ms(5));
+    receipt(cluster.write(N3, 4, Command::delete("k")));
+    heal(&mut cluster);
+    cluster.run_for(ms(20_000));
+    let values = |cluster: &mut Cluster<Gossip>, at| {
+        let found = entries(cluster, at, "k", DataType::MultiValue);
+        found
+            .iter()
+            .map(|entry| entry.state.value.to_string())
+            .collect::<Vec<String>>()
+    };
+    for node in [N1, N2, N3] {
+        assert_eq!(values(&mut cluster, node), ["two", "one"]);
+    }
+    update(&mut cluster, N3, 5, "k", set("both"));
+    heal(&mut cluster);
+    assert_eq!(values(&mut cluster, N1), ["both"]);
+}
+
+#[test]
 fn a_key_is_used_as_what_it_holds() {
     let mut cluster = three(14);
     update(&mut cluster, N1, 1, "c", Update::Add(1));

@@ -110,6 +110,7 @@ impl<'a> Draft<'a> {
                 self.change_row(key, &family, update)
             }
             Update::Insert(element) => self.set(key, update.of(), named(element), Value::default()),
+            Update::Set(value) => self.set(key, update.of(), named(&[]), value.clone()),
             Update::Assign { field, value } => self.set(key, update.of(), named(field), value.clone()),
             Update::Remove(element) | Update::Unassign(element) => {
                 self.check_typed(key, update.of())?;

@@ -64,6 +64,7 @@ const fn code(of: DataType) -> u8 {
         DataType::Map => 4,
         DataType::Maximum => 5,
         DataType::Minimum => 6,
+        DataType::MultiValue => 7,
     }
 }
 

@@ -9,7 +9,7 @@ use super::counter::{self, Sums};
 use super::escrow::{Row, Rows};
 use super::layout::{all_parts, data_type, family, parts};
 use crate::message::ITEMS_MAX;
-use crate::replica::Sibling;
+use crate::replica::{Sibling, values};
 use crate::store::Store;
 
 /// Parts that one step looks at, deleted ones among them: a few milliseconds of work.
@@ -98,8 +98,8 @@ impl Store {
         Err(Reason::WrongType { key, why })
     }
 
-    /// The reading of a value that is no collection. `None`: it does not exist. Nodes that show the same parts read the same.
-    pub(crate) fn reading(&self, key: &Key, of: DataType) -> Result<Option<Entry>, Reason> {
+    /// The reading of a value that is no collection. Empty: it does not exist. Nodes that show the same parts read the same.
+    pub(crate) fn reading(&self, key: &Key, of: DataType) -> Result<Vec<Entry>, Reason> {
         let family = family(key, of);
         let found = self
             .siblings_in(&parts(&family, &KeyRange::all()))
@@ -109,7 +109,7 @@ impl Store {
             .collect();
         let siblings = live.iter().flat_map(|(_, siblings)| siblings.iter());
         let Some(version) = siblings.map(|sibling| sibling.item.stamp.version()).max() else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
         let value = match of {
             DataType::Counter => {
@@ -131,6 +131,10 @@ impl Store {
                 };
                 Number(best.unwrap_or_default().into()).to_value()
             }
+            DataType::MultiValue => {
+                let values = live.first().map(|(_, siblings)| values(key, siblings));
+                return Ok(values.unwrap_or_default());
+            }
             DataType::Set | DataType::Map => unreachable!("a collection is read as a range"),
         };
         let state = Versioned {
@@ -140,7 +144,7 @@ impl Store {
             lease: None,
         };
         let key = key.clone();
-        Ok(Some(Entry { key, state }))
+        Ok(vec![Entry { key, state }])
     }
 
     /// The elements of a set or the fields of a map, with their values, in a range.
