@@ -147,6 +147,11 @@ fn steps() -> Vec<Step> {
             profiles,
         ),
         step(
+            "membership",
+            "`cargo xtask sim swim --smoke` repeats it: a figure missed its bar",
+            |cx| crate::sim::swim(cx.workspace, &["--smoke".to_owned()]).map(|()| Done::Passed),
+        ),
+        step(
             "scenarios",
             "`cargo xtask sim --scenario FILE --trace` shows the run: an old bug is back",
             scenarios,

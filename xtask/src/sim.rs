@@ -16,11 +16,14 @@ Usage: cargo xtask sim --protocol raft|paxos|gossip|two-phase|mixed|all [--seeds
        cargo xtask sim --profile PROFILE --print
        cargo xtask sim --protocol PROTOCOL --seed S [--trace | --print | --shrink]
        cargo xtask sim --scenario FILE [--trace | --shrink]
+       cargo xtask sim swim [--smoke] [--only MEASURE] [--seed S] [--nodes N]
        cargo xtask sim --determinism [--protocol PROTOCOL] [--seeds N] [--from S]
 
 Builds the simulator with the profile `sim` and runs it with these arguments; without any it lists them all. The last
 line is one JSON object. Exit codes are the simulator's: 0 nothing found, 1 failures, 2 usage, or too much undecided.
 
+  swim           the membership core alone: clusters of up to 10,000 members, measured against its goals; takes many minutes,
+                 with --smoke some seconds
   --determinism  runs each seed in two processes, in the dev profile, and compiled to WebAssembly in an interpreter,
                  and compares the hashes of their traces; fails at the first difference. 100 seeds per protocol";
 
@@ -28,6 +31,8 @@ line is one JSON object. Exit codes are the simulator's: 0 nothing found, 1 fail
 pub(crate) const PROFILE: &str = "sim";
 /// The simulator's package and program.
 pub(crate) const PROGRAM: &str = "trilemma-sim";
+/// The campaign of the membership core.
+const SWIM: &str = "swim-campaign";
 /// What can be simulated.
 pub(crate) const PROTOCOLS: &[&str] = &["raft", "paxos", "gossip", "two-phase", "mixed"];
 
@@ -40,6 +45,9 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Outcome {
             .cloned()
             .collect();
         return determinism::run(workspace, &rest);
+    }
+    if args.first().is_some_and(|arg| arg == "swim") {
+        return swim(workspace, &args[1..]);
     }
     let program = build(workspace, PROFILE)?;
     // From where the user stands: the files among the arguments are named from there.
@@ -55,6 +63,13 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Outcome {
             "the simulator ended with {status}; its last lines say where it was"
         )),
     }
+}
+
+/// Measures the membership core, optimised.
+pub(crate) fn swim(workspace: &Workspace, args: &[String]) -> Outcome {
+    let folder = programs::build(workspace, PROFILE, &[SWIM])?;
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    process::run(workspace, folder.join(programs::file_name(SWIM)), &args)
 }
 
 /// Builds the simulator; returns the program.

@@ -12,12 +12,12 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// A full bucket that fills at this rate and holds half a second's worth.
+    /// A full bucket that fills at this rate and holds a third of a second's worth.
     pub(crate) fn new(per_second: u32) -> Self {
         let per_second = u64::from(per_second.max(1));
         Self {
             per_second,
-            tokens: (per_second / 2) as i64,
+            tokens: (per_second / 3) as i64,
             refilled: Instant::ZERO,
         }
     }
@@ -29,14 +29,14 @@ impl Budget {
         let due = passed.as_millis().min(1_000) as u64 * self.per_second / 1000;
         if due > 0 {
             self.refilled = now;
-            self.tokens = (self.tokens + due as i64).min((self.per_second / 2) as i64);
+            self.tokens = (self.tokens + due as i64).min((self.per_second / 3) as i64);
         }
         usize::try_from(self.tokens).unwrap_or(0)
     }
 
     /// Counts what leaves, whether there was room or not: probes always leave.
     pub(crate) fn take(&mut self, bytes: usize) {
-        let least = -((self.per_second / 2) as i64);
+        let least = -((self.per_second / 3) as i64);
         self.tokens = (self.tokens - bytes as i64).max(least);
     }
 }
@@ -52,14 +52,14 @@ mod tests {
     use super::Budget;
 
     #[test]
-    fn it_gives_its_rate_and_no_more_than_half_a_second_at_once() {
-        let mut budget = Budget::new(1000);
+    fn it_gives_its_rate_and_no_more_than_a_third_of_a_second_at_once() {
+        let mut budget = Budget::new(1500);
         assert_eq!(budget.available(Instant::ZERO), 500);
         budget.take(500);
-        assert_eq!(budget.available(Instant::ZERO + Duration::from_millis(100)), 100);
+        assert_eq!(budget.available(Instant::ZERO + Duration::from_millis(100)), 150);
         assert_eq!(budget.available(Instant::ZERO + Duration::from_secs(60)), 500);
         budget.take(5_000);
-        assert_eq!(budget.available(Instant::ZERO + Duration::from_millis(60_400)), 0);
+        assert_eq!(budget.available(Instant::ZERO + Duration::from_millis(60_330)), 0);
         assert!(budget.available(Instant::ZERO + Duration::from_millis(60_700)) > 0);
     }
 }

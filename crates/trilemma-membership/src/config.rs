@@ -53,8 +53,8 @@ pub struct Config {
     pub latency: Duration,
     /// Probability with which a suspicion, or its refutation, may miss a member in time. Default 0.0001. Smaller is slower.
     pub miss_probability: f64,
-    /// Bytes that a node sends in a second, on average over half a second, beyond which news waits; probes never do. Default
-    /// 3,600. What many changes at once cost is time, not bandwidth.
+    /// Bytes that a node sends in a second, on average over a second, beyond which news waits; probes never do. Default
+    /// 3,750. What many changes at once cost is time, not bandwidth.
     pub bytes_per_second: u32,
     /// How late a wake-up must come to show that this node was not running. Default 100 ms: above what a busy machine does.
     pub late_tolerance: Duration,
@@ -92,7 +92,7 @@ impl Config {
             loss: 0.05,
             latency: Duration::from_millis(10),
             miss_probability: 1e-4,
-            bytes_per_second: 3_600,
+            bytes_per_second: 3_750,
             late_tolerance: Duration::from_millis(100),
             save_interval: Duration::from_secs(10),
             seed_interval: Duration::from_secs(5),

@@ -18,6 +18,9 @@ use crate::standing::{Incarnation, Standing, State};
 use crate::view::{Carry, Merged, Phase, View};
 use crate::warm::Warm;
 
+/// Share of what may leave that a round of dissemination takes, as a fraction: the rest is for listings, which bring what
+/// rounds have missed.
+const GOSSIP_SHARE: (usize, usize) = (3, 5);
 /// Fewest bytes for which a round of dissemination sends a message.
 const GOSSIP_BYTES_MIN: usize = 16;
 
@@ -168,12 +171,11 @@ impl Membership {
         self.next_tick = None;
         if !self.view.updates.is_empty() && self.speaks() {
             let targets = self.view.sample(self.view.config.fanout as usize, None);
-            for (index, target) in targets.iter().enumerate() {
-                if self.view.budget.available(now) < GOSSIP_BYTES_MIN {
-                    break;
-                }
+            let bytes = self.view.budget.available(now) * GOSSIP_SHARE.0 / GOSSIP_SHARE.1;
+            let bytes = bytes / targets.len().max(1);
+            for target in targets.iter().filter(|_| bytes >= GOSSIP_BYTES_MIN) {
                 let carry = Carry {
-                    updates_share: targets.len() - index,
+                    updates_max: bytes,
                     ..Carry::default()
                 };
                 let news = self.view.compose(now, *target, carry);
@@ -290,7 +292,7 @@ impl Membership {
         effects: &mut Effects,
     ) {
         let carry = Carry {
-            updates_share: 1,
+            updates_max: usize::MAX,
             compare: news.sums,
             ..carry
         };

@@ -21,7 +21,7 @@ pub const LISTED_MAX: usize = 256;
 /// Most members that one message asks for.
 pub const WANTS_MAX: usize = 32;
 /// Most bucket sums of a comparison.
-pub const SUMS_MAX: usize = 8;
+pub const SUMS_MAX: usize = 64;
 /// Most accusers that a suspicion names: whom it takes to shorten it fully, and the first.
 pub const ACCUSERS_MAX: usize = 3;
 /// Longest signature, in bytes. Ed25519 has 64.
@@ -166,8 +166,8 @@ pub struct Listed {
     pub node: NodeId,
     /// Its incarnation and state.
     pub standing: Standing,
-    /// The digest of its record.
-    pub record: RecordDigest,
+    /// The digest of its record, at the beginning of an epoch: later, others mostly know it.
+    pub record: Option<RecordDigest>,
 }
 
 /// Sums over buckets of a table, by which two members find what they know differently.
@@ -177,9 +177,9 @@ pub struct Sums {
     pub buckets_log2: u8,
     /// The first bucket; the others follow it, round the end.
     pub first: u16,
-    /// One sum for each.
+    /// The low bits of the sum of each.
     #[serde(deserialize_with = "bounded_vec::<_, _, SUMS_MAX>")]
-    pub sums: Vec<u32>,
+    pub sums: Vec<[u8; 2]>,
 }
 
 /// Bytes of a varint of up to 32 bits.
@@ -200,7 +200,7 @@ fn standing_size(standing: Standing) -> usize {
 impl Listed {
     /// Bytes on the wire.
     pub(crate) fn size(self) -> usize {
-        varint(self.node.0) + standing_size(self.standing) + 2
+        varint(self.node.0) + standing_size(self.standing) + 1 + 2 * usize::from(self.record.is_some())
     }
 }
 
@@ -229,7 +229,7 @@ impl News {
         let sums = self
             .sums
             .as_ref()
-            .map_or(0, |sums| 1 + 3 + 1 + 5 * sums.sums.len());
+            .map_or(0, |sums| 1 + 3 + 1 + 2 * sums.sums.len());
         let listing: usize = self.listing.iter().map(|listed| listed.size()).sum();
         let wants: usize = self.wants.iter().map(|node| varint(node.0)).sum();
         // Four lengths and whether there are sums.

@@ -101,7 +101,17 @@ impl Prober {
 
     /// Takes members into this round, at random places.
     pub(crate) fn on_joined(&mut self, view: &mut View) {
-        for node in std::mem::take(&mut view.joined) {
+        /// Above this, one shuffle of the rest costs less than as many insertions.
+        const INSERTED_MAX: usize = 16;
+        let joined = std::mem::take(&mut view.joined);
+        if joined.len() > INSERTED_MAX {
+            let most = (2 * view.config.members_max).saturating_sub(self.order.len());
+            self.order.reserve_exact(joined.len().min(most));
+            self.order.extend(joined.into_iter().take(most));
+            shuffle(&mut self.order[self.cursor..], view);
+            return;
+        }
+        for node in joined {
             if self.order.len() < 2 * view.config.members_max {
                 let left = self.order.len() - self.cursor;
                 let at = self.cursor + view.rng.below(left as u64 + 1) as usize;
@@ -152,9 +162,7 @@ impl Prober {
         self.order.clear();
         self.order.extend(others);
         self.order.shrink_to_fit();
-        for last in (1..self.order.len()).rev() {
-            self.order.swap(last, view.rng.below(last as u64 + 1) as usize);
-        }
+        shuffle(&mut self.order, view);
         self.cursor = 0;
     }
 
@@ -334,6 +342,12 @@ impl Probe {
             Stage::Direct { .. } => false,
             Stage::Indirect { helpers, .. } => helpers.contains(&node),
         }
+    }
+}
+
+fn shuffle(nodes: &mut [NodeId], view: &mut View) {
+    for last in (1..nodes.len()).rev() {
+        nodes.swap(last, view.rng.below(last as u64 + 1) as usize);
     }
 }
 

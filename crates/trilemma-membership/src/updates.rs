@@ -7,6 +7,9 @@ use trilemma_core::NodeId;
 
 use crate::message::{UPDATES_MAX, Update};
 
+/// Most statements that are passed on at a time; of more, those that were sent most give way.
+const PENDING_MAX: usize = 4_096;
+
 /// What is passed on. At most one statement for each member: a newer one supersedes it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Updates {
@@ -27,6 +30,12 @@ impl Updates {
     /// Passes a statement on from now on; `sends` counts as sent already.
     pub(crate) fn push(&mut self, update: Update, sends: u16) {
         self.remove(update.node);
+        // Comparisons of tables bring what gives way.
+        if self.order.len() >= PENDING_MAX
+            && let Some((_, _, most_sent)) = self.order.last().copied()
+        {
+            self.remove(most_sent);
+        }
         self.next += 1;
         let pending = Pending {
             sends,

@@ -45,12 +45,12 @@ fn every_message_has_its_bytes_and_its_size_is_estimated_from_above() {
         sums: Some(Sums {
             buckets_log2: 2,
             first: 1,
-            sums: vec![300],
+            sums: vec![[3, 4]],
         }),
         listing: vec![Listed {
             node: NodeId(6),
             standing: Standing::new(Incarnation::first(1), State::Dead),
-            record: RecordDigest([1, 2]),
+            record: Some(RecordDigest([1, 2])),
         }],
         wants: vec![NodeId(9)],
         ..news(Vec::new())
@@ -68,7 +68,7 @@ fn every_message_has_its_bytes_and_its_size_is_estimated_from_above() {
     let table = [
         (
             Message::Ping { probe, news: full },
-            "0004050409080001020101ac020106010201020109",
+            "00040504090800010201010304010601020101020109",
         ),
         (
             Message::Ack {

@@ -26,7 +26,7 @@ fn lists_beyond_their_bounds_do_not_decode() {
     let listed = Listed {
         node: N2,
         standing,
-        record: RecordDigest::default(),
+        record: Some(RecordDigest::default()),
     };
     let news = News::default();
     let too_long = [
@@ -46,7 +46,7 @@ fn lists_beyond_their_bounds_do_not_decode() {
             sums: Some(Sums {
                 buckets_log2: 2,
                 first: 0,
-                sums: vec![0; SUMS_MAX + 1],
+                sums: vec![[0, 0]; SUMS_MAX + 1],
             }),
             ..news.clone()
         },
@@ -192,13 +192,13 @@ fn garbage_that_decodes_harms_nobody_for_long() {
             listing: vec![Listed {
                 node,
                 standing: statement.standing,
-                record: RecordDigest([7, 1]),
+                record: Some(RecordDigest([7, 1])),
             }],
             wants: vec![node],
             sums: Some(Sums {
                 buckets_log2: rng.below(256) as u8,
                 first: rng.below(65_536) as u16,
-                sums: vec![1; rng.below(9) as usize],
+                sums: vec![[1, 0]; rng.below(65) as usize],
             }),
         };
         let probe = rng.below(20) as u32;

@@ -11,11 +11,14 @@ use crate::view::View;
 /// Bytes of a datagram that are kept for the message around the news.
 const HEADER_BYTES: usize = 32;
 
+/// Bytes of a listing where most buckets differ.
+const SAMPLE_BYTES: usize = 128;
+
 /// What a message should carry.
 #[derive(Debug, Default)]
 pub(crate) struct Carry {
-    /// Updates, up to this share of what may leave: all of it for 1, half for 2; none for 0.
-    pub(crate) updates_share: usize,
+    /// Bytes of updates, at most.
+    pub(crate) updates_max: usize,
     /// Sums for a comparison.
     pub(crate) sums: bool,
     /// Sums of the receiver, to list what differs.
@@ -32,7 +35,7 @@ impl Carry {
     /// Updates alone.
     pub(crate) fn updates() -> Self {
         Self {
-            updates_share: 1,
+            updates_max: usize::MAX,
             ..Self::default()
         }
     }
@@ -69,16 +72,14 @@ impl View {
             }
         }
         left = left.min(self.budget.available(now));
-        let has_listing = carry.compare.is_some();
-        if let Some(share) = left.checked_div(carry.updates_share) {
-            let share = if has_listing { share / 2 } else { share };
-            let sends_max = self.sends_max();
-            let updates = self.updates.take(to, share, sends_max);
-            left -= updates.iter().map(Update::size).sum::<usize>();
-            news.updates.extend(updates);
-        }
         if let Some(sums) = carry.compare {
             news.listing = self.listing(&sums, left);
+            left -= news.listing.iter().map(|listed| listed.size()).sum::<usize>();
+        }
+        if carry.updates_max > 0 {
+            let share = left.min(carry.updates_max);
+            let sends_max = self.sends_max();
+            news.updates.extend(self.updates.take(to, share, sends_max));
         }
         news.updates.truncate(crate::message::UPDATES_MAX);
         news
@@ -99,13 +100,22 @@ impl View {
         })
     }
 
-    /// Members of the buckets in which the receiver's table differs, from a random one on, so that large buckets have their
-    /// turn.
+    /// Members of the buckets in which the receiver's table differs, from a random one on, so that each has its turn.
+    ///
+    /// Where not too many differ, a listing is the cheapest way to what the receiver lacks. Where most do, updates are cheaper, and a
+    /// listing is only to show the receiver that there is something: after a network partition, who is held for dead.
     fn listing(&mut self, sums: &Sums, bytes_max: usize) -> Vec<Listed> {
         let (buckets, differing) = self.table.differing(sums);
         if differing.is_empty() {
             return Vec::new();
         }
+        // A bucket has about 16 members: below this, a listing costs less for each that the receiver lacks.
+        let is_rest = differing.len() * 3 <= sums.sums.len() * 2;
+        let bytes_max = if is_rest {
+            bytes_max
+        } else {
+            bytes_max.min(SAMPLE_BYTES)
+        };
         let from = self.rng.below(self.table.len() as u64) as usize;
         let mut left = bytes_max;
         let listed = self
@@ -114,7 +124,7 @@ impl View {
             .map(|entry| Listed {
                 node: entry.record.node,
                 standing: entry.standing,
-                record: entry.record.digest(),
+                record: (entry.standing.incarnation().counter == 0).then(|| entry.record.digest()),
             });
         let fitting = listed.take_while(|listed| {
             let fits = listed.size() <= left;

@@ -116,7 +116,7 @@ impl View {
         let update = Update {
             node: listed.node,
             standing: listed.standing,
-            detail: Detail::SameRecord(listed.record),
+            detail: listed.record.map_or(Detail::None, Detail::SameRecord),
         };
         if listed.node == self.node {
             self.merge(now, from, &update, How::Listed, merged, effects);

@@ -127,7 +127,7 @@ fn quiet(nodes: u32, seed: u64, adjust: impl Fn(&mut Config)) -> World {
     let mut world = World::founded(nodes, seed, adjust);
     let whole = world.run_until(secs(60), World::is_whole);
     assert!(whole.is_some(), "seed {seed}: no whole cluster in a minute");
-    world.run(secs(20));
+    world.run(secs(10));
     world
 }
 
@@ -218,28 +218,33 @@ fn loss(scale: &Scale) -> Vec<Bar> {
     ]
 }
 
-/// Healthy nodes that are taken for dead because some others are starved.
+/// Healthy nodes that are taken for dead because some others are starved: as many runs as it takes until plain SWIM has
+/// enough of them for a comparison.
 fn starved(scale: &Scale) -> Vec<Bar> {
-    let nodes = scale.nodes.min(200);
-    let (plain, _) = false_deaths(scale, nodes, true);
-    let (lifeguard, of_starved) = false_deaths(scale, nodes, false);
+    /// False deaths of plain SWIM for which Lifeguard may have one.
+    const TIMES: f64 = 50.0;
+    const RUNS_MAX: u64 = 20;
+    let nodes = scale.nodes.min(100);
+    let (mut plain, mut lifeguard, mut of_starved, mut runs) = (0, 0, 0, 0);
+    while runs < RUNS_MAX && (plain as f64) < 4.0 * TIMES {
+        let seed = scale.seed + runs;
+        plain += false_deaths(scale, seed, nodes, true).0;
+        let deaths = false_deaths(scale, seed, nodes, false);
+        lifeguard += deaths.0;
+        of_starved += deaths.1;
+        runs += 1;
+    }
     let ratio = plain as f64 / (lifeguard as f64).max(1.0);
+    let minutes = runs as f64 * scale.long.as_secs_f64() / 60.0;
     vec![
-        info(
-            format!("{nodes} nodes, a tenth starved: plain SWIM"),
-            plain as f64,
-            "",
-        ),
-        info(
-            format!("{nodes} nodes, a tenth starved: Lifeguard"),
-            lifeguard as f64,
-            "",
-        ),
+        info(format!("{nodes} nodes, a tenth starved: time"), minutes, "min"),
+        info("false deaths of healthy nodes, plain SWIM", plain as f64, ""),
+        info("false deaths of healthy nodes, Lifeguard", lifeguard as f64, ""),
         bar(
-            "false deaths of healthy nodes, plain / Lifeguard",
+            "plain / Lifeguard, if that has none / 1",
             ratio,
             "x",
-            Limit::Least(50.0),
+            Limit::Least(TIMES),
         ),
         info("deaths of starved nodes, Lifeguard", of_starved as f64, ""),
     ]
@@ -247,9 +252,9 @@ fn starved(scale: &Scale) -> Vec<Bar> {
 
 /// False deaths in all tables of healthy nodes, and of starved ones. A tenth of the nodes, and at least one, runs for moments
 /// between pauses.
-fn false_deaths(scale: &Scale, nodes: u32, plain: bool) -> (usize, usize) {
-    let mut world = quiet(nodes, scale.seed, |config| config.danger_plain_swim = plain);
-    let mut rng = Rng::new(scale.seed);
+fn false_deaths(scale: &Scale, seed: u64, nodes: u32, plain: bool) -> (usize, usize) {
+    let mut world = quiet(nodes, seed, |config| config.danger_plain_swim = plain);
+    let mut rng = Rng::new(seed);
     let starved = (nodes / 10).max(1);
     let mut next: Vec<Instant> = vec![world.now(); starved as usize];
     world.record_changes(is_dead);
@@ -257,13 +262,14 @@ fn false_deaths(scale: &Scale, nodes: u32, plain: bool) -> (usize, usize) {
     while world.now() < end {
         for (index, due) in next.iter_mut().enumerate() {
             if *due <= world.now() {
-                let pause = rng.between(Duration::from_millis(100), secs(4));
+                let pause = rng.between(Duration::from_millis(100), secs(8));
                 world.pause(NodeId(index as u32 + 1), pause);
-                *due =
-                    world.now() + pause + rng.between(Duration::from_millis(1), Duration::from_millis(500));
+                // From 1 to 512 ms, as often below 20 as above: short enough to miss answers.
+                let runs = Duration::from_millis(1 << rng.below(10));
+                *due = world.now() + pause + runs;
             }
         }
-        world.run(Duration::from_millis(10));
+        world.run(Duration::from_millis(1));
     }
     let of_starved = world
         .changes
@@ -395,7 +401,11 @@ fn idle(scale: &Scale) -> Vec<Bar> {
 fn tables(scale: &Scale) -> Vec<Bar> {
     let nodes = scale.nodes * scale.tables;
     let begin = std::time::Instant::now();
-    let mut world = World::founded(nodes, scale.seed, |config| config.swap_interval = secs(3_600));
+    let mut world = World::founded(nodes, scale.seed, |config| {
+        config.swap_interval = secs(3_600);
+        config.save_interval = secs(3_600);
+        config.members_max = nodes as usize;
+    });
     world.run(secs(1));
     let built = begin.elapsed().as_secs_f64();
     let victim = NodeId(nodes / 2);
