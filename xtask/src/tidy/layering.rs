@@ -119,8 +119,7 @@ const LAYERS: &[Layer] = &[
             NODE,
             "trilemma-storage",
         ],
-        // Its times against the predictor of gossip.
-        tests_may: &[MEMBERSHIP],
+        tests_may: &[],
         never: WORLD,
     },
     Layer {
