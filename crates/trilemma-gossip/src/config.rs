@@ -95,6 +95,15 @@ pub struct GossipConfig {
     pub rumors_max: usize,
     /// Bytes of rumors to one peer in one tick. Default 256 KiB.
     pub tick_bytes_max: usize,
+    /// Bytes of a command's changes above which it travels once: peers are sent its name, and who lacks it fetches it from
+    /// one of them. Default 128: below it, names cost about as much. A larger change takes three one-way delays for each
+    /// node that passes it on, one to the first.
+    pub lazy_bytes: usize,
+    /// Ticks after which a change that was asked for and has not come is asked for elsewhere. Default 3; more than a round
+    /// trip, and the time that a change of a usual size takes.
+    pub fetch_ticks: u32,
+    /// Bytes that peers may fetch in one tick, and the rest of a command. Default 4 MiB. Whom that leaves out asks elsewhere.
+    pub fetch_bytes_max: usize,
     /// Bytes of one anti-entropy page. Default 256 KiB. One command is never split, so a page may be larger.
     pub page_bytes: usize,
     /// Intervals of the context above which rumors that would open another gap are left to anti-entropy.
@@ -153,6 +162,9 @@ impl GossipConfig {
             unsynced_bytes_max: 32 << 20,
             rumors_max: 65_536,
             tick_bytes_max: 256 << 10,
+            lazy_bytes: 128,
+            fetch_ticks: 3,
+            fetch_bytes_max: 4 << 20,
             page_bytes: 256 << 10,
             intervals_max: crate::context::WIRE_INTERVALS_MAX,
             serving_max: 4,
@@ -184,6 +196,8 @@ impl GossipConfig {
         self.vouchers = self.vouchers.clamp(1, peers as u32);
         self.tick = self.tick.max(Duration::from_millis(1));
         self.sync_ticks = self.sync_ticks.max(1);
+        self.fetch_ticks = self.fetch_ticks.max(1);
+        self.fetch_bytes_max = self.fetch_bytes_max.max(1);
         self.ahead_max = self.ahead_max.max(self.accept_drift);
         self.tombstone_age_min = self.tombstone_age_min.max(2 * self.accept_drift);
         self.deferred_max = self.deferred_max.min(DEFERRED_MAX);

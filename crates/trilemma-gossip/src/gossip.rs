@@ -17,6 +17,7 @@ use crate::acknowledgements::Acknowledgements;
 use crate::config::GossipConfig;
 use crate::context::WireContext;
 use crate::exchange::{self, Exchange, Finished, Goal, Page};
+use crate::fetches::Fetches;
 use crate::message::{Compare, Message, PageEnd};
 use crate::predictor::{ParamsError, Prediction, predict};
 use crate::reads::{self, Reads};
@@ -28,7 +29,7 @@ use crate::shared::Shared;
 use crate::store::{Source, Store};
 use crate::targets::Targets;
 use crate::typed::check_key;
-use crate::vouching::{Heard, Vouching};
+use crate::vouching::{Command, Heard, Vouching};
 use crate::writes::{Write, Writes};
 
 pub(crate) type Out = Effects<Message, Record>;
@@ -43,6 +44,7 @@ pub struct Gossip {
     pub(crate) targets: Targets,
     pub(crate) vouching: Vouching,
     pub(crate) rumors: Rumors,
+    pub(crate) fetches: Fetches,
     pub(crate) exchange: Exchange,
     pub(crate) acknowledgements: Acknowledgements,
     pub(crate) rejoin: Rejoin,
@@ -64,6 +66,7 @@ impl Gossip {
             targets: Targets::default(),
             vouching: Vouching::default(),
             rumors: Rumors::default(),
+            fetches: Fetches::default(),
             exchange: Exchange::default(),
             acknowledgements: Acknowledgements::default(),
             rejoin: Rejoin::default(),
@@ -246,6 +249,16 @@ impl Gossip {
                 self.exchange
                     .on_busy(&mut self.shared, now, from, (session, retry_after));
             }
+            Message::Advertise { commands } => {
+                let known = self.store.replica.context();
+                self.fetches
+                    .on_advertised(&mut self.shared, known, from, commands, effects);
+            }
+            Message::Fetch { commands } => {
+                let (shared, store) = (&mut self.shared, &self.store);
+                self.fetches
+                    .on_fetch(shared, store, &self.vouching, from, &commands, effects);
+            }
         }
     }
 
@@ -267,10 +280,14 @@ impl Gossip {
             return;
         }
         self.vouching.admit(&self.shared.config, from, &mut items);
+        let mut commands: Vec<Command> = items.iter().map(|item| (item.command(), item.part.of)).collect();
+        commands.dedup();
         let heard = self.hear(from, items);
         self.targets.on_news(from, heard.news);
         self.rumors.relay(&self.shared, &heard.commands);
         self.take(now, heard.trusted, Source::Rumors, effects);
+        let known = self.store.replica.context();
+        self.fetches.on_heard(known, commands.into_iter());
     }
 
     /// Finds out which changes of a peer may be taken in. While too much waits for the disk that is none, and none is noted.
@@ -447,6 +464,7 @@ impl Gossip {
             let is_restarted = before.is_some_and(|before| before.incarnation != peer.incarnation);
             if is_restarted {
                 self.rumors.forget(node);
+                self.fetches.forget_peer(node);
                 self.vouching.forget_peer(node);
                 self.exchange.forget(node, effects);
                 self.rejoin.on_incarnation(node);
@@ -485,6 +503,7 @@ impl Gossip {
         let targets = self.targets.pick(shared);
         self.rumors
             .on_tick(shared, targets, store, &self.vouching, effects);
+        self.fetches.on_tick(shared, store.replica.context(), effects);
         self.exchange.on_tick(shared, store, now, effects);
         if shared.ticks.is_multiple_of(u64::from(shared.config.sync_ticks)) {
             let peers = shared.reachable();
@@ -510,6 +529,7 @@ impl Gossip {
         self.targets.check(&self.shared);
         self.vouching.check(&self.shared.config, own);
         self.rumors.check(&self.shared);
+        self.fetches.check(&self.shared);
         self.exchange.check(&self.shared);
         self.acknowledgements.check(own);
         self.rejoin.check(&self.shared.config);

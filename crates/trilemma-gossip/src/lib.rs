@@ -52,6 +52,7 @@ pub mod context;
 mod deferred;
 pub mod dot;
 mod exchange;
+mod fetches;
 mod few;
 mod gossip;
 pub mod message;

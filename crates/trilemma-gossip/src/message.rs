@@ -30,6 +30,9 @@ pub const DATAGRAM_BYTES_MAX: usize = 1100;
 /// Most bytes of symbols in one message: all that a node keeps.
 const SYMBOLS_BYTES_MAX: usize = SYMBOLS_MAX * SYMBOL_BYTES;
 
+/// Upper estimate of the bytes of a command's name on the wire: the origin, two numbers of some billions, a length.
+pub(crate) const COMMAND_NAME_BYTES: usize = 20;
+
 /// A message between two replicas of one keyspace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -130,6 +133,18 @@ pub enum Message {
         /// When to ask again, in milliseconds from now.
         retry_after_ms: u32,
     },
+    /// To the targets of a tick: names of commands too large to be sent to all who may have them. Who lacks one fetches it.
+    Advertise {
+        /// The first dot of each, and the number of its changes.
+        #[serde(deserialize_with = "bounded_vec::<_, _, ITEMS_MAX>")]
+        commands: Vec<(Dot, u16)>,
+    },
+    /// Answers `Advertise`: asks for commands. `Rumors` follow.
+    Fetch {
+        /// As in `Advertise`.
+        #[serde(deserialize_with = "bounded_vec::<_, _, ITEMS_MAX>")]
+        commands: Vec<(Dot, u16)>,
+    },
 }
 
 impl Message {
@@ -145,7 +160,9 @@ impl Message {
             | Message::More { .. }
             | Message::MoreSymbols { .. }
             | Message::Want { .. }
-            | Message::Busy { .. } => None,
+            | Message::Busy { .. }
+            | Message::Advertise { .. }
+            | Message::Fetch { .. } => None,
         }
     }
 }
@@ -233,6 +250,15 @@ pub(crate) fn size(items: &[Item]) -> usize {
     items.iter().map(Item::size).sum()
 }
 
+/// A datagram if it fits.
+fn lane(bytes: usize) -> Lane {
+    if bytes <= DATAGRAM_BYTES_MAX {
+        Lane::Datagram
+    } else {
+        Lane::Bulk
+    }
+}
+
 /// Upper estimate of a context's bytes on the wire.
 pub(crate) fn context_bytes(context: &WireContext) -> usize {
     16 + 16 * context.intervals()
@@ -243,12 +269,10 @@ impl trilemma_core::Message for Message {
         match self {
             Message::Compare(_) => Lane::Datagram,
             Message::Rumors { context, items } => {
-                let bytes = size(items) + context.as_ref().map_or(0, context_bytes);
-                if bytes <= DATAGRAM_BYTES_MAX {
-                    Lane::Datagram
-                } else {
-                    Lane::Bulk
-                }
+                lane(size(items) + context.as_ref().map_or(0, context_bytes))
+            }
+            Message::Advertise { commands } | Message::Fetch { commands } => {
+                lane(COMMAND_NAME_BYTES * commands.len())
             }
             Message::Pull { .. }
             | Message::Page { .. }
@@ -271,6 +295,8 @@ impl trilemma_core::Message for Message {
             Message::MoreSymbols { .. } => "more-symbols",
             Message::Want { .. } => "want",
             Message::Busy { .. } => "busy",
+            Message::Advertise { .. } => "advertise",
+            Message::Fetch { .. } => "fetch",
         }
     }
 }

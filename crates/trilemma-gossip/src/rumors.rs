@@ -2,7 +2,8 @@
 //!
 //! A rumor names a command by its first dot; what is sent is what of it is still live at that moment, so a newer
 //! write of a key takes the place of an older one in every queue by itself. Peers tell in their own rumors what they
-//! reflect, and are not sent that again.
+//! reflect, and are not sent that again. Large commands are sent whole once, by their origin, and then by name
+//! (see [`fetches`](crate::fetches)).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,7 +12,7 @@ use trilemma_core::{AppendSeq, NodeId};
 use crate::context::{Context, WireContext};
 use crate::dot::Dot;
 use crate::gossip::Out;
-use crate::message::{ITEMS_MAX, Message, context_bytes};
+use crate::message::{COMMAND_NAME_BYTES, ITEMS_MAX, Message, context_bytes};
 use crate::replica::Item;
 use crate::shared::Shared;
 use crate::store::Store;
@@ -42,7 +43,12 @@ struct Rumor {
 }
 
 /// A rumor and what is still live of it.
-type Found<'a> = (Rumor, Vec<&'a Item>);
+struct Found<'a> {
+    rumor: Rumor,
+    items: Vec<&'a Item>,
+    /// Whether its name is sent and not what it says.
+    is_lazy: bool,
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -182,7 +188,7 @@ impl Rumors {
         for target in targets {
             self.send(store.generation, target, &batch, wire.as_ref(), effects);
         }
-        for (rumor, _) in batch {
+        for Found { rumor, .. } in batch {
             if rumor.left > 1 {
                 let (left, due) = (rumor.left - 1, shared.ticks + 1);
                 self.queue.push_back(Rumor { left, due, ..rumor });
@@ -224,8 +230,14 @@ impl Rumors {
             let items: Vec<&Item> = live.chain(vouching.parts(rumor.command)).collect();
             let lacks = |peer| items.iter().any(|item| !self.knows(peer, item));
             if !items.is_empty() && !is_known(&|peer| !lacks(peer)) {
-                bytes += items.iter().map(|item| item.size()).sum::<usize>();
-                batch.push((rumor, items));
+                let size = items.iter().map(|item| item.size()).sum::<usize>();
+                let is_lazy = size > shared.config.lazy_bytes;
+                bytes += if is_lazy { COMMAND_NAME_BYTES } else { size };
+                batch.push(Found {
+                    rumor,
+                    items,
+                    is_lazy,
+                });
             }
         }
         self.queue.extend(early);
@@ -251,9 +263,16 @@ impl Rumors {
         effects: &mut Out,
     ) {
         let mut messages: Vec<Vec<Item>> = vec![Vec::new()];
-        for (_, items) in batch {
+        let mut names: Vec<Command> = Vec::new();
+        for found in batch {
             let lacks = |item: &&&Item| item.dot.origin != target && !self.knows(target, item);
-            let parts = items.iter().filter(lacks).map(|item| (*item).clone());
+            if found.is_lazy {
+                if found.items.iter().any(|item| lacks(&item)) {
+                    names.push(found.rumor.command);
+                }
+                continue;
+            }
+            let parts = found.items.iter().filter(lacks).map(|item| (*item).clone());
             let parts: Vec<Item> = parts.collect();
             match messages.last_mut() {
                 Some(items) if items.len() + parts.len() <= ITEMS_MAX => items.extend(parts),
@@ -275,6 +294,10 @@ impl Rumors {
                 self.sent.insert(target, generation);
             }
             effects.send(target, Message::Rumors { context, items });
+        }
+        for commands in names.chunks(ITEMS_MAX) {
+            let commands = commands.to_vec();
+            effects.send(target, Message::Advertise { commands });
         }
     }
 

@@ -178,6 +178,13 @@ impl Shared {
             && (dot.incarnation > own || dot.incarnation == own && dot.seq > self.seq)
     }
 
+    /// As [`Shared::is_forged`], and notes it.
+    pub(crate) fn claims_own(&mut self, dot: Dot) -> bool {
+        let is_forged = self.is_forged(dot);
+        self.has_identity_clash |= is_forged;
+        is_forged
+    }
+
     /// The context that a peer describes, if it can be right.
     pub(crate) fn check_context(&mut self, from: NodeId, wire: &WireContext) -> Option<Context> {
         let context = Context::from_wire(wire)?;

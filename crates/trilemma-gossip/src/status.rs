@@ -67,6 +67,7 @@ impl Gossip {
             ("contradictory changes", contradictions.to_string()),
             ("refused changes", refused.to_string()),
             ("rumors", self.rumors.len().to_string()),
+            ("fetched changes", self.fetches.len().to_string()),
             ("open exchanges", self.exchange.open().to_string()),
             ("context intervals", replica.context().intervals().to_string()),
             ("stable frontier waits for", laggard),

@@ -5,6 +5,7 @@ mod differences;
 mod exchange;
 mod findings;
 mod invariants;
+mod lazy;
 mod list;
 mod reads;
 mod rejoin;

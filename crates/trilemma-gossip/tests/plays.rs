@@ -138,7 +138,15 @@ fn show(message: &Message) -> String {
             format!("want [{}]", dots.join(" "))
         }
         Message::Busy { retry_after_ms, .. } => format!("busy, ask again within {retry_after_ms} ms"),
+        Message::Advertise { commands } => format!("I have{}", names(commands)),
+        Message::Fetch { commands } => format!("send me{}", names(commands)),
     }
+}
+
+/// Commands by their first dots.
+fn names(commands: &[(Dot, u16)]) -> String {
+    let names = commands.iter().map(|(first, _)| format!(" {}", dot(*first)));
+    names.collect()
 }
 
 /// `shown KEY`: what each node keeps of a key, tombstones and all siblings.

@@ -143,6 +143,18 @@ fn every_message_has_its_bytes() {
             },
             "0806ac02",
         ),
+        (
+            Message::Advertise {
+                commands: vec![(dot(5), 1), (dot(7), 300)],
+            },
+            "090202030501020307ac02",
+        ),
+        (
+            Message::Fetch {
+                commands: vec![(dot(5), 1)],
+            },
+            "0a0102030501",
+        ),
     ];
     for (message, golden) in table {
         let bytes = encode_vec(&message);

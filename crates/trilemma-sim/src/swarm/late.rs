@@ -67,6 +67,17 @@ const LATER: &[(Protocol, &[Setting])] = &[
     ),
 ];
 
+/// As [`LATER`], and later.
+const LATEST: &[(Protocol, &[Setting])] = &[(
+    Protocol::Gossip,
+    &[
+        // Changes are small here: with more, none is ever fetched.
+        ("gossip.lazy_bytes", &[0, 0, 40, DEFAULT]),
+        ("gossip.fetch_ticks", &[1, 2, DEFAULT]),
+        ("gossip.fetch_bytes_max", &[1, DEFAULT]),
+    ],
+)];
+
 /// As [`NODE`], and later.
 const NODE_LATER: &[Setting] = &[
     // Records are small here: with less of a window, keyspaces wait for each other.
@@ -80,6 +91,7 @@ impl Swarm {
         self.draw(NODE, knobs);
         self.draw_of(LATER, knobs);
         self.draw(NODE_LATER, knobs);
+        self.draw_of(LATEST, knobs);
     }
 
     fn draw_of(&mut self, settings: &[(Protocol, &[Setting])], knobs: &mut Knobs) {

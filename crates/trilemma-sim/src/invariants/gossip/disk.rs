@@ -141,6 +141,7 @@ impl Disk {
         if self.durability != Some(Durability::Fsync) {
             return Ok(());
         }
+        let mut named: Vec<Dot> = Vec::new();
         let (claimed, items) = match &message {
             Message::Compare(compare) => {
                 return match self.made.get(&compare.context) {
@@ -159,11 +160,16 @@ impl Disk {
                 PageEnd::More(_) => (None, &items[..]),
             },
             Message::Rumors { items, .. } => (None, &items[..]),
+            Message::Advertise { commands } => {
+                named = commands.iter().map(|(first, _)| *first).collect();
+                (None, &[][..])
+            }
             Message::More { .. }
             | Message::Symbols { .. }
             | Message::MoreSymbols { .. }
             | Message::Want { .. }
-            | Message::Busy { .. } => return Ok(()),
+            | Message::Busy { .. }
+            | Message::Fetch { .. } => return Ok(()),
         };
         if let Some(claimed) = claimed.and_then(Context::from_wire)
             && !self.durable.includes(&claimed)
@@ -177,13 +183,12 @@ impl Disk {
         let own = |dot: Dot| dot.source() == (from, incarnation);
         let early = items
             .iter()
-            .find(|item| own(item.dot) && !self.durable.contains(item.dot));
+            .map(|item| item.dot)
+            .chain(named)
+            .find(|dot| own(*dot) && !self.durable.contains(*dot));
         match early {
-            Some(item) => {
-                let what = format!(
-                    "node {from} spreads its change {}, which is not durable there",
-                    item.dot
-                );
+            Some(dot) => {
+                let what = format!("node {from} spreads its change {dot}, which is not durable there");
                 Err(("spread-durable", what))
             }
             None => Ok(()),
