@@ -41,6 +41,11 @@ fn commands_against_three_nodes_and_against_one_alone() {
     cluster.fails(1, &["get", "carts", "x"], 8);
 }
 
+/// Whether a range read shows what the node that is asked has, which may be less than what was acknowledged.
+fn ranges_are_local(keyspace: &str) -> bool {
+    matches!(keyspace, "carts" | "settings")
+}
+
 fn a_tree_loaded_at_one_node_is_exported_equal_at_every_node(cluster: &Cluster) {
     let file = cluster.dir.join("big.toml");
     std::fs::write(&file, big_tree()).unwrap();
@@ -57,15 +62,15 @@ fn a_tree_loaded_at_one_node_is_exported_equal_at_every_node(cluster: &Cluster) 
             "{keyspace}: {loaded}"
         );
         let again = cluster.ok(2, &load);
-        // Gossip may not have sent node 2 everything yet; then it loads what it misses.
+        // Node 2 may not have been sent everything yet; then it loads what it misses.
         assert!(
-            keyspace == "carts" || again.contains("0 added, 0 changed, 0 removed, 287 unchanged"),
+            ranges_are_local(keyspace) || again.contains("0 added, 0 changed, 0 removed, 287 unchanged"),
             "{again}"
         );
     }
     for (keyspace, _) in KEYSPACES {
         for node in 1..=3 {
-            let until = Instant::now() + Duration::from_secs(5);
+            let until = Instant::now() + Duration::from_secs(60);
             loop {
                 let exported = cluster.ok(
                     node,
@@ -74,7 +79,7 @@ fn a_tree_loaded_at_one_node_is_exported_equal_at_every_node(cluster: &Cluster) 
                 if value(&exported) == value(&big_tree()) {
                     break;
                 }
-                let converging = keyspace == "carts" && Instant::now() < until;
+                let converging = ranges_are_local(keyspace) && Instant::now() < until;
                 assert!(converging, "{keyspace} at node {node} differs:\n{exported}");
             }
         }
@@ -365,7 +370,7 @@ fn hosts_have_names(cluster: &Cluster) {
 
 /// Nodes 2 and 3 are stopped: what one node can do depends on the backend alone.
 fn one_node_left_alone(cluster: &Cluster) {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(60);
     let alone = |output: &std::process::Output| {
         lines(output).iter().all(|keyspace| {
             keyspace["missing"] == serde_json::json!([2, 3]) || keyspace["backend"] == "gossip"
@@ -379,14 +384,15 @@ fn one_node_left_alone(cluster: &Cluster) {
     assert_eq!(cluster.ok(1, &["get", "carts", "alone"]), "yes\n");
     for keyspace in ["locks", "settings"] {
         for args in [&["put", keyspace, "alone", "no"][..], &["get", keyspace, "lock"]] {
+            // It is refused at once, not when the time is over.
             let began = Instant::now();
-            let error = cluster.fails(1, args, 4);
+            let error = cluster.fails(1, &[args, &["--timeout", "60s"]].concat(), 4);
             assert!(
                 error.contains("unavailable: no quorum (1 of 3"),
                 "{args:?}: {error}"
             );
             assert!(
-                began.elapsed() < Duration::from_secs(1),
+                began.elapsed() < Duration::from_secs(30),
                 "{args:?} took {:?}",
                 began.elapsed()
             );
