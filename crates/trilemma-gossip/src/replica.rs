@@ -7,7 +7,7 @@
 //!
 //! **A delete is a change too**: a tombstone with dot and stamp. Against a concurrent write the newer stamp wins, in
 //! both directions: the older one is hidden for good, also when a third change wins over both. A write that had
-//! observed the tombstone always wins, and the reverse. The parts of values of data types ([`crate::typed`]) are the one
+//! observed the tombstone always wins, and the reverse. The parts of values of data types (module `typed`) are the one
 //! exception: there a tombstone hides nothing, and only what it has observed goes.
 //!
 //! **The invariant that makes synchronisation exact**: if the context holds a dot, the store *reflects* it: nothing
