@@ -27,7 +27,7 @@ use trilemma_core::{
 
 use crate::link::{CallId, ConnectionId, Link};
 use crate::settings::Settings;
-use crate::wire::{ClientReply, ClientRequest, NodeOverview};
+use crate::wire::{ClientReply, ClientRequest, MembershipOverview, NodeOverview};
 
 /// Connections that a call may lose before it is given up: a request that ends whatever node takes it must not go round
 /// all of them.
@@ -52,6 +52,8 @@ pub enum What {
     },
     /// How a node stands. Answered by [`Answer::Overview`] or [`Answer::Refused`].
     Overview,
+    /// Whom a node knows as members. Answered by [`Answer::Members`] or [`Answer::Refused`].
+    Members,
     /// A watch. Answered by [`Answer::Watching`] or [`Answer::Refused`].
     Watch {
         /// The keyspace's name.
@@ -79,9 +81,11 @@ pub enum Answer {
     Reply(Reply),
     /// To [`What::Overview`].
     Overview(Box<NodeOverview>),
+    /// To [`What::Members`]; `None` where membership is not configured.
+    Members(Option<Box<MembershipOverview>>),
     /// To [`What::Watch`]: it is open on this connection. [`Client::on_watch_ended`] when it ends.
     Watching(ConnectionId),
-    /// To [`What::Overview`] and [`What::Watch`]: it was not answered.
+    /// To [`What::Overview`], [`What::Members`] and [`What::Watch`]: it was not answered.
     Refused(Reason),
 }
 
@@ -204,7 +208,7 @@ impl Pending {
     fn keyspace(&self) -> Option<&Arc<str>> {
         match &self.what {
             What::Request { keyspace, .. } | What::Watch { keyspace, .. } => Some(keyspace),
-            What::Overview => None,
+            What::Overview | What::Members => None,
         }
     }
 

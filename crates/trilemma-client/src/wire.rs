@@ -1,11 +1,15 @@
 //! What clients and nodes say to each other. A request is one postcard value; its answers carry the same request id.
 
+mod members;
+
 use serde::{Deserialize, Serialize};
 use trilemma_core::codec::{bounded_text, bounded_vec};
 use trilemma_core::{
     Backend, DiskId, Incarnation, KeyspaceId, LiveStatus, NodeId, ReadError, Reply, Request, WatchItem,
     WatchSpec,
 };
+
+pub use members::{MemberOverview, MemberState, MembershipCounts, MembershipOverview, RefusedOverview};
 
 /// What a client asks of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +42,8 @@ pub enum ClientRequest {
     },
     /// Nobody reads the watch of this number any more.
     Cancel,
+    /// Whom do you know as members, and who of them works?
+    Members,
 }
 
 /// What a node answers. Each variant answers the request of its name.
@@ -51,6 +57,8 @@ pub enum ClientReply {
     Watch(Result<WatchItem, ReadError>),
     /// The request could not be understood; nothing was done.
     Bad(#[serde(deserialize_with = "bounded_text::<_, 4096>")] String),
+    /// To `Members`; `None` where membership is not configured.
+    Members(Option<Box<MembershipOverview>>),
 }
 
 /// A node as it sees itself.

@@ -10,8 +10,9 @@ use trilemma_core::{Lane, NodeId};
 use crate::record::{Record, RecordDigest};
 use crate::standing::{Incarnation, Standing};
 
-/// Largest message that travels as a datagram, in bytes: QUIC's smallest path (1200) less frame and header.
-pub const DATAGRAM_BYTES_MAX: usize = 1100;
+/// Largest message that travels as a datagram, in bytes: QUIC's smallest path (1200) less its headers (100), and what the host
+/// puts around a message (9).
+pub const DATAGRAM_BYTES_MAX: usize = 1091;
 /// Largest page of a member list, in bytes. It travels on a stream.
 pub const PAGE_BYTES_MAX: usize = 48 << 10;
 /// Most members of a page, and most updates of any message.

@@ -38,6 +38,23 @@ impl Refusal {
     ];
 }
 
+impl Refusal {
+    /// The name, for metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Refusal::Unsigned => "unsigned",
+            Refusal::BadSignature => "bad-signature",
+            Refusal::OutOfReach => "out-of-reach",
+            Refusal::Outdated => "outdated",
+            Refusal::TooManyMembers => "too-many-members",
+            Refusal::BadRecord => "bad-record",
+            Refusal::Malformed => "malformed",
+            Refusal::TooManyRequests => "too-many-requests",
+        }
+    }
+}
+
 /// How often something was refused for one reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refused {

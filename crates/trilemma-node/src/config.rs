@@ -1,6 +1,7 @@
 //! What one node is started with: plain values, already checked for syntax by the one who read them.
 
 mod gossip;
+mod membership;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,9 +13,13 @@ use trilemma_paxos::register::PROPOSERS_MAX;
 use crate::admission::Limits;
 
 pub use gossip::GossipSettings;
+pub use membership::MembershipSettings;
 
 /// The keyspace id under which the node's own records stand in the log and its own messages in frames.
 pub const NODE_RECORDS: KeyspaceId = KeyspaceId(u32::MAX);
+
+/// The keyspace id under which the messages of membership travel in frames.
+pub const MEMBERSHIP: KeyspaceId = KeyspaceId(u32::MAX - 1);
 
 /// Everything one node is started with, but for addresses and certificates.
 #[derive(Clone, Debug)]
@@ -27,6 +32,8 @@ pub struct NodeSettings {
     pub members: NodeSet,
     /// The keyspaces by name; the same on every node.
     pub keyspaces: BTreeMap<String, KeyspaceConfig>,
+    /// How members find out who works; `None` if they do not.
+    pub membership: Option<MembershipSettings>,
     /// Sizes and times that rarely need a change.
     pub tuning: Tuning,
 }
@@ -49,6 +56,9 @@ impl NodeSettings {
                 .check()
                 .and_then(|()| keyspace.check_members(&self.members));
             fits.map_err(|why| format!("keyspace \"{name}\": {why}"))?;
+        }
+        if let Some(membership) = &self.membership {
+            membership.check().map_err(|why| format!("membership: {why}"))?;
         }
         Ok(())
     }
@@ -246,6 +256,7 @@ mod tests {
             node: NodeId(1),
             members: (1..=members as u32).map(NodeId).collect(),
             keyspaces: BTreeMap::from([("k".to_owned(), KeyspaceConfig::new(backend))]),
+            membership: None,
             tuning: Tuning::default(),
         }
     }

@@ -14,6 +14,7 @@
 //! | [`recovery`] | from a disk to a node: newest snapshot, log, a new incarnation |
 //! | [`record`] | what the node itself keeps on its disk |
 //! | [`peers`] | which process of a peer is counted here |
+//! | [`members`] | who belongs to the cluster and who works: hosts the machine of `trilemma-membership` |
 //! | [`effects`] | what a turn wants done |
 //! | [`engine`] | the protocol instance of a keyspace |
 //! | [`replica`] | one keyspace of a node |
@@ -29,6 +30,7 @@ pub mod config;
 pub mod effects;
 pub mod engine;
 pub mod frame;
+pub mod members;
 pub mod message;
 pub mod node;
 pub mod peers;
@@ -40,10 +42,14 @@ pub mod snapshots;
 pub mod watchers;
 
 pub use admission::Limits;
-pub use config::{Durability, GossipSettings, KeyspaceConfig, NodeSettings, Tuning, keyspace_id, table_text};
+pub use config::{
+    Durability, GossipSettings, KeyspaceConfig, MembershipSettings, NodeSettings, Tuning, keyspace_id,
+    table_text,
+};
 pub use effects::{Effects, Envelope, Observer};
 pub use engine::{Engine, Tune};
-pub use message::NodeMessage;
+pub use members::Members;
+pub use message::{MemberMessage, NodeMessage};
 pub use node::Node;
 pub use peers::{Peers, Refused};
 pub use recovery::{Found, NEW_NODE_FILE, Recovered, RecoveryError, Storage, recover};

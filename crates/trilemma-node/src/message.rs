@@ -1,9 +1,19 @@
 //! What nodes say to each other beside the messages of their keyspaces, under the keyspace id
-//! [`crate::config::NODE_RECORDS`].
+//! [`crate::config::NODE_RECORDS`]; and those of membership, under [`crate::config::MEMBERSHIP`].
 
 use serde::{Deserialize, Serialize};
 use trilemma_core::DiskId;
 use trilemma_core::liveness::Ping;
+use trilemma_membership::Message;
+
+/// What members say to each other about members.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberMessage {
+    /// It was sent over a stream, and its answer is to be: some paths lose datagrams alone.
+    pub stream: bool,
+    /// The message.
+    pub message: Message,
+}
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,6 +16,7 @@ use trilemma_storage::{LogSeq, Progress};
 use crate::admission::Admission;
 use crate::config::NodeSettings;
 use crate::effects::Effects;
+use crate::members::Members;
 use crate::message::NodeMessage;
 use crate::peers::Peers;
 use crate::record::NodeRecord;
@@ -35,6 +36,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) progress: Progress,
     pub(crate) snapshots: Snapshots,
     pub(crate) record: NodeRecord,
+    pub(crate) members: Option<Members>,
+    pub(crate) member_epoch: u64,
 }
 
 /// A watch that opens at the end of the turn.
@@ -70,6 +73,10 @@ pub struct Node<W> {
     given_bytes: usize,
     snapshots: Snapshots,
     record: NodeRecord,
+    /// Who belongs to the cluster, if that is looked after.
+    members: Option<Members>,
+    /// The last epoch among the members that has a place in the log; 0 if there was none.
+    member_epoch: u64,
     /// Records of its own that have no place in the log yet.
     records: Vec<NodeRecord>,
     /// Messages of its own, but for pings.
@@ -97,6 +104,8 @@ impl<W> Node<W> {
             progress,
             snapshots,
             record,
+            members,
+            member_epoch,
         } = parts;
         let by_id = replicas.iter().enumerate();
         let others = settings.members.iter().filter(|peer| *peer != settings.node);
@@ -118,6 +127,8 @@ impl<W> Node<W> {
             progress,
             snapshots,
             record,
+            members,
+            member_epoch,
             records: Vec::new(),
             messages: Vec::new(),
             received: 0,
@@ -154,6 +165,12 @@ impl<W> Node<W> {
     #[must_use]
     pub fn peers(&self) -> &Peers {
         &self.peers
+    }
+
+    /// Who belongs to the cluster, if that is looked after.
+    #[must_use]
+    pub fn members(&self) -> Option<&Members> {
+        self.members.as_ref()
     }
 
     /// The keyspaces, by name.

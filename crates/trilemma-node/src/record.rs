@@ -31,6 +31,8 @@ pub enum NodeRecord {
     /// In snapshots alone: these keyspaces' states reflect their records up to these places of the log, which are behind
     /// the snapshot's position. Records of others stand between them.
     Reflected(#[serde(deserialize_with = "bounded_vec::<_, _, 4096>")] Vec<(KeyspaceId, u64)>),
+    /// An epoch of this node among the members began: what it announces itself with once this is durable.
+    MemberEpoch(u64),
 }
 
 /// The members of a cluster, this node among them, ascending.
@@ -78,6 +80,8 @@ pub(crate) struct StoredRecords {
     pub(crate) is_founded: bool,
     /// The peers that it has met.
     pub(crate) kept: BTreeMap<NodeId, Kept>,
+    /// Its last epoch among the members; 0 if it had none.
+    pub(crate) member_epoch: u64,
     /// Up to where the snapshot reflects records of a keyspace that are behind its position.
     pub(crate) reflected: BTreeMap<KeyspaceId, LogSeq>,
 }
@@ -110,6 +114,10 @@ impl StoredRecords {
                     .into_iter()
                     .map(|(id, place)| (id, LogSeq(place)))
                     .collect();
+                return Ok(());
+            }
+            NodeRecord::MemberEpoch(epoch) => {
+                self.member_epoch = self.member_epoch.max(epoch);
                 return Ok(());
             }
         }
@@ -191,11 +199,13 @@ fn check_keyspaces(stored: &[(String, String)], settings: &NodeSettings) -> Resu
 }
 
 /// What the node keeps of itself in a snapshot that is taken now: the record of its start, and what it has learned since.
-pub(crate) fn kept_records(started: &NodeRecord, peers: &Peers) -> Vec<NodeRecord> {
+pub(crate) fn kept_records(started: &NodeRecord, peers: &Peers, member_epoch: u64) -> Vec<NodeRecord> {
     let founded = peers.is_founded().then_some(NodeRecord::Founded);
+    let epoch = (member_epoch > 0).then_some(NodeRecord::MemberEpoch(member_epoch));
     std::iter::once(started.clone())
         .chain(peers.kept().map(NodeRecord::Met))
         .chain(founded)
+        .chain(epoch)
         .collect()
 }
 

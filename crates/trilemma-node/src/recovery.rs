@@ -17,6 +17,7 @@ use trilemma_storage::{
 
 use crate::config::{KeyspaceConfig, NODE_RECORDS, NodeSettings, keyspace_id};
 use crate::engine::{Engine, Tune};
+use crate::members::Members;
 use crate::node::{Node, Parts};
 use crate::peers::Peers;
 use crate::record::{NodeRecord, StoredRecords};
@@ -205,6 +206,10 @@ pub fn recover<D: Disk, W>(
         file_errors("remove", disk.remove(NEW_NODE_FILE))?;
         file_errors("sync", disk.sync_directory())?;
     }
+    let members = settings
+        .membership
+        .as_ref()
+        .map(|membership| (membership, random()));
     let node = Node::new(Parts {
         settings,
         peers,
@@ -216,6 +221,10 @@ pub fn recover<D: Disk, W>(
         },
         snapshots: Snapshots::new(log.id(), &settings.tuning, (newest, snapshot_bytes), log_bytes),
         record: started,
+        members: members.map(|(membership, random_seed)| {
+            Members::new(membership, settings.node, stored.member_epoch, random_seed)
+        }),
+        member_epoch: stored.member_epoch,
     });
     Ok(Recovered { node, log, found })
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use trilemma_core::{DiskId, NodeId, NodeSet};
-use trilemma_node::{KeyspaceConfig, NodeSettings, Tuning};
+use trilemma_node::{KeyspaceConfig, MembershipSettings, NodeSettings, Tuning};
 use trilemma_transport::{Identity, TransportError};
 
 use crate::error::NodeError;
@@ -34,6 +34,9 @@ pub struct NodeConfig {
     pub identity: Identity,
     /// The keyspaces by name; the same on every node.
     pub keyspaces: BTreeMap<String, KeyspaceConfig>,
+    /// How members find out who works; `None` if they do not. Its address and seeds may be left out: then they are `listen` and
+    /// `peers`.
+    pub membership: Option<MembershipSettings>,
     /// Sizes and times that rarely need a change.
     pub tuning: Tuning,
 }
@@ -53,8 +56,22 @@ impl NodeConfig {
             node: self.node,
             members: self.members(),
             keyspaces: self.keyspaces.clone(),
+            membership: self.membership.as_ref().map(|settings| self.complete(settings)),
             tuning: self.tuning.clone(),
         }
+    }
+
+    /// The settings of membership with what was left out.
+    fn complete(&self, settings: &MembershipSettings) -> MembershipSettings {
+        let mut settings = settings.clone();
+        if settings.address.is_empty() {
+            settings.address = self.listen.to_string();
+        }
+        if settings.seeds.is_empty() {
+            let seed = |(node, address): (&NodeId, &SocketAddr)| (*node, address.to_string());
+            settings.seeds = self.peers.iter().map(seed).collect();
+        }
+        settings
     }
 
     /// Why the node cannot be reached under this configuration.

@@ -7,6 +7,7 @@
 
 mod answers;
 mod disk;
+mod members;
 mod overview;
 mod refusals;
 mod stopwatch;
@@ -419,6 +420,9 @@ impl Driver {
                 // The caller may have gone away.
                 let _gone = reply.send(self.overview());
             }
+            Envelope::Members { reply } => {
+                let _gone = reply.send(self.members());
+            }
         }
     }
 
@@ -432,13 +436,19 @@ impl Driver {
     /// Takes one request of a client.
     fn on_client(&mut self, client: ClientRef, number: u64, payload: &[u8]) {
         match codec::decode::<ClientRequest>(payload) {
-            Ok(ClientRequest::Overview | ClientRequest::Ask { .. }) if client.is_of_watches() => {
+            Ok(ClientRequest::Overview | ClientRequest::Members | ClientRequest::Ask { .. })
+                if client.is_of_watches() =>
+            {
                 let why = "a stream of watches takes watches alone".into();
                 send(&client, number, &ClientReply::Bad(why));
             }
             Ok(ClientRequest::Overview) => {
                 let overview = Box::new(self.overview());
                 send(&client, number, &ClientReply::Overview(overview));
+            }
+            Ok(ClientRequest::Members) => {
+                let members = self.members().map(Box::new);
+                send(&client, number, &ClientReply::Members(members));
             }
             Ok(ClientRequest::Ask {
                 keyspace,

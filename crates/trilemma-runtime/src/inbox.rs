@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use trilemma_client::wire::NodeOverview;
+use trilemma_client::wire::{MembershipOverview, NodeOverview};
 use trilemma_core::{KeyspaceId, Reply, Request, WatchSpec};
 use trilemma_node::WatchId;
 
@@ -32,6 +32,10 @@ pub(crate) enum Envelope {
     },
     /// How does the node stand?
     Overview { reply: oneshot::Sender<NodeOverview> },
+    /// Whom does the node know as members?
+    Members {
+        reply: oneshot::Sender<Option<MembershipOverview>>,
+    },
 }
 
 /// How a node stops.

@@ -29,10 +29,12 @@ pub use remote::{Remote, RemoteConfig};
 pub use replicator::LocalReplicator;
 pub use trilemma_client::wire;
 pub use trilemma_client::wire::{
-    CertificateOverview, KeyspaceOverview, LoadOverview, LogOverview, NodeOverview, PeerOverview,
+    CertificateOverview, KeyspaceOverview, LoadOverview, LogOverview, MemberOverview, MemberState,
+    MembershipCounts, MembershipOverview, NodeOverview, PeerOverview, RefusedOverview,
 };
 pub use trilemma_node::{
-    Durability, EPOCH, GossipSettings, KeyspaceConfig, NEW_NODE_FILE, Tuning, keyspace_id, table_text,
+    Durability, EPOCH, GossipSettings, KeyspaceConfig, MembershipSettings, NEW_NODE_FILE, Tuning,
+    keyspace_id, table_text,
 };
 pub use trilemma_transport::{Identity, pki};
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::thread;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use trilemma_client::wire::{CertificateOverview, KeyspaceOverview, LoadOverview, NodeOverview};
+use trilemma_client::wire::{
+    CertificateOverview, KeyspaceOverview, LoadOverview, MembershipOverview, NodeOverview,
+};
 use trilemma_core::{Incarnation, Instant, NodeId, ProcessId, SharedReplicator, StatusWatch, WallTime};
 use trilemma_node::config::{table_digest, table_text};
 use trilemma_node::frame::Coalescer;
@@ -170,6 +172,15 @@ impl NodeHandle {
     pub async fn overview(&self) -> Result<NodeOverview, NodeError> {
         let (reply, answer) = oneshot::channel();
         if self.inbox.send(Envelope::Overview { reply }).await.is_err() {
+            return Err(self.end_error());
+        }
+        answer.await.map_err(|_closed| self.end_error())
+    }
+
+    /// Whom the node knows as members; `None` where membership is not configured.
+    pub async fn members(&self) -> Result<Option<MembershipOverview>, NodeError> {
+        let (reply, answer) = oneshot::channel();
+        if self.inbox.send(Envelope::Members { reply }).await.is_err() {
             return Err(self.end_error());
         }
         answer.await.map_err(|_closed| self.end_error())

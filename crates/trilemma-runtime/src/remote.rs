@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use trilemma_client::client::TooLarge;
-use trilemma_client::wire::{ClientReply, ClientRequest, KeyspaceOverview, NodeOverview};
+use trilemma_client::wire::{ClientReply, ClientRequest, KeyspaceOverview, MembershipOverview, NodeOverview};
 use trilemma_client::{Answer, Call, CallId, Client, ConnectionId, Effect, Settings, What};
 use trilemma_core::{Instant, NodeId, ReadError, Reason, SharedReplicator, StatusWatch, Ticket, codec};
 use trilemma_transport::{Answers, CallError, ClientConfig, ClientConnection, Identity, Items};
@@ -142,7 +142,21 @@ impl Remote {
         match self.call(call).await.answer {
             Answer::Overview(overview) => Ok(*overview),
             Answer::Refused(reason) => Err(reason.into()),
-            Answer::Reply(_) | Answer::Watching(_) => Err(unexpected().into()),
+            _ => Err(unexpected().into()),
+        }
+    }
+
+    /// Whom the connected node knows as members; `None` where membership is not configured.
+    pub async fn members(self: &Arc<Self>) -> Result<Option<MembershipOverview>, ReadError> {
+        let call = Call {
+            what: What::Members,
+            server: None,
+            timeout: self.patience,
+        };
+        match self.call(call).await.answer {
+            Answer::Members(members) => Ok(members.map(|members| *members)),
+            Answer::Refused(reason) => Err(reason.into()),
+            _ => Err(unexpected().into()),
         }
     }
 

@@ -111,6 +111,7 @@ fn settings(scenario: &Scenario, node: NodeId, knobs: &Tuned<'_>) -> NodeSetting
         node,
         members: (1..=scenario.nodes).map(NodeId).collect(),
         keyspaces,
+        membership: None,
         tuning: knobs.tuning(Tuning {
             segment_bytes: scenario.disk.segment,
             snapshot_log_bytes: scenario.disk.snapshot,

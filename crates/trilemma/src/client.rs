@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use trilemma_core::{Needs, NodeId};
-use trilemma_runtime::{Address, Identity, NodeOverview, Remote, RemoteConfig};
+use trilemma_runtime::{Address, Identity, MembershipOverview, NodeOverview, Remote, RemoteConfig};
 
 use crate::config::Config;
 use crate::error::{ConfigError, Result};
@@ -162,6 +162,11 @@ impl Client {
         };
         check(name, needs, found.backend)?;
         Ok(Keyspace::new(name, needs, self.0.replicator(found, server)))
+    }
+
+    /// Whom the connected node knows as members; `None` where membership is not configured.
+    pub async fn members(&self) -> Result<Option<MembershipOverview>> {
+        Ok(self.0.members().await?)
     }
 
     /// How the connected node stands: peers, keyspaces, log.

@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 pub use trilemma_core::NODES_MAX;
 use trilemma_core::{Backend, DiskId, NodeId};
 use trilemma_runtime::NodeConfig;
-pub use trilemma_runtime::{Durability, GossipSettings, KeyspaceConfig, NEW_NODE_FILE, Tuning};
+pub use trilemma_runtime::{
+    Durability, GossipSettings, KeyspaceConfig, MembershipSettings, NEW_NODE_FILE, Tuning,
+};
 
 pub use builder::ConfigBuilder;
 pub use check::{check_cluster, check_keyspaces};

@@ -51,11 +51,12 @@ pub use trilemma_core::{
     Achieved, Attempt, Backend, Change, Command, DataType, Descriptor, DiskId, Entry, Epoch, Guard,
     Incarnation, Key, KeyRange, LiveStatus, Mutation, Needs, NodeId, NodeSet, NotApplied, OpId, Outcome,
     Query, ReadError, ReadLevel, ReadReply, ReadRequest, Reason, Receipt, Requires, Retry, SessionId,
-    UnknownCause, Update, Value, Version, Versioned, WatchItem, WatchSpec, WatchStart, WatchToken,
+    UnknownCause, Update, Value, Version, Versioned, WallTime, WatchItem, WatchSpec, WatchStart, WatchToken,
     WriteError,
 };
 pub use trilemma_runtime::{
-    Address, CertificateOverview, KeyspaceOverview, LoadOverview, LogOverview, NodeError, NodeOverview,
-    ParseAddressError, PeerOverview, pki,
+    Address, CertificateOverview, KeyspaceOverview, LoadOverview, LogOverview, MemberOverview, MemberState,
+    MembershipCounts, MembershipOverview, NodeError, NodeOverview, ParseAddressError, PeerOverview,
+    RefusedOverview, pki,
 };
 pub use watch::Watch;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use trilemma_core::{Backend, Incarnation, Needs, NodeId};
-use trilemma_runtime::{KeyspaceOverview, NodeHandle, NodeOverview};
+use trilemma_runtime::{KeyspaceOverview, MembershipOverview, NodeHandle, NodeOverview};
 
 use crate::config::Config;
 use crate::error::{OpenError, Result};
@@ -59,6 +59,11 @@ impl Node {
     /// How the node stands: peers, keyspaces, log.
     pub async fn overview(&self) -> Result<NodeOverview> {
         Ok(self.0.overview().await?)
+    }
+
+    /// Whom the node knows as members; `None` where membership is not configured.
+    pub async fn members(&self) -> Result<Option<MembershipOverview>> {
+        Ok(self.0.members().await?)
     }
 
     /// Waits until the node has stopped by itself, which only a failure makes it do.

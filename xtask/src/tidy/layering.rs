@@ -126,6 +126,7 @@ const LAYERS: &[Layer] = &[
         name: "trilemma-node",
         may: &[
             CORE,
+            MEMBERSHIP,
             "trilemma-gossip",
             "trilemma-paxos",
             "trilemma-raft",
@@ -168,7 +169,7 @@ const LAYERS: &[Layer] = &[
             "trilemma-storage",
         ],
         // Every decoder is a target.
-        tests_may: &["trilemma", CHECK, CLIENT, "trilemma-transport"],
+        tests_may: &["trilemma", CHECK, CLIENT, MEMBERSHIP, "trilemma-transport"],
         never: &[],
     },
     Layer {

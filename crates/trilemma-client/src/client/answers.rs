@@ -108,6 +108,9 @@ impl Client {
                 self.learn(&overview);
                 self.resolve(ticket, Answer::Overview(overview));
             }
+            (What::Members, Ok(ClientReply::Members(members))) => {
+                self.resolve(ticket, Answer::Members(members));
+            }
             // It was not understood, and nothing was done.
             (_, Ok(ClientReply::Bad(what))) => self.refuse(ticket, Reason::Invalid { what }),
             (_, Ok(_)) => self.garbled(ticket, "the node answered another question"),

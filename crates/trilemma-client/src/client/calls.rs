@@ -148,6 +148,7 @@ impl Client {
                 request: request.clone(),
             },
             What::Overview => ClientRequest::Overview,
+            What::Members => ClientRequest::Members,
             What::Watch { spec, .. } => {
                 let spec = spec.clone();
                 call.place = Place::Opening(connection);
@@ -309,7 +310,7 @@ impl Client {
                 Answer::Reply(Reply::Write(Err(WriteError::Unknown { op, cause })))
             }
             (What::Request { request, .. }, ..) => Answer::Reply(PendingKind::of(request).refused(reason)),
-            (What::Overview | What::Watch { .. }, ..) => Answer::Refused(reason),
+            (What::Overview | What::Members | What::Watch { .. }, ..) => Answer::Refused(reason),
         };
         self.resolve(ticket, answer);
     }
@@ -324,7 +325,7 @@ impl Client {
                 let cause = call.doubt.clone().unwrap_or(cause);
                 Answer::Reply(PendingKind::of(request).lost(cause, reason))
             }
-            What::Overview | What::Watch { .. } => Answer::Refused(reason),
+            What::Overview | What::Members | What::Watch { .. } => Answer::Refused(reason),
         };
         self.resolve(ticket, answer);
     }

@@ -76,6 +76,7 @@ impl Kind {
             node,
             members: (1..=NODES).map(NodeId).collect(),
             keyspaces: BTreeMap::from([(NAME.to_owned(), KeyspaceConfig::new(self.backend()))]),
+            membership: None,
             tuning: Tuning {
                 segment_bytes: SEGMENT_BYTES,
                 ..Tuning::default()

@@ -16,6 +16,7 @@ macro_rules! targets {
 
 mod checkpoints;
 mod disk;
+mod members;
 mod receive;
 mod streams;
 mod texts;

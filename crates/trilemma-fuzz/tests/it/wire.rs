@@ -5,14 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use trilemma_client::wire::{
     CertificateOverview, ClientReply, ClientRequest, KeyspaceOverview, LoadOverview, LogOverview,
-    NodeOverview, PeerOverview,
+    MemberOverview, MemberState, MembershipOverview, NodeOverview, PeerOverview, RefusedOverview,
 };
 use trilemma_core::liveness::Ping;
 use trilemma_core::{
     Achieved, Attempt, Backend, Change, Command, DiskId, Entry, Incarnation, KeyRange, KeyspaceId,
     LiveStatus, Message, NodeId, NodeSet, NotApplied, OpId, Outcome, ReadError, ReadLevel, ReadReply, Reason,
-    Receipt, Reply, Request, Rng, UnknownCause, Version, Versioned, WatchItem, WatchSpec, WatchStart,
-    WatchToken, WriteError, codec,
+    Receipt, Reply, Request, Rng, UnknownCause, Version, Versioned, WallTime, WatchItem, WatchSpec,
+    WatchStart, WatchToken, WriteError, codec,
 };
 use trilemma_fuzz::corpus::{self, Corpus};
 use trilemma_fuzz::mutate::mutated;
@@ -151,10 +151,11 @@ fn node_record_of(input: &[u8]) {
     let started = [&started[..8], &[2], &started[8..]].concat();
     // `NodeRecord::StartedWithoutDisks`: the same, and the members.
     let with_members = [&[1], &started[1..], &[3, 1, 2, 3]].concat();
-    // `NodeRecord::Started`: the same, and whether all have met. `Met`: node, disk, the one accepted, incarnation, nonce. `Founded`.
+    // `NodeRecord::Started`: the same, and whether all have met. `Met`: node, disk, the one accepted, incarnation, nonce.
+    // `Founded`. `MemberEpoch`.
     let with_founding = [&[2], &with_members[1..], &[1]].concat();
     let met = codec::encode(&(3_u32, 2_u32, 300_u64, Some(7_u64), 9_u64, 70_000_u64)).to_vec();
-    let samples = [started, with_members, with_founding, met, vec![4]];
+    let samples = [started, with_members, with_founding, met, vec![4], vec![6, 3]];
     let door = |bytes: &[u8]| {
         codec::decode::<NodeRecord>(bytes)
             .map(|record| codec::encode(&record))
@@ -181,6 +182,7 @@ fn requests() -> Vec<Bytes> {
         ClientRequest::Overview,
         ClientRequest::Room { bytes: 70_000 },
         ClientRequest::Cancel,
+        ClientRequest::Members,
     ];
     let token = WatchToken {
         stream: 5,
@@ -300,7 +302,32 @@ fn replies() -> Vec<ClientReply> {
         ClientReply::Watch(Err(read_error)),
         ClientReply::Bad("not a request".into()),
         ClientReply::Overview(Box::new(overview(missing))),
+        ClientReply::Members(None),
+        ClientReply::Members(Some(Box::new(membership()))),
     ]
+}
+
+fn membership() -> MembershipOverview {
+    MembershipOverview {
+        members: vec![MemberOverview {
+            node: NodeId(2),
+            state: MemberState::Dead,
+            epoch: 300,
+            counter: 1,
+            address: "10.0.0.2:7400".into(),
+            zone: "a".into(),
+            observer: true,
+            round_trip_micros: Some(700),
+            since: Some(WallTime(1_800_000_000_000)),
+        }],
+        health: 3,
+        refused: vec![RefusedOverview {
+            reason: "outdated".into(),
+            count: 9,
+            from: Some(NodeId(3)),
+        }],
+        ..MembershipOverview::default()
+    }
 }
 
 fn overview(missing: NodeSet) -> NodeOverview {

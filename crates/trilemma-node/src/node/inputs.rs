@@ -12,7 +12,7 @@ use trilemma_storage::snapshot::Summary;
 use trilemma_storage::{LogError, LogEvent, SnapshotError};
 
 use super::{Node, Opening};
-use crate::config::NODE_RECORDS;
+use crate::config::{MEMBERSHIP, NODE_RECORDS};
 use crate::frame::take_item;
 use crate::message::NodeMessage;
 use crate::record::NodeRecord;
@@ -24,6 +24,9 @@ impl<W> Node<W> {
     pub fn start(&mut self, now: Now) {
         for index in 0..self.replicas.len() {
             self.step(index, now, GroupInput::Start);
+        }
+        if let Some(members) = &mut self.members {
+            members.start(now);
         }
     }
 
@@ -119,6 +122,12 @@ impl<W> Node<W> {
             match take_item(&mut frame) {
                 Ok(Some((NODE_RECORDS, bytes))) => {
                     count_changed |= self.on_node_message(now, from.node, &bytes);
+                }
+                // Where membership is not configured, others may have begun with it.
+                Ok(Some((MEMBERSHIP, bytes))) => {
+                    if let Some(members) = &mut self.members {
+                        members.receive(now, from.node, &bytes);
+                    }
                 }
                 Ok(Some((keyspace, bytes))) => self.on_message(now, from, keyspace, bytes),
                 Ok(None) => break,

@@ -4,6 +4,7 @@ mod disk;
 mod frames;
 mod idle;
 mod invariants;
+mod members;
 mod starts;
 
 use std::collections::BTreeMap;
@@ -42,6 +43,7 @@ fn settings(backend: Backend, members: u32, limits: Limits) -> NodeSettings {
         node: NodeId(1),
         members: (1..=members).map(NodeId).collect(),
         keyspaces: BTreeMap::from([("k".to_owned(), KeyspaceConfig::new(backend))]),
+        membership: None,
         tuning: Tuning {
             segment_bytes: 16 * MIB as u64,
             snapshot_log_bytes: 2 * MIB as u64,

@@ -9,6 +9,7 @@ use trilemma_core::{Instant, KeyRange, Lane, NodeId, Now, codec};
 use super::{DEADLINE_GRACE, Node, Opening};
 use crate::config::NODE_RECORDS;
 use crate::effects::{Effects, Envelope, Observer};
+use crate::members::Members;
 use crate::message::NodeMessage;
 use crate::record::{NodeRecord, kept_records};
 use crate::recovery::RECORD_HEADER_BYTES;
@@ -36,6 +37,7 @@ impl<W> Node<W> {
             .min()
             .unwrap_or(Instant::NEVER)
             .min(self.liveness.wake_at())
+            .min(self.members.as_ref().map_or(Instant::NEVER, Members::wake_at))
             .min(self.pending.wake_at(DEADLINE_GRACE))
             .min(self.next_status)
     }
@@ -54,6 +56,7 @@ impl<W> Node<W> {
     pub fn turn(&mut self, now: Now, effects: &mut Effects<W>, observer: &mut impl Observer) {
         self.ping(now, effects);
         self.wake(now);
+        self.look_after_members(now, effects);
         self.meet(effects);
         self.keep(effects);
         observer.passed("wake");
@@ -135,16 +138,32 @@ impl<W> Node<W> {
             .extend(messages.map(|(to, message)| envelope(to, &message)));
     }
 
+    /// Tells membership what time it is and what is durable, and takes what it wants done.
+    fn look_after_members(&mut self, now: Now, effects: &mut Effects<W>) {
+        if let Some(members) = &mut self.members {
+            members.turn(now, self.progress.durable);
+            self.records.extend(members.epochs().map(NodeRecord::MemberEpoch));
+            effects.messages.extend(members.messages());
+        }
+    }
+
     /// Gives the node's own records to the log.
     fn keep(&mut self, effects: &mut Effects<W>) {
         for record in self.records.drain(..) {
             let bytes = codec::encode(&record);
             self.last = self.last.plus(1);
-            if let NodeRecord::Met(kept) = record {
-                self.peers.appended(kept.node, self.last);
+            match record {
+                NodeRecord::Met(kept) => self.peers.appended(kept.node, self.last),
+                NodeRecord::MemberEpoch(epoch) => {
+                    self.member_epoch = epoch;
+                    if let Some(members) = &mut self.members {
+                        members.appended(epoch, self.last);
+                    }
+                }
+                _ => {}
             }
             self.snapshots.appended(bytes.len() as u64 + RECORD_HEADER_BYTES);
-            // Peers that are new wait for it.
+            // Others wait for it.
             effects.batch.forced = true;
             effects.batch.records.push((NODE_RECORDS, bytes));
         }
@@ -312,6 +331,7 @@ impl<W> Node<W> {
     /// Takes, hands out or finishes a snapshot, whichever is due.
     fn snapshot(&mut self, effects: &mut Effects<W>) {
         let (record, peers, replicas) = (&self.record, &self.peers, &self.replicas);
+        let member_epoch = self.member_epoch;
         self.snapshots.take(self.last, || {
             let keyspaces = replicas.iter();
             let waiting = keyspaces.clone().filter_map(|replica| {
@@ -319,7 +339,7 @@ impl<W> Node<W> {
                 Some((replica.id(), (last, None)))
             });
             Taken {
-                own: kept_records(record, peers),
+                own: kept_records(record, peers, member_epoch),
                 waiting: waiting.collect(),
                 keyspaces: keyspaces
                     .map(|replica| (replica.id(), replica.engine.checkpoint()))
@@ -341,6 +361,9 @@ impl<W> Node<W> {
             self.last
         );
         self.peers.check();
+        if let Some(members) = &self.members {
+            members.check();
+        }
         self.admission.check();
         self.snapshots.check(self.last);
         debug_assert_eq!(

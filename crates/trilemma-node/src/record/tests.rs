@@ -28,6 +28,7 @@ fn settings(members: &[u32]) -> NodeSettings {
         node: NodeId(3),
         members: members.iter().map(|id| NodeId(*id)).collect(),
         keyspaces: BTreeMap::from([("locks".to_owned(), KeyspaceConfig::new(Backend::Raft))]),
+        membership: None,
         tuning: Tuning {
             segment_bytes: SEGMENT_BYTES,
             ..Tuning::default()

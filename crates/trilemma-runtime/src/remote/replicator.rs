@@ -60,7 +60,7 @@ impl RemoteReplicator {
         match self.call(what, cx.timeout).await.answer {
             Answer::Reply(reply) => reply,
             Answer::Refused(reason) => kind.refused(reason),
-            Answer::Overview(_) | Answer::Watching(_) => kind.refused(unexpected()),
+            Answer::Overview(_) | Answer::Members(_) | Answer::Watching(_) => kind.refused(unexpected()),
         }
     }
 }

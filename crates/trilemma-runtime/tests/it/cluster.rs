@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use trilemma_core::{Backend, NodeId, SharedReplicator};
 use trilemma_runtime::pki::Authority;
-use trilemma_runtime::{Identity, KeyspaceConfig, NodeConfig, NodeError, NodeHandle, RemoteConfig, Tuning};
+use trilemma_runtime::{
+    Identity, KeyspaceConfig, MembershipOverview, NodeConfig, NodeError, NodeHandle, RemoteConfig, Tuning,
+};
 use trilemma_testkit::conformance::Deployment;
 
 use crate::relay::Relay;
@@ -102,6 +104,7 @@ impl Cluster {
             keyspaces: Backend::ALL
                 .map(|backend| (name(backend).to_owned(), KeyspaceConfig::new(backend)))
                 .into(),
+            membership: None,
             tuning: Tuning {
                 segment_bytes: 16 * 1024 * 1024,
                 ..Tuning::default()
@@ -220,6 +223,14 @@ impl Cluster {
         self.nodes.lock().expect("no panic while locked").insert(id, node);
         let found = overview.peers.into_iter().find(|found| found.node == peer);
         found.map_or_else(String::new, |found| found.refused)
+    }
+
+    /// Whom a running node knows as members.
+    pub(crate) async fn members(&self, id: NodeId) -> Option<MembershipOverview> {
+        let node = self.take(id);
+        let members = node.members().await.expect("the node runs");
+        self.nodes.lock().expect("no panic while locked").insert(id, node);
+        members
     }
 
     /// Waits until a keyspace can be written at a node.

@@ -57,6 +57,7 @@ pub(crate) fn config(authority: &Authority, data: &Path, snapshot_log_bytes: u64
         keyspaces: Backend::ALL
             .map(|backend| (backend.name().to_owned(), KeyspaceConfig::new(backend)))
             .into(),
+        membership: None,
         tuning: Tuning {
             segment_bytes: 16 * 1024 * 1024,
             snapshot_log_bytes,

@@ -5,6 +5,7 @@ mod conformance;
 mod directory;
 mod disks;
 mod members;
+mod membership;
 mod node;
 mod relay;
 mod remote;

@@ -5,6 +5,7 @@ mod client;
 mod init;
 mod keys;
 mod load;
+mod members;
 mod overview;
 mod predict;
 mod serve;
@@ -135,6 +136,8 @@ enum Command {
     Export(load::Export),
     /// Show a node: peers, keyspaces, log
     Status(overview::Status),
+    /// Show who belongs to the cluster and who of them works
+    Members(members::Members),
     /// Show what each keyspace can do now, and why not more
     Keyspaces(overview::Keyspaces),
     /// Judge a history: are the answers that clients got legal?
@@ -190,6 +193,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
             Command::Load(command) => command.run(&global).await,
             Command::Export(command) => command.run(&global).await,
             Command::Status(command) => command.run(&global).await,
+            Command::Members(command) => command.run(&global).await,
             Command::Keyspaces(command) => command.run(&global).await,
             Command::Check(command) => command.run(&global),
             Command::Predict(command) => command.run(&global),

@@ -2,10 +2,11 @@
 
 use clap::Args;
 use serde_json::{Value as Json, json};
-use trilemma::{KeyspaceOverview, NodeOverview};
+use trilemma::{KeyspaceOverview, MembershipOverview, NodeOverview};
 
 use super::Global;
 use super::client::connect;
+use super::members::members_json;
 use crate::exit::{Exit, Outcome};
 use crate::output::{self, Form};
 
@@ -19,9 +20,11 @@ pub(crate) struct Status {}
 
 impl Status {
     pub(crate) async fn run(self, global: &Global) -> Outcome {
-        let overview = connect(global).await?.overview().await?;
+        let client = connect(global).await?;
+        let overview = client.overview().await?;
         if global.output == Form::Json {
-            output::line(node_json(&overview).to_string());
+            let members = client.members().await?;
+            output::line(node_json(&overview, members.as_ref()).to_string());
             return Ok(Exit::Ok);
         }
         output::line(format!(
@@ -164,7 +167,7 @@ pub(crate) fn keyspace_json(keyspace: &KeyspaceOverview) -> Json {
     })
 }
 
-fn node_json(overview: &NodeOverview) -> Json {
+fn node_json(overview: &NodeOverview, members: Option<&MembershipOverview>) -> Json {
     let peers: Vec<Json> = overview
         .peers
         .iter()
@@ -185,6 +188,7 @@ fn node_json(overview: &NodeOverview) -> Json {
         "disk": overview.disk.to_string(),
         "snapshot_failure": overview.snapshot_failure,
         "peers": peers,
+        "membership": members.map(members_json),
         "keyspaces": overview.keyspaces.iter().map(keyspace_json).collect::<Vec<_>>(),
         "log": {
             "last": log.last,

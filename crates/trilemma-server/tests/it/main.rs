@@ -9,6 +9,7 @@ mod demo;
 mod files;
 mod harness;
 mod histories;
+mod members;
 mod predict;
 mod refusals;
 mod snapshots;

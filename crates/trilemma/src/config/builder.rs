@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use trilemma_core::{Backend, NodeId, NodeSet};
-use trilemma_runtime::{Identity, KeyspaceConfig, NodeConfig, Tuning};
+use trilemma_runtime::{Identity, KeyspaceConfig, MembershipSettings, NodeConfig, Tuning};
 
 use super::{Config, NODES_MAX, check};
 use crate::error::{ConfigError, Result};
@@ -21,6 +21,7 @@ pub struct ConfigBuilder {
     peers: BTreeMap<NodeId, SocketAddr>,
     keyspaces: BTreeMap<String, KeyspaceConfig>,
     identity: Option<Credentials>,
+    membership: Option<MembershipSettings>,
     tuning: Tuning,
 }
 
@@ -49,6 +50,7 @@ impl ConfigBuilder {
             peers: BTreeMap::new(),
             keyspaces: BTreeMap::new(),
             identity: None,
+            membership: None,
             tuning: Tuning::default(),
         }
     }
@@ -135,6 +137,13 @@ impl ConfigBuilder {
         self
     }
 
+    /// Has members find out who of them works.
+    #[must_use]
+    pub fn membership(mut self, settings: MembershipSettings) -> Self {
+        self.membership = Some(settings);
+        self
+    }
+
     /// Sizes and times that rarely need a change.
     #[must_use]
     pub fn tuning(mut self, tuning: Tuning) -> Self {
@@ -178,6 +187,9 @@ impl ConfigBuilder {
         if let Err(why) = check_keyspaces(&self.keyspaces, &members) {
             return invalid(why);
         }
+        if let Some(Err(why)) = self.membership.as_ref().map(MembershipSettings::check) {
+            return invalid(format!("membership: {why}"));
+        }
         if let Err(why) = check::check_tuning(&self.tuning) {
             return invalid(why);
         }
@@ -204,6 +216,7 @@ impl ConfigBuilder {
             peers: self.peers,
             identity,
             keyspaces: self.keyspaces,
+            membership: self.membership,
             tuning: self.tuning,
         }))
     }

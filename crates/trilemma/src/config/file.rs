@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use trilemma_core::{Backend, NodeId, NodeSet};
-use trilemma_runtime::{Durability, GossipSettings, KeyspaceConfig, Tuning};
+use trilemma_runtime::{Durability, GossipSettings, KeyspaceConfig, MembershipSettings, Tuning};
 
 use super::{Config, ConfigBuilder};
 use crate::error::{ConfigError, Error, Result};
@@ -27,6 +27,7 @@ struct File {
     peers: BTreeMap<String, IpAddress>,
     tls: Tls,
     keyspaces: BTreeMap<String, Keyspace>,
+    membership: Option<MembershipFile>,
     #[serde(default)]
     tuning: TuningFile,
 }
@@ -109,6 +110,15 @@ struct TuningFile {
     snapshot_log_bytes: Option<u64>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MembershipFile {
+    #[serde(default)]
+    zone: String,
+    period_ms: Option<u64>,
+    answer_ms: Option<u64>,
+}
+
 /// Reads a configuration file as text.
 pub(crate) fn read(path: &Path) -> Result<String> {
     let failed = |why: String| {
@@ -161,6 +171,9 @@ pub(super) fn parse(text: &str, origin: &str, base: &Path) -> Result<Config> {
             within(file.tls.key),
         )
         .tuning(file.tuning.into());
+    if let Some(membership) = file.membership {
+        builder = builder.membership(membership.into());
+    }
     if let Some(cluster) = file.cluster {
         builder = builder.cluster(cluster);
     }
@@ -232,6 +245,18 @@ impl From<Keyspace> for KeyspaceConfig {
             Keyspace::Raft {} => KeyspaceConfig::new(Backend::Raft),
             Keyspace::Paxos {} => KeyspaceConfig::new(Backend::Paxos),
             Keyspace::TwoPhase {} => KeyspaceConfig::new(Backend::TwoPhase),
+        }
+    }
+}
+
+impl From<MembershipFile> for MembershipSettings {
+    fn from(file: MembershipFile) -> Self {
+        let usual = Self::default();
+        Self {
+            zone: file.zone,
+            period: file.period_ms.map_or(usual.period, Duration::from_millis),
+            answer: file.answer_ms.map_or(usual.answer, Duration::from_millis),
+            ..usual
         }
     }
 }

@@ -49,6 +49,23 @@ fn an_unknown_key_is_refused_with_line_and_column() {
 }
 
 #[test]
+fn membership_is_on_with_its_section_and_says_what_cannot_work() {
+    assert!(!error(GOOD).to_string().contains("membership"));
+    for (section, why) in [
+        ("period_ms = 10", "membership: period_ms is 10ms"),
+        ("answer_ms = 800", "two and a half times"),
+        (
+            "zone = \"0123456789012345678901234567890123\"",
+            "zone has 34 bytes",
+        ),
+        ("periods = 1", "unknown field `periods`"),
+    ] {
+        let refused = error(&format!("{GOOD}\n[membership]\n{section}\n")).to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+}
+
+#[test]
 fn an_unknown_backend_names_those_there_are() {
     let text = GOOD.replace("\"raft\"", "\"rafd\"");
     let why = error(&text).to_string();

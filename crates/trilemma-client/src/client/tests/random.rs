@@ -74,6 +74,7 @@ fn serve(bench: &mut Bench, rng: &mut Rng, sent: &Sent, done: &mut BTreeMap<OpId
             };
             ClientReply::Answer(rightly(&sent.request, request, reply, done))
         }
+        ClientRequest::Members => ClientReply::Members(None),
         ClientRequest::Watch { .. } | ClientRequest::Room { .. } | ClientRequest::Cancel => return,
     };
     bench.reply(sent, Ok(reply));

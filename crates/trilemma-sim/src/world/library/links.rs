@@ -106,7 +106,10 @@ impl World<'_> {
                         .on_request(now, keyspace, timeout, request, (slot, ticket));
                 });
             }
-            ClientRequest::Watch { .. } | ClientRequest::Room { .. } | ClientRequest::Cancel => {}
+            ClientRequest::Watch { .. }
+            | ClientRequest::Room { .. }
+            | ClientRequest::Cancel
+            | ClientRequest::Members => {}
         }
     }
 
