@@ -6,7 +6,7 @@ use std::time::Duration;
 use trilemma_core::session::{SESSION_RESULTS_MAX, SESSIONS_MAX, SessionLimits};
 use trilemma_core::{Incarnation, NodeId};
 
-use crate::message::{COMMAND_ITEMS_BYTES_MAX, DEFERRED_MAX, ITEMS_MAX};
+use crate::message::{COMMAND_ITEMS_BYTES_MAX, DEFERRED_MAX, ITEMS_MAX, LAZY_BYTES};
 use crate::predictor::{FirstSend, Params, infective_ticks};
 use crate::reconcile::Secret;
 
@@ -162,7 +162,7 @@ impl GossipConfig {
             unsynced_bytes_max: 32 << 20,
             rumors_max: 65_536,
             tick_bytes_max: 256 << 10,
-            lazy_bytes: 128,
+            lazy_bytes: LAZY_BYTES,
             fetch_ticks: 3,
             fetch_bytes_max: 4 << 20,
             page_bytes: 256 << 10,

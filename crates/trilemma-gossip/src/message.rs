@@ -27,6 +27,8 @@ pub const COMPARE_DEFERRED_MAX: usize = 32;
 pub const COMMAND_ITEMS_BYTES_MAX: usize = 3 << 20;
 /// Largest message that travels as a datagram, in bytes: QUIC's smallest path (1200) less frame and header.
 pub const DATAGRAM_BYTES_MAX: usize = 1100;
+/// Usual size of a command's changes above which it is sent once, and then by name.
+pub(crate) const LAZY_BYTES: usize = 128;
 /// Most bytes of symbols in one message: all that a node keeps.
 const SYMBOLS_BYTES_MAX: usize = SYMBOLS_MAX * SYMBOL_BYTES;
 
@@ -250,6 +252,18 @@ pub(crate) fn size(items: &[Item]) -> usize {
     items.iter().map(Item::size).sum()
 }
 
+/// Whether a command is among them that is sent once: then its loss would cost ticks, and not a repetition.
+fn has_large(items: &[Item]) -> bool {
+    let mut command = 0;
+    items.iter().any(|item| {
+        if item.part.index == 0 {
+            command = 0;
+        }
+        command += item.size();
+        command > LAZY_BYTES
+    })
+}
+
 /// A datagram if it fits.
 fn lane(bytes: usize) -> Lane {
     if bytes <= DATAGRAM_BYTES_MAX {
@@ -268,12 +282,13 @@ impl trilemma_core::Message for Message {
     fn lane(&self) -> Lane {
         match self {
             Message::Compare(_) => Lane::Datagram,
+            Message::Rumors { items, .. } if has_large(items) => Lane::Bulk,
             Message::Rumors { context, items } => {
                 lane(size(items) + context.as_ref().map_or(0, context_bytes))
             }
-            Message::Advertise { commands } | Message::Fetch { commands } => {
-                lane(COMMAND_NAME_BYTES * commands.len())
-            }
+            Message::Advertise { commands } => lane(COMMAND_NAME_BYTES * commands.len()),
+            // A name that is lost comes again; a request that is lost would cost ticks.
+            Message::Fetch { .. } => Lane::Control,
             Message::Pull { .. }
             | Message::Page { .. }
             | Message::More { .. }

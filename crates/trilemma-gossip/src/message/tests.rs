@@ -202,6 +202,30 @@ fn small_rumors_are_datagrams_and_large_ones_are_not() {
 }
 
 #[test]
+fn what_is_sent_once_is_not_lost() {
+    let rumors = |items| Message::Rumors { context: None, items };
+    let sized = |length: usize| Item {
+        content: Some(vec![7; length].into()),
+        ..item()
+    };
+    let part = |index| Item {
+        part: Part { index, of: 4 },
+        ..sized(30)
+    };
+    let request = Message::Fetch {
+        commands: vec![(dot(1), 1)],
+    };
+    assert_eq!(request.lane(), Lane::Control);
+    assert_eq!(rumors(vec![sized(200)]).lane(), Lane::Bulk);
+    // Small changes come again, however many there are: those of one command are small or large together.
+    assert_eq!(
+        rumors(vec![sized(20), sized(20), sized(20)]).lane(),
+        Lane::Datagram
+    );
+    assert_eq!(rumors((0..4).map(part).collect()).lane(), Lane::Bulk);
+}
+
+#[test]
 fn bytes_of_a_peer_never_panic() {
     let mut rng = trilemma_core::Rng::new(5);
     let good = encode_vec(&Message::Rumors {
