@@ -152,6 +152,11 @@ fn steps() -> Vec<Step> {
             |cx| crate::sim::swim(cx.workspace, &["--smoke".to_owned()]).map(|()| Done::Passed),
         ),
         step(
+            "convergence",
+            "`cargo xtask sim converge --smoke` repeats it: mend the predictor, or the core if that misbehaves, not the tolerance",
+            |cx| crate::sim::converge(cx.workspace, &["--smoke".to_owned()]).map(|()| Done::Passed),
+        ),
+        step(
             "scenarios",
             "`cargo xtask sim --scenario FILE --trace` shows the run: an old bug is back",
             scenarios,

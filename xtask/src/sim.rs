@@ -17,6 +17,7 @@ Usage: cargo xtask sim --protocol raft|paxos|gossip|two-phase|mixed|all [--seeds
        cargo xtask sim --protocol PROTOCOL --seed S [--trace | --print | --shrink]
        cargo xtask sim --scenario FILE [--trace | --shrink]
        cargo xtask sim swim [--smoke] [--only MEASURE] [--seed S] [--nodes N]
+       cargo xtask sim converge [--smoke] [--only TEXT] [--seed S] [--nodes N,N,…] [--writes N] [--json FILE] [--svg FILE]
        cargo xtask sim --determinism [--protocol PROTOCOL] [--seeds N] [--from S]
 
 Builds the simulator with the profile `sim` and runs it with these arguments; without any it lists them all. The last
@@ -24,6 +25,8 @@ line is one JSON object. Exit codes are the simulator's: 0 nothing found, 1 fail
 
   swim           the membership core alone: clusters of up to 10,000 members, measured against its goals; takes many minutes,
                  with --smoke some seconds
+  converge       the gossip core alone: how many ticks a write takes to all nodes, beside what was predicted, for fanouts,
+                 losses, vouchers, groups and preferred senders; takes hours, with --smoke a minute
   --determinism  runs each seed in two processes, in the dev profile, and compiled to WebAssembly in an interpreter,
                  and compares the hashes of their traces; fails at the first difference. 100 seeds per protocol";
 
@@ -33,6 +36,8 @@ pub(crate) const PROFILE: &str = "sim";
 pub(crate) const PROGRAM: &str = "trilemma-sim";
 /// The campaign of the membership core.
 const SWIM: &str = "swim-campaign";
+/// The predictor beside clusters of the gossip core.
+const CONVERGE: &str = "converge";
 /// What can be simulated.
 pub(crate) const PROTOCOLS: &[&str] = &["raft", "paxos", "gossip", "two-phase", "mixed"];
 
@@ -46,8 +51,10 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Outcome {
             .collect();
         return determinism::run(workspace, &rest);
     }
-    if args.first().is_some_and(|arg| arg == "swim") {
-        return swim(workspace, &args[1..]);
+    match args.first().map(String::as_str) {
+        Some("swim") => return swim(workspace, &args[1..]),
+        Some("converge") => return converge(workspace, &args[1..]),
+        _ => {}
     }
     let program = build(workspace, PROFILE)?;
     // From where the user stands: the files among the arguments are named from there.
@@ -67,9 +74,18 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Outcome {
 
 /// Measures the membership core, optimised.
 pub(crate) fn swim(workspace: &Workspace, args: &[String]) -> Outcome {
-    let folder = programs::build(workspace, PROFILE, &[SWIM])?;
+    measure(workspace, SWIM, args)
+}
+
+/// Compares the gossip core with the predictor, optimised.
+pub(crate) fn converge(workspace: &Workspace, args: &[String]) -> Outcome {
+    measure(workspace, CONVERGE, args)
+}
+
+fn measure(workspace: &Workspace, program: &str, args: &[String]) -> Outcome {
+    let folder = programs::build(workspace, PROFILE, &[program])?;
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    process::run(workspace, folder.join(programs::file_name(SWIM)), &args)
+    process::run(workspace, folder.join(programs::file_name(program)), &args)
 }
 
 /// Builds the simulator; returns the program.

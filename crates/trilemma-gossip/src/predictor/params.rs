@@ -82,6 +82,16 @@ impl Params {
         }
     }
 
+    /// The same for changes that are named and fetched: who passes one on takes three one-way delays, for name, request and
+    /// change. The first telling takes one; what it is counted too much is less than what lost requests take.
+    #[must_use]
+    pub fn fetched(self) -> Self {
+        Self {
+            latency: self.latency.saturating_mul(3),
+            ..self
+        }
+    }
+
     /// Whether a prediction can be made.
     ///
     /// # Errors

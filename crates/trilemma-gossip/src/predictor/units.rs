@@ -60,7 +60,12 @@ impl Units {
     pub(crate) fn new(params: &Params) -> Self {
         let nodes = f64::from(params.nodes);
         let peers = nodes - 1.0;
-        let fixed = f64::from(fixed_targets(params));
+        // In groups news comes from mates first, which are targets anyway: nobody takes the place of a random target.
+        let fixed = if group_size(params) > 1 {
+            0.0
+        } else {
+            f64::from(fixed_targets(params))
+        };
         let size = if params.groups == 0 {
             1.0
         } else {
