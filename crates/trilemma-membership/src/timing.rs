@@ -3,8 +3,8 @@
 //! Asynchronous push to `f` random targets per tick `τ` grows at first like `e^{αt}` with `ατ = fq·e^{−αℓ}`, `q` the share of
 //! messages that arrive and `ℓ` their delay, and reaches the last members like `e^{−fqt/τ}`. So a given member has received a
 //! statement, with probability `1 − δ`, after `t(δ) = ln N/α + (τ/fq)·ln(1/δ) + ℓ`. A suspicion must reach its member and
-//! the refutation must come back: twice that. The predictor of `trilemma-gossip`
-//! computes more; a comparison of both is still to be written.
+//! the refutation must come back: twice that. The predictor of `trilemma-gossip` computes more, and
+//! is up to one tick later, for it takes in what chance does while few have heard: a test there holds both beside each other.
 
 use std::time::Duration;
 

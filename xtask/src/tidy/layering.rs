@@ -49,7 +49,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "trilemma-gossip",
         may: &[CORE],
-        tests_may: &[CHECK, TESTKIT],
+        tests_may: &[CHECK, MEMBERSHIP, TESTKIT],
         never: WORLD,
     },
     Layer {

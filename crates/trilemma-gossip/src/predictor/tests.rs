@@ -258,3 +258,44 @@ fn ticks_of_spreading_follow_from_the_chance_of_a_miss() {
     });
     assert!(thrice > once, "{once} {thrice}");
 }
+
+/// When a given node has received it, but for this chance.
+fn time_to_one(params: &Params, miss: f64) -> Duration {
+    let report = predict_with(params, Method::Formula).expect("valid parameters");
+    let mut curve = report.curve.iter();
+    let point = curve.find(|point| point.share >= 1.0 - miss);
+    point.expect("a curve that ends with everybody").time
+}
+
+#[test]
+fn the_timing_of_suspicions_is_at_most_a_tick_early() {
+    let tick = Duration::from_millis(200);
+    for nodes in [100, 1_000, 10_000] {
+        for loss in [0.0, 0.1, 0.3] {
+            for latency in [10, 100].map(Duration::from_millis) {
+                let params = Params {
+                    loss,
+                    latency,
+                    first_send: FirstSend::NextTick,
+                    ..Params::new(nodes, 3, tick)
+                };
+                let closed = trilemma_membership::timing::Spread {
+                    members: nodes,
+                    fanout: 3,
+                    tick,
+                    loss,
+                    latency,
+                };
+                for miss in [0.01, 0.001] {
+                    let (closed, found) = (ticks(closed.time_to(miss)), ticks(time_to_one(&params, miss)));
+                    // It leaves out what chance does at the start.
+                    let early = found - closed;
+                    assert!(
+                        (0.0..1.0).contains(&early),
+                        "{nodes} {loss} {latency:?} {miss}: {closed} and {found}"
+                    );
+                }
+            }
+        }
+    }
+}
