@@ -47,6 +47,7 @@ pub mod message;
 mod prober;
 pub mod record;
 pub mod refusal;
+pub mod schedule;
 pub mod standing;
 mod suspicion;
 mod table;

@@ -185,9 +185,9 @@ impl Membership {
             }
             self.next_tick = Some(now + self.view.config.tick);
         }
-        if self.view.phase == Phase::Leaving
-            && (self.view.updates.is_empty() || self.view.table.present() == 0)
-        {
+        // What else it had to say may concern its only hearers, and stay.
+        let is_said = !self.view.updates.holds(self.view.node);
+        if self.view.phase == Phase::Leaving && (is_said || self.view.table.present() == 0) {
             self.finish_leave(effects);
         }
     }

@@ -58,6 +58,11 @@ impl Updates {
         self.pending.is_empty()
     }
 
+    /// Whether what is said of this member is still passed on.
+    pub(crate) fn holds(&self, node: NodeId) -> bool {
+        self.pending.contains_key(&node)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.pending.len()
     }

@@ -276,3 +276,20 @@ fn p15_an_evicted_epoch_is_fenced_and_a_new_one_is_welcome() {
     assert_eq!(incarnation(&world, N2).epoch, before.epoch + 1);
     check_all(&world);
 }
+
+/// Node 1 has news of node 2, and nobody but node 2 to send it to, so it stays. Node 1 used to wait for that without end.
+#[test]
+fn a_member_leaves_whatever_else_it_had_to_say() {
+    let mut world = cluster(2, 7);
+    world.crash(N2);
+    world.start(N2);
+    let restarted = |world: &World| {
+        let standing = world.member(N1).and_then(|member| member.standing(N2));
+        standing.is_some_and(|standing| standing.incarnation().epoch == 3)
+    };
+    assert!(world.run_until(secs(30), restarted).is_some());
+    world.give(N1, Input::Leave);
+    let left = world.run_until(secs(15), |world| world.has_left(N1));
+    assert!(left.is_some(), "it has not left after 15 s");
+    assert_eq!(state(&world, N2, N1), Some(State::Left));
+}
