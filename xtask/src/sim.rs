@@ -35,11 +35,13 @@ pub(crate) const PROFILE: &str = "sim";
 /// The simulator's package and program.
 pub(crate) const PROGRAM: &str = "trilemma-sim";
 /// The campaign of the membership core.
-const SWIM: &str = "swim-campaign";
+pub(crate) const SWIM: &str = "swim-campaign";
 /// The predictor beside clusters of the gossip core.
 const CONVERGE: &str = "converge";
 /// What can be simulated.
 pub(crate) const PROTOCOLS: &[&str] = &["raft", "paxos", "gossip", "two-phase", "mixed"];
+/// What the campaign of the membership core runs seeds of.
+pub(crate) const MEMBERSHIP: &str = "membership";
 
 /// Runs the task.
 pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Outcome {

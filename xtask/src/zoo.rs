@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::process::{self, cargo};
-use crate::sim::{PROFILE, PROGRAM};
+use crate::sim::{MEMBERSHIP, PROFILE, PROGRAM, SWIM};
 use crate::workspace::Workspace;
 use crate::{Outcome, programs};
 use hunt::{End, Failure, Script, hunt};
@@ -33,7 +33,7 @@ A patch that does not apply, or not build, was not killed.
   --check    only checks that every patch applies and what its header says
 
 A patch may begin with lines \"Key: value\": Id (default: the file's name), Title, Rule and Why for readers, Protocol
-(raft, paxos, gossip, two-phase, mixed, all; default: by the files that it touches), Checker (which is expected to see
+(raft, paxos, gossip, two-phase, mixed, all, membership; default: by the files that it touches), Checker (which is expected to see
 it), Seeds (of each protocol, within which it must be found; default: 20000), Profile (whose seeds; default: standard).";
 
 /// The project's own zoo, relative to the root.
@@ -230,13 +230,29 @@ fn check(tree: &Tree, patches: &[Patch], own: bool) -> Outcome {
     }
 }
 
+/// Who runs seeds: the simulator of nodes, or the campaign of the membership core.
+struct Programs {
+    simulator: PathBuf,
+    swim: PathBuf,
+}
+
+impl Programs {
+    fn of(&self, protocol: &str) -> &Path {
+        if protocol == MEMBERSHIP {
+            &self.swim
+        } else {
+            &self.simulator
+        }
+    }
+}
+
 /// The copy of the tree, and where it is built.
 struct Zoo {
     tree: Tree,
     /// Kept between runs, so that each build is small.
     target: PathBuf,
-    /// The simulator without a patch.
-    unpatched: PathBuf,
+    /// The programs without a patch.
+    unpatched: Programs,
     jobs: usize,
     /// What is run before any seed.
     scripts: Vec<Script>,
@@ -255,7 +271,10 @@ impl Zoo {
         Ok(Self {
             tree: Tree::copy(workspace, &folder.join("tree"))?,
             target: folder.join("target"),
-            unpatched: folder.join("unpatched"),
+            unpatched: Programs {
+                simulator: folder.join("unpatched"),
+                swim: folder.join("unpatched-swim"),
+            },
             jobs,
             scripts: Script::all(&workspace.root.join(SCENARIOS))?,
             _lock: lock,
@@ -288,18 +307,20 @@ impl Zoo {
 
     /// Builds the tree without a patch, and sees that it passes.
     fn clean(&self, patches: &[Patch]) -> Outcome {
-        let program = self
-            .build()
-            .map_err(|why| format!("the tree does not build without a patch: {why}"))?;
-        std::fs::copy(&program, &self.unpatched)
-            .map_err(|error| format!("{}: {error}", self.unpatched.display()))?;
         let protocols: BTreeSet<&str> = patches
             .iter()
             .flat_map(|patch| patch.protocols.iter().copied())
             .collect();
+        for protocol in &protocols {
+            let program = self
+                .build(protocol)
+                .map_err(|why| format!("the tree does not build without a patch: {why}"))?;
+            let kept = self.unpatched.of(protocol);
+            std::fs::copy(&program, kept).map_err(|error| format!("{}: {error}", kept.display()))?;
+        }
         for protocol in protocols {
             let why = match hunt::run(
-                &self.unpatched,
+                self.unpatched.of(protocol),
                 ("standard", protocol),
                 0,
                 CLEAN,
@@ -324,7 +345,8 @@ impl Zoo {
             Ok(applied) => applied,
             Err(why) => return Ok((Fit::Exact, Fate::DoesNotApply(why))),
         };
-        let fate = match self.build() {
+        let first = patch.protocols.first().copied().unwrap_or_default();
+        let fate = match self.build(first) {
             Ok(program) => self.fate(&program, patch),
             Err(why) => Fate::DoesNotBuild(why),
         };
@@ -340,7 +362,7 @@ impl Zoo {
                 notes: hunt.broken,
             };
         };
-        let (program, seed) = (&self.unpatched, failure.seed);
+        let (program, seed) = (self.unpatched.of(&failure.protocol), failure.seed);
         let without = match &failure.script {
             Some(script) => hunt::play(program, script, CLEAN_LIMIT),
             None => hunt::run(
@@ -361,11 +383,12 @@ impl Zoo {
         }
     }
 
-    /// Builds the simulator from the copy as it is; returns the program, or what the compiler says first.
-    fn build(&self) -> Result<PathBuf, String> {
+    /// Builds what runs seeds of a protocol, from the copy as it is; returns the program, or what the compiler says first.
+    fn build(&self, protocol: &str) -> Result<PathBuf, String> {
+        let name = if protocol == MEMBERSHIP { SWIM } else { PROGRAM };
         let output = process::command(cargo())
             .args(["build", "--quiet"])
-            .args(programs::selection(PROFILE, &[PROGRAM]))
+            .args(programs::selection(PROFILE, &[name]))
             .args(["--jobs", &self.jobs.to_string()])
             .arg("--target-dir")
             .arg(&self.target)
@@ -377,7 +400,7 @@ impl Zoo {
             let first = text.lines().find(|line| line.starts_with("error"));
             return Err(first.unwrap_or(text.trim()).to_owned());
         }
-        Ok(self.target.join(PROFILE).join(programs::file_name(PROGRAM)))
+        Ok(self.target.join(PROFILE).join(programs::file_name(name)))
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::patch::Patch;
 use crate::process;
+use crate::sim::MEMBERSHIP;
 
 /// Longest that one run of the simulator may take.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -142,11 +143,17 @@ pub(super) fn run(
     limit: Duration,
 ) -> End {
     let mut command = process::command(program);
-    command
-        .args(["--fail-fast", "--protocol", protocol])
-        .args(["--from", &from.to_string(), "--seeds", &seeds.to_string()])
-        .args(["--threads", &jobs.to_string()])
-        .args(["--profile", profile]);
+    let (from, seeds) = (from.to_string(), seeds.to_string());
+    let range = ["--from", &from, "--seeds", &seeds];
+    if protocol == MEMBERSHIP {
+        command.args(range);
+    } else {
+        command
+            .args(["--fail-fast", "--protocol", protocol])
+            .args(range)
+            .args(["--threads", &jobs.to_string()])
+            .args(["--profile", profile]);
+    }
     watch(command, limit)
 }
 

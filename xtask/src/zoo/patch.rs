@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::sim::PROTOCOLS;
+use crate::sim::{MEMBERSHIP, PROTOCOLS};
 
 /// Seeds within which a patch must be found when it does not say.
 const SEEDS: u64 = 20_000;
@@ -106,10 +106,13 @@ fn protocols(value: &str) -> Result<Vec<&'static str>, String> {
         let word = word.to_ascii_lowercase();
         match PROTOCOLS.iter().find(|name| **name == word) {
             Some(name) => chosen.push(*name),
+            None if word == MEMBERSHIP => chosen.push(MEMBERSHIP),
             None if word == "all" => chosen.extend(PROTOCOLS),
             None => {
                 let names = PROTOCOLS.join(", ");
-                return Err(format!("Protocol: expected {names} or all, found \"{word}\""));
+                return Err(format!(
+                    "Protocol: expected {names}, {MEMBERSHIP} or all, found \"{word}\""
+                ));
             }
         }
     }
