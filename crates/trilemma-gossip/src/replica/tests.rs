@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trilemma_core::{Incarnation, NodeId, Rng};
+use trilemma_core::{Incarnation, NodeId, Rng, Value};
 
 use super::*;
+use crate::clock::Stamp;
 
 /// Two plain keys, and two parts of data types.
 fn keys() -> [Key; 4] {
