@@ -8,6 +8,7 @@ use trilemma_core::NodeId;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::error::TransportError;
+use crate::signing::SigningKeys;
 
 /// Largest PEM file that is read.
 const PEM_BYTES_MAX: u64 = 1024 * 1024;
@@ -18,6 +19,7 @@ pub struct Identity {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
     pub(crate) authority: Vec<CertificateDer<'static>>,
+    signing: Option<SigningKeys>,
 }
 
 impl Clone for Identity {
@@ -26,6 +28,7 @@ impl Clone for Identity {
             chain: self.chain.clone(),
             key: self.key.clone_key(),
             authority: self.authority.clone(),
+            signing: self.signing.clone(),
         }
     }
 }
@@ -34,17 +37,6 @@ impl Identity {
     /// Reads PEM files. A key that everybody may read is refused, for then everybody may be this node; one that its group may
     /// read is used, with a warning.
     pub fn load(authority: &Path, certificate: &Path, key: &Path) -> Result<Self, TransportError> {
-        let read = |path: &Path| -> Result<Vec<u8>, TransportError> {
-            let failed = |why: String| TransportError::File {
-                path: path.to_path_buf(),
-                why,
-            };
-            let metadata = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?;
-            if metadata.len() > PEM_BYTES_MAX {
-                return Err(failed(format!("{} bytes are no PEM file", metadata.len())));
-            }
-            std::fs::read(path).map_err(|error| failed(error.to_string()))
-        };
         let (authority_pem, certificate_pem, key_pem) = (read(authority)?, read(certificate)?, read(key)?);
         let within = |path: &Path| {
             let path = path.to_path_buf();
@@ -56,6 +48,7 @@ impl Identity {
                 .and_then(|parsed| check_mode(key).map(|()| parsed))
                 .map_err(within(key))?,
             authority: certificates(&authority_pem).map_err(within(authority))?,
+            signing: None,
         })
     }
 
@@ -67,7 +60,23 @@ impl Identity {
             chain: certificates(certificate).map_err(named("certificate"))?,
             key: private_key(key).map_err(named("key"))?,
             authority: certificates(authority).map_err(named("authority"))?,
+            signing: None,
         })
+    }
+
+    /// The same with keys to sign and verify what keyspaces with `signatures` hold.
+    #[must_use]
+    pub fn with_signing(self, keys: SigningKeys) -> Self {
+        Self {
+            signing: Some(keys),
+            ..self
+        }
+    }
+
+    /// The keys to sign and verify with, if any.
+    #[must_use]
+    pub fn signing(&self) -> Option<&SigningKeys> {
+        self.signing.as_ref()
     }
 
     /// When the certificate is valid.
@@ -91,6 +100,29 @@ impl Identity {
     }
 }
 
+fn failed(path: &Path) -> impl Fn(String) -> TransportError {
+    |why| TransportError::File {
+        path: path.to_path_buf(),
+        why,
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TransportError> {
+    let failed = failed(path);
+    let metadata = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?;
+    if metadata.len() > PEM_BYTES_MAX {
+        return Err(failed(format!("{} bytes are no PEM file", metadata.len())));
+    }
+    std::fs::read(path).map_err(|error| failed(error.to_string()))
+}
+
+/// Reads a file that others must not be able to read.
+pub(crate) fn read_secret(path: &Path) -> Result<Vec<u8>, TransportError> {
+    let text = read(path)?;
+    check_mode(path).map_err(failed(path))?;
+    Ok(text)
+}
+
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let found = found.map_err(|error| format!("no PEM certificate: {error}"))?;
@@ -101,7 +133,7 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
-fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+pub(crate) fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(pem).map_err(|error| format!("no PEM private key: {error}"))
 }
 

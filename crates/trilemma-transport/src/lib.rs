@@ -39,6 +39,7 @@ mod link;
 mod pace;
 pub mod pki;
 mod queue;
+pub mod signing;
 mod socket;
 mod timing;
 mod tls;
