@@ -9,6 +9,7 @@ use trilemma_core::{Incarnation, NodeId};
 use crate::message::{COMMAND_ITEMS_BYTES_MAX, DEFERRED_MAX, ITEMS_MAX, LAZY_BYTES};
 use crate::predictor::{FirstSend, Params, infective_ticks};
 use crate::reconcile::Secret;
+use crate::signatures::Signatures;
 
 /// What a write waits for before it is acknowledged. The host decides which mark `Persisted` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,10 @@ pub struct GossipConfig {
     pub trusted: BTreeSet<NodeId>,
     /// The nodes that may write. Changes of others are refused, and not passed on. Default `None`: all members.
     pub origins: Option<BTreeSet<NodeId>>,
+    /// Makes each change carry a signature of its origin, without which nobody takes it in. A valid one needs no voucher;
+    /// [`vouchers`](Self::vouchers) then guard contexts alone. Default `None`. Costs 65 to 97 bytes for each change, about 20 µs
+    /// for who makes it and twice that for who takes it in.
+    pub signatures: Option<Signatures>,
     /// Bytes of changes that wait for more vouchers. Default 16 MiB. Each peer may occupy an even share of it, but no less than
     /// one command of the greatest size, with what it was the first to tell. More is left to later exchanges.
     pub unvouched_bytes_max: usize,
@@ -146,6 +151,7 @@ impl GossipConfig {
             vouchers: 1,
             trusted: BTreeSet::new(),
             origins: None,
+            signatures: None,
             unvouched_bytes_max: 16 << 20,
             flush_peers_max: 8,
             loss: 0.1,
@@ -217,16 +223,40 @@ impl GossipConfig {
         self.members.iter().copied().filter(|member| *member != self.node)
     }
 
-    /// Whether what this peer tells needs no other voucher.
+    /// Whether what this peer claims needs no other voucher.
     pub(crate) fn is_trusted(&self, peer: NodeId) -> bool {
         self.vouchers <= 1 || self.trusted.contains(&peer)
     }
 
+    /// Whether a change that this peer tells needs no other voucher: what was not signed has not come this far.
+    pub(crate) fn suffices(&self, peer: NodeId) -> bool {
+        self.signatures.is_some() || self.is_trusted(peer)
+    }
+
+    /// Whether what a peer shows is taken in although this node reflects it and does not show it. Where changes are signed, not
+    /// everybody may bring old ones back.
+    pub(crate) fn may_repair(&self, peer: NodeId) -> bool {
+        self.trusted.contains(&peer) || self.signatures.is_none() && self.is_trusted(peer)
+    }
+
+    /// Distinct peers that must have sent a change.
+    pub(crate) fn vouchers_needed(&self) -> u32 {
+        if self.signatures.is_some() {
+            1
+        } else {
+            self.vouchers
+        }
+    }
+
+    /// Whether a node may write.
+    pub(crate) fn is_origin(&self, node: NodeId) -> bool {
+        let origins = self.origins.as_ref();
+        origins.is_none_or(|origins| origins.contains(&node))
+    }
+
     /// Whether this node may write.
     pub(crate) fn may_write(&self) -> bool {
-        self.origins
-            .as_ref()
-            .is_none_or(|origins| origins.contains(&self.node))
+        self.is_origin(self.node)
     }
 
     /// Bytes of changes without enough vouchers that one peer may occupy.
@@ -245,7 +275,7 @@ impl GossipConfig {
             latency: self.latency,
             miss_probability: self.miss_probability,
             first_send: FirstSend::AtOnce { all_up_to },
-            vouchers: self.vouchers,
+            vouchers: self.vouchers_needed(),
             groups: self.group_count(),
             top: f64::from(self.top_senders_percent) / 100.0,
             ..Params::new(nodes, self.fanout, self.tick)

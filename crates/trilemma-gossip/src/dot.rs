@@ -11,6 +11,7 @@ use trilemma_core::codec::bounded_vec;
 use trilemma_core::{Incarnation, NodeId};
 
 use crate::few::Few;
+use crate::signatures::Signed;
 
 /// Most incarnations of origins in one [`Observed`]. A key written by more of them since its last stable state refuses
 /// further local writes until collection has caught up.
@@ -57,9 +58,19 @@ impl std::fmt::Display for Dot {
 /// has observed the earlier ones through it.
 ///
 /// Most sets are empty and stay so, most of the others name one change, and each goes with its change to the store, to the
-/// log and to peers: so an empty one is a word, and clones share memory.
+/// log and to peers: so an empty one is a word, and clones share memory. The signature of the change, which most have not
+/// either, shares that word.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Observed(Option<Arc<Few<Dot>>>);
+pub struct Observed(Option<Arc<Held>>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Held {
+    Marks(Few<Dot>),
+    Signed(Box<(Few<Dot>, Signed)>),
+}
+
+// With signatures off a set costs what it did without them.
+const _: () = assert!(size_of::<Held>() == size_of::<Few<Dot>>());
 
 // Each live change has one.
 const _: () = assert!(size_of::<Observed>() <= 8);
@@ -77,21 +88,58 @@ impl<'de> Deserialize<'de> for Observed {
 }
 
 impl From<Vec<Dot>> for Observed {
-    fn from(mut marks: Vec<Dot>) -> Self {
-        marks.shrink_to_fit();
-        Self((!marks.is_empty()).then(|| Arc::new(marks.into())))
+    fn from(marks: Vec<Dot>) -> Self {
+        Self::of(marks, None)
     }
 }
 
 impl Observed {
+    fn of(mut marks: Vec<Dot>, signed: Option<&Signed>) -> Self {
+        marks.shrink_to_fit();
+        Self(
+            match signed {
+                Some(signed) => Some(Held::Signed(Box::new((marks.into(), signed.clone())))),
+                None => (!marks.is_empty()).then(|| Held::Marks(marks.into())),
+            }
+            .map(Arc::new),
+        )
+    }
+
     fn marks(&self) -> &[Dot] {
-        self.0.as_ref().map_or(&[], |marks| marks)
+        match self.0.as_deref() {
+            None => &[],
+            Some(Held::Marks(marks)) => marks,
+            Some(Held::Signed(held)) => &held.0,
+        }
+    }
+
+    /// The signature of the change that has observed this.
+    pub(crate) fn signed(&self) -> Option<&Signed> {
+        match self.0.as_deref() {
+            Some(Held::Signed(held)) => Some(&held.1),
+            Some(Held::Marks(_)) | None => None,
+        }
+    }
+
+    /// Keeps another signature, or none.
+    pub(crate) fn set_signed(&mut self, signed: Option<&Signed>) {
+        *self = Self::of(self.marks().to_vec(), signed);
+    }
+
+    /// Other marks with the same signature.
+    fn with(&self, marks: Vec<Dot>) -> Self {
+        Self::of(marks, self.signed())
+    }
+
+    /// Whether both name the same changes.
+    pub(crate) fn is_same_set(&self, other: &Observed) -> bool {
+        self.marks() == other.marks()
     }
 
     /// Whether nothing was observed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.marks().is_empty()
     }
 
     /// Number of incarnations of origins.
@@ -118,15 +166,15 @@ impl Observed {
         let marks = self.marks();
         match marks.binary_search_by_key(&dot.source(), |mark| mark.source()) {
             Ok(at) if marks[at].seq >= dot.seq => {}
-            Ok(at) => *self = [&marks[..at], &[dot], &marks[at + 1..]].concat().into(),
-            Err(at) => *self = [&marks[..at], &[dot], &marks[at..]].concat().into(),
+            Ok(at) => *self = self.with([&marks[..at], &[dot], &marks[at + 1..]].concat()),
+            Err(at) => *self = self.with([&marks[..at], &[dot], &marks[at..]].concat()),
         }
         debug_assert!(self.covers(dot), "added and not there: {dot}");
     }
 
     /// Adds everything that `other` holds.
     pub fn merge(&mut self, other: &Observed) {
-        if self.is_empty() {
+        if self.0.is_none() && other.signed().is_none() {
             *self = other.clone();
             return;
         }
@@ -144,12 +192,12 @@ impl Observed {
             let seq = dot.seq.min(theirs[at].seq);
             Some(Dot { seq, ..dot })
         };
-        self.iter().filter_map(mark).collect::<Vec<Dot>>().into()
+        self.with(self.iter().filter_map(mark).collect())
     }
 
-    /// Forgets everything.
+    /// Forgets all changes.
     pub(crate) fn clear(&mut self) {
-        self.0 = None;
+        *self = self.with(Vec::new());
     }
 
     /// Whether the list is in the order that every sender keeps. What a peer sends may not be.

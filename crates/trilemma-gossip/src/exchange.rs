@@ -408,7 +408,7 @@ impl Exchange {
                 pulling.search.iter_mut().for_each(|search| search.note(items));
             }
             Goal::Rejoin => items.iter().for_each(|item| pulling.listed.insert(item.dot)),
-            Goal::Repair if shared.config.is_trusted(from) => {
+            Goal::Repair if shared.config.may_repair(from) => {
                 let context = store.replica.context();
                 let known = items.iter().filter(|item| context.contains(item.dot));
                 let known: Vec<Item> = known.cloned().collect();

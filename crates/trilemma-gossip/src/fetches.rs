@@ -73,7 +73,7 @@ impl Fetches {
         let sources = if shared.config.is_trusted(from) {
             1
         } else {
-            shared.config.vouchers
+            shared.config.vouchers_needed()
         };
         let mut asked = Vec::new();
         for command in commands {

@@ -14,6 +14,7 @@ use trilemma_core::{
 };
 
 use crate::acknowledgements::Acknowledgements;
+use crate::admission::Admission;
 use crate::config::GossipConfig;
 use crate::context::WireContext;
 use crate::exchange::{self, Exchange, Finished, Goal, Page};
@@ -42,6 +43,7 @@ pub struct Gossip {
     pub(crate) writes: Writes,
     pub(crate) reads: Reads,
     pub(crate) targets: Targets,
+    pub(crate) admission: Admission,
     pub(crate) vouching: Vouching,
     pub(crate) rumors: Rumors,
     pub(crate) fetches: Fetches,
@@ -64,6 +66,7 @@ impl Gossip {
             shared: Shared::new(config),
             reads: Reads::default(),
             targets: Targets::default(),
+            admission: Admission::default(),
             vouching: Vouching::default(),
             rumors: Rumors::default(),
             fetches: Fetches::default(),
@@ -276,10 +279,10 @@ impl Gossip {
             };
             self.rumors.on_context(from, context);
         }
+        self.admit((from, Source::Rumors), &mut items);
         if !self.shared.check_items(from, &items) {
             return;
         }
-        self.vouching.admit(&self.shared.config, from, &mut items);
         let mut commands: Vec<Command> = items.iter().map(|item| (item.command(), item.part.of)).collect();
         commands.dedup();
         let heard = self.hear(from, items);
@@ -288,6 +291,13 @@ impl Gossip {
         self.take(now, heard.trusted, Source::Rumors, effects);
         let known = self.store.replica.context();
         self.fetches.on_heard(known, commands.into_iter());
+    }
+
+    /// Drops changes that are not looked at. `false` if the sender cannot be correct.
+    fn admit(&mut self, from: (NodeId, Source), items: &mut Vec<Item>) -> bool {
+        let (config, store) = (&self.shared.config, &self.store);
+        self.admission
+            .admit(config, store, from, items, self.rejoin.is_blank)
     }
 
     /// Finds out which changes of a peer may be taken in. While too much waits for the disk that is none, and none is noted.
@@ -353,7 +363,7 @@ impl Gossip {
                  checksum saw; what either shows is kept"
             );
             self.exchange.note_divergence(from);
-            if !self.shared.config.is_trusted(from) {
+            if !self.shared.config.may_repair(from) {
                 return;
             }
             let (shared, store) = (&mut self.shared, &self.store);
@@ -384,10 +394,10 @@ impl Gossip {
         if !self.exchange.is_expected(from, page, &end) {
             return;
         }
-        if !self.shared.check_items(from, &items) {
+        // The page's context would claim what was refused here.
+        if !self.admit((from, Source::Exchange), &mut items) || !self.shared.check_items(from, &items) {
             return self.exchange.give_up(from);
         }
-        self.vouching.admit(&self.shared.config, from, &mut items);
         let (shared, store) = (&mut self.shared, &mut self.store);
         self.exchange.on_items(shared, store, now, from, &items, effects);
         let is_short = items.len() <= PAGE_RUMORS_MAX;

@@ -18,7 +18,8 @@
 //! refused: checked against one node's view they would mean nothing), and that a repeat of an operation at
 //! *another* node than the first is recognised.
 //!
-//! **Whose word counts** is a setting: anybody's, or that of several nodes, or of trusted ones; see `vouching`.
+//! **Whose word counts** is a setting: anybody's, or that of several nodes, or of trusted ones; see `vouching`. Or nobody's
+//! but the origin's, by its signature; see [`signatures`].
 //!
 //! **Invariants.** (1) What the context holds, the store reflects: nothing that such a change had observed is in the
 //! store, and nothing of that kind will be accepted. (2) Equal contexts have equal digests; comparisons notice where not.
@@ -36,6 +37,7 @@
 //! | `writes` | clients' writes, repeats, outcomes, answers that wait for the disk |
 //! | `reads` | ranges, read part by part |
 //! | `targets`, `rumors`, `exchange` | whom a tick tells; dissemination; anti-entropy |
+//! | `admission`, [`signatures`] | which changes of others are looked at; proof of who made a change |
 //! | `vouching` | which changes of others may count |
 //! | `acknowledgements` | what members durably reflect; collection |
 //! | `rejoin` | what a lost disk may have promised |
@@ -45,6 +47,7 @@
 //! | [`predictor`] | how long until everybody knows |
 
 mod acknowledgements;
+mod admission;
 mod checkpoint;
 pub mod clock;
 pub mod config;
@@ -64,6 +67,7 @@ mod rejoin;
 pub mod replica;
 mod rumors;
 mod shared;
+pub mod signatures;
 mod status;
 mod store;
 mod targets;
@@ -76,6 +80,7 @@ pub use gossip::Gossip;
 pub use message::Message;
 pub use predictor::{Params, ParamsError, Prediction, predict};
 pub use record::Record;
+pub use signatures::Signatures;
 
 #[cfg(test)]
 mod tests;

@@ -269,7 +269,7 @@ impl Replica {
                 let mut other = Sibling::new(item.clone());
                 is_changed = other.rank() > known.rank() || other.item.observed != known.item.observed;
                 other.item.observed.merge(&known.item.observed);
-                known.item.observed = other.item.observed.clone();
+                known.item.observed.merge(&item.observed);
                 if other.rank() > known.rank() {
                     *known = other;
                 }

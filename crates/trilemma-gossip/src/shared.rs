@@ -13,6 +13,7 @@ use crate::dot::Dot;
 use crate::gossip::Out;
 use crate::record::Record;
 use crate::replica::Item;
+use crate::signatures::SIGNED_BYTES;
 
 /// See the module.
 #[derive(Debug)]
@@ -99,6 +100,20 @@ impl Shared {
     /// The number of the next dot.
     pub(crate) fn coming_seq(&self) -> u64 {
         self.seq + 1
+    }
+
+    /// Signs an own change, where the keyspace asks for it.
+    pub(crate) fn sign(&self, item: &mut Item) {
+        if let Some(signatures) = &self.config.signatures {
+            signatures.sign(item);
+            debug_assert!(signatures.is_valid(item), "a signature that no peer would accept");
+        }
+    }
+
+    /// Bytes that signatures will add to this number of own changes, at most.
+    pub(crate) fn signed_bytes(&self, items: usize) -> usize {
+        let each = self.config.signatures.as_ref().map_or(0, |_| SIGNED_BYTES);
+        items * each
     }
 
     /// Appends a record that something waits for.

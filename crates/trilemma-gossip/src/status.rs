@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use trilemma_core::{LiveStatus, NodeSet, Now};
 
+use crate::admission::Refusal;
 use crate::clock::is_acceptable;
 use crate::gossip::Gossip;
 use crate::predictor::Prediction;
@@ -19,6 +20,8 @@ impl Gossip {
             self.deferred_notice(),
             self.contradiction_warning(),
             self.refusal_warning(),
+            self.forgery_warning(),
+            self.equivocation_warning(),
             (!missing.is_empty()).then(|| {
                 format!(
                     "reads and writes are local; node {missing} cannot be reached and will converge once it can"
@@ -58,14 +61,16 @@ impl Gossip {
         };
         let divergences: u64 = self.exchange.divergences().values().sum();
         let contradictions: u64 = self.vouching.contradictions().values().sum();
-        let refused: u64 = self.vouching.refused().values().sum();
+        let refused = |why| self.admission.count(why).to_string();
         let details = [
             ("contested keys", replica.contested().to_string()),
             ("uncollected changes", replica.uncollected().to_string()),
             ("deferred changes", self.store.deferred.len().to_string()),
             ("unvouched changes", self.vouching.len().to_string()),
             ("contradictory changes", contradictions.to_string()),
-            ("refused changes", refused.to_string()),
+            ("refused changes", refused(Refusal::NotAnOrigin)),
+            ("forged changes", refused(Refusal::Forged)),
+            ("equivocal changes", refused(Refusal::Equivocal)),
             ("rumors", self.rumors.len().to_string()),
             ("fetched changes", self.fetches.len().to_string()),
             ("open exchanges", self.exchange.open().to_string()),
@@ -150,15 +155,35 @@ impl Gossip {
     }
 
     fn refusal_warning(&self) -> Option<String> {
-        let refused = self.vouching.refused();
-        let origins: NodeSet = refused.keys().map(|(origin, _)| *origin).collect();
-        let from: NodeSet = refused.keys().map(|(_, from)| *from).collect();
-        (!origins.is_empty()).then(|| {
-            let count: u64 = refused.values().sum();
-            format!(
-                "{count} changes of node {origins}, which may not write in this keyspace, were refused; node {from} passed \
-                 them on"
-            )
-        })
+        let (count, origins, from) = self.refused(Refusal::NotAnOrigin)?;
+        Some(format!(
+            "{count} changes of node {origins}, which may not write in this keyspace, were refused; node {from} passed \
+             them on"
+        ))
+    }
+
+    fn forgery_warning(&self) -> Option<String> {
+        let (count, origins, from) = self.refused(Refusal::Forged)?;
+        Some(format!(
+            "{count} changes that name node {origins} as their origin have no valid signature of it for this keyspace and \
+             were refused; node {from} sent them: it is broken or lies, it holds changes from before `signatures` were \
+             required, or a public key is missing here"
+        ))
+    }
+
+    fn equivocation_warning(&self) -> Option<String> {
+        let (count, origins, from) = self.refused(Refusal::Equivocal)?;
+        Some(format!(
+            "{count} changes were refused because node {origins} has signed another one of the same name: it lies, or its \
+             key is used twice; node {from} sent them"
+        ))
+    }
+
+    /// How many changes were refused for this reason, of which origins, and who sent them. `None` if there were none.
+    fn refused(&self, why: Refusal) -> Option<(u64, NodeSet, NodeSet)> {
+        let count = self.admission.count(why);
+        let origins = self.admission.refused(why).map(|(origin, ..)| origin);
+        let from = self.admission.refused(why).map(|(_, from, _)| from);
+        (count > 0).then(|| (count, origins.collect(), from.collect()))
     }
 }

@@ -480,6 +480,8 @@ impl Store {
                 part: Part { index: 0, of: 1 },
                 ..winner
             };
+            let mut item = item;
+            shared.sign(&mut item);
             bytes += item.size();
             written.push(item);
         }

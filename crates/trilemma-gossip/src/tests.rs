@@ -11,6 +11,7 @@ mod reads;
 mod rejoin;
 mod scenarios;
 mod seeds;
+mod signatures;
 mod turns;
 mod types;
 mod views;

@@ -7,7 +7,8 @@
 //!
 //! **What this stops and what not.** A node that garbles or invents changes convinces nobody alone. Nodes pass on what they
 //! have heard, though, so a lie sent to one honest node comes to a third from two sides: against liars, not only against
-//! faults, stands the signature of the origin, or the list of trusted nodes.
+//! faults, stands the signature of the origin ([`crate::signatures`]), or the list of trusted nodes. Where changes are signed one
+//! voucher suffices for them, whatever is set; contexts still need as many as are set.
 //!
 //! The word of a trusted node is worth as much as its care, so it passes on only what it has taken in itself.
 //!
@@ -51,8 +52,6 @@ pub(crate) struct Vouching {
     claimed: BTreeMap<NodeId, Context>,
     /// How often a change of an origin came in two versions.
     contradictions: BTreeMap<NodeId, u64>,
-    /// How many changes of origins that may not write were refused, by origin and by who sent them.
-    refused: BTreeMap<(NodeId, NodeId), u64>,
 }
 
 /// One version of a change, and who sent it.
@@ -110,30 +109,6 @@ impl Vouching {
         &self.contradictions
     }
 
-    /// The changes refused because their origin may not write, by origin and by who sent them.
-    pub(crate) fn refused(&self) -> &BTreeMap<(NodeId, NodeId), u64> {
-        &self.refused
-    }
-
-    /// Drops changes of origins that may not write. Nobody else gets to know them from this node.
-    pub(crate) fn admit(&mut self, config: &GossipConfig, from: NodeId, items: &mut Vec<Item>) {
-        let Some(origins) = &config.origins else {
-            return;
-        };
-        items.retain(|item| {
-            let origin = item.dot.origin;
-            let may_write = origins.contains(&origin);
-            if !may_write {
-                let count = self.refused.entry((origin, from)).or_default();
-                if *count == 0 {
-                    warn!(%from, dot = %item.dot, "refused a change of a node that may not write in this keyspace");
-                }
-                *count = count.saturating_add(1);
-            }
-            may_write
-        });
-    }
-
     /// Hears changes of a peer. `replica` is what this node reflects. `is_rejoining`: the disk of this node was empty, so
     /// what members have collected meanwhile may come with less observed than from others.
     pub(crate) fn hear(
@@ -145,7 +120,7 @@ impl Vouching {
         is_rejoining: bool,
     ) -> Heard {
         let mut heard = Heard::default();
-        let is_trusted = config.is_trusted(from);
+        let is_trusted = config.suffices(from);
         let passes_on = passes_hearsay_on(config);
         let mut touched = BTreeSet::new();
         for item in items {
@@ -227,7 +202,7 @@ impl Vouching {
     /// Takes the changes of a command out, if each that is held has enough vouchers: they become visible together. Whether
     /// that was so.
     fn release(&mut self, config: &GossipConfig, command: Command, trusted: &mut Vec<Item>) -> bool {
-        let needed = config.vouchers as usize;
+        let needed = config.vouchers_needed() as usize;
         let mut ready = Vec::new();
         for (dot, versions) in self.held.range(span(command)) {
             let mut versions = versions
@@ -361,8 +336,8 @@ impl Vouching {
             "a peer occupies more than its share"
         );
         assert!(
-            config.vouchers > 1 || self.held.is_empty(),
-            "changes are held in a keyspace that takes anybody's word"
+            config.vouchers_needed() > 1 || self.held.is_empty(),
+            "changes are held in a keyspace that takes anybody's word, or only signed ones"
         );
         if self.held.len() <= CHECKED_MAX {
             let versions = || self.held.values().flatten();
@@ -389,7 +364,7 @@ impl Vouching {
 
 /// Whether this node passes on what it has only heard. The word of a trusted node is that it has taken a change in.
 fn passes_hearsay_on(config: &GossipConfig) -> bool {
-    config.vouchers <= 1 || !config.trusted.contains(&config.node)
+    config.vouchers_needed() <= 1 || !config.trusted.contains(&config.node)
 }
 
 /// Where the changes of a command are.

@@ -139,6 +139,7 @@ impl Writes {
         self.extend_lease(shared, effects);
         for item in &mut items {
             (item.dot, item.stamp) = (shared.next_dot(), stamp);
+            shared.sign(item);
         }
         debug_assert!(
             items.iter().all(|item| item.defect().is_none()),
@@ -277,7 +278,7 @@ fn changes(shared: &Shared, store: &Store, command: &Command) -> Result<Vec<Item
             "the key was written by too many incarnations of nodes since all members last agreed on it",
         ));
     }
-    let bytes = size(&items);
+    let bytes = size(&items) + shared.signed_bytes(items.len());
     if bytes > COMMAND_ITEMS_BYTES_MAX {
         return Err(NotApplied::never(Reason::TooLarge {
             what: "the command, with what it has observed of its keys; write fewer keys at once".into(),
