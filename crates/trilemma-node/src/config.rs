@@ -284,11 +284,12 @@ mod tests {
             vouchers: 2,
             trusted: NodeSet::of(NodeId(3)),
             origins: Some(NodeSet::of(NodeId(1))),
+            signatures: true,
         };
         assert_eq!(
             text(&config),
             "k = gossip, durability fsync, tick 50ms, fanout 4, group {1, 2}, group {3}, top senders 20 %, vouchers 2, \
-             trusted {3}, origins {1}"
+             trusted {3}, origins {1}, signatures required"
         );
         assert_eq!(
             config.gossip.mates(NodeId(1)).collect::<Vec<_>>(),

@@ -1,10 +1,13 @@
 //! The protocol instance of a keyspace, of whichever backend, with typed access for the checks of invariants.
 
+use std::sync::Arc;
+
 use trilemma_core::host::{DynProtocol, GroupInput, Host, Output};
 use trilemma_core::{
-    Backend, Checkpoint, Corrupt, Entry, Incarnation, Instant, KeyRange, LiveStatus, Now, View,
+    Backend, Checkpoint, Corrupt, Entry, Incarnation, Instant, KeyRange, LiveStatus, NodeId, Now, View,
 };
-use trilemma_gossip::{Gossip, GossipConfig};
+use trilemma_gossip::signatures::{Authority, DIGEST_BYTES, Digest, SIGNATURE_BYTES, Signature};
+use trilemma_gossip::{Gossip, GossipConfig, Signatures};
 use trilemma_paxos::{Paxos, PaxosConfig};
 use trilemma_raft::{Raft, RaftConfig};
 use trilemma_two_phase::{TwoPhase, TwoPhaseConfig};
@@ -20,12 +23,35 @@ pub trait Tune {
     fn paxos(&self, _config: &mut PaxosConfig) {}
     /// Of backend `gossip`.
     fn gossip(&self, _config: &mut GossipConfig) {}
+    /// The keys of this node and its peers, for keyspaces with signatures.
+    fn authority(&self) -> Option<Arc<dyn Authority>> {
+        None
+    }
     /// Of backend `two-phase`.
     fn two_phase(&self, _config: &mut TwoPhaseConfig) {}
 }
 
 /// Entries that a turn applies at least in a keyspace that has as many, however many keyspaces there are.
 const APPLY_ENTRIES_MIN: usize = 32;
+
+/// Stands for the keys of a node that was given none: it verifies nothing, so that nothing is taken in. Who starts nodes
+/// refuses that before.
+#[derive(Debug)]
+struct NoKeys;
+
+impl Authority for NoKeys {
+    fn sign(&self, _: &[u8]) -> Signature {
+        [0; SIGNATURE_BYTES]
+    }
+
+    fn verify(&self, _: NodeId, _: &[u8], _: &Signature) -> bool {
+        false
+    }
+
+    fn digest(&self, _: &[u8]) -> Digest {
+        [0; DIGEST_BYTES]
+    }
+}
 
 /// Leaves every setting as it is.
 impl Tune for () {}
@@ -51,13 +77,13 @@ impl Engine {
     #[must_use]
     pub fn build(
         settings: &NodeSettings,
-        keyspace: &KeyspaceConfig,
+        (name, keyspace): (&str, &KeyspaceConfig),
         incarnation: Incarnation,
         seed: u64,
         tune: &dyn Tune,
     ) -> Self {
         let node = settings.node;
-        let members = settings.members.iter();
+        let (members, cluster) = (settings.members.iter(), &settings.cluster);
         match keyspace.backend {
             Backend::Gossip => {
                 let mut gossip = GossipConfig::new(node, incarnation, members, seed);
@@ -73,6 +99,10 @@ impl Engine {
                 gossip.vouchers = settings.vouchers;
                 gossip.trusted = settings.trusted.iter().collect();
                 gossip.origins = settings.origins.as_ref().map(|origins| origins.iter().collect());
+                gossip.signatures = keyspace.gossip.signatures.then(|| Signatures {
+                    domain: format!("{cluster}/{name}"),
+                    authority: tune.authority().unwrap_or_else(|| Arc::new(NoKeys)),
+                });
                 tune.gossip(&mut gossip);
                 Engine::Gossip(Host::new(Gossip::new(gossip)))
             }

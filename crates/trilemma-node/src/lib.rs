@@ -55,6 +55,7 @@ pub use peers::{Peers, Refused};
 pub use recovery::{Found, NEW_NODE_FILE, Recovered, RecoveryError, Storage, recover};
 pub use replica::Replica;
 pub use snapshots::SnapshotJob;
+pub use trilemma_gossip::signatures;
 pub use watchers::{Destination, LinkId, ReaderEvent, WatchId};
 
 use trilemma_core::Epoch;

@@ -284,7 +284,7 @@ impl<'a> Loading<'a> {
     ) -> Self {
         let mut engines = BTreeMap::new();
         for (name, keyspace) in &settings.keyspaces {
-            let engine = Engine::build(settings, keyspace, incarnation, random(), tune);
+            let engine = Engine::build(settings, (name, keyspace), incarnation, random(), tune);
             engines.insert(keyspace_id(name), (name.clone(), engine));
         }
         Self {

@@ -20,6 +20,7 @@ mod paced;
 mod readers;
 pub mod remote;
 pub mod replicator;
+mod signing;
 
 pub use address::{Address, ParseAddressError};
 pub use config::NodeConfig;
@@ -36,6 +37,7 @@ pub use trilemma_node::{
     Durability, EPOCH, GossipSettings, KeyspaceConfig, MembershipSettings, NEW_NODE_FILE, Tuning,
     keyspace_id, table_text,
 };
+pub use trilemma_transport::signing::{PublicKey, SigningKey, SigningKeys};
 pub use trilemma_transport::{Identity, pki};
 
 /// 64 random bits from the operating system.

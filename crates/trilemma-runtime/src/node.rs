@@ -26,6 +26,7 @@ use crate::inbox::{Envelope, INBOX_MAX, Stop};
 use crate::paced::Pace;
 use crate::readers::Readers;
 use crate::replicator::LocalReplicator;
+use crate::signing::Keys;
 
 /// A handle on a running node. Dropping it stops the node as [`NodeHandle::abort`] does.
 #[derive(Debug)]
@@ -300,6 +301,7 @@ fn run_thread(
 fn open(config: NodeConfig, inputs: Inputs) -> Result<(Driver, Sources, Started), NodeError> {
     let settings = config.settings();
     settings.check().map_err(NodeError::Config)?;
+    Keys(&config).check().map_err(NodeError::Config)?;
     let clock = Clock::start();
     let certificate = certificate(&config, clock.now().wall)?;
     // First all that can refuse the start; only then anything in the directory is changed.
@@ -419,7 +421,7 @@ fn open_storage(
         disk,
         is_new: config.new_node,
         random: &mut crate::random_u64,
-        tune: &(),
+        tune: &Keys(config),
     };
     let Recovered { node, log, .. } =
         recover(settings, clock.now(), storage).map_err(|error| NodeError::recovery(&config.data, error))?;

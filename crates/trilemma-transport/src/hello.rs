@@ -7,7 +7,7 @@ use trilemma_core::{NODES_MAX, NodeId, ProcessId, codec};
 use crate::error::Refusal;
 
 /// Version of everything that nodes send each other. It stands first in a hello, whatever the version.
-pub(crate) const WIRE_VERSION: u32 = 19;
+pub(crate) const WIRE_VERSION: u32 = 20;
 /// Largest hello, in bytes.
 pub(crate) const HELLO_BYTES_MAX: usize = 128 * 1024;
 /// Most bytes of a member list: postcard writes an id in at most five.

@@ -57,6 +57,6 @@ pub use trilemma_core::{
 pub use trilemma_runtime::{
     Address, CertificateOverview, KeyspaceOverview, LoadOverview, LogOverview, MemberOverview, MemberState,
     MembershipCounts, MembershipOverview, NodeError, NodeOverview, ParseAddressError, PeerOverview,
-    RefusedOverview, pki,
+    PublicKey, RefusedOverview, SigningKey, pki,
 };
 pub use watch::Watch;

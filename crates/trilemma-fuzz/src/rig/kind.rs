@@ -88,7 +88,13 @@ impl Kind {
     #[must_use]
     pub fn engine(self, node: NodeId, incarnation: Incarnation) -> Engine {
         let settings = self.settings(node);
-        Engine::build(&settings, &settings.keyspaces[NAME], incarnation, 1, &Small)
+        Engine::build(
+            &settings,
+            (NAME, &settings.keyspaces[NAME]),
+            incarnation,
+            1,
+            &Small,
+        )
     }
 
     /// Whether `bytes` decode as a message.

@@ -66,7 +66,7 @@ fn hellos_of(input: &[u8]) {
     // Version, process (node, incarnation, disk, nonce), members (their number is a byte of its own), digest and text of the table.
     let members = (3_u8, [1_u32, 3, 900]);
     let sample = codec::encode(&(
-        19_u32,
+        20_u32,
         (3_u32, 70_000_u64, 300_u64, 7_u64),
         members,
         [7_u8; 32],

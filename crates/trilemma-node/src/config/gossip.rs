@@ -28,6 +28,8 @@ pub struct GossipSettings {
     pub trusted: NodeSet,
     /// The nodes that may write. Default `None`: all.
     pub origins: Option<NodeSet>,
+    /// Whether each change must carry a signature of its origin. Default not.
+    pub signatures: bool,
 }
 
 impl Default for GossipSettings {
@@ -40,6 +42,7 @@ impl Default for GossipSettings {
             vouchers: 1,
             trusted: NodeSet::default(),
             origins: None,
+            signatures: false,
         }
     }
 }
@@ -138,6 +141,7 @@ impl GossipSettings {
         if let Some(origins) = &self.origins {
             add(true, format!("origins {{{origins}}}"));
         }
+        add(self.signatures, "signatures required".into());
         text
     }
 }

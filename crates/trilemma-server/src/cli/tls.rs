@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use trilemma::NodeId;
+use trilemma::SigningKey;
 use trilemma::pki::{Authority, Issued};
 
 use crate::exit::{Exit, Failure, Outcome};
@@ -17,6 +18,7 @@ Examples:
   trilemma cert new-ca --cluster demo --dir certs
   trilemma cert node 4 --cluster demo --dir certs
   trilemma cert client backup --cluster demo --dir certs
+  trilemma cert signing-key 4 --dir certs
 
 Files that exist are never overwritten unless --force is given. Keep ca.key offline: who has it can become any node.")]
 pub(crate) struct Cert {
@@ -34,6 +36,17 @@ enum What {
         node: u32,
         #[command(flatten)]
         place: Place,
+    },
+    /// Make a node's key for signatures of `gossip` changes: node-ID-signing.key; prints its public key
+    SigningKey {
+        /// The node's id
+        node: u32,
+        /// Where the file is
+        #[arg(long, default_value = "certs")]
+        dir: PathBuf,
+        /// Overwrite a file that exists
+        #[arg(long)]
+        force: bool,
     },
     /// Make a client's certificate: NAME.pem and NAME.key
     Client {
@@ -59,8 +72,9 @@ struct Place {
 
 impl Cert {
     pub(crate) fn run(self) -> Outcome {
-        let (What::NewCa(place) | What::Node { place, .. } | What::Client { place, .. }) = &self.what;
-        check_cluster(&place.cluster)?;
+        if let What::NewCa(place) | What::Node { place, .. } | What::Client { place, .. } = &self.what {
+            check_cluster(&place.cluster)?;
+        }
         match self.what {
             What::NewCa(place) => {
                 create_dir(&place.dir)?;
@@ -76,6 +90,15 @@ impl Cert {
                     "wrote {0}/node-{node}.pem and {0}/node-{node}.key",
                     place.dir.display()
                 ));
+            }
+            What::SigningKey { node, dir, force } => {
+                let key = SigningKey::generate().map_err(refused)?;
+                let public = SigningKey::from_pem(key.as_bytes()).map_err(refused)?.public();
+                create_dir(&dir)?;
+                let path = dir.join(format!("node-{node}-signing.key"));
+                write_file(&path, &key, Secrecy::Secret, force)?;
+                output::line(format!("wrote {}; for [signing.public_keys]:", path.display()));
+                output::line(format!("{node} = \"{public}\""));
             }
             What::Client { name, place } => {
                 check_file_name(&name)?;

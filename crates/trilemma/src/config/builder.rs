@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use trilemma_core::{Backend, NodeId, NodeSet};
-use trilemma_runtime::{Identity, KeyspaceConfig, MembershipSettings, NodeConfig, Tuning};
+use trilemma_runtime::{
+    Identity, KeyspaceConfig, MembershipSettings, NodeConfig, PublicKey, SigningKey, SigningKeys, Tuning,
+};
 
 use super::{Config, NODES_MAX, check};
 use crate::error::{ConfigError, Result};
@@ -22,7 +24,24 @@ pub struct ConfigBuilder {
     keyspaces: BTreeMap<String, KeyspaceConfig>,
     identity: Option<Credentials>,
     membership: Option<MembershipSettings>,
+    signing: Option<SigningSource>,
+    public_keys: Vec<(NodeId, String)>,
     tuning: Tuning,
+}
+
+#[derive(Clone)]
+enum SigningSource {
+    File(PathBuf),
+    Pem(String),
+}
+
+impl std::fmt::Debug for SigningSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            SigningSource::File(path) => write!(f, "File({})", path.display()),
+            SigningSource::Pem(_) => f.write_str("Pem(..)"),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -51,6 +70,8 @@ impl ConfigBuilder {
             keyspaces: BTreeMap::new(),
             identity: None,
             membership: None,
+            signing: None,
+            public_keys: Vec::new(),
             tuning: Tuning::default(),
         }
     }
@@ -144,6 +165,31 @@ impl ConfigBuilder {
         self
     }
 
+    /// The PEM file of the key with which this node signs changes in keyspaces that require [`signatures`]. It is no key of a
+    /// certificate: what it signed must be verified for as long as the value lives.
+    ///
+    /// [`signatures`]: trilemma_runtime::GossipSettings::signatures
+    #[must_use]
+    pub fn signing_file(mut self, key: impl Into<PathBuf>) -> Self {
+        self.signing = Some(SigningSource::File(key.into()));
+        self
+    }
+
+    /// The same as PEM text.
+    #[must_use]
+    pub fn signing_pem(mut self, key: impl Into<String>) -> Self {
+        self.signing = Some(SigningSource::Pem(key.into()));
+        self
+    }
+
+    /// A public key of a node, this one or another: 64 hexadecimal digits. A node may have several, of which all but one are
+    /// those that it had before.
+    #[must_use]
+    pub fn public_key(mut self, node: u32, key: impl Into<String>) -> Self {
+        self.public_keys.push((NodeId(node), key.into()));
+        self
+    }
+
     /// Sizes and times that rarely need a change.
     #[must_use]
     pub fn tuning(mut self, tuning: Tuning) -> Self {
@@ -205,7 +251,10 @@ impl ConfigBuilder {
                 );
             }
         };
-        let identity = identity.map_err(|error| ConfigError::Invalid(error.to_string()))?;
+        let mut identity = identity.map_err(|error| ConfigError::Invalid(error.to_string()))?;
+        if let Some(keys) = signing_keys(self.node, self.signing, self.public_keys)? {
+            identity = identity.with_signing(keys);
+        }
         Ok(Config(NodeConfig {
             cluster: self.cluster,
             node: self.node,
@@ -220,6 +269,29 @@ impl ConfigBuilder {
             tuning: self.tuning,
         }))
     }
+}
+
+fn signing_keys(
+    node: NodeId,
+    key: Option<SigningSource>,
+    public_keys: Vec<(NodeId, String)>,
+) -> Result<Option<SigningKeys>> {
+    let key = match key {
+        None => return Ok(None),
+        Some(SigningSource::File(path)) => SigningKey::load(&path),
+        Some(SigningSource::Pem(pem)) => SigningKey::from_pem(pem.as_bytes()),
+    };
+    let mut public: BTreeMap<NodeId, Vec<PublicKey>> = BTreeMap::new();
+    for (of, text) in public_keys {
+        let parsed = text.parse().map_err(|error| {
+            ConfigError::Invalid(format!("`public_keys` of node {of}: {error}, and not \"{text}\""))
+        })?;
+        public.entry(of).or_default().push(parsed);
+    }
+    let keys = key.and_then(|key| SigningKeys::new(node, key, public));
+    Ok(Some(
+        keys.map_err(|error| ConfigError::Invalid(error.to_string()))?,
+    ))
 }
 
 fn check_keyspaces(keyspaces: &BTreeMap<String, KeyspaceConfig>, members: &NodeSet) -> Result<(), String> {

@@ -26,6 +26,7 @@ struct File {
     #[serde(default)]
     peers: BTreeMap<String, IpAddress>,
     tls: Tls,
+    signing: Option<Signing>,
     keyspaces: BTreeMap<String, Keyspace>,
     membership: Option<MembershipFile>,
     #[serde(default)]
@@ -38,6 +39,22 @@ struct Tls {
     ca: PathBuf,
     certificate: PathBuf,
     key: PathBuf,
+}
+
+/// Keys of the changes of keyspaces with signatures.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Signing {
+    key: PathBuf,
+    public_keys: BTreeMap<String, PublicKeys>,
+}
+
+/// The public keys of a node: its present one, and those of which something may live.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum PublicKeys {
+    One(String),
+    Several(Vec<String>),
 }
 
 #[derive(Deserialize)]
@@ -58,6 +75,7 @@ enum Keyspace {
         #[serde(default)]
         trusted: Vec<u32>,
         origins: Option<Vec<u32>>,
+        signatures: Option<Required>,
     },
     Raft {},
     Paxos {},
@@ -78,6 +96,13 @@ impl<'de> Deserialize<'de> for IpAddress {
             ))
         })
     }
+}
+
+/// The one thing that signatures can be, other than left out.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Required {
+    Required,
 }
 
 /// How concurrent values are resolved.
@@ -180,6 +205,18 @@ pub(super) fn parse(text: &str, origin: &str, base: &Path) -> Result<Config> {
     for (node, address) in by_id(file.peers, "peers", origin)? {
         builder = builder.peer(node.0, address.0);
     }
+    if let Some(signing) = file.signing {
+        builder = builder.signing_file(within(signing.key));
+        for (node, keys) in by_id(signing.public_keys, "public_keys", origin)? {
+            let keys = match keys {
+                PublicKeys::One(key) => vec![key],
+                PublicKeys::Several(keys) => keys,
+            };
+            for key in keys {
+                builder = builder.public_key(node.0, key);
+            }
+        }
+    }
     for (name, keyspace) in file.keyspaces {
         builder = builder.keyspace_with(name, keyspace.into());
     }
@@ -219,6 +256,7 @@ impl From<Keyspace> for KeyspaceConfig {
                 vouchers,
                 trusted,
                 origins,
+                signatures,
             } => {
                 let nodes = |ids: Vec<u32>| ids.into_iter().map(NodeId).collect::<NodeSet>();
                 let usual = GossipSettings::default();
@@ -230,6 +268,7 @@ impl From<Keyspace> for KeyspaceConfig {
                     vouchers: vouchers.unwrap_or(usual.vouchers),
                     trusted: nodes(trusted),
                     origins: origins.map(nodes),
+                    signatures: signatures == Some(Required::Required),
                 };
                 let durability = match durability {
                     DurabilityName::None => Durability::None,

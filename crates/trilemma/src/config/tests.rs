@@ -242,6 +242,61 @@ fn a_keyspace_is_explained_with_what_it_needs() {
     );
 }
 
+/// Keys of signatures are looked at when the certificates have been read.
+#[test]
+fn a_signing_key_must_be_a_key_that_others_know() {
+    let pem = || trilemma_runtime::SigningKey::generate().expect("a key");
+    let (own, other) = (pem(), pem());
+    let public = |pem: &str| {
+        let key = trilemma_runtime::SigningKey::from_pem(pem.as_bytes());
+        key.expect("our own PEM").public().to_string()
+    };
+    let authority = trilemma_runtime::pki::Authority::generate("test").expect("an authority");
+    let issued = authority.issue_node("test", NodeId(1)).expect("a certificate");
+    let build = |signing: Option<&str>, keys: &[(u32, String)]| {
+        let mut builder = Config::builder(1)
+            .cluster("test")
+            .listen("127.0.0.1:7400".parse().expect("an address"))
+            .data("data")
+            .identity_pem(
+                authority.certificate_pem(),
+                &issued.certificate_pem,
+                &issued.key_pem,
+            )
+            .keyspace("k", Backend::Gossip);
+        if let Some(signing) = signing {
+            builder = builder.signing_pem(signing);
+        }
+        for (node, key) in keys {
+            builder = builder.public_key(*node, key);
+        }
+        builder.build().map(|_| ()).map_err(|error| error.to_string())
+    };
+    let (key, stranger) = (public(&own), public(&other));
+    assert_eq!(build(None, &[]), Ok(()));
+    assert_eq!(
+        build(Some(&own), &[(1, stranger.clone()), (1, key.clone())]),
+        Ok(())
+    );
+    let why = build(Some(&own), &[(1, stranger), (2, key)]).expect_err("not its own");
+    assert!(why.contains("not in the list for node 1"), "{why}");
+    let why = build(Some(&own), &[(1, "abc".into())]).expect_err("no key");
+    assert!(why.contains("64 hexadecimal digits, and not \"abc\""), "{why}");
+    let why = build(Some("no key"), &[]).expect_err("no PEM");
+    assert!(why.contains("signing key"), "{why}");
+}
+
+#[test]
+fn keys_and_required_signatures_are_read_from_the_file() {
+    let text = format!(
+        "{GOOD}\n[signing]\nkey = \"sign.key\"\n[signing.public_keys]\n1 = \"a\"\n2 = [\"b\", \"c\"]\n"
+    );
+    let why = error(&text).to_string();
+    assert!(why.contains("ca.pem"), "only the files are missing: {why}");
+    let text = GOOD.replace("durability = \"os\"", "signatures = \"sometimes\"");
+    assert!(error(&text).to_string().contains("required"));
+}
+
 /// What a `gossip` keyspace may say of groups, preferred senders and trust, and what of it cannot work.
 #[test]
 fn settings_of_gossip_are_read_and_refused_with_the_cure() {
@@ -269,7 +324,7 @@ fn settings_of_gossip_are_read_and_refused_with_the_cure() {
         );
     }
     let good = "tick_ms = 50, fanout = 4, groups = [[1, 2], [3]], top_senders_percent = 20, vouchers = 2, trusted = [3], \
-                origins = [1, 2]";
+                origins = [1, 2], signatures = \"required\"";
     let why = error(&with(good)).to_string();
     assert!(why.contains("ca.pem"), "only the certificates are missing: {why}");
     let elsewhere = GOOD.replace("backend = \"raft\"", "backend = \"raft\", vouchers = 2");
