@@ -81,6 +81,7 @@ pub use message::Message;
 pub use predictor::{Params, ParamsError, Prediction, predict};
 pub use record::Record;
 pub use signatures::Signatures;
+pub use typed::is_part;
 
 #[cfg(test)]
 mod tests;

@@ -28,7 +28,8 @@ use trilemma_core::{Incarnation, NodeId};
 use crate::shared::Shared;
 
 pub(crate) use draft::{Draft, PARTS_MAX};
-pub(crate) use layout::{check_key, is_part, plain_end};
+pub use layout::is_part;
+pub(crate) use layout::{check_key, plain_end};
 
 /// Who writes a part: a node, as long as it has the same disk.
 ///

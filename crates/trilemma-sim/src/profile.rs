@@ -98,7 +98,7 @@ impl Profile {
     pub fn scenario(self, protocol: Protocol, seed: u64) -> Scenario {
         // Streams of their own: the swarm has those below.
         let rng = Randomness::new(seed).stream(Purpose::Plan, (self as u64) << 32 | protocol as u64);
-        match self {
+        let mut scenario = match self {
             Profile::Standard => swarm::scenario(protocol, seed),
             Profile::Large => large::scenario(protocol, seed, Draw(rng)),
             Profile::Load => load::scenario(protocol, seed, Draw(rng)),
@@ -106,7 +106,11 @@ impl Profile {
             Profile::Long => long::scenario(protocol, seed, Draw(rng)),
             Profile::Watch => watch::scenario(protocol, seed, Draw(rng)),
             Profile::Client => client::scenario(protocol, seed, Draw(rng)),
+        };
+        if matches!(self, Profile::Standard | Profile::Restart | Profile::Long) {
+            scenario.adders = swarm::adders(protocol, seed);
         }
+        scenario
     }
 }
 

@@ -8,6 +8,7 @@
 //! seed 17                      # of the remaining small choices: delays, losses, election timeouts
 //! nodes 3
 //! clients 2 keys 1 operations 20 think 5ms deadline 300ms value 100
+//! adders 2                     # clients that change counters and sets; 0 if there is no such line
 //! watchers 3 bytes 600         # 0 if there is no such line
 //! library 2 sever 300ms drop 50 sessions 3 spread 8 window 4    # clients ask nodes themselves if there is none
 //! knob raft.append_entries_max 1
@@ -167,6 +168,8 @@ pub struct Scenario {
     pub nodes: u32,
     /// What clients do.
     pub workload: Workload,
+    /// Clients that change values of data types, where a keyspace has them.
+    pub adders: u32,
     /// Watchers, which follow keyspaces at one node after the other.
     pub watchers: u32,
     /// Bytes that may wait for one watcher; 0 leaves the default.
@@ -257,6 +260,7 @@ impl Default for Scenario {
                 value: 0,
                 value_max: 0,
             },
+            adders: 0,
             watchers: 0,
             watch_bytes: 0,
             library: None,

@@ -121,6 +121,7 @@ impl Shrinker {
         }
         let plain = Scenario::default();
         self.library();
+        self.attempt(|scenario| scenario.adders = 0);
         self.attempt(|scenario| scenario.faults_min = 0);
         self.attempt(|scenario| scenario.turn = 0);
         self.attempt(|scenario| scenario.network.loss = 0);

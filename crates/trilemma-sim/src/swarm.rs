@@ -19,6 +19,8 @@ const MS: u64 = 1_000_000;
 
 /// The stream of the plan from which lost disks of two-phase are drawn; the protocols have those of their places.
 const LOST_DISKS: u64 = 1 << 16;
+/// The stream of the plan from which adders are drawn.
+const ADDERS: u64 = 2 << 16;
 /// Faults that every run has.
 const FAULTS_MIN: u32 = 50;
 
@@ -193,6 +195,15 @@ pub fn scenario(protocol: Protocol, seed: u64) -> Scenario {
     scenario
 }
 
+/// Clients that change values of data types, in one run of four: from a stream of its own, so that a seed keeps all else.
+pub(crate) fn adders(protocol: Protocol, seed: u64) -> u32 {
+    if !protocol.parts().contains(&Protocol::Gossip) {
+        return 0;
+    }
+    let mut rng = Randomness::new(seed).stream(Purpose::Plan, ADDERS);
+    [0, 0, 0, 2][rng.below(4) as usize]
+}
+
 /// Draws all that [`Shape`] leaves open.
 pub(crate) fn draw(protocol: Protocol, seed: u64, rng: Rng, shape: Shape) -> Scenario {
     let Shape { nodes, heal, .. } = shape;
@@ -202,6 +213,7 @@ pub(crate) fn draw(protocol: Protocol, seed: u64, rng: Rng, shape: Shape) -> Sce
         seed,
         nodes,
         workload: swarm.workload(),
+        adders: 0,
         watchers: 0,
         watch_bytes: 0,
         library: None,

@@ -4,6 +4,7 @@
 //! while faults happen; then everything is healed and every node must accept a write within [`RECOVERY_BOUND`], all
 //! nodes must come to show the same, and final reads are made; then the histories are judged.
 
+mod adders;
 mod at_rest;
 mod clients;
 mod collecting;
@@ -96,6 +97,12 @@ enum Event {
     },
     Client {
         client: usize,
+    },
+    Adder {
+        adder: usize,
+    },
+    AdderGivesUp {
+        ticket: Ticket,
     },
     Watch {
         watcher: usize,
@@ -225,6 +232,7 @@ pub(crate) struct World<'a> {
     nodes: Vec<Node>,
     links: BTreeMap<(NodeId, NodeId), Rng>,
     clients: Vec<Client>,
+    adders: adders::Adders,
     watchers: Vec<Watcher>,
     /// Watches opened so far.
     watches: u64,
@@ -326,6 +334,7 @@ impl<'a> World<'a> {
             clients: (0..clients)
                 .map(|id| Client::new(id, randomness.stream(Purpose::Client, id), scenario))
                 .collect(),
+            adders: adders::Adders::default(),
             watchers: Vec::new(),
             watches: 0,
             published: Published::default(),
@@ -373,6 +382,7 @@ impl<'a> World<'a> {
                 }),
             }
         }
+        self.plan_adders();
         self.plan_watchers();
         self.plan_libraries();
         self.schedule(self.scenario.heal, Event::Heal);
@@ -459,6 +469,8 @@ impl<'a> World<'a> {
             Event::LogReport { node, incarnation } => self.log_report(node, incarnation),
             Event::WriteSnapshot { node, incarnation } => self.write_snapshot(node, incarnation),
             Event::Client { client } => self.client(client),
+            Event::Adder { adder } => self.adder(adder),
+            Event::AdderGivesUp { ticket } => self.adder_gives_up(ticket),
             Event::Watch { watcher } => self.watch(watcher),
             Event::WatchRead { watcher } => self.watch_read(watcher),
             Event::WatchRoom { node, watch } => self.watch_room(node, watch),

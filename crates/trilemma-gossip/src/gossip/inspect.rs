@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use trilemma_core::NodeId;
+use trilemma_core::view::View;
+use trilemma_core::{DataType, Entry, Key, KeyRange, NodeId, Reason};
 
 use super::Gossip;
 use crate::clock::Stamp;
@@ -70,6 +71,18 @@ impl Gossip {
     #[must_use]
     pub fn deferred(&self) -> usize {
         self.store.deferred.len()
+    }
+
+    /// What a value of a data type reads as, a collection with all its elements, for checkers and tests.
+    pub fn typed(&self, key: &Key, of: DataType) -> Result<Vec<Entry>, Reason> {
+        self.store.check_typed(key, of)?;
+        if !matches!(of, DataType::Set | DataType::Map) {
+            return self.store.reading(key, of);
+        }
+        let mut view = self.store.elements(key, of, &KeyRange::all());
+        let mut entries = Vec::new();
+        while !view.read(usize::MAX, usize::MAX, &mut entries).ended {}
+        Ok(entries)
     }
 
     /// How often, in this incarnation, a member with an equal context had an unequal state.

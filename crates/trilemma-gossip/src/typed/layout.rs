@@ -18,7 +18,8 @@ const END: u8 = 0;
 const ESCAPED: u8 = 0xff;
 
 /// Whether a key is a part of a value of a data type.
-pub(crate) fn is_part(key: &[u8]) -> bool {
+#[must_use]
+pub fn is_part(key: &[u8]) -> bool {
     key.first() == Some(&RESERVED)
 }
 

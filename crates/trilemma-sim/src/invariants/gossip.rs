@@ -20,7 +20,7 @@ use trilemma_core::{ChangeBatch, Key, NodeId, Receipt, WallTime, codec};
 use trilemma_gossip::clock::Stamp;
 use trilemma_gossip::dot::Dot;
 use trilemma_gossip::replica::{Item, Replica};
-use trilemma_gossip::{Gossip, Record};
+use trilemma_gossip::{Gossip, Record, is_part};
 use trilemma_storage::LogSeq;
 
 use self::collected::collected;
@@ -152,7 +152,9 @@ impl GossipInvariants {
                     return Err(("collected-early", what));
                 }
                 let siblings = seen.map_or(&[][..], |seen| seen.replica.siblings(&gone.key));
-                if let Some(hidden) = gone.would_hide(siblings)
+                // A deleted part of a data type is held against what it has observed alone.
+                if !is_part(&gone.key)
+                    && let Some(hidden) = gone.would_hide(siblings)
                     && !now.replica.context().contains(hidden.item.dot)
                 {
                     let what = format!(
@@ -202,7 +204,9 @@ impl GossipInvariants {
     /// A node shows another state of a key.
     fn changed(&mut self, id: NodeId, gossip: &Gossip, key: &Key) -> Result<(), Broken> {
         let shown = gossip.shown(key);
-        if let Some(winner) = shown.iter().max_by_key(|sibling| sibling.rank()) {
+        let winner = shown.iter().max_by_key(|sibling| sibling.rank());
+        // A part of a data type that is removed gives way to what the removal had not seen, which may be older.
+        if let Some(winner) = winner.filter(|_| !is_part(key)) {
             let newest = self.shown.entry((id, key.clone())).or_insert(winner.item.stamp);
             if winner.item.stamp < *newest {
                 let what = format!(
@@ -264,7 +268,8 @@ impl GossipInvariants {
 
     /// The cluster has come to rest.
     pub(super) fn end(&self, id: NodeId, gossip: &Gossip) -> Result<(), Broken> {
-        for (key, changes) in &self.changes {
+        // What parts of data types make is known to those who changed them.
+        for (key, changes) in self.changes.iter().filter(|(key, _)| !is_part(key)) {
             let spread = || {
                 changes
                     .values()

@@ -147,6 +147,9 @@ impl fmt::Display for Scenario {
             (bytes, 0) => writeln!(f, " value {bytes}")?,
             (bytes, most) => writeln!(f, " value {bytes} most {most}")?,
         }
+        if self.adders > 0 {
+            writeln!(f, "adders {}", self.adders)?;
+        }
         if self.watchers > 0 {
             write!(f, "watchers {}", self.watchers)?;
             match self.watch_bytes {

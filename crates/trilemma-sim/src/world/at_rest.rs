@@ -28,6 +28,7 @@ impl World<'_> {
         for node in &self.nodes {
             let Some(process) = &node.process else { continue };
             self.log_is_short(node, process)?;
+            self.adders_at_rest(node.id, process)?;
             for slot in 0..self.parts.len() {
                 let engine = process.engine(slot);
                 self.context_is_closed(node, engine)?;

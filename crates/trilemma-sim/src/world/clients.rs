@@ -11,7 +11,7 @@ use crate::node::{Asked, Process};
 use crate::scenario::Protocol;
 
 /// Time beyond its deadline after which a proposal counts as forgotten.
-const DEADLINE_SLACK: u64 = 25 * MS;
+pub(super) const DEADLINE_SLACK: u64 = 25 * MS;
 
 impl World<'_> {
     /// A client's turn: it begins its next operation, or asks again about the one under way.
@@ -181,6 +181,9 @@ impl World<'_> {
         if self.library_answered(ticket, &reply) {
             return;
         }
+        if self.adder_answered(ticket, &reply) {
+            return;
+        }
         if let Some(client) = waiting {
             self.tell(client, Some(reply));
         }
@@ -249,6 +252,7 @@ impl World<'_> {
                 self.tell(client, None);
             }
         }
+        self.adders_lost(id);
         if self.has_libraries() {
             self.library_node_died(id);
         } else {

@@ -119,7 +119,7 @@ impl World<'_> {
                 node.durable = LogSeq(0);
                 node.lost_disk = true;
                 let id = node.id;
-                self.book.disk_lost(id, self.now);
+                self.forgets(id);
                 self.invariants.disk_lost(id);
             }
             Action::Rot { node, .. } => self.rot(*node),
@@ -242,7 +242,7 @@ impl World<'_> {
     pub(super) fn process_ends(&mut self, id: NodeId, restart_after: u64) {
         self.end(id);
         if self.scenario.durability() == Durability::None {
-            self.book.disk_lost(id, self.now);
+            self.forgets(id);
         }
         if !self.active.iter().any(
             |index| matches!(&self.scenario.faults[*index].action, Action::Kill { node, .. } if *node == id),
@@ -275,13 +275,19 @@ impl World<'_> {
             .event("stop", if has_handed_over { "handed-over" } else { "at-once" });
         self.end(id);
         if self.scenario.durability() == Durability::None {
-            self.book.disk_lost(id, self.now);
+            self.forgets(id);
         }
         let is_down_for = |index: &usize| matches!(&self.scenario.faults[*index].action, Action::Stop { node, .. } if *node == id);
         // The fault's end starts it; if that is over, nobody else would.
         if !self.active.iter().any(is_down_for) {
             self.start_later(id, MS);
         }
+    }
+
+    /// A node has lost what it alone had acknowledged.
+    fn forgets(&mut self, id: NodeId) {
+        self.book.disk_lost(id, self.now);
+        self.adders.disk_lost(id, self.now);
     }
 
     fn end(&mut self, id: NodeId) {
@@ -304,7 +310,7 @@ impl World<'_> {
     pub(super) fn power_fails(&mut self, id: NodeId) {
         self.end(id);
         if self.scenario.durability() != Durability::Fsync {
-            self.book.disk_lost(id, self.now);
+            self.forgets(id);
         }
         let node = self.node(id);
         node.disk.crash(&mut node.rng);

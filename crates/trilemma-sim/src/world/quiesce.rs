@@ -247,6 +247,9 @@ impl World<'_> {
         if let Some(client) = waiting {
             return Some(("liveness", format!("a client still waits: {client:?}")));
         }
+        if let Some(what) = self.adders.unrest() {
+            return Some(("liveness", what));
+        }
         if !self.operations_are_over() {
             let what = format!("the clients have asked {} times so far", self.asked);
             return Some(("liveness", what));

@@ -332,6 +332,7 @@ impl Scenario {
                 let value = words.number("a value", 0, u64::MAX)?;
                 self.knobs.insert(name, value);
             }
+            "adders" => self.adders = words.number("a number of adders", 0, COUNT_MAX)?,
             "watchers" => {
                 self.watchers = words.number("a number of watchers", 0, COUNT_MAX)?;
                 if words.more() {
