@@ -15,12 +15,13 @@ use trilemma_core::{
 
 use crate::acknowledgements::Acknowledgements;
 use crate::admission::Admission;
+use crate::arrivals::Arrivals;
 use crate::config::GossipConfig;
 use crate::context::WireContext;
 use crate::exchange::{self, Exchange, Finished, Goal, Page};
 use crate::fetches::Fetches;
 use crate::message::{Compare, Message, PageEnd};
-use crate::predictor::{ParamsError, Prediction, predict};
+use crate::predictor::{Method, ParamsError, Prediction, predict_with};
 use crate::reads::{self, Reads};
 use crate::record::Record;
 use crate::rejoin::{Meeting, Rejoin};
@@ -51,6 +52,7 @@ pub struct Gossip {
     pub(crate) acknowledgements: Acknowledgements,
     pub(crate) rejoin: Rejoin,
     pub(crate) prediction: Result<Prediction, ParamsError>,
+    pub(crate) arrivals: Arrivals,
     next_tick: Instant,
 }
 
@@ -59,8 +61,11 @@ impl Gossip {
     #[must_use]
     pub fn new(config: GossipConfig) -> Self {
         let config = config.clamp();
+        let params = config.params();
+        let report = predict_with(&params, Method::Formula);
         Self {
-            prediction: predict(&config.params()),
+            arrivals: Arrivals::new(&params, report.as_ref().ok()),
+            prediction: report.map(|report| report.prediction),
             writes: Writes::new(&config),
             store: Store::new(&config),
             shared: Shared::new(config),
@@ -288,6 +293,9 @@ impl Gossip {
         let heard = self.hear(from, items);
         self.targets.on_news(from, heard.news);
         self.rumors.relay(&self.shared, &heard.commands);
+        let known = self.store.replica.context();
+        let new = heard.trusted.iter().filter(|item| !known.contains(item.dot));
+        self.arrivals.note(now.wall, new);
         self.take(now, heard.trusted, Source::Rumors, effects);
         let known = self.store.replica.context();
         self.fetches.on_heard(known, commands.into_iter());
@@ -534,6 +542,7 @@ impl Gossip {
         let own = self.store.replica.context();
         self.shared.check();
         self.store.check();
+        self.arrivals.check();
         self.writes.check(&self.shared);
         self.reads.check();
         self.targets.check(&self.shared);

@@ -48,6 +48,7 @@
 
 mod acknowledgements;
 mod admission;
+mod arrivals;
 mod checkpoint;
 pub mod clock;
 pub mod config;

@@ -22,6 +22,7 @@ impl Gossip {
             self.refusal_warning(),
             self.forgery_warning(),
             self.equivocation_warning(),
+            self.slowness_warning(),
             (!missing.is_empty()).then(|| {
                 format!(
                     "reads and writes are local; node {missing} cannot be reached and will converge once it can"
@@ -85,6 +86,12 @@ impl Gossip {
             (
                 "predicted convergence p99 ms",
                 predicted(|prediction| prediction.p99),
+            ),
+            ("predicted arrival ms", millis(self.arrivals.predicted())),
+            ("measured arrival ms", millis(self.arrivals.measured())),
+            (
+                "arrival, measured in percent of predicted",
+                or_none(self.arrivals.ratio_percent()),
             ),
             ("digest", format!("{:016x}", self.digest())),
         ];
@@ -154,6 +161,17 @@ impl Gossip {
         })
     }
 
+    fn slowness_warning(&self) -> Option<String> {
+        self.arrivals.is_slow().then(|| {
+            format!(
+                "half of the changes take {} ms or more to this node, {} ms were predicted: loss and latency are above what is \
+                 configured, nodes or disks are overloaded, or clocks differ",
+                millis(self.arrivals.measured()),
+                millis(self.arrivals.predicted())
+            )
+        })
+    }
+
     fn refusal_warning(&self) -> Option<String> {
         let (count, origins, from) = self.refused(Refusal::NotAnOrigin)?;
         Some(format!(
@@ -186,4 +204,12 @@ impl Gossip {
         let from = self.admission.refused(why).map(|(_, from, _)| from);
         (count > 0).then(|| (count, origins.collect(), from.collect()))
     }
+}
+
+fn millis(time: Option<Duration>) -> String {
+    or_none(time.map(|time| time.as_millis()))
+}
+
+fn or_none(figure: Option<impl ToString>) -> String {
+    figure.map_or_else(|| "none".to_owned(), |figure| figure.to_string())
 }

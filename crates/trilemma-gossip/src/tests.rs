@@ -1,5 +1,6 @@
 //! Whole clusters of the gossip backend in virtual time.
 
+mod arrivals;
 mod checkpoints;
 mod differences;
 mod exchange;
