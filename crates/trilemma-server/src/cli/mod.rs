@@ -11,6 +11,7 @@ mod predict;
 mod serve;
 mod tls;
 mod txn;
+mod types;
 mod watch;
 
 #[cfg(test)]
@@ -130,6 +131,14 @@ enum Command {
     Txn(txn::Txn),
     /// Ask what became of an operation
     Outcome(keys::Outcome),
+    /// Count: additions on all sides of a partition all count (gossip)
+    Counter(types::Counter),
+    /// Count what must never be below zero (gossip)
+    BoundedCounter(types::BoundedCounter),
+    /// Change or show a set, in which additions win (gossip)
+    Set(types::Set),
+    /// Change or show a map, in which assignments win (gossip)
+    Map(types::Fields),
     /// Load a configuration file, each setting as one key
     Load(load::Load),
     /// Write stored settings as a configuration file
@@ -190,6 +199,10 @@ pub(crate) fn run(cli: Cli) -> Outcome {
             Command::Watch(command) => command.run(&global).await,
             Command::Txn(command) => command.run(&global).await,
             Command::Outcome(command) => command.run(&global).await,
+            Command::Counter(command) => command.run(&global).await,
+            Command::BoundedCounter(command) => command.run(&global).await,
+            Command::Set(command) => command.run(&global).await,
+            Command::Map(command) => command.run(&global).await,
             Command::Load(command) => command.run(&global).await,
             Command::Export(command) => command.run(&global).await,
             Command::Status(command) => command.run(&global).await,

@@ -31,6 +31,7 @@ fn commands_against_three_nodes_and_against_one_alone() {
     compare_and_set_and_transactions(&cluster);
     an_operation_is_named_repeated_and_asked_for(&cluster);
     ranges_and_watches(&cluster);
+    data_types(&cluster);
     overviews(&cluster);
     wrong_arguments(&cluster);
     hosts_have_names(&cluster);
@@ -106,6 +107,48 @@ fn a_tree_loaded_at_one_node_is_exported_equal_at_every_node(cluster: &Cluster) 
     std::fs::write(&file, "a = 1\nb = = 2\n").unwrap();
     let wrong = cluster.fails(1, &["load", "locks", path(&file)], 2);
     assert!(wrong.contains("big.toml:2:5:"), "{wrong}");
+}
+
+fn data_types(cluster: &Cluster) {
+    let typed = |node, words: &str| {
+        let words: Vec<&str> = words.split(' ').collect();
+        cluster.ok(node, &words)
+    };
+    assert_eq!(typed(1, "counter get carts visits"), "0\n");
+    typed(1, "counter add carts visits");
+    typed(1, "counter add carts visits -5");
+    assert_eq!(typed(1, "counter get carts visits"), "-4\n");
+    let json = typed(1, "counter get carts visits --output json");
+    assert_eq!(json, "{\"key\":\"visits\",\"value\":-4}\n");
+    typed(1, "counter reset carts visits");
+    assert_eq!(typed(1, "counter get carts visits"), "0\n");
+    let wrong = cluster.fails(1, &["get", "carts", "visits"], 3);
+    assert!(wrong.contains("it holds a counter, not a plain value"), "{wrong}");
+    let other = cluster.fails(1, &["counter", "add", "locks", "visits"], 3);
+    assert!(other.contains("a counter"), "{other}");
+
+    typed(1, "set add carts wishes apple");
+    typed(1, "set add carts wishes pear");
+    typed(1, "set remove carts wishes apple");
+    assert_eq!(typed(1, "set members carts wishes"), "pear\n");
+    assert_eq!(
+        typed(1, "set members carts wishes --output json"),
+        "{\"element\":\"pear\"}\n"
+    );
+    typed(1, "map put carts ada mail a@b");
+    assert_eq!(typed(1, "map fields carts ada"), "mail = a@b\n");
+    typed(1, "map remove carts ada mail");
+    assert_eq!(typed(1, "map fields carts ada"), "");
+
+    typed(1, "bounded-counter grant carts seats 2");
+    typed(1, "bounded-counter spend carts seats");
+    assert_eq!(
+        typed(1, "bounded-counter get carts seats"),
+        "1\nnode 1 may take 1\n"
+    );
+    let refused = cluster.fails(1, &["bounded-counter", "spend", "carts", "seats", "2"], 3);
+    assert!(refused.contains("node 1 has 1"), "{refused}");
+    typed(1, "delete carts wishes");
 }
 
 fn single_keys(cluster: &Cluster) {
