@@ -26,6 +26,8 @@ use crate::scenario::Protocol;
 
 /// Changes that each of them begins.
 const CHANGES: u32 = 12;
+/// Elements that all of them insert and remove.
+const SHARED: u64 = 2;
 /// Times that one is put to its node before it counts as unknown.
 const ASKED_MAX: u32 = 4;
 /// Where the streams of adders begin among those of clients.
@@ -38,9 +40,9 @@ const NONCE: u64 = 1 << 56;
 enum Change {
     /// One more.
     Count,
-    /// An element that nobody else inserts.
+    /// An element, which others may insert, too.
     Insert(Key),
-    /// An element that its adder has inserted.
+    /// An element that its adder has inserted, or that is shared.
     Remove(Key),
     /// Room in the bounded counter.
     Grant(u64),
@@ -49,6 +51,14 @@ enum Change {
 }
 
 impl Change {
+    /// The element of a set that it is about.
+    fn element(&self) -> Option<&Key> {
+        match self {
+            Change::Insert(element) | Change::Remove(element) => Some(element),
+            Change::Count | Change::Grant(_) | Change::Spend(_) => None,
+        }
+    }
+
     fn command(&self) -> Command {
         let (key, update) = match self {
             Change::Count => ("counter", Update::Add(1)),
@@ -190,7 +200,11 @@ impl World<'_> {
         };
         let change = match this.rng.below(10) {
             0..4 => Change::Count,
-            4..6 => Change::Insert(format!("a{}e{}", this.index, this.left).as_str().into()),
+            4 => Change::Insert(format!("a{}e{}", this.index, this.left).as_str().into()),
+            5 => Change::Insert(format!("shared{}", this.rng.below(SHARED)).as_str().into()),
+            6 if this.rng.per_mille(500) => {
+                Change::Remove(format!("shared{}", this.rng.below(SHARED)).as_str().into())
+            }
             6 if !this.inserted.is_empty() => {
                 let which = this.rng.below(this.inserted.len() as u64) as usize;
                 Change::Remove(this.inserted.swap_remove(which))
@@ -313,9 +327,8 @@ impl World<'_> {
             this.inserted.push(element.clone());
         }
         let delay = this.rng.below(2 * think + 1);
-        self.adders
-            .tally
-            .note(pending.change, fate, pending.node, pending.invoke);
+        let time = (pending.invoke, self.now);
+        self.adders.tally.note(pending.change, fate, pending.node, time);
         self.schedule(delay, Event::Adder { adder });
     }
 

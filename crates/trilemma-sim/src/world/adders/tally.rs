@@ -1,6 +1,6 @@
 //! All changes of adders, and what they come to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use trilemma_core::datatype::{Escrow, Number};
 use trilemma_core::{DataType, Incarnation, Key, NodeId};
@@ -26,6 +26,9 @@ struct Made {
     fate: Fate,
     /// Who acknowledged it.
     node: NodeId,
+    /// When it was first asked for, and when its adder knew the last of it.
+    invoke: u64,
+    returned: u64,
 }
 
 /// See the module.
@@ -50,7 +53,7 @@ impl Tally {
         }
     }
 
-    pub(super) fn note(&mut self, change: Change, fate: Fate, node: NodeId, invoke: u64) {
+    pub(super) fn note(&mut self, change: Change, fate: Fate, node: NodeId, (invoke, returned): (u64, u64)) {
         // The answer may have been on its way when its node lost what it says.
         let is_lost = self.lost_at.get(&node).is_some_and(|at| *at >= invoke);
         let fate = if is_lost && fate == Fate::Happened {
@@ -58,7 +61,13 @@ impl Tally {
         } else {
             fate
         };
-        self.made.push(Made { change, fate, node });
+        self.made.push(Made {
+            change,
+            fate,
+            node,
+            invoke,
+            returned,
+        });
     }
 
     pub(super) fn disk_lost(&mut self, node: NodeId, now: u64) {
@@ -126,27 +135,42 @@ impl Tally {
 
     fn judge_set(&self, id: NodeId, engine: &Engine) -> Result<(), Broken> {
         let shown = entries(engine, "set", DataType::Set)?;
-        let shows = |element: &Key| shown.iter().any(|(key, _)| key == element);
-        for made in self.fates(|change| matches!(change, Change::Insert(_))) {
-            let Change::Insert(element) = &made.change else {
-                continue;
-            };
-            let is_removal =
-                |change: &Change| matches!(change, Change::Remove(removed) if removed == element);
-            let removal = self
-                .fates(is_removal)
-                .find(|removal| removal.fate != Fate::Refused);
-            let shows = shows(element);
-            // A removal takes away what its node has seen: that of the node which had added it, surely.
-            let is_removed = removal.is_some_and(|removal| {
-                removal.fate == Fate::Happened && removal.node == made.node && made.fate == Fate::Happened
+        let shown: BTreeSet<&Key> = shown.iter().map(|(key, _)| key).collect();
+        let asked = self.made.iter().filter_map(|made| made.change.element());
+        let asked: BTreeSet<&Key> = asked.collect();
+        if let Some(element) = shown.difference(&asked).next() {
+            return Err((
+                "set",
+                format!("node {id} shows {element}, which nobody has inserted"),
+            ));
+        }
+        for element in asked {
+            let of = |made: &&Made| made.change.element() == Some(element) && made.fate != Fate::Refused;
+            let is_insert = |made: &&Made| matches!(made.change, Change::Insert(_));
+            let inserts = || self.made.iter().filter(of).filter(is_insert);
+            let removals = || self.made.iter().filter(of).filter(|made| !is_insert(made));
+            let is_shown = shown.contains(element);
+            // A removal takes away what its node has seen: nothing that began later, wherever and whatever clocks say.
+            let last = inserts().find(|insert| {
+                insert.fate == Fate::Happened && removals().all(|removal| removal.returned < insert.invoke)
             });
-            if shows && (made.fate == Fate::Refused || is_removed) {
-                let what = format!("node {id} shows {element}, which was refused or removed");
+            if let Some(last) = last.filter(|_| !is_shown) {
+                let what = format!(
+                    "node {id} does not show {element}, which was inserted after all removals: {last:?}"
+                );
                 return Err(("set", what));
             }
-            if !shows && made.fate == Fate::Happened && removal.is_none() {
-                let what = format!("node {id} does not show {element}, which was added and never removed");
+            // Surely all that its node had inserted before.
+            let is_gone = |removal: &Made| {
+                removal.fate == Fate::Happened
+                    && inserts().all(|insert| {
+                        insert.fate == Fate::Happened
+                            && insert.node == removal.node
+                            && insert.returned < removal.invoke
+                    })
+            };
+            if is_shown && (inserts().next().is_none() || removals().any(is_gone)) {
+                let what = format!("node {id} shows {element}, which was removed or never inserted");
                 return Err(("set", what));
             }
         }
