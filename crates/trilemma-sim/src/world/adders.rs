@@ -25,7 +25,7 @@ use crate::randomness::{Purpose, Randomness};
 use crate::scenario::Protocol;
 
 /// Changes that each of them begins.
-const CHANGES: u32 = 12;
+const CHANGES: u32 = 20;
 /// Elements that all of them insert and remove.
 const SHARED: u64 = 2;
 /// Times that one is put to its node before it counts as unknown.
@@ -199,12 +199,10 @@ impl World<'_> {
             seq: *seq,
         };
         let change = match this.rng.below(10) {
-            0..4 => Change::Count,
-            4 => Change::Insert(format!("a{}e{}", this.index, this.left).as_str().into()),
-            5 => Change::Insert(format!("shared{}", this.rng.below(SHARED)).as_str().into()),
-            6 if this.rng.per_mille(500) => {
-                Change::Remove(format!("shared{}", this.rng.below(SHARED)).as_str().into())
-            }
+            0..2 => Change::Count,
+            2 => Change::Insert(format!("a{}e{}", this.index, this.left).as_str().into()),
+            3..5 => Change::Insert(format!("shared{}", this.rng.below(SHARED)).as_str().into()),
+            5 => Change::Remove(format!("shared{}", this.rng.below(SHARED)).as_str().into()),
             6 if !this.inserted.is_empty() => {
                 let which = this.rng.below(this.inserted.len() as u64) as usize;
                 Change::Remove(this.inserted.swap_remove(which))
