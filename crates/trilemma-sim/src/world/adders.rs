@@ -72,7 +72,7 @@ impl Change {
 }
 
 #[derive(Debug)]
-struct Pending {
+struct Question {
     change: Change,
     op: OpId,
     /// Where it was put first: no other node knows it.
@@ -92,7 +92,7 @@ struct Adder {
     nonces: u64,
     /// The elements that it has inserted, and may remove.
     inserted: Vec<Key>,
-    pending: Option<Pending>,
+    pending: Option<Question>,
 }
 
 /// See the module.
@@ -214,7 +214,7 @@ impl World<'_> {
         this.left -= 1;
         self.adders.tally.asked(&change);
         let this = &mut self.adders.all[adder];
-        this.pending = Some(Pending {
+        this.pending = Some(Question {
             change,
             op,
             node,
