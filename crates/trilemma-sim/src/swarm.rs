@@ -136,8 +136,9 @@ const TWO_PHASE_KINDS: &[&str] = &[
     "forwards", "answers", "install", "fetch", "piece",
 ];
 
-/// Settings whose minimum makes a round trip for each entry or chunk, or lets chunks wait.
+/// Settings whose minimum makes a sync or a round trip for each entry or chunk, or lets chunks wait.
 pub(crate) const ONE_AT_A_TIME: &[&str] = &[
+    "node.log_window_bytes",
     "raft.append_entries_max",
     "raft.append_bytes",
     "raft.inflight_max",
