@@ -107,7 +107,7 @@ impl Profile {
             Profile::Watch => watch::scenario(protocol, seed, Draw(rng)),
             Profile::Client => client::scenario(protocol, seed, Draw(rng)),
         };
-        if matches!(self, Profile::Standard | Profile::Restart | Profile::Long) {
+        if matches!(self, Profile::Restart | Profile::Long) {
             scenario.adders = swarm::adders(protocol, seed);
         }
         scenario

@@ -193,6 +193,7 @@ pub fn scenario(protocol: Protocol, seed: u64) -> Scenario {
         let rng = Randomness::new(seed).stream(Purpose::Plan, LOST_DISKS);
         Swarm::new(protocol, rng, shape).lose_disks(&mut scenario.faults);
     }
+    scenario.adders = adders(protocol, seed);
     scenario
 }
 
