@@ -1,6 +1,8 @@
 //! `bench micro`: three nodes of a backend in one thread, wired to each other, with a log in memory: what the core costs
 //! without disks, sockets and threads. Messages and records are encoded and decoded as everywhere.
 
+mod merge;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,7 @@ use trilemma_core::{
     AppendSeq, Backend, Command, Incarnation, NodeId, Now, OpId, Reply, Request, SessionId, Ticket, Version,
     WallTime,
 };
-use trilemma_gossip::{Gossip, GossipConfig};
+use trilemma_gossip::{Durability, Gossip, GossipConfig};
 use trilemma_paxos::{Paxos, PaxosConfig};
 use trilemma_raft::{Raft, RaftConfig};
 use trilemma_two_phase::{TwoPhase, TwoPhaseConfig};
@@ -65,6 +67,11 @@ struct Core {
 
 impl Core {
     fn new(backend: Backend) -> Self {
+        Self::with(backend, Durability::Fsync)
+    }
+
+    /// With what a write of a convergent keyspace waits for.
+    fn with(backend: Backend, durability: Durability) -> Self {
         let ids = (1..=NODES).map(NodeId);
         let nodes = ids.clone().map(|id| {
             let peers: BTreeMap<NodeId, Peer> = ids
@@ -79,7 +86,7 @@ impl Core {
                 })
                 .collect();
             Node {
-                host: instance(backend, id, ids.clone()),
+                host: instance(backend, durability, id, ids.clone()),
                 inputs: VecDeque::from([GroupInput::Start, GroupInput::Peers(PeerView { peers })]),
                 output: Output::default(),
             }
@@ -178,7 +185,12 @@ impl Core {
     }
 }
 
-fn instance(backend: Backend, node: NodeId, members: impl Iterator<Item = NodeId>) -> Box<dyn DynProtocol> {
+fn instance(
+    backend: Backend,
+    durability: Durability,
+    node: NodeId,
+    members: impl Iterator<Item = NodeId>,
+) -> Box<dyn DynProtocol> {
     let (incarnation, seed) = (Incarnation(1), u64::from(node.0));
     match backend {
         Backend::Raft => Box::new(Host::new(Raft::new(RaftConfig::new(
@@ -193,12 +205,10 @@ fn instance(backend: Backend, node: NodeId, members: impl Iterator<Item = NodeId
             incarnation,
             seed,
         )))),
-        Backend::Gossip => Box::new(Host::new(Gossip::new(GossipConfig::new(
-            node,
-            incarnation,
-            members,
-            seed,
-        )))),
+        Backend::Gossip => Box::new(Host::new(Gossip::new(GossipConfig {
+            durability,
+            ..GossipConfig::new(node, incarnation, members, seed)
+        }))),
         Backend::TwoPhase => Box::new(Host::new(TwoPhase::new(TwoPhaseConfig::new(
             node,
             members,
@@ -215,8 +225,30 @@ pub fn measure(options: &Options) -> Result<Vec<Measurement>> {
         for depth in &options.depths {
             found.push(one(*backend, *depth, options)?);
         }
+        if *backend == Backend::Gossip {
+            found.extend(merge::measure(options)?);
+        }
     }
     Ok(found)
+}
+
+/// A put, the write of this number of its session.
+fn propose(core: &Core, session: u64, sequence: u64, key: u64, value: &bytes::Bytes) -> Proposal {
+    Proposal {
+        ticket: Ticket(session),
+        deadline: core.now + Duration::from_secs(60),
+        request: Request::Write {
+            op: OpId {
+                session: SessionId {
+                    basis: Version(0),
+                    nonce: session + 1,
+                },
+                seq: sequence,
+            },
+            attempt: Attempt::First,
+            command: Command::put(format!("key/{key}"), value.clone()),
+        },
+    }
 }
 
 fn one(backend: Backend, depth: u64, options: &Options) -> Result<Measurement> {
@@ -238,23 +270,8 @@ fn one(backend: Backend, depth: u64, options: &Options) -> Result<Measurement> {
             *sequence += 1;
             *began = Instant::now();
             keys += 1;
-            let command = Command::put(format!("key/{}", keys % options.keys.max(1)), value.clone());
-            let op = OpId {
-                session: SessionId {
-                    basis: Version(0),
-                    nonce: session + 1,
-                },
-                seq: *sequence,
-            };
-            core.nodes[leader].inputs.push_back(GroupInput::Propose(Proposal {
-                ticket: Ticket(session),
-                deadline: core.now + Duration::from_secs(60),
-                request: Request::Write {
-                    op,
-                    attempt: Attempt::First,
-                    command,
-                },
-            }));
+            let proposal = propose(&core, session, *sequence, keys % options.keys.max(1), &value);
+            core.nodes[leader].inputs.push_back(GroupInput::Propose(proposal));
         }
         core.turn();
         for (Ticket(session), reply) in core.replies.drain(..) {
