@@ -34,8 +34,8 @@ const OTHERS_MAX: usize = 4;
 struct Wanted {
     /// Who named it first, and is charged for it.
     first: NodeId,
-    /// Peers asked whose time is not over.
-    asked: u32,
+    /// Peers asked whose time is not over: as many as must vouch for it, at most.
+    asked: Vec<NodeId>,
     /// Who has named it and was not asked.
     others: VecDeque<NodeId>,
     /// When the next one is asked.
@@ -73,7 +73,7 @@ impl Fetches {
         let sources = if shared.config.is_trusted(from) {
             1
         } else {
-            shared.config.vouchers_needed()
+            shared.config.vouchers_needed() as usize
         };
         let mut asked = Vec::new();
         for command in commands {
@@ -82,8 +82,8 @@ impl Fetches {
                 continue;
             }
             if let Some(wanted) = self.wanted.get_mut(&command) {
-                if wanted.asked < sources {
-                    wanted.asked += 1;
+                if wanted.asked.len() < sources && !wanted.asked.contains(&from) {
+                    wanted.asked.push(from);
                     asked.push(command);
                 } else if wanted.others.len() < OTHERS_MAX && !wanted.others.contains(&from) {
                     wanted.others.push_back(from);
@@ -97,7 +97,7 @@ impl Fetches {
             *named += 1;
             let wanted = Wanted {
                 first: from,
-                asked: 1,
+                asked: vec![from],
                 others: VecDeque::new(),
                 due: shared.ticks + u64::from(shared.config.fetch_ticks),
             };
@@ -155,6 +155,8 @@ impl Fetches {
                 continue;
             };
             wanted.due = shared.ticks + u64::from(shared.config.fetch_ticks);
+            wanted.asked.clear();
+            wanted.asked.push(next);
             asked.entry(next).or_default().push(*command);
         }
         over.into_iter().for_each(|command| self.forget(command));
@@ -225,7 +227,7 @@ impl Fetches {
         debug_assert!(
             self.wanted
                 .values()
-                .all(|wanted| wanted.others.len() <= OTHERS_MAX && wanted.asked > 0),
+                .all(|wanted| wanted.others.len() <= OTHERS_MAX && !wanted.asked.is_empty()),
             "a command that nobody was asked for"
         );
         debug_assert!(

@@ -119,6 +119,29 @@ fn a_change_that_needs_vouchers_is_fetched_from_as_many() {
     assert!((22..=40).contains(&bodies), "{bodies} bodies for 11 nodes");
 }
 
+/// A peer names a change in every tick: that it did so twice does not make two sources of it.
+#[test]
+fn who_names_a_change_again_is_not_asked_again_for_another_voucher() {
+    let (mut cluster, counted) = lazy(4, 8, |config| config.vouchers = 2);
+    let seen = Rc::clone(&counted);
+    cluster.filter = Some(Box::new(move |_, to, message| {
+        if let Message::Fetch { .. } = message {
+            *seen.borrow_mut().fetches.entry(to).or_default() += 1;
+            return Verdict::Drop;
+        }
+        Verdict::Deliver
+    }));
+    let named = Dot::new(N2, Incarnation(77), 7);
+    for _ in 0..2 {
+        advertise(&mut cluster, N2, vec![(named, 1)]);
+        cluster.run_for(ms(20));
+    }
+    assert_eq!(counted.borrow().fetches, BTreeMap::from([(N2, 1)]));
+    advertise(&mut cluster, N3, vec![(named, 1)]);
+    cluster.run_for(ms(20));
+    assert_eq!(counted.borrow().fetches, BTreeMap::from([(N2, 1), (N3, 1)]));
+}
+
 fn advertise(cluster: &mut Cluster<Gossip>, from: NodeId, commands: Vec<(Dot, u16)>) {
     let bytes = codec::encode(&Message::Advertise { commands });
     cluster.input(N1, GroupInput::Receive { from, bytes });
