@@ -18,7 +18,7 @@ const HELP: &str = "\
 Usage: converge [--nodes N,N,…] [--writes N] [--seed S] [--only TEXT] [--smoke] [--json FILE] [--svg FILE]
 
 Measures how many ticks a write takes to all nodes, and fails if a mean is not within 0.3 ticks or 5 % of the prediction,
-or a 99th percentile more than a tick above it.
+or a 99th percentile more than a tick above it, or rumors miss a node with more than one write and one in a hundred.
 
   --nodes N,N,…  nodes of the clusters (default 100,1000)
   --writes N     writes in each cell (default 400; 100 from 1,000 nodes, 10 from 10,000)

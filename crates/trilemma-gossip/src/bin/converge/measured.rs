@@ -56,6 +56,8 @@ pub(crate) struct Measured {
     pub(crate) predicted: Figures,
     pub(crate) measured: Figures,
     writes: usize,
+    /// Writes that rumors did not bring to all nodes: their time is in no figure.
+    incomplete: usize,
     /// Copies that arrive at a node.
     copies: f64,
     missed: u32,
@@ -80,16 +82,19 @@ cell                                         mean   p50   p99      mean   p50   
             predicted: Figures::predicted(prediction),
             measured: Figures::measured(&times),
             writes: writes.len(),
+            incomplete: writes.len() - times.len(),
             copies: f64::from(copies) / others,
             missed: writes.iter().map(|write| write.missed).sum(),
         })
     }
 
-    /// The tolerance: the mean within 0.3 ticks or 5 %, p99 at most one tick above.
+    /// The tolerance: the mean within 0.3 ticks or 5 %, p99 at most one tick above. Of a thousand writes rumors are planned to
+    /// miss a node with one; with more than one and ten of a thousand the figures would be those of the lucky ones.
     pub(crate) fn is_within(&self) -> bool {
         let tolerance = (self.predicted.mean * 0.05).max(0.3);
         (self.measured.mean - self.predicted.mean).abs() <= tolerance
             && self.measured.p99 <= self.predicted.p99 + 1.0
+            && self.incomplete <= 1 + self.writes / 100
     }
 
     /// One line of JSON.
