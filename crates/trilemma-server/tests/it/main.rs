@@ -12,6 +12,7 @@ mod histories;
 mod members;
 mod predict;
 mod refusals;
+mod signatures;
 mod snapshots;
 #[cfg(target_os = "linux")]
 mod streams;
