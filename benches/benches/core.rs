@@ -1,9 +1,10 @@
-//! Micro-benchmarks of what every write passes: codec, table, session record.
+//! Micro-benchmarks of what every write passes: codec, table, session record; and signatures, where a keyspace asks for them.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use trilemma_core::codec;
 use trilemma_core::table::Table;
 use trilemma_core::{Command, OpId, SessionId, Version};
+use trilemma_transport::signing::SigningKey;
 
 fn command() -> Command {
     Command::put("bench/some/ordinary/key", vec![7; 256])
@@ -40,5 +41,17 @@ fn table_benches(c: &mut Criterion) {
     c.bench_function("clone that table", |b| b.iter(|| table.clone()));
 }
 
-criterion_group!(benches, codec_benches, table_benches);
+fn signature_benches(c: &mut Criterion) {
+    let pem = SigningKey::generate().expect("a key");
+    let key = SigningKey::from_pem(pem.as_bytes()).expect("our own key");
+    let statement = [7; 400];
+    let signature = key.sign(&statement);
+    let public = key.public();
+    c.bench_function("sign a change of 256 bytes", |b| b.iter(|| key.sign(&statement)));
+    c.bench_function("verify that change", |b| {
+        b.iter(|| assert!(public.verify(&statement, &signature)));
+    });
+}
+
+criterion_group!(benches, codec_benches, table_benches, signature_benches);
 criterion_main!(benches);

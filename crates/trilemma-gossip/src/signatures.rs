@@ -6,7 +6,7 @@
 //! **Each change is signed by itself**, not the command as a whole. What a command changed is replaced key by key, and what
 //! is left of it must still be verified by who never saw the rest: one signature for all would have to travel with the
 //! hashes of all. The statement holds the place in the command, so parts cannot be moved to another. A command of many keys costs
-//! as many signatures, about 20 µs each, and twice that for who verifies them.
+//! as many signatures, some 50 µs each, and 90 µs each for who verifies them.
 //!
 //! **The statement** is the canonical encoding of a purpose, the cluster and keyspace, and all of the change: dot (with the
 //! incarnation), stamp, place, key, content, and the digest of what it has observed. So a signature is worth nothing in another
