@@ -132,13 +132,18 @@ impl Rig {
                 .expect("the disk is sound");
         }
         if disk {
-            if self.queue.write(self.now.instant).expect("the disk is sound") == Due::Sync {
-                self.queue.sync().expect("the disk is sound");
-            }
-            let events: Vec<LogEvent> = self.queue.take_events().collect();
-            for event in events {
-                self.node.on_log(self.now, event).expect("the disk is sound");
-            }
+            self.work_disk();
+        }
+    }
+
+    /// The disk does what waits for it, and the node learns of it.
+    fn work_disk(&mut self) {
+        if self.queue.write(self.now.instant).expect("the disk is sound") == Due::Sync {
+            self.queue.sync().expect("the disk is sound");
+        }
+        let events: Vec<LogEvent> = self.queue.take_events().collect();
+        for event in events {
+            self.node.on_log(self.now, event).expect("the disk is sound");
         }
     }
 
