@@ -17,7 +17,6 @@ use trilemma_core::{
 use trilemma_node::Engine;
 
 use self::tally::{Fate, Tally};
-use super::clients::DEADLINE_SLACK;
 use super::{Event, MS, World};
 use crate::invariants::Broken;
 use crate::node::Process;
@@ -245,10 +244,8 @@ impl World<'_> {
         let timeout = workload.deadline / 8 + this.rng.below(workload.deadline);
         self.trace
             .line(now, || format!("adder {adder} asks {id} {ticket} {request:?}"));
-        let node = self.node(id);
-        let deadline = node.clock.instant(now) + std::time::Duration::from_nanos(timeout);
-        let give_up = node.clock.time_of(deadline).saturating_add(DEADLINE_SLACK);
-        let incarnation = node.incarnation;
+        let (deadline, give_up) = self.deadline(id, timeout);
+        let incarnation = self.node(id).incarnation;
         self.schedule_at(give_up, Event::AdderGivesUp { ticket });
         self.schedule(
             delay,

@@ -11,7 +11,7 @@ use crate::node::{Asked, Process};
 use crate::scenario::Protocol;
 
 /// Time beyond its deadline after which a proposal counts as forgotten.
-pub(super) const DEADLINE_SLACK: u64 = 25 * MS;
+const DEADLINE_SLACK: u64 = 25 * MS;
 
 impl World<'_> {
     /// A client's turn: it begins its next operation, or asks again about the one under way.
@@ -72,9 +72,7 @@ impl World<'_> {
         self.trace.line(now, || {
             format!("client {client} asks {id} {ticket} {}", brief(&request))
         });
-        let node = self.node(id);
-        let instant = node.clock.instant(now) + std::time::Duration::from_nanos(deadline);
-        let give_up = node.clock.time_of(instant).saturating_add(DEADLINE_SLACK);
+        let (instant, give_up) = self.deadline(id, deadline);
         self.schedule_at(give_up, Event::GiveUp { client, ticket });
         let delay = self.clients[client].rng.below(MS / 5);
         let incarnation = self.node(id).incarnation;
@@ -89,6 +87,14 @@ impl World<'_> {
                 request,
             },
         );
+    }
+
+    /// Of a question that is put to a node now: its deadline by the clock of the node, and when its asker gives up.
+    pub(super) fn deadline(&mut self, id: NodeId, timeout: u64) -> (Instant, u64) {
+        let now = self.now;
+        let clock = &self.node(id).clock;
+        let deadline = clock.instant(now) + std::time::Duration::from_nanos(timeout);
+        (deadline, clock.time_of(deadline).saturating_add(DEADLINE_SLACK))
     }
 
     pub(super) fn propose(
