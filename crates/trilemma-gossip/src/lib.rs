@@ -37,6 +37,8 @@
 //! | `writes` | clients' writes, repeats, outcomes, answers that wait for the disk |
 //! | `reads` | ranges, read part by part |
 //! | `targets`, `rumors`, `exchange` | whom a tick tells; dissemination; anti-entropy |
+//! | `fetches` | large changes: named to all, fetched by who lacks them |
+//! | `typed` | counters, sets, maps and other values that all may change at once |
 //! | `admission`, [`signatures`] | which changes of others are looked at; proof of who made a change |
 //! | `vouching` | which changes of others may count |
 //! | `acknowledgements` | what members durably reflect; collection |
@@ -44,7 +46,7 @@
 //! | [`reconcile`] | the difference of two sets, at a cost proportional to it |
 //! | [`message`], [`record`], `checkpoint` | wire and disk |
 //! | `status` | what operators see |
-//! | [`predictor`] | how long until everybody knows |
+//! | [`predictor`], `arrivals` | how long until everybody knows, and how long it took |
 
 mod acknowledgements;
 mod admission;
